@@ -1,0 +1,120 @@
+"""Colour: luma, sRGB, CIE Lab, and the two ways in which a network may give its answer.
+
+Everything here works on tensors of any device, channels first, in at least float32: a conversion in half
+precision would be coarser than the 8 bits of an image.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+# IEC 61966-2-1, linear RGB -> CIE XYZ, each row divided by the white point's X, Y or Z (D65, 2 degrees). Matrix and
+# white point to the digits that scikit-image and kornia use, so that scores compare: greys get |a|, |b| <= 0.011.
+_RGB_TO_XYZ = torch.tensor(
+    [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]],
+    dtype=torch.float64,
+)
+_WHITE = torch.tensor([[0.95047], [1.0], [1.08883]], dtype=torch.float64)
+_RGB_TO_RELATIVE_XYZ = _RGB_TO_XYZ / _WHITE
+_RELATIVE_XYZ_TO_RGB = torch.linalg.inv(_RGB_TO_RELATIVE_XYZ)
+
+_KNEE = 0.008856  # CIE 15: below this ratio the cube root becomes a straight line
+_SLOPE = 7.787
+
+AB_SCALE = 110.0  # a and b of sRGB colours lie within about +-110: networks see them divided by this
+
+
+def luma(rgb: Tensor) -> Tensor:
+    """BT.601 luma rounded to 8 bits: the one and only input of every network here.
+
+    Integer arithmetic, so that every device gives the same bits.
+
+    rgb: uint8 [..., 3, H, W]. Returns uint8 [..., 1, H, W].
+    """
+    red, green, blue = rgb.to(torch.int32).unbind(-3)
+    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(-3)
+
+
+def _mix(matrix: Tensor, image: Tensor) -> Tensor:
+    """Apply a 3x3 matrix to the channels of [..., 3, H, W]."""
+    return torch.einsum("ij,...jhw->...ihw", matrix.to(device=image.device, dtype=image.dtype), image)
+
+
+def srgb_to_linear(rgb: Tensor) -> Tensor:
+    """Undo the sRGB gamma (IEC 61966-2-1). Values in [0, 1], any shape."""
+    return torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(linear: Tensor) -> Tensor:
+    """Apply the sRGB gamma (IEC 61966-2-1). Negative values stay negative (out of gamut), any shape."""
+    return torch.where(
+        linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
+    )
+
+
+def _lab_curve(ratio: Tensor) -> Tensor:
+    return torch.where(
+        ratio > _KNEE, ratio.clamp(min=_KNEE) ** (1 / 3), ratio * _SLOPE + 16 / 116
+    )
+
+
+def srgb_to_lab(rgb: Tensor) -> Tensor:
+    """sRGB in [0, 1] to CIE Lab (D65): L in [0, 100], a and b within about +-110. Shape [..., 3, H, W]."""
+    x, y, z = _lab_curve(_mix(_RGB_TO_RELATIVE_XYZ, srgb_to_linear(rgb))).unbind(-3)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-3)
+
+
+def lab_to_srgb(lab: Tensor) -> Tensor:
+    """CIE Lab (D65) to sRGB, clipped to the gamut [0, 1]. Shape [..., 3, H, W]."""
+    lightness, a, b = lab.unbind(-3)
+    y = (lightness + 16) / 116
+    curve = torch.stack([y + a / 500, y, y - b / 200], dim=-3)
+    ratio = torch.where(curve > _KNEE ** (1 / 3), curve**3, (curve - 16 / 116) / _SLOPE)
+    return linear_to_srgb(_mix(_RELATIVE_XYZ_TO_RGB, ratio)).clamp(0, 1)
+
+
+def grey_to_lightness(grey: Tensor) -> Tensor:
+    """Lab L in [0, 100] of grey pixels R = G = B = grey in [0, 1]. Any shape."""
+    return 116 * _lab_curve(srgb_to_linear(grey)) - 16
+
+
+def to_8_bits(rgb: Tensor) -> Tensor:
+    """Round sRGB in [0, 1] to the nearest of 256 levels: what a file would hold. Returns uint8."""
+    return (rgb * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class ColorSpace:
+    """How a network's numbers become colours.
+
+    ``lab``: two channels, a and b over AB_SCALE, joined to the Lab L of the grey pixel: no colour leaks in through L.
+    ``rgb``: three channels, R, G and B scaled to [-1, 1].
+    """
+
+    name: Literal["lab", "rgb"]
+
+    @property
+    def channels(self) -> int:
+        """How many channels a network puts out."""
+        return 2 if self.name == "lab" else 3
+
+    def split(self, rgb: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Split true images into what a network sees and what it should answer.
+
+        rgb: uint8 [B, 3, H, W]. Returns grey [B, 1, H, W] and colour [B, channels, H, W], both in [-1, 1].
+        """
+        grey = luma(rgb).to(dtype) / 127.5 - 1
+        color = rgb.to(dtype) / 255
+        return grey, srgb_to_lab(color)[:, 1:] / AB_SCALE if self.name == "lab" else color * 2 - 1
+
+    def join(self, grey: Tensor, color: Tensor) -> Tensor:
+        """Turn a network's answer into a picture.
+
+        grey: [B, 1, H, W] and color: [B, channels, H, W], both in [-1, 1]. Returns sRGB [B, 3, H, W] in [0, 1].
+        """
+        if self.name == "rgb":
+            return (color + 1).div(2).clamp(0, 1)
+        lightness = grey_to_lightness((grey + 1) / 2)
+        return lab_to_srgb(torch.cat([lightness, color * AB_SCALE], dim=1))
