@@ -17,8 +17,8 @@ _RGB_TO_XYZ = torch.tensor(
     dtype=torch.float64,
 )
 _WHITE = torch.tensor([[0.95047], [1.0], [1.08883]], dtype=torch.float64)
-_RGB_TO_RELATIVE_XYZ = _RGB_TO_XYZ / _WHITE
-_RELATIVE_XYZ_TO_RGB = torch.linalg.inv(_RGB_TO_RELATIVE_XYZ)
+_RGB_TO_RELATIVE_XYZ: list[list[float]] = (_RGB_TO_XYZ / _WHITE).tolist()
+_RELATIVE_XYZ_TO_RGB: list[list[float]] = torch.linalg.inv(_RGB_TO_XYZ / _WHITE).tolist()
 
 _KNEE = 0.008856  # CIE 15: below this ratio the cube root becomes a straight line
 _SLOPE = 7.787
@@ -37,9 +37,13 @@ def luma(rgb: Tensor) -> Tensor:
     return ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(-3)
 
 
-def _mix(matrix: Tensor, image: Tensor) -> Tensor:
-    """Apply a 3x3 matrix to the channels of [..., 3, H, W]."""
-    return torch.einsum("ij,...jhw->...ihw", matrix.to(device=image.device, dtype=image.dtype), image)
+def _mix(matrix: list[list[float]], image: Tensor) -> Tensor:
+    """Apply a 3x3 matrix to the channels of [..., 3, H, W].
+
+    Written out because a matrix product would run in bfloat16 under autocast and in TF32 where that is allowed.
+    """
+    first, second, third = image.unbind(-3)
+    return torch.stack([u * first + v * second + w * third for u, v, w in matrix], dim=-3)
 
 
 def srgb_to_linear(rgb: Tensor) -> Tensor:
@@ -49,15 +53,11 @@ def srgb_to_linear(rgb: Tensor) -> Tensor:
 
 def linear_to_srgb(linear: Tensor) -> Tensor:
     """Apply the sRGB gamma (IEC 61966-2-1). Negative values stay negative (out of gamut), any shape."""
-    return torch.where(
-        linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    )
+    return torch.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _lab_curve(ratio: Tensor) -> Tensor:
-    return torch.where(
-        ratio > _KNEE, ratio.clamp(min=_KNEE) ** (1 / 3), ratio * _SLOPE + 16 / 116
-    )
+    return torch.where(ratio > _KNEE, ratio.clamp(min=_KNEE) ** (1 / 3), ratio * _SLOPE + 16 / 116)
 
 
 def srgb_to_lab(rgb: Tensor) -> Tensor:
@@ -103,7 +103,8 @@ class ColorSpace:
     def split(self, rgb: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Split true images into what a network sees and what it should answer.
 
-        rgb: uint8 [B, 3, H, W]. Returns grey [B, 1, H, W] and colour [B, channels, H, W], both in [-1, 1].
+        rgb: uint8 [B, 3, H, W]; dtype: float32 or float64. Returns grey [B, 1, H, W] and colour [B, channels, H, W],
+        both in [-1, 1].
         """
         grey = luma(rgb).to(dtype) / 127.5 - 1
         color = rgb.to(dtype) / 255
@@ -112,8 +113,10 @@ class ColorSpace:
     def join(self, grey: Tensor, color: Tensor) -> Tensor:
         """Turn a network's answer into a picture.
 
-        grey: [B, 1, H, W] and color: [B, channels, H, W], both in [-1, 1]. Returns sRGB [B, 3, H, W] in [0, 1].
+        grey: [B, 1, H, W] and color: [B, channels, H, W], both in [-1, 1]. Returns sRGB [B, 3, H, W] in [0, 1], of
+        grey's dtype: autocast may hand over the answer in half precision.
         """
+        color = color.to(grey.dtype)
         if self.name == "rgb":
             return (color + 1).div(2).clamp(0, 1)
         lightness = grey_to_lightness((grey + 1) / 2)

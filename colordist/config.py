@@ -1,5 +1,340 @@
-"""Every setting, its default and its meaning. Imports nothing of ours and no torch."""
+"""Every setting, its default and its meaning. Imports nothing of ours and no torch.
+
+The defaults are the quickstart: a small conditional GAN on the synthetic source. Files in ``configs/`` say what else
+there is to learn. Values that don't fit are refused here, with a line that names the key and the way out.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Value = str | int | float | bool | list[Any] | None
 
 
 class UserError(Exception):
     """A mistake of the user's: one line saying what is wrong, where, and the way out. Exit code 2."""
+
+
+def _at_least(key: str, value: float | None, bound: float) -> None:
+    if value is not None and not value >= bound:
+        raise UserError(f"{key} is {value}, but must be at least {bound}: try {key} {bound}")
+
+
+def _in_range(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{key} is {value}, but must lie in [{low}, {high}]: try {key} {min(max(value, low), high)}")
+
+
+def _above_zero(key: str, value: float, example: float) -> None:
+    if not 0 < value < float("inf"):
+        raise UserError(f"{key} is {value}, but must be above 0: try {key} {example}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run lives."""
+
+    dir: str | None = None
+    """Run folder. Default: runs/<config name>-<hash of the learning keys>."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which images."""
+
+    source: Literal["synthetic", "cifar10", "folder"] = "synthetic"
+    """Where images come from. `synthetic` is painted on the spot and needs no download."""
+    root: str = "data"
+    """Folder of the images (`folder`) or of the downloaded archive (`cifar10`)."""
+    classes: list[str] | str = "all"
+    """Names of the classes to use, e.g. [horse, cat], or `all`."""
+    image_size: int = 32
+    """Width and height in pixels."""
+    seed: int = 0
+    """Seed of the painted scenes (`synthetic` only)."""
+    train_images: int = 4096
+    """How many scenes to learn from (`synthetic` only)."""
+    test_images: int = 512
+    """How many scenes to be scored on (`synthetic` only)."""
+    flip: bool = True
+    """Mirror each training image left to right with probability one half."""
+
+    def __post_init__(self) -> None:
+        _in_range("data.image_size", self.image_size, 16, 512)
+        _at_least("data.seed", self.seed, 0)
+        _at_least("data.train_images", self.train_images, 1)
+        _at_least("data.test_images", self.test_images, 1)
+        if not self.classes:
+            raise UserError("data.classes is empty: name at least one class, or write data.classes all")
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The classes to use; None for all of them."""
+        if self.classes == "all":
+            return None
+        return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+
+
+Norm = Literal["group", "instance", "batch", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The generator: the network that colours."""
+
+    name: Literal["unet", "autoencoder"] = "unet"
+    """Architecture: `unet` has skip connections, `autoencoder` has none."""
+    color_space: Literal["lab", "rgb"] = "lab"
+    """What it answers: a,b added to the grey's Lab L, or three channels."""
+    width: int = 32
+    """Channels at full resolution; doubled at each level down, up to eight times this."""
+    depth: int = 3
+    """How often the resolution is halved."""
+    bottleneck: int | None = None
+    """Channels at the lowest resolution. Default: what width and depth give."""
+    norm: Norm = "group"
+    """Normalisation after each convolution."""
+
+    def __post_init__(self) -> None:
+        _at_least("model.width", self.width, 4)
+        _in_range("model.depth", self.depth, 1, 8)
+        _at_least("model.bottleneck", self.bottleneck, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscriminatorConfig:
+    """The discriminator: sees grey and colour, says real or fake."""
+
+    width: int = 32
+    """Channels of the first layer; doubled at each level down, up to eight times this."""
+    depth: int = 3
+    """How often the resolution is halved."""
+    output: Literal["patch", "image"] = "patch"
+    """One logit for each patch, or one for the whole image."""
+    norm: Norm = "none"
+    """Normalisation after each convolution but the first."""
+    spectral_norm: bool = True
+    """Divide each weight by its largest singular value (arXiv 1802.05957)."""
+
+    def __post_init__(self) -> None:
+        _at_least("discriminator.width", self.width, 4)
+        _in_range("discriminator.depth", self.depth, 1, 8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """What the generator is asked to make small."""
+
+    pixel: Literal["l1", "l2"] = "l1"
+    """Distance between its colours and the true ones."""
+    pixel_weight: float = 10.0
+    """Weight of that distance (`cgan`; the `autoencoder` has nothing to weigh it against)."""
+    adversarial_weight: float = 1.0
+    """Weight of fooling the discriminator (`cgan`)."""
+    label_smoothing: float = 0.0
+    """Tell the discriminator that real is 1 minus this (`cgan`, one-sided)."""
+    warmup_steps: int = 0
+    """Steps at the start in which only the generator learns, from the pixel distance alone (`cgan`)."""
+
+    def __post_init__(self) -> None:
+        _at_least("loss.pixel_weight", self.pixel_weight, 0)
+        _at_least("loss.adversarial_weight", self.adversarial_weight, 0)
+        _in_range("loss.label_smoothing", self.label_smoothing, 0, 0.5)
+        _at_least("loss.warmup_steps", self.warmup_steps, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """Adam and its learning rate, a pure function of the step."""
+
+    lr: float = 1e-3
+    """Highest learning rate."""
+    beta1: float = 0.5
+    """Adam's decay of the mean gradient."""
+    beta2: float = 0.99
+    """Adam's decay of the mean squared gradient."""
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    """How the rate falls from its highest value to 0 at the last step."""
+    warmup_steps: int = 50
+    """Steps over which the rate first rises from 0."""
+    clip_norm: float | None = None
+    """Longest gradient (Euclidean norm over the network); longer ones are shortened. Default: no limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizersConfig:
+    """One optimizer a network."""
+
+    generator: OptimizerConfig = OptimizerConfig()
+    """The generator's optimizer."""
+    discriminator: OptimizerConfig = OptimizerConfig()
+    """The discriminator's optimizer (`cgan`)."""
+
+    def __post_init__(self) -> None:
+        for network in dataclasses.fields(self):
+            key, optimizer = f"optimizer.{network.name}", getattr(self, network.name)
+            _above_zero(f"{key}.lr", optimizer.lr, OptimizerConfig.lr)
+            _in_range(f"{key}.beta1", optimizer.beta1, 0, 0.9999)
+            _in_range(f"{key}.beta2", optimizer.beta2, 0, 0.99999)
+            _at_least(f"{key}.warmup_steps", optimizer.warmup_steps, 0)
+            if optimizer.clip_norm is not None:
+                _above_zero(f"{key}.clip_norm", optimizer.clip_norm, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, and in what portions."""
+
+    steps: int = 1500
+    """Steps: passes through all phases on one global batch."""
+    global_batch_size: int = 32
+    """Images a step over all processes together."""
+    micro_batch_size: int | None = None
+    """Most images a process computes at once; accumulation follows from it. Default: no limit."""
+    precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the networks. `auto`: bf16 on GPUs that have it, else fp32."""
+    deterministic: bool = False
+    """Use deterministic algorithms only (slower on GPUs; on CPUs they always are)."""
+    ema_images: int = 1000
+    """Half-life, in images, of the generator's averaged weights, which are what is scored and saved; 0: off."""
+
+    def __post_init__(self) -> None:
+        _at_least("train.steps", self.steps, 1)
+        _at_least("train.global_batch_size", self.global_batch_size, 1)
+        _at_least("train.micro_batch_size", self.micro_batch_size, 1)
+        _at_least("train.ema_images", self.ema_images, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EveryConfig:
+    """How often something is done."""
+
+    every: int
+    """Interval in steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogConfig(EveryConfig):
+    """Losses, rates and speed into metrics.jsonl."""
+
+    every: int = 50
+    """Interval in steps."""
+
+    def __post_init__(self) -> None:
+        _at_least("log.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(EveryConfig):
+    """Scores over the whole test split, and a grid of samples. Always done at the last step."""
+
+    every: int = 500
+    """Interval in steps."""
+
+    def __post_init__(self) -> None:
+        _at_least("evaluate.every", self.every, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(EveryConfig):
+    """Everything needed to continue. Always written at the last step."""
+
+    every: int = 500
+    """Interval in steps."""
+    keep: int = 2
+    """How many of the newest to keep."""
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoint.every", self.every, 1)
+        _at_least("checkpoint.keep", self.keep, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackConfig:
+    """Weights & Biases. metrics.jsonl is written in any case."""
+
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Whether the run is shown there too; `offline` writes files for a later `wandb sync`."""
+    project: str = "colordist"
+    """Project there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A run: what is learned, from what, how and for how long; and how it is watched."""
+
+    task: Literal["autoencoder", "cgan"] = "cgan"
+    """What is learned: colours near the true ones, or colours that a discriminator takes for true."""
+    seed: int = 0
+    """Seed of weights, order of images and augmentation."""
+    resume: Literal["auto", "never"] = "auto"
+    """`auto`: continue the run in the run folder, if there is one. `never`: refuse to."""
+    run: RunConfig = RunConfig()
+    """Where the run lives."""
+    data: DataConfig = DataConfig()
+    """Which images."""
+    model: ModelConfig = ModelConfig()
+    """The generator: the network that colours."""
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    """The discriminator (`cgan`)."""
+    loss: LossConfig = LossConfig()
+    """What the generator is asked to make small."""
+    optimizer: OptimizersConfig = OptimizersConfig()
+    """One optimizer a network."""
+    train: TrainConfig = TrainConfig()
+    """How long, and in what portions."""
+    log: LogConfig = LogConfig()
+    """Losses, rates and speed."""
+    evaluate: EvaluateConfig = EvaluateConfig()
+    """Scores and samples."""
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    """Everything needed to continue."""
+    track: TrackConfig = TrackConfig()
+    """Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        _at_least("seed", self.seed, 0)
+        _divides("model.depth", self.model.depth, self.data.image_size)
+        if self.task == "cgan":
+            _divides("discriminator.depth", self.discriminator.depth, self.data.image_size)
+            if self.loss.pixel_weight == 0 and self.loss.warmup_steps > 0:
+                raise UserError(
+                    f"loss.warmup_steps is {self.loss.warmup_steps}, but with loss.pixel_weight 0 there is nothing to "
+                    "learn in it: try loss.warmup_steps 0"
+                )
+
+
+def _divides(key: str, depth: int, size: int) -> None:
+    """A size must be halved depth times, down to at least 2 pixels: normalisation of one pixel leaves nothing."""
+    if size % 2**depth or size < 2 ** (depth + 1):
+        fitting = max((d for d in range(1, depth) if size % 2**d == 0 and size >= 2 ** (d + 1)), default=None)
+        way_out = f"try {key} {fitting}" if fitting else f"try data.image_size {2 ** (depth + 1)}"
+        raise UserError(f"{key} is {depth}, but data.image_size {size} can't be halved that often: {way_out}")
+
+
+# A run's identity is all keys but these, which may change when a run is continued.
+OPERATIONAL = ("resume", "run.", "log.", "evaluate.", "checkpoint.", "track.", "train.micro_batch_size")
+
+
+def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Value]:
+    """``{"train": {"steps": 5}}`` to ``{"train.steps": 5}``."""
+    flat: dict[str, Value] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def learning_keys(config: dict[str, Any]) -> dict[str, Value]:
+    """The settings that make up a run's identity, from ``dataclasses.asdict(config)`` or a file with the same."""
+    return {key: value for key, value in flatten(config).items() if not key.startswith(OPERATIONAL)}
+
+
+def fingerprint(config: Config) -> str:
+    """Eight hexadecimal digits that stand for the learning keys: the same command gives the same ones."""
+    text = json.dumps(learning_keys(dataclasses.asdict(config)), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,27 @@
+"""Scores of colourized images, with floors and a ceiling to set them beside. Table order."""
+
+from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
+from colordist.metrics.ciede2000 import CIEDE2000
+from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
+from colordist.metrics.histogram import HISTOGRAM
+from colordist.metrics.mae import MAE
+from colordist.metrics.metric import Metric, Pictures
+from colordist.metrics.psnr import PSNR, PSNR_SET
+from colordist.metrics.scorer import Scorer
+from colordist.metrics.ssim import SSIM
+
+METRICS: tuple[Metric, ...] = (
+    MAE,
+    PSNR,
+    PSNR_SET,
+    SSIM,
+    ACCURACY2,
+    ACCURACY5,
+    CIEDE2000,
+    HISTOGRAM,
+    COLORFULNESS,
+    COLORFULNESS_GAP,
+)
+"""For every source, in the order of tables."""
+
+__all__ = ["METRICS", "Metric", "Pictures", "Scorer"]

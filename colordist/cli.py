@@ -1,0 +1,136 @@
+"""From the command line to a Config, and from an error to one line and an exit code."""
+
+import difflib
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from colordist.config import Config, UserError
+
+VERBS = ("train", "report")
+QUICKSTART = "quickstart_cgan"
+
+
+@dataclass(frozen=True)
+class Command:
+    """What the user asked the trainer for."""
+
+    config: Config
+    name: str  # the config file's stem
+    dry_run: bool
+
+
+def parse(arguments: list[str] | None = None) -> Command:
+    """Read ``--config FILE``, then ``--section.key value``. Exits after ``--help`` and ``--print_config``.
+
+    Raises UserError for an unknown key, a wrong type, a value out of range or an impossible combination.
+    """
+    parser = _parser()
+    try:
+        chosen = parser.parse_args(arguments)
+        dry_run, files = chosen.pop("dry_run"), chosen.pop("config")
+        config = parser.instantiate(chosen)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_one_line(str(error))) from None
+    return Command(Config(**vars(config)), Path(str(files[-1])).stem if files else QUICKSTART, dry_run)
+
+
+def _parser() -> Any:  # noqa: ANN401  jsonargparse is imported only here
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        prog="colordist train",
+        usage="%(prog)s [--config FILE] [--section.key VALUE ...] [--dry_run] [--print_config] [--help]",
+        description="Train a network that colours grey images. Settings: a YAML file, then --section.key value.",
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", action="config", help=f"YAML file of settings. Default: {QUICKSTART}.")
+    parser.add_argument("--dry_run", action="store_true", help="Print settings, batch arithmetic, parameters; stop.")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _keys(section: type = Config, prefix: str = "") -> dict[str, Any]:
+    """Every key with its type: ``{"train.steps": int, ...}``."""
+    keys: dict[str, Any] = {}
+    for name, hint in get_type_hints(section).items():
+        keys |= _keys(hint, f"{prefix}{name}.") if hasattr(hint, "__dataclass_fields__") else {prefix + name: hint}
+    return keys
+
+
+def _one_line(message: str) -> str:
+    """Say what the parser's message says in one line that names the key, the value and the nearest valid one."""
+    keys = _keys()
+    if unknown := re.search(r"unrecognized arguments: (.*)", message):
+        argument = unknown[1].split()[0]
+        if not argument.startswith("--"):
+            return f"unexpected argument {argument!r}: settings are given as --section.key value"
+        return _unknown_key(argument.removeprefix("--").split("=")[0], [*keys, "config", "dry_run", "print_config"])
+    if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
+        return _unknown_key(f"{unknown[1]}.{unknown[2]}", list(keys))
+    if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
+        return _unknown_key(unknown[1], list(keys))
+    if missing := re.search(r"File does not exist: (.*)", message):
+        return f"--config: there is no file {missing[1]}"
+    if "parsing config" in message or "Unexpected config" in message:
+        return "--config: the file is no YAML of `section: {key: value}`: " + " ".join(message.split())
+    if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
+        key, value = wrong[1], wrong[2].splitlines()[0]
+        if key in keys:
+            return f"{key} is {value!r}, but must be {_wanted(keys[key], value)}"
+    return " ".join(message.split())
+
+
+def _unknown_key(key: str, keys: list[str]) -> str:
+    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0)
+    # A right name in the wrong section is nearer than any other name in the right one.
+    namesakes = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
+    return f"unknown key {key}: did you mean {(namesakes or nearest)[0]}? --help lists them all"
+
+
+def _wanted(hint: Any, value: str) -> str:  # noqa: ANN401  any type that a field may have
+    if get_origin(hint) is Literal:
+        choices = [str(choice) for choice in get_args(hint)]
+        nearest = difflib.get_close_matches(value, choices, n=1, cutoff=0)[0]
+        return f"one of {', '.join(choices)}: did you mean {nearest}?"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    return " or ".join(words.get(part, str(part)) for part in get_args(hint) or (hint,))
+
+
+def run(verb: Callable[[], None]) -> None:
+    """Run a verb and exit: 0 when it returns, 2 with one line for a mistake of the user's, 1 for anything else.
+
+    With several processes a mistake is found by all of them, and told by the first.
+    """
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    try:
+        verb()
+    except UserError as error:
+        if os.environ.get("RANK", "0") == "0":
+            print(f"colordist: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+
+
+def main() -> None:
+    """``colordist VERB ...``: the same as ``python -m colordist.VERB ...``."""
+    import importlib
+
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help"):
+        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help tells more.")
+        return
+    if verb not in VERBS:
+        nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
+        print(f"colordist: unknown verb {verb!r}: did you mean {nearest}?", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"colordist {verb}", *sys.argv[2:]]
+    importlib.import_module(f"colordist.{verb}").main()

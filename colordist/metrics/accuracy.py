@@ -1,0 +1,22 @@
+"""Share of right pixels, as Nazeri et al. 2018 count them."""
+
+from torch import Tensor
+
+from colordist.metrics.metric import Metric, Pictures, mean_over_images
+
+
+def _accuracy(percent: int) -> Metric:
+    def per_image(pictures: Pictures) -> Tensor:
+        prediction, truth = pictures.lab
+        lightness, a, b = (prediction.round() - truth.round()).abs().unbind(1)
+        right = (lightness <= percent) & (a <= 2.2 * percent) & (b <= 2.2 * percent)
+        return right.flatten(1).sum(dim=1).cpu().double() * 100 / right[0].numel()
+
+    return mean_over_images(f"accuracy{percent}", f"Acc@{percent} %", "higher", per_image)
+
+
+ACCURACY2 = _accuracy(2)
+"""Percent of pixels within 2 of the true L and 4.4 of the true a and b, each rounded to an integer first."""
+
+ACCURACY5 = _accuracy(5)
+"""Percent of pixels within 5 of the true L and 11 of the true a and b, each rounded to an integer first."""

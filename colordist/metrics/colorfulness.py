@@ -1,0 +1,42 @@
+"""Colourfulness.
+
+Hasler, Suesstrunk: "Measuring colourfulness in natural images", Human Vision and Electronic Imaging 2003. Its rg and
+yb are signed; some code takes their magnitude first, which gives other numbers.
+"""
+
+import torch
+from torch import Tensor
+
+from colordist.metrics.metric import Pictures, mean_over_images
+
+
+def _mean_and_variance(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (population) variance of each integer image, from exact sums. [B, H, W] to [B] twice."""
+    pixels = image.flatten(1)
+    mean = pixels.sum(dim=1).cpu().double() / pixels.shape[1]
+    mean_square = (pixels * pixels).sum(dim=1).cpu().double() / pixels.shape[1]
+    return mean, (mean_square - mean**2).clamp(min=0)
+
+
+def colorfulness(rgb: Tensor) -> Tensor:
+    """Colourfulness of each image, on the scale of 0 to 255: 0 is grey, natural images have about 30.
+
+    rgb: uint8 [B, 3, H, W]. Returns float64 [B] on the CPU.
+    """
+    red, green, blue = rgb.int().unbind(1)
+    rg_mean, rg_variance = _mean_and_variance(red - green)
+    yb_mean, yb_variance = _mean_and_variance(red + green - 2 * blue)  # twice yb, to stay in integers
+    return torch.sqrt(rg_variance + yb_variance / 4) + 0.3 * torch.sqrt(rg_mean**2 + yb_mean**2 / 4)
+
+
+def _gap(pictures: Pictures) -> Tensor:
+    return (colorfulness(pictures.prediction) - colorfulness(pictures.truth)).abs()
+
+
+COLORFULNESS = mean_over_images(
+    "colorfulness", "Colourfulness", "truth", lambda pictures: colorfulness(pictures.prediction)
+)
+"""Mean over images of the colourfulness of the answers."""
+
+COLORFULNESS_GAP = mean_over_images("colorfulness_gap", "Colourfulness gap", "lower", _gap)
+"""Mean over images of |colourfulness of the answer - colourfulness of the true image|."""
