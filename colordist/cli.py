@@ -21,8 +21,10 @@ class Command:
     """What the user asked the trainer for."""
 
     config: Config
-    name: str  # the config file's stem
+    name: str
+    """The config file's stem."""
     dry_run: bool
+    """Only tell what would be done."""
 
 
 def parse(arguments: list[str] | None = None) -> Command:
@@ -39,6 +41,8 @@ def parse(arguments: list[str] | None = None) -> Command:
         raise
     except Exception as error:
         raise UserError(_one_line(str(error))) from None
+    if not files and os.environ.get("RANK", "0") == "0":
+        print(f"no --config: training {QUICKSTART}", flush=True)
     return Command(Config(**vars(config)), Path(str(files[-1])).stem if files else QUICKSTART, dry_run)
 
 

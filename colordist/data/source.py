@@ -1,10 +1,14 @@
 """What every source of images offers."""
 
+import difflib
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from colordist.config import UserError
 
 Image = NDArray[np.uint8]  # RGB, [size, size, 3]
 
@@ -21,6 +25,7 @@ class Split(Protocol):
         ...
 
 
+@runtime_checkable
 class MarkedSplit(Split, Protocol):
     """A split that knows which pixels belong to objects of ambiguous colour."""
 
@@ -36,3 +41,32 @@ class Source:
     name: str
     train: Split
     test: Split
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySplit:
+    """A split held in one array, which may be a read-only map of a file.
+
+    images: uint8 RGB, [N, size, size, 3].
+    """
+
+    images: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
+    def __getitem__(self, index: int, /) -> Image:
+        """The image at this index: a view, uint8 RGB, [size, size, 3]."""
+        image: Image = self.images[index]
+        return image
+
+
+def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:
+    """Raise UserError, with the nearest known class, for the first wanted class that is not known."""
+    for name in wanted:
+        if name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+            raise UserError(
+                f"data.classes: no class {name!r} in {where}; the nearest of its {len(known)} is {nearest!r}"
+            )

@@ -9,6 +9,7 @@ from colordist.metrics.metric import Metric, Pictures
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.ssim import SSIM
+from colordist.metrics.vivid import VIVID
 
 METRICS: tuple[Metric, ...] = (
     MAE,
@@ -21,7 +22,8 @@ METRICS: tuple[Metric, ...] = (
     HISTOGRAM,
     COLORFULNESS,
     COLORFULNESS_GAP,
+    VIVID,
 )
-"""For every source, in the order of tables."""
+"""In the order of tables."""
 
 __all__ = ["METRICS", "Metric", "Pictures", "Scorer"]

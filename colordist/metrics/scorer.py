@@ -31,5 +31,5 @@ class Scorer:
 
     def scores(self, sums: Tensor) -> dict[str, float]:
         """The score of each metric by its name, from the sums over all processes; nan when nothing was counted."""
-        parts = sums.split([metric.size for metric in self._metrics])
+        parts = torch.split(sums, [metric.size for metric in self._metrics])
         return {metric.name: metric.score(part) for metric, part in zip(self._metrics, parts, strict=True)}

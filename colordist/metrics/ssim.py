@@ -1,7 +1,8 @@
 """Structural similarity."""
 
+import math
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from colordist.metrics.metric import Pictures, mean_over_images, precision
@@ -12,26 +13,29 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Gaussian mean around each pixel whose whole window lies inside the image. [N, 1, H, W] to [N, 1, H-10, W-10]."""
-    distance = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    weights = torch.exp(-0.5 * (distance / SIGMA) ** 2)
-    weights = (weights / weights.sum()).to(images)
-    return F.conv2d(F.conv2d(images, weights.view(1, 1, -1, 1)), weights.view(1, 1, 1, -1))
+    """Gaussian mean around each pixel whose whole window is inside the image. [N, 3, H, W] to [N, 3, H - 10, W - 10].
+
+    Written out because a convolution in float64 is ten times slower on a CPU.
+    """
+    weights = [math.exp(-0.5 * ((i - WINDOW // 2) / SIGMA) ** 2) for i in range(WINDOW)]
+    for side in (2, 3):
+        size = images.shape[side] - WINDOW + 1
+        total = weights[0] * images.narrow(side, 0, size)
+        for start, weight in enumerate(weights[1:], start=1):
+            total.add_(images.narrow(side, start, size), alpha=weight)
+        images = total / sum(weights)
+    return images
 
 
 def _per_image(pictures: Pictures) -> Tensor:
-    batch, channels, height, width = pictures.truth.shape
-    if min(height, width) < WINDOW:
+    if min(pictures.truth.shape[2:]) < WINDOW:
         return torch.empty(0)
-    x, y = (
-        images.to(precision(images.device)).div(255).view(batch * channels, 1, height, width)
-        for images in (pictures.prediction, pictures.truth)
-    )
+    x, y = (images.to(precision(images.device)) / 255 for images in (pictures.prediction, pictures.truth))
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
     var_x, var_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
-    return (luminance * structure).view(batch, -1).mean(dim=1)
+    return (luminance * structure).flatten(1).mean(dim=1)
 
 
 SSIM = mean_over_images("ssim", "SSIM", "higher", _per_image, digits=3)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from colordist.data.ambiguous import AMBIGUOUS_AB
 from colordist.metrics.metric import Metric, Pictures, ratio
 
 
@@ -34,7 +35,13 @@ def vivid(colors: tuple[tuple[float, float], ...]) -> Metric:
         if pictures.objects is None:
             return torch.zeros(2, dtype=torch.float64)
         answers = _mean_ab(pictures.lab[0], pictures.objects)
-        to_choice, to_average = (torch.cdist(answers, points).amin(dim=1) for points in (choices, averages))
+        to_choice, to_average = (
+            (answers.unsqueeze(1) - points).norm(dim=2).amin(dim=1) for points in (choices, averages)
+        )
         return torch.tensor([int((to_choice < to_average).sum()), len(answers)], dtype=torch.float64)
 
     return Metric("vivid", "Vivid %", "higher", 2, sums, lambda total: 100 * ratio(total))
+
+
+VIVID = vivid(AMBIGUOUS_AB)
+"""For sources that mark ambiguous objects: `synthetic`."""

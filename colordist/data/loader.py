@@ -1,0 +1,71 @@
+"""From the plan to batches on the device.
+
+The training split is held there whole, as uint8, and indexed there: no file is opened and no image decoded while
+training.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from colordist.color import ColorSpace
+from colordist.data.plan import Plan, Portion, micro_batches, share
+from colordist.data.source import Split
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a task learns from: grey [B, 1, H, W] and the true colour [B, C, H, W], both in [-1, 1]."""
+
+    grey: Tensor
+    color: Tensor
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self.grey)
+
+
+def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
+    """All images of a split, uint8 [N, 3, H, W] on the device."""
+    images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+@dataclass(frozen=True)
+class Loader:
+    """Gives each process its part of each step's global batch.
+
+    images: uint8 [N, 3, H, W], on the device on which batches are wanted.
+    """
+
+    images: Tensor
+    plan: Plan
+    color_space: ColorSpace
+    dtype: torch.dtype
+    micro_batch_size: int | None
+    rank: int
+    world_size: int
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This process's images of a step, in portions of at most micro_batch_size."""
+        whole = self.plan.step(step)
+        mine = whole[share(len(whole), self.rank, self.world_size)]
+        return [self._batch(mine[part]) for part in micro_batches(len(mine), self.micro_batch_size)]
+
+    def _batch(self, portion: Portion) -> Batch:
+        index = torch.from_numpy(portion.index).to(self.images.device, non_blocking=True)
+        flip = torch.from_numpy(portion.flip).to(self.images.device, non_blocking=True)
+        rgb = self.images[index]
+        rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
+        return Batch(*self.color_space.split(rgb, self.dtype))
+
+
+def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:
+    """This process's share of ``length`` images, in slices of at most ``size``."""
+    mine = share(length, rank, world_size)
+    for start in range(mine.start, mine.stop, size):
+        yield slice(start, min(start + size, mine.stop))

@@ -1,0 +1,57 @@
+"""Checkpoints: everything needed to continue, for the trainer alone."""
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colordist.config import UserError
+from colordist.run_folder import step_name
+
+FORMAT = 1
+_FILE = "state.pt"
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
+    """Write a checkpoint, then drop all but the newest ``keep``.
+
+    It is written beside its place and then renamed, so a checkpoint exists whole or not at all.
+    """
+    final, temporary = folder / step_name(step), folder / f"{step_name(step)}.tmp"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    with (temporary / _FILE).open("wb") as file:
+        torch.save({"format": FORMAT, "step": step, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    shutil.rmtree(final, ignore_errors=True)
+    temporary.rename(final)
+    for old in _complete(folder)[:-keep]:
+        shutil.rmtree(old)
+
+
+def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The state in the newest checkpoint; None where there is none yet.
+
+    Only tensors and plain values are read, so a hostile file can't run code. Raises UserError for a file that can't be
+    read, or that a newer version wrote.
+    """
+    complete = _complete(folder)
+    if not complete:
+        return None
+    file = complete[-1] / _FILE
+    try:
+        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file} can't be read ({reason}): delete {file.parent} to continue from before") from None
+    if state.get("format") != FORMAT:
+        raise UserError(f"{file} has format {state.get('format')}, but this version reads {FORMAT}")
+    return state
+
+
+def _complete(folder: Path) -> list[Path]:
+    """All checkpoints, oldest first."""
+    return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp" and (path / _FILE).exists())

@@ -1,0 +1,37 @@
+"""Convolutional autoencoder: everything passes through the bottleneck."""
+
+import torch
+from torch import Tensor, nn
+
+from colordist.config import Norm
+from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder without skip connections, from grey to colour.
+
+    Any height and width that 2**depth divides. Detail that the bottleneck loses is lost: in ``lab`` mode that blurs
+    only the colours, because the lightness is the input's.
+    """
+
+    def __init__(self, *, outputs: int, width: int, depth: int, bottleneck: int | None, norm: Norm) -> None:
+        super().__init__()
+        widths = level_widths(width, depth, bottleneck)
+        self.encoder = nn.Sequential(
+            ConvBlock(1, width, norm),
+            *(
+                nn.Sequential(ConvBlock(above, below, norm, stride=2), ConvBlock(below, below, norm))
+                for above, below in zip(widths[:-1], widths[1:], strict=True)
+            ),
+        )
+        self.decoder = nn.Sequential(
+            *(
+                nn.Sequential(Up(below, above, norm), ConvBlock(above, above, norm))
+                for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
+            ),
+            last_convolution(width, outputs),
+        )
+
+    def forward(self, grey: Tensor) -> Tensor:
+        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W] in [-1, 1]."""
+        return torch.tanh(self.decoder(self.encoder(grey)))

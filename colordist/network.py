@@ -1,0 +1,94 @@
+"""A network as training sees it: a module with its optimizer, its learning rate and its averaged copy."""
+
+import copy
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from colordist.config import OptimizerConfig
+from colordist.models.blocks import iterate_spectral_norm
+
+
+def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
+    """The learning rate of a step: a pure function, so there is nothing to save and nothing to step.
+
+    step: counted from 0; steps: how many there are. Rises linearly over the warm-up, then follows the schedule.
+    """
+    if step < config.warmup_steps:
+        return config.lr * (step + 1) / (config.warmup_steps + 1)
+    progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+    match config.schedule:
+        case "constant":
+            return config.lr
+        case "linear":
+            return config.lr * (1 - progress)
+        case "cosine":
+            return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+class EMA:
+    """An exponentially moving average of a module's weights: usually better than the weights themselves.
+
+    Yazici et al. 2019 (arXiv 1806.04498). The half-life is counted in images, so it doesn't depend on the batch size,
+    and is at most a twentieth of the images seen so far, so that short runs don't average over their random start
+    (the ramp of StyleGAN2, arXiv 1912.04958). A half-life of 0 is a plain copy.
+    """
+
+    RAMP = 0.05
+
+    def __init__(self, module: nn.Module, half_life: int) -> None:
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+        self.half_life = half_life
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, images: int, batch: int) -> None:
+        """Follow a module that has just learned from ``batch`` images and has seen ``images`` in all."""
+        half_life = min(self.half_life, images * self.RAMP)
+        decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+        averages, weights = list(self.module.parameters()), list(module.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+        for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
+            average.copy_(buffer)
+
+
+class Network:
+    """A module with its optimizer, its learning-rate schedule and, for generators, its EMA copy."""
+
+    def __init__(self, module: nn.Module, config: OptimizerConfig, steps: int, ema_images: int | None = None) -> None:
+        """ema_images: half-life of the EMA copy; None for a network that needs none."""
+        self.module = module
+        self.config = config
+        self.steps = steps
+        self.ema = EMA(module, ema_images) if ema_images is not None else None
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate of a step."""
+        return learning_rate(self.config, step, self.steps)
+
+    def begin_turn(self, step: int) -> None:
+        """Get ready to learn in a step."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        iterate_spectral_norm(self.module)
+
+    def parameter_count(self) -> int:
+        """How many numbers it learns."""
+        return sum(parameter.numel() for parameter in self.module.parameters())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training changes."""
+        state: dict[str, Any] = {"module": self.module.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.ema is not None:
+            state["ema"] = self.ema.module.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])

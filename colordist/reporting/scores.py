@@ -1,0 +1,44 @@
+"""Scores of runs, beside floors and ceiling, as a table."""
+
+from collections.abc import Mapping, Sequence
+
+from colordist.config import UserError
+from colordist.metrics import METRICS
+from colordist.metrics.floors import REFERENCES
+from colordist.metrics.table import table
+from colordist.run_folder import RunFolder
+
+
+def score_table(runs: Sequence[RunFolder]) -> str:
+    """The last scores of each run, between the floors and the ceiling of the first one's test images.
+
+    Raises UserError for a folder without scores, or runs that were scored on different images.
+    """
+    references = _scores(runs[0], "reference")
+    for run in runs[1:]:
+        if _scores(run, "reference") != references:
+            raise UserError(f"{runs[0].path} and {run.path} were scored on different images: they can't be compared")
+    rows = {each.label: _with_prefix(references, f"{each.name}/") for each in REFERENCES}
+    floors = {label: scores for label, scores in rows.items() if label.startswith("floor")}
+    trained = {_label(run, runs): _scores(run, "scores") for run in runs}
+    shown = [metric for metric in METRICS if any(metric.name in scores for scores in trained.values())]
+    return table(floors | trained | rows, shown)
+
+
+def _scores(run: RunFolder, kind: str) -> dict[str, float]:
+    """The newest scores of a kind in metrics.jsonl."""
+    for record in reversed(run.records()):
+        if scores := _with_prefix(record, f"{kind}/"):
+            return scores
+    raise UserError(f"{run.path} holds no scores: train it first")
+
+
+def _with_prefix(record: Mapping[str, float], prefix: str) -> dict[str, float]:
+    return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
+
+
+def _label(run: RunFolder, runs: Sequence[RunFolder]) -> str:
+    """The run's task; the folder too where several runs have the same task."""
+    task = str(run.settings()["task"])
+    alone = [each.settings()["task"] for each in runs].count(task) == 1
+    return task if alone else f"{task} {run.path.name}"

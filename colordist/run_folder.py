@@ -1,0 +1,124 @@
+"""A run folder: what lies where, whose run it is, and how far it got."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from colordist.config import Config, UserError, fingerprint, learning_keys
+
+State = Literal["new", "unfinished", "stopped", "finished"]
+
+
+def step_name(step: int) -> str:
+    """What is named after a step, so that names sort like steps: ``step-000500``."""
+    return f"step-{step:06d}"
+
+
+def folder_for(config: Config, name: str) -> Path:
+    """The config's run folder: the one it names, else one named after what is learned."""
+    return Path(config.run.dir or f"runs/{name}-{fingerprint(config)}")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The resolved settings."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line: losses, rates, speed, scores."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """Grids of fixed test images: rows grey, answer, truth."""
+        return self.path / "samples"
+
+    @property
+    def checkpoints(self) -> Path:
+        """For the trainer: everything needed to continue."""
+        return self.path / "checkpoints"
+
+    @property
+    def snapshots(self) -> Path:
+        """For people: averaged weights, and what it takes to rebuild the network."""
+        return self.path / "snapshots"
+
+    @property
+    def state(self) -> State:
+        """How far the run got."""
+        for marker in ("finished", "stopped"):
+            if (self.path / marker).exists():
+                return marker  # type: ignore[return-value]
+        return "unfinished" if self.config_file.exists() else "new"
+
+    def is_finished(self, steps: int) -> bool:
+        """Whether the run did all its steps, and isn't asked for more."""
+        return self.state == "finished" and bool(self.settings()["train"]["steps"] >= steps)
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in config.yaml. Raises UserError where there are none."""
+        try:
+            settings = yaml.safe_load(self.config_file.read_text())
+        except OSError:
+            raise UserError(f"{self.path} is no run folder: it has no config.yaml") from None
+        except yaml.YAMLError as error:
+            raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
+        if not isinstance(settings, dict):
+            raise UserError(f"{self.config_file} is damaged: it holds no settings")
+        return settings
+
+    def refuse_other_run(self, config: Config) -> None:
+        """Raise UserError if the folder belongs to another run than this config's, or mustn't be continued."""
+        if self.state == "new":
+            return
+        if config.resume == "never":
+            raise UserError(f"{self.path} holds a run, and --resume never forbids to continue it: name another --run.dir")
+        before, now = learning_keys(self.settings()), learning_keys(dataclasses.asdict(config))
+        differing = [key for key in sorted(before | now) if not _same(key, before.get(key), now.get(key))]
+        if differing:
+            told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differing)
+            raise UserError(f"{self.path} holds another run ({told}): name another --run.dir, or change these back")
+
+    def write_settings(self, config: Config) -> None:
+        """Save the resolved settings."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.config_file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+
+    def mark(self, state: Literal["finished", "stopped"], step: int) -> None:
+        """Say how the run ended."""
+        self.unmark()
+        (self.path / state).write_text(json.dumps({"step": step}) + "\n")
+
+    def unmark(self) -> None:
+        """The run goes on."""
+        for marker in ("finished", "stopped"):
+            (self.path / marker).unlink(missing_ok=True)
+
+    def records(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that was cut off is left out."""
+        if not self.metrics_file.exists():
+            return []
+        records = []
+        for line in self.metrics_file.read_text().splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+
+def _same(key: str, before: object, now: object) -> bool:
+    if key == "train.steps":
+        return isinstance(before, int) and isinstance(now, int) and now >= before
+    return before == now or now == "auto"  # an `auto` was resolved when the run began

@@ -1,0 +1,187 @@
+"""The loop."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from colordist import snapshot
+from colordist.config import Config
+from colordist.data.loader import Loader
+from colordist.engine import checkpoint
+from colordist.engine.runtime import Engine
+from colordist.evaluation import Examiner
+from colordist.run_folder import RunFolder, step_name
+from colordist.tasks.task import Task
+from colordist.tracking import Record, Tracker
+
+
+class Diverged(Exception):
+    """A loss is no longer a number."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Runs a task to its last step, from wherever it stands. The same on every process."""
+
+    config: Config
+    folder: RunFolder
+    engine: Engine
+    task: Task
+    loader: Loader
+    examiner: Examiner
+    tracker: Tracker
+    median_ab: tuple[float, float]
+    state: dict[str, Any] | None
+    """The checkpoint to continue from; None at the start."""
+
+    def fit(self) -> None:
+        """Train until the last step. Raises Diverged when a loss is no longer a number."""
+        config, meter = self.config, Meter(self.config.train.global_batch_size)
+        step = self._restore(meter)
+        if step == 0:
+            self._log_references()
+            self._examine(0)
+        meter.restart_clock()
+        while step < config.train.steps:
+            batches = self.loader.micro_batches(step)
+            meter.add(self.engine.step(self.task, batches, step))
+            step += 1
+            if self._due(step, config.log.every):
+                self._log(step, meter)
+            if self._due(step, config.evaluate.every):
+                with meter.paused():
+                    self._examine(step)
+            if self._due(step, config.checkpoint.every):
+                with meter.paused():
+                    self._checkpoint(step, meter)
+        if self.engine.is_main:
+            self.folder.mark("finished", step)
+        self.engine.wait()
+
+    def close(self) -> None:
+        """Finish tracking and leave the other processes."""
+        self.tracker.close()
+        self.engine.close()
+
+    def _due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self.config.train.steps
+
+    @property
+    def _generator(self) -> nn.Module:
+        """The averaged weights: what is scored, shown and saved."""
+        ema = self.task.networks["generator"].ema
+        assert ema is not None, "every generator has an EMA copy"
+        return ema.module
+
+    def _log(self, step: int, meter: "Meter") -> None:
+        means, speed = meter.finish_interval(self.engine)
+        record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
+        record |= {"images_per_second": speed} | means
+        for name in self.task.phases(step - 1):
+            record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
+        self.tracker.log(record)
+        for key, value in means.items():
+            if not math.isfinite(value):
+                raise Diverged(f"{key} is {value} at step {step}: try a lower learning rate, or train.precision fp32")
+
+    def _log_references(self) -> None:
+        record: Record = {"step": 0, "images": 0}
+        for name, scores in self.examiner.references(self.median_ab).items():
+            record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
+        self.tracker.log(record)
+
+    def _examine(self, step: int) -> None:
+        """Score the network on the test split; the first process shows and saves it."""
+        scores = self.examiner.scores(self._generator)
+        images = step * self.config.train.global_batch_size
+        self.tracker.log({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        if not self.engine.is_main:
+            return
+        picture = self.folder.samples / f"{step_name(step)}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        self.examiner.grid(self._generator).save(picture)
+        self.tracker.picture(picture, step)
+        about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
+        snapshot.write(self.folder.snapshots / step_name(step), self._generator, self.config.model, about)
+
+    def _checkpoint(self, step: int, meter: "Meter") -> None:
+        state = {
+            "networks": {name: network.state_dict() for name, network in self.task.networks.items()},
+            "engine": self.engine.state_dict(),
+            "meter": meter.state_dict(self.engine),
+        }
+        if self.engine.is_main:
+            checkpoint.save(self.folder.checkpoints, step, state, self.config.checkpoint.keep)
+        self.engine.wait()
+
+    def _restore(self, meter: "Meter") -> int:
+        """Take up the checkpoint's state. Returns the step to continue with."""
+        if self.state is None:
+            return 0
+        for name, network in self.task.networks.items():
+            network.load_state_dict(self.state["networks"][name])
+        self.engine.load_state_dict(self.state["engine"])
+        meter.load_state_dict(self.state["meter"])
+        return int(self.state["step"])
+
+
+@dataclass
+class Meter:
+    """What happened since the last log line. Sums stay on the device until then."""
+
+    global_batch_size: int
+    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    steps: int = 0
+    since: float = dataclasses.field(default_factory=time.perf_counter)
+
+    def add(self, values: dict[str, Tensor]) -> None:
+        """Take a step's values: scalars."""
+        self.steps += 1
+        for key, value in values.items():
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def finish_interval(self, engine: Engine) -> tuple[dict[str, float], float]:
+        """Means over steps and processes, in one reduction; and images per second. Starts the next interval."""
+        sums = self._reduced(engine)
+        means = {key: float(value) / self.counts[key] for key, value in sums.items()}
+        speed = self.steps * self.global_batch_size / (time.perf_counter() - self.since)
+        self.sums, self.counts, self.steps = {}, {}, 0
+        self.restart_clock()
+        return means, speed
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time spent in here is no training time."""
+        start = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - start
+
+    def restart_clock(self) -> None:
+        """Count time from now."""
+        self.since = time.perf_counter()
+
+    def _reduced(self, engine: Engine) -> dict[str, Tensor]:
+        """The mean over all processes of each sum."""
+        if not self.sums:
+            return {}
+        total = engine.sum(torch.stack([value.double() for value in self.sums.values()])) / engine.world_size
+        return dict(zip(self.sums, total, strict=True))
+
+    def state_dict(self, engine: Engine) -> dict[str, Any]:
+        """The interval so far, the same on every process."""
+        self.sums = self._reduced(engine)
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue an interval."""
+        self.sums = {key: value.cpu() for key, value in state["sums"].items()}
+        self.counts = dict(state["counts"])
