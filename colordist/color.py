@@ -23,7 +23,10 @@ _RELATIVE_XYZ_TO_RGB: list[list[float]] = torch.linalg.inv(_RGB_TO_XYZ / _WHITE)
 _KNEE = 0.008856  # CIE 15: below this ratio the cube root becomes a straight line
 _SLOPE = 7.787
 
-AB_SCALE = 110.0  # a and b of sRGB colours lie within about +-110: networks see them divided by this
+# Networks see a and b divided by this, so that the colours of most photos are of about unit size. (sRGB's most vivid
+# ones reach 110. Divided by that, what is left of ordinary colours is too faint for a spectrally normalised
+# discriminator, whose answer can't rise faster than its input.)
+AB_SCALE = 40.0
 
 
 def luma(rgb: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ def to_8_bits(rgb: Tensor) -> Tensor:
 class ColorSpace:
     """How a network's numbers become colours.
 
-    ``lab``: two channels, a and b over AB_SCALE, joined to the Lab L of the grey pixel: no colour leaks in through L.
+    ``lab``: two channels, a and b over AB_SCALE (about unit size), joined to the Lab L of the grey pixel: no colour leaks in through L.
     ``rgb``: three channels, R, G and B scaled to [-1, 1].
     """
 

@@ -27,7 +27,7 @@ GREYS = range(94, 160)  # the greys of ambiguous objects: sRGB holds all three c
 
 
 @functools.cache
-def colour_table() -> NDArray[np.uint8]:
+def color_table() -> NDArray[np.uint8]:
     """RGB [3, 256, 3] by colour and grey: the nearest to AMBIGUOUS_AB with exactly that luma. 0 outside of GREYS."""
     table = np.zeros((len(AMBIGUOUS_AB), 256, 3), np.uint8)
     for which, (a, b) in enumerate(AMBIGUOUS_AB):

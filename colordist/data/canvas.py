@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.floating]  # float32 throughout, which type checkers cannot follow
 Mask = NDArray[np.bool_]
-Colour = tuple[int, int, int]  # sRGB, 0 to 255
-Ramp = tuple[Colour, Colour]  # a material's colour in the shade and in the light
+Color = tuple[int, int, int]  # sRGB, 0 to 255
+Ramp = tuple[Color, Color]  # a material's colour in the shade and in the light
 Stream = np.random.Generator
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
@@ -98,8 +98,8 @@ class Canvas:
     def paint(self, coverage: Array, shade: Array | float, ramp: Ramp) -> None:
         """Lay a material over what is there. coverage and shade in [0, 1], both broadcast to [H, W]."""
         dark, bright = np.asarray(ramp, np.float32)[..., None, None] * self.light
-        colour = dark + clip(np.asarray(shade, np.float32)) * (bright - dark)
-        self.rgb += coverage * (colour - self.rgb)
+        color = dark + clip(np.asarray(shade, np.float32)) * (bright - dark)
+        self.rgb += coverage * (color - self.rgb)
 
     def darken(self, coverage: Array, strength: float) -> None:
         """Cast a colourless shadow on what is there. coverage [H, W] in [0, 1]."""
@@ -110,10 +110,10 @@ class Canvas:
         self.objects[mask] = number
         self.shade[mask] = clip(np.broadcast_to(np.asarray(shade, np.float32), mask.shape)[mask])
 
-    def detail(self, mask: Mask, colour: Colour) -> None:
+    def detail(self, mask: Mask, color: Color) -> None:
         """Put a part of known colour on top of an ambiguous object. mask [H, W]."""
         self.objects[mask] = 0
-        self.rgb[:, mask] = np.asarray(colour, np.float32)[:, None]
+        self.rgb[:, mask] = np.asarray(color, np.float32)[:, None]
 
 
 def _cells(t: Array, count: int) -> tuple[NDArray[np.intp], Array]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from colordist.data.ambiguous import Home
-from colordist.data.canvas import Array, Canvas, Colour, Ramp, Stream, clip, fraction, line, smooth, wave
+from colordist.data.canvas import Array, Canvas, Color, Ramp, Stream, clip, fraction, line, smooth, wave
 
 Homes = dict[
     Home, tuple[float, float]
@@ -42,11 +42,11 @@ WHITE: Ramp = ((255, 255, 255), (255, 255, 255))
 class Light:
     """The time of day: the sky's colours from the zenith down, its clouds, its sun, and the tint of all else."""
 
-    zenith: Colour
-    middle: Colour
-    horizon: Colour
+    zenith: Color
+    middle: Color
+    horizon: Color
     cloud: Ramp
-    sun: Colour
+    sun: Color
     tint: tuple[float, float, float]
 
 
@@ -312,7 +312,7 @@ def lakeside(canvas: Canvas, stream: Stream) -> Homes:
     water(canvas, stream, horizon, LAKE)
     scatter(canvas, stream, conifer, int(stream.integers(9, 15)), (horizon + 0.015, horizon + 0.025), 0.2)
     meadow(canvas, stream, shore + 0.1 * (canvas.noise(stream, 1, 3)[:1] - 0.5))
-    return {"air": (0.2, 0.3), "water": (horizon + 0.2, shore), "camp": (0.9, 0.98), "garden": (0.9, 0.98)}
+    return {"air": (0.2, 0.3), "water": (horizon + 0.2, shore - 0.03), "camp": (0.9, 0.98), "garden": (0.9, 0.98)}
 
 
 def winter(canvas: Canvas, stream: Stream) -> Homes:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, KINDS, colour_table
+from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, KINDS, color_table
 from colordist.data.canvas import Canvas, Stream
 from colordist.data.landscapes import LANDSCAPES, Homes
 from colordist.data.source import Image, Source
@@ -33,12 +33,12 @@ class Scene:
     grey: NDArray[np.uint8]
     count: int
 
-    def coloured(self, choices: tuple[int, ...]) -> Image:
+    def colored(self, choices: tuple[int, ...]) -> Image:
         """The image in which object number n has colour ``choices[n - 1]``. Its grey is the same for all choices."""
         image = self.landscape.copy()
         inside = self.objects > 0
-        colours = np.asarray(choices, np.intp)[self.objects[inside].astype(np.intp) - 1]
-        image[inside] = colour_table()[colours, self.grey[inside]]
+        colors = np.asarray(choices, np.intp)[self.objects[inside].astype(np.intp) - 1]
+        image[inside] = color_table()[colors, self.grey[inside]]
         return image
 
 
@@ -93,7 +93,7 @@ class SyntheticSplit:
     def __getitem__(self, index: int, /) -> Image:
         """The image at this index: uint8 RGB, [size, size, 3]."""
         scene = self.scene(index)
-        return scene.coloured(self._draw(index, scene.count))
+        return scene.colored(self._draw(index, scene.count))
 
     def objects(self, index: int) -> NDArray[np.uint8]:
         """The number of the ambiguous object at each pixel, counted from 1, [size, size]; 0 where there is none."""

@@ -11,7 +11,7 @@ from colordist.metrics.metric import precision, rgb_to_lab
 
 _LAB = ColorSpace("lab")
 _PER_UNIT = 100  # bins of the median's histograms per unit of a or b
-_CENTER = int(AB_SCALE) * _PER_UNIT
+_CENTER = 110 * _PER_UNIT  # a and b of sRGB colours lie within +-110
 
 
 def grey(rgb: Tensor) -> Tensor:

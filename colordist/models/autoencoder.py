@@ -26,12 +26,12 @@ class Autoencoder(nn.Module):
         )
         self.decoder = nn.Sequential(
             *(
-                nn.Sequential(Up(below, above, norm), ConvBlock(above, above, norm))
+                nn.Sequential(Up(below, above), ConvBlock(above, above, norm))
                 for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
             ),
             last_convolution(width, outputs),
         )
 
     def forward(self, grey: Tensor) -> Tensor:
-        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W] in [-1, 1]."""
-        return torch.tanh(self.decoder(self.encoder(grey)))
+        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W], unbounded."""
+        return self.decoder(self.encoder(grey))

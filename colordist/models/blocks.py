@@ -42,19 +42,15 @@ class ConvBlock(nn.Sequential):
         )
 
 
-class Up(nn.Module):
-    """Twice the height and width, then a convolution: no checkerboard, as transposed convolutions leave one.
+class Up(nn.Sequential):
+    """Twice the height and width. [B, inputs, H, W] -> [B, outputs, 2H, 2W].
 
-    See https://distill.pub/2016/deconv-checkerboard.
+    Channels are mixed before, where there are fewer pixels; the convolution that follows smooths the result. No
+    checkerboard, as transposed convolutions leave one: https://distill.pub/2016/deconv-checkerboard.
     """
 
-    def __init__(self, inputs: int, outputs: int, norm: Norm) -> None:
-        super().__init__()
-        self.block = ConvBlock(inputs, outputs, norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] -> [B, outputs, 2H, 2W]."""
-        return self.block(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=2, mode="nearest"))
 
 
 def last_convolution(inputs: int, outputs: int) -> nn.Conv2d:

@@ -26,11 +26,9 @@ class Discriminator(nn.Module):
         spectral_norm: bool,
     ) -> None:
         super().__init__()
-        widths = level_widths(width, depth - 1)
-        layers: list[nn.Module] = [
-            convolution(1 + color_channels, width, "none", kernel=4, stride=2),
-            nn.LeakyReLU(0.2, inplace=True),
-        ]
+        widths = level_widths(width, depth)
+        # The first layer works at full resolution: that neighbouring pixels have the same colour is easily seen there.
+        layers: list[nn.Module] = [convolution(1 + color_channels, width, "none"), nn.LeakyReLU(0.2, inplace=True)]
         for above, below in zip(widths[:-1], widths[1:], strict=True):
             layers += [
                 convolution(above, below, norm, kernel=4, stride=2),

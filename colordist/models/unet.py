@@ -23,17 +23,17 @@ class UNet(nn.Module):
             for above, below in zip(widths[:-1], widths[1:], strict=True)
         )
         self.up = nn.ModuleList(
-            Up(below, above, norm) for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
+            Up(below, above) for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
         self.merge = nn.ModuleList(ConvBlock(2 * above, above, norm) for above in widths[-2::-1])
         self.last = last_convolution(width, outputs)
 
     def forward(self, grey: Tensor) -> Tensor:
-        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W] in [-1, 1]."""
+        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W], unbounded."""
         levels = [self.first(grey)]
         for down in self.down:
             levels.append(down(levels[-1]))
         x = levels.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), levels.pop()], dim=1))
-        return torch.tanh(self.last(x))
+        return self.last(x)

@@ -231,7 +231,6 @@ USABLE: dict[str, tuple[bytes, Corners]] = {
     "pages.tif": (flag("TIFF", **second_frame()), FLAG),
     "palette.tif": (flag("TIFF", "P"), FLAG),
     "cmyk.tif": (flag("TIFF", "CMYK"), FLAG),
-    "ycbcr.tif": (flag("TIFF", "YCbCr"), FLAG),
     "lab.tif": (
         encode(paint(((255, 128, 128), (128, 128, 128), (0, 128, 128), (255, 128, 128)), "LAB"), "TIFF"),
         grey(255, 119, 0, 255),
@@ -259,7 +258,7 @@ USABLE: dict[str, tuple[bytes, Corners]] = {
 }
 if features.check("jpg_2000"):
     USABLE["plain.jp2"] = (flag("JPEG2000"), FLAG)
-if features.check("avif"):
+if ".avif" in Image.registered_extensions():
     USABLE["plain.avif"] = (flag("AVIF", quality=90), FLAG)
 
 USELESS: dict[str, tuple[bytes, str]] = {
@@ -279,7 +278,7 @@ USELESS: dict[str, tuple[bytes, str]] = {
     "checksum.png": (PNG.replace(b"IDAT", b"IDAT\xff", 1), DAMAGED),
     "half.gif": (encode(NOISE, "GIF")[:2000], DAMAGED),
     "half.webp": (encode(NOISE, "WEBP", lossless=True)[:5000], NO_IMAGE),
-    "half.tif": (encode(NOISE, "TIFF", compression="tiff_lzw")[:2000], NO_IMAGE),
+    "half.tif": (encode(NOISE, "TIFF")[:2000], DAMAGED),
     "half.bmp": (encode(NOISE, "BMP")[:2000], DAMAGED),
     "half.ppm": (encode(NOISE, "PPM")[:2000], DAMAGED),
     "bomb.png": (png(60_000, 60_000, 8, 2, b""), "too many pixels"),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from colordist.color import luma, srgb_to_lab
-from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, colour_table
+from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, color_table
 from colordist.data.source import Image, MarkedSplit
 from colordist.data.synthetic import SyntheticSplit, synthetic
 
@@ -37,7 +37,7 @@ def painted() -> tuple[Image, NDArray[np.uint8], tuple[tuple[int, ...], ...]]:
     split = SyntheticSplit(7, "train", IMAGES, 32)
     scenes = [split.scene(index) for index in range(IMAGES)]
     choices = tuple(split.choices(index) for index in range(IMAGES))
-    images = np.stack([scene.coloured(chosen) for scene, chosen in zip(scenes, choices, strict=True)])
+    images = np.stack([scene.colored(chosen) for scene, chosen in zip(scenes, choices, strict=True)])
     return images, np.stack([scene.objects for scene in scenes]), choices
 
 
@@ -88,7 +88,7 @@ def test_a_scene_has_the_same_composition_at_any_size() -> None:
     for index in range(40):
         assert small.choices(index) == large.choices(index)
         shrunk = large[index].reshape(32, 4, 32, 4, 3).mean((1, 3))
-        assert np.abs(shrunk - small[index]).mean() < 18  # blades of grass are drawn finer; no shape moves
+        assert np.abs(shrunk - small[index]).mean() < 10  # of 255: grass is drawn finer, but no shape moves
         for number in range(1, len(small.choices(index)) + 1):
             here = np.argwhere(small.objects(index) == number).mean(0) / 32
             there = np.argwhere(large.objects(index) == number).mean(0) / 128
@@ -116,12 +116,12 @@ def test_source() -> None:
 
 def test_every_colour_has_exactly_the_grey_it_stands_for() -> None:
     greys = np.array(GREYS, np.uint8)
-    for colours in colour_table()[:, greys]:
-        assert np.array_equal(grey(colours[None])[0], greys)
+    for colors in color_table()[:, greys]:
+        assert np.array_equal(grey(colors[None])[0], greys)
 
 
 def test_colours_are_what_they_are_said_to_be() -> None:
-    ab = lab_ab(colour_table()[:, np.array(GREYS)])
+    ab = lab_ab(color_table()[:, np.array(GREYS)])
     assert np.abs(ab.mean(1) - AMBIGUOUS_AB).max() < 0.05
     assert np.hypot(*(ab - np.array(AMBIGUOUS_AB)[:, None]).transpose(2, 0, 1)).max() < 0.5
 
@@ -138,7 +138,7 @@ def test_one_answer_for_three_vivid_colours_is_dull() -> None:
 def test_grey_is_the_same_whichever_colours_are_chosen() -> None:
     for index in range(60):
         scene = SyntheticSplit(4, "train", 60, 32).scene(index)
-        images = [scene.coloured(choices) for choices in itertools.product(range(3), repeat=scene.count)]
+        images = [scene.colored(choices) for choices in itertools.product(range(3), repeat=scene.count)]
         assert len({image.tobytes() for image in images}) == 3**scene.count
         assert len({grey(image).tobytes() for image in images}) == 1
 
@@ -230,7 +230,7 @@ def test_other_colours_follow_from_grey_and_place() -> None:
     windows = np.lib.stride_tricks.sliding_window_view(
         np.pad(grey(images) / 128.0, ((0, 0), (3, 3), (3, 3)), "edge"), (7, 7), axis=(1, 2)
     )
-    colours, stream = lab_ab(images), np.random.default_rng(0)
+    colors, stream = lab_ab(images), np.random.default_rng(0)
 
     def error_ratio(inside: bool) -> float:
         """Mean absolute error of the nearest 15 pixels' median a, b over that of one constant a, b."""
@@ -239,10 +239,10 @@ def test_other_colours_follow_from_grey_and_place() -> None:
         image, row, column = image[some], row[some], column[some]
         features = np.concatenate([windows[image, row, column].reshape(len(some), -1), row[:, None] / 6], axis=1)
         known, asked = image < IMAGES * 0.9, image >= IMAGES * 0.9
-        truth = colours[image, row, column]
+        truth = colors[image, row, column]
         similar = distances(features[asked], features[known]).argpartition(15, axis=1)[:, :15]
         error = np.abs(np.median(truth[known][similar], axis=1) - truth[asked]).mean()
         return float(error / np.abs(np.median(truth[known], axis=0) - truth[asked]).mean())
 
-    assert error_ratio(inside=False) < 0.5
+    assert error_ratio(inside=False) < 0.6
     assert error_ratio(inside=True) > 0.95
