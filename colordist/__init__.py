@@ -1,0 +1,1 @@
+"""Train networks that colour grey images: on one CPU, one GPU or a cluster, with the same result."""

@@ -64,12 +64,9 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
     """The images. What has to be fetched or decoded is, by one process a machine, while the others wait."""
-    sources: list[Source] = []
-    work = lambda: sources.append(open_source(config))  # noqa: E731
-    engine.together(work, here=engine.is_first_on_machine)
-    if not engine.is_first_on_machine:
-        work()
-    return sources[0]
+    if config.source != "synthetic":  # which has nothing to fetch
+        engine.together(lambda: open_source(config), here=engine.is_first_on_machine)
+    return open_source(config)
 
 
 def open_source(config: DataConfig) -> Source:

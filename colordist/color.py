@@ -92,8 +92,8 @@ def to_8_bits(rgb: Tensor) -> Tensor:
 class ColorSpace:
     """How a network's numbers become colours.
 
-    ``lab``: two channels, a and b over AB_SCALE (about unit size), joined to the Lab L of the grey pixel: no colour leaks in through L.
-    ``rgb``: three channels, R, G and B scaled to [-1, 1].
+    ``lab``: two channels, a and b over AB_SCALE, joined to the Lab L of the grey pixel: no colour leaks in through L.
+    About unit size, at most 2.8. ``rgb``: three channels, R, G and B scaled to [-1, 1].
     """
 
     name: Literal["lab", "rgb"]
@@ -106,8 +106,8 @@ class ColorSpace:
     def split(self, rgb: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Split true images into what a network sees and what it should answer.
 
-        rgb: uint8 [B, 3, H, W]; dtype: float32 or float64. Returns grey [B, 1, H, W] and colour [B, channels, H, W],
-        both in [-1, 1].
+        rgb: uint8 [B, 3, H, W]; dtype: float32 or float64. Returns grey [B, 1, H, W] in [-1, 1], and colour
+        [B, channels, H, W].
         """
         grey = luma(rgb).to(dtype) / 127.5 - 1
         color = rgb.to(dtype) / 255
@@ -116,8 +116,8 @@ class ColorSpace:
     def join(self, grey: Tensor, color: Tensor) -> Tensor:
         """Turn a network's answer into a picture.
 
-        grey: [B, 1, H, W] and color: [B, channels, H, W], both in [-1, 1]. Returns sRGB [B, 3, H, W] in [0, 1], of
-        grey's dtype: autocast may hand over the answer in half precision.
+        grey: [B, 1, H, W] in [-1, 1]; color: [B, channels, H, W], any values. Returns sRGB [B, 3, H, W], clipped to
+        [0, 1], of grey's dtype: autocast may hand over the answer in half precision.
         """
         color = color.to(grey.dtype)
         if self.name == "rgb":

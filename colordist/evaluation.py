@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from colordist.color import ColorSpace, luma, to_8_bits
 from colordist.data.loader import in_batches
 from colordist.engine.runtime import Engine
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.floors import REFERENCES, Reference
 from colordist.metrics.metric import Metric, Pictures
 from colordist.metrics.scorer import Scorer
 
@@ -36,7 +36,11 @@ class Examiner:
 
     def references(self, median_ab: tuple[float, float]) -> dict[str, Scores]:
         """Scores of the floors and the ceiling, by name. median_ab: the training split's."""
-        return {each.name: self._scores(lambda rgb, each=each: each.answer(rgb, median_ab)) for each in REFERENCES}
+
+        def scores(reference: Reference) -> Scores:
+            return self._scores(lambda rgb: reference.answer(rgb, median_ab))
+
+        return {each.name: scores(each) for each in REFERENCES}
 
     def scores(self, generator: nn.Module) -> Scores:
         """A network's scores."""

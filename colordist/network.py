@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from colordist.config import OptimizerConfig
 from colordist.models.blocks import iterate_spectral_norm
@@ -47,7 +47,8 @@ class EMA:
         """Follow a module that has just learned from ``batch`` images and has seen ``images`` in all."""
         half_life = min(self.half_life, images * self.RAMP)
         decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
-        averages, weights = list(self.module.parameters()), list(module.parameters())
+        averages: list[Tensor] = list(self.module.parameters())
+        weights: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
         for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
             average.copy_(buffer)

@@ -59,7 +59,7 @@ class RunFolder:
         """How far the run got."""
         for marker in ("finished", "stopped"):
             if (self.path / marker).exists():
-                return marker  # type: ignore[return-value]
+                return marker
         return "unfinished" if self.config_file.exists() else "new"
 
     def is_finished(self, steps: int) -> bool:
@@ -83,7 +83,7 @@ class RunFolder:
         if self.state == "new":
             return
         if config.resume == "never":
-            raise UserError(f"{self.path} holds a run, and --resume never forbids to continue it: name another --run.dir")
+            raise UserError(f"{self.path} holds a run, which --resume never won't continue: name another --run.dir")
         before, now = learning_keys(self.settings()), learning_keys(dataclasses.asdict(config))
         differing = [key for key in sorted(before | now) if not _same(key, before.get(key), now.get(key))]
         if differing:

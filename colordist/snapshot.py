@@ -60,5 +60,3 @@ def latest(run: Path) -> Path:
     if not folder.exists():
         raise UserError(f"{run} holds no snapshot yet: train it first")
     return folder
-
-

@@ -1,4 +1,4 @@
-"""Where numbers go: metrics.jsonl always, the terminal, and Weights & Biases when asked. Only the first process has any.
+"""Where numbers go: metrics.jsonl always, the terminal, Weights & Biases when asked. Only the first process has any.
 
 A record is flat: ``{"step": 50, "images": 1600, "generator/l1": 0.1, ...}``. Scores are keyed ``scores/NAME``, those of
 floors and ceiling ``reference/NAME/NAME``.
@@ -6,6 +6,7 @@ floors and ceiling ``reference/NAME/NAME``.
 
 import json
 import sys
+import uuid
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -100,7 +101,7 @@ class WandB:
 
         identity = folder / "wandb_id"
         if not identity.exists():
-            identity.write_text(wandb.util.generate_id())
+            identity.write_text(uuid.uuid4().hex[:8])
         self._wandb = wandb
         self._run = wandb.init(
             project=config.project,

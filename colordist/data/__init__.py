@@ -1,0 +1,1 @@
+"""Where images come from, and the plan by which they come."""

@@ -19,7 +19,7 @@ from colordist.data.source import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """What a task learns from: grey [B, 1, H, W] and the true colour [B, C, H, W], both in [-1, 1]."""
+    """What a task learns from: grey [B, 1, H, W] in [-1, 1] and the true colour [B, C, H, W] of about unit size."""
 
     grey: Tensor
     color: Tensor

@@ -148,7 +148,7 @@ class Engine:
         broadcast_object_list(values)
         return values[0]
 
-    def together(self, work: Callable[[], None], *, here: bool = True) -> None:
+    def together(self, work: Callable[[], object], *, here: bool = True) -> None:
         """Do some work on the processes that say ``here``, while the others wait.
 
         A UserError of one of them is raised by all, so that nobody waits for a process that has given up.

@@ -10,7 +10,7 @@ from colordist.models.unet import UNet
 
 
 def build_generator(config: ModelConfig) -> nn.Module:
-    """The network that colours: grey [B, 1, H, W] -> colour [B, C, H, W], both in [-1, 1]."""
+    """The network that colours: grey [B, 1, H, W] -> colour [B, C, H, W], any values."""
     architecture = {"unet": UNet, "autoencoder": Autoencoder}[config.name]
     return architecture(
         outputs=ColorSpace(config.color_space).channels,

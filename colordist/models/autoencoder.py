@@ -1,6 +1,7 @@
 """Convolutional autoencoder: everything passes through the bottleneck."""
 
-import torch
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from colordist.config import Norm
@@ -21,17 +22,18 @@ class Autoencoder(nn.Module):
             ConvBlock(1, width, norm),
             *(
                 nn.Sequential(ConvBlock(above, below, norm, stride=2), ConvBlock(below, below, norm))
-                for above, below in zip(widths[:-1], widths[1:], strict=True)
+                for above, below in pairwise(widths)
             ),
         )
         self.decoder = nn.Sequential(
             *(
                 nn.Sequential(Up(below, above), ConvBlock(above, above, norm))
-                for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
+                for below, above in pairwise(reversed(widths))
             ),
             last_convolution(width, outputs),
         )
 
     def forward(self, grey: Tensor) -> Tensor:
         """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W], unbounded."""
-        return self.decoder(self.encoder(grey))
+        color: Tensor = self.decoder(self.encoder(grey))
+        return color

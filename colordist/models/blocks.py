@@ -112,8 +112,5 @@ def add_spectral_norm(module: nn.Module) -> None:
 def iterate_spectral_norm(module: nn.Module) -> None:
     """Let every spectral norm in a module follow its weight by one power iteration."""
     for layer in module.modules():
-        if parametrize.is_parametrized(layer, "weight"):
-            weights = layer.parametrizations["weight"]  # type: ignore[union-attr, index]
-            for parametrization in weights:  # type: ignore[union-attr]
-                if isinstance(parametrization, SpectralNorm):
-                    parametrization.iterate(weights.original)  # type: ignore[union-attr, arg-type]
+        if isinstance(layer, parametrize.ParametrizationList) and isinstance(layer[0], SpectralNorm):
+            layer[0].iterate(layer.original)

@@ -1,5 +1,6 @@
 """Discriminator: is this the true colour of this grey image?"""
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -29,7 +30,7 @@ class Discriminator(nn.Module):
         widths = level_widths(width, depth)
         # The first layer works at full resolution: that neighbouring pixels have the same colour is easily seen there.
         layers: list[nn.Module] = [convolution(1 + color_channels, width, "none"), nn.LeakyReLU(0.2, inplace=True)]
-        for above, below in zip(widths[:-1], widths[1:], strict=True):
+        for above, below in pairwise(widths):
             layers += [
                 convolution(above, below, norm, kernel=4, stride=2),
                 normalisation(norm, below),

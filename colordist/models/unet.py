@@ -1,5 +1,7 @@
 """U-Net: an encoder and a decoder that see each other at every resolution."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -20,11 +22,9 @@ class UNet(nn.Module):
         self.first = nn.Sequential(ConvBlock(1, width, norm), ConvBlock(width, width, norm))
         self.down = nn.ModuleList(
             nn.Sequential(ConvBlock(above, below, norm, stride=2), ConvBlock(below, below, norm))
-            for above, below in zip(widths[:-1], widths[1:], strict=True)
+            for above, below in pairwise(widths)
         )
-        self.up = nn.ModuleList(
-            Up(below, above) for above, below in zip(widths[-2::-1], widths[:0:-1], strict=True)
-        )
+        self.up = nn.ModuleList(Up(below, above) for below, above in pairwise(reversed(widths)))
         self.merge = nn.ModuleList(ConvBlock(2 * above, above, norm) for above in widths[-2::-1])
         self.last = last_convolution(width, outputs)
 
@@ -36,4 +36,5 @@ class UNet(nn.Module):
         x = levels.pop()
         for up, merge in zip(self.up, self.merge, strict=True):
             x = merge(torch.cat([up(x), levels.pop()], dim=1))
-        return self.last(x)
+        color: Tensor = self.last(x)
+        return color

@@ -1,0 +1,1 @@
+"""What comes of runs, read from their folders."""

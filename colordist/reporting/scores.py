@@ -6,6 +6,7 @@ from colordist.config import UserError
 from colordist.metrics import METRICS
 from colordist.metrics.floors import REFERENCES
 from colordist.metrics.table import table
+from colordist.reporting.names import labels
 from colordist.run_folder import RunFolder
 
 
@@ -20,7 +21,7 @@ def score_table(runs: Sequence[RunFolder]) -> str:
             raise UserError(f"{runs[0].path} and {run.path} were scored on different images: they can't be compared")
     rows = {each.label: _with_prefix(references, f"{each.name}/") for each in REFERENCES}
     floors = {label: scores for label, scores in rows.items() if label.startswith("floor")}
-    trained = {_label(run, runs): _scores(run, "scores") for run in runs}
+    trained = {name: _scores(run, "scores") for name, run in zip(labels(runs), runs, strict=True)}
     shown = [metric for metric in METRICS if any(metric.name in scores for scores in trained.values())]
     return table(floors | trained | rows, shown)
 
@@ -35,10 +36,3 @@ def _scores(run: RunFolder, kind: str) -> dict[str, float]:
 
 def _with_prefix(record: Mapping[str, float], prefix: str) -> dict[str, float]:
     return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}
-
-
-def _label(run: RunFolder, runs: Sequence[RunFolder]) -> str:
-    """The run's task; the folder too where several runs have the same task."""
-    task = str(run.settings()["task"])
-    alone = [each.settings()["task"] for each in runs].count(task) == 1
-    return task if alone else f"{task} {run.path.name}"

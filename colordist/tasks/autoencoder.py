@@ -13,7 +13,7 @@ from colordist.tasks.task import Calls, Loss
 class AutoencoderTask:
     """Regression. Where several colours are equally likely, the best answer lies between them: it is dull."""
 
-    generators = ("generator",)
+    generators: tuple[str, ...] = ("generator",)
 
     def __init__(self, generator: Network, pixel: Literal["l1", "l2"]) -> None:
         self.networks = {"generator": generator}

@@ -16,7 +16,7 @@ from colordist.tasks.task import Calls, Loss
 class CGANTask:
     """In each step the discriminator learns first, then the generator, both from the same generated colours."""
 
-    generators = ("generator",)
+    generators: tuple[str, ...] = ("generator",)
 
     def __init__(self, generator: Network, discriminator: Network, config: LossConfig) -> None:
         self.networks = {"generator": generator, "discriminator": discriminator}
@@ -54,7 +54,8 @@ class CGANTask:
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
         distance = pixel_distance(self.config.pixel, color, batch.color)
-        total, parts = self.config.pixel_weight * distance, {self.config.pixel: distance}
+        parts: dict[str, Tensor] = {self.config.pixel: distance}
+        total = self.config.pixel_weight * distance
         if adversarial:
             # The non-saturating loss: make the discriminator say "real".
             parts["adversarial"] = cross_entropy(calls["discriminator"](batch.grey, color), 1)

@@ -1,0 +1,49 @@
+"""One picture of several runs: the same test images through each of them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from colordist.config import UserError
+from colordist.data.source import Image as Pixels
+from colordist.reporting.names import labels
+from colordist.run_folder import RunFolder
+
+_TILE = 96  # pixels that a small image is enlarged to, at least
+_MARGIN = 170
+
+
+def comparison(runs: Sequence[RunFolder]) -> Image.Image:
+    """Rows: the grey input, each run's newest answer, the truth. Raises UserError for runs on different images."""
+    grids = {name: _newest_grid(run) for name, run in zip(labels(runs), runs, strict=True)}
+    first = next(iter(grids.values()))
+    grey, _, truth = np.split(first, 3)
+    rows = {"grey": grey}
+    for name, grid in grids.items():
+        if grid.shape != first.shape or not np.array_equal(np.split(grid, 3)[2], truth):
+            raise UserError(f"{name} shows other test images than {next(iter(grids))}: they can't be compared")
+        rows[name] = np.split(grid, 3)[1]
+    return _draw(rows | {"truth": truth})
+
+
+def _newest_grid(run: RunFolder) -> Pixels:
+    files = sorted(run.samples.glob("step-*.png"))
+    if not files:
+        raise UserError(f"{run.path} holds no samples: train it first")
+    return np.asarray(Image.open(files[-1]).convert("RGB"))
+
+
+def _draw(rows: dict[str, Pixels]) -> Image.Image:
+    """Rows below each other, enlarged, each with its name at the left."""
+    tile = len(next(iter(rows.values())))
+    scale = -(-_TILE // tile)
+    height, width = tile * scale, next(iter(rows.values())).shape[1] * scale
+    picture = Image.new("RGB", (_MARGIN + width, len(rows) * (height + 2) - 2), "white")
+    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
+    for number, (name, row) in enumerate(rows.items()):
+        top = number * (height + 2)
+        pen.text((_MARGIN - 12, top + height / 2), name, fill="black", font=font, anchor="rm")
+        enlarged = Image.fromarray(row).resize((width, height), Image.Resampling.NEAREST)
+        picture.paste(enlarged, (_MARGIN, top))
+    return picture
