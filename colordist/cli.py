@@ -4,16 +4,18 @@ import difflib
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from colordist.config import Config, UserError
+from colordist.config import Config, RunError, UserError
 
 VERBS = ("train", "report")
 QUICKSTART = "quickstart_cgan"
+_PATIENCE = 15.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -111,17 +113,22 @@ def _wanted(hint: Any, value: str) -> str:  # noqa: ANN401  any type that a fiel
 
 
 def run(verb: Callable[[], None]) -> None:
-    """Run a verb and exit: 0 when it returns, 2 with one line for a mistake of the user's, 1 for anything else.
+    """Run a verb and exit: 0 when it returns, 2 for a mistake of the user's, 1 for anything else.
 
-    With several processes a mistake is found by all of them, and told by the first.
+    With several processes a mistake is found by all of them, and told once, by the first. The others give it the time
+    to: a launcher ends all processes as soon as one has failed. One that is still there after that speaks for itself.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
     try:
         verb()
-    except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"colordist: {error}", file=sys.stderr, flush=True)
-        sys.exit(2)
+    except (UserError, RunError) as error:
+        if os.environ.get("RANK", "0") != "0":
+            time.sleep(_PATIENCE)
+        print(f"colordist: {error}", file=sys.stderr, flush=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        print("colordist: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        sys.exit(1)
 
 
 def main() -> None:

@@ -17,6 +17,10 @@ class UserError(Exception):
     """A mistake of the user's: one line saying what is wrong, where, and the way out. Exit code 2."""
 
 
+class RunError(Exception):
+    """A run that can't go on, through no mistake of the user's: one line. Exit code 1."""
+
+
 def _at_least(key: str, value: float | None, bound: float) -> None:
     if value is not None and not value >= bound:
         raise UserError(f"{key} is {value}, but must be at least {bound}: try {key} {bound}")

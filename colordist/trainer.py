@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import snapshot
-from colordist.config import Config
+from colordist.config import Config, RunError
 from colordist.data.loader import Loader
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
@@ -22,7 +22,7 @@ from colordist.tasks.task import Task
 from colordist.tracking import Record, Tracker
 
 
-class Diverged(Exception):
+class Diverged(RunError):
     """A loss is no longer a number."""
 
 

@@ -1,0 +1,39 @@
+# `make train` and `make test` are all that a fresh machine needs: both make .venv and install into it first.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS := runs/quickstart
+# One process, on whatever device there is. All values given, so that accelerate has nothing to guess.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+
+.PHONY: install train test test-all check clean
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+train: install
+	$(LAUNCH) -m colordist.train --config configs/quickstart_ae.yaml --run.dir $(RUNS)/ae
+	$(LAUNCH) -m colordist.train --config configs/quickstart_cgan.yaml --run.dir $(RUNS)/cgan
+	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan -o $(RUNS)/comparison.png
+
+# Unit tests and a distributed smoke test.
+test: install
+	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest tests/distributed -m "dist and not slow"
+
+# Everything else.
+test-all: test
+	$(BIN)/python -m pytest tests/distributed -m "slow"
+
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy colordist tests
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
