@@ -4,12 +4,14 @@ import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 import yaml
 from torch import nn
 
+from colordist import snapshot
 from colordist.color import ColorSpace
 from colordist.config import BatchArithmetic, Config, DataConfig, batch_arithmetic
 from colordist.data.loader import Loader, load
@@ -17,7 +19,7 @@ from colordist.data.plan import Plan
 from colordist.data.source import MarkedSplit, Source
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
-from colordist.evaluation import Examiner
+from colordist.evaluation import Evaluation, Examiner
 from colordist.metrics import METRICS
 from colordist.metrics.floors import median_ab
 from colordist.models import build_discriminator, build_generator
@@ -55,7 +57,7 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
             rank=engine.rank,
             world_size=engine.world_size,
         ),
-        examiner=build_examiner(config, source, engine),
+        examiner=build_examiner(config.model.color_space, source, engine),
         tracker=build_tracker(config, folder, engine, 0 if state is None else state["step"]),
         median_ab=median_ab(train.split(1024)),
         state=state,
@@ -119,14 +121,31 @@ def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
         return make()
 
 
-def build_examiner(config: Config, source: Source, engine: Engine) -> Examiner:
-    """What scores the network, on the test split."""
+def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: Engine) -> Examiner:
+    """What scores a network, on the test split."""
     objects = None
     if isinstance(source.test, MarkedSplit):
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
         objects = torch.from_numpy(masks).to(engine.device)
     truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
-    return Examiner(truth, objects, METRICS, ColorSpace(config.model.color_space), engine)
+    return Examiner(truth, objects, METRICS, ColorSpace(color_space), engine)
+
+
+def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
+    """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
+    generator, model, about = snapshot.read(snapshot.latest(folder))
+    engine = Engine("fp32", deterministic=False)
+    try:
+        source = build_source(data, engine)
+        examiner = build_examiner(model.color_space, source, engine)
+        train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+        references = examiner.references(median_ab(train.split(1024)))
+        scores = examiner.scores(generator.to(engine.device, engine.dtype))
+    finally:
+        engine.close()
+    images = len(source.test)
+    found = Evaluation(str(folder), about["step"], dataclasses.asdict(data), images, scores, references)
+    return found if engine.is_main else None
 
 
 def build_tracker(config: Config, folder: RunFolder, engine: Engine, step: int) -> Tracker:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from colordist.config import Config, RunError, UserError
 
-VERBS = ("train", "report")
+VERBS = ("train", "evaluate", "colorize", "export", "report")
 QUICKSTART = "quickstart_cgan"
 _PATIENCE = 15.0  # seconds
 
@@ -34,35 +34,40 @@ def parse(arguments: list[str] | None = None) -> Command:
 
     Raises UserError for an unknown key, a wrong type, a value out of range or an impossible combination.
     """
-    parser = _parser()
-    try:
-        chosen = parser.parse_args(arguments)
-        dry_run, files = chosen.pop("dry_run"), chosen.pop("config")
-        config = parser.instantiate(chosen)
-    except UserError:
-        raise
-    except Exception as error:
-        raise UserError(_one_line(str(error))) from None
+    parser = new_parser("train", "Train a network that colours grey images. Settings: YAML, then --section.key value.")
+    parser.add_argument("--config", action="config", help=f"YAML file of settings. Default: {QUICKSTART}.")
+    parser.add_argument("--dry_run", action="store_true", help="Print settings, batches, parameters, memory; stop.")
+    parser.add_class_arguments(Config, as_group=False)
+    config = read(parser, arguments)
+    dry_run, files = config.pop("dry_run"), config.pop("config")
     if not files and os.environ.get("RANK", "0") == "0":
         print(f"no --config: training {QUICKSTART}", flush=True)
     return Command(Config(**vars(config)), Path(str(files[-1])).stem if files else QUICKSTART, dry_run)
 
 
-def _parser() -> Any:  # noqa: ANN401  jsonargparse is imported only here
+def new_parser(verb: str, description: str) -> Any:  # noqa: ANN401  jsonargparse is imported only here
+    """A parser of one verb's options."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        prog="colordist train",
-        usage="%(prog)s [--config FILE] [--section.key VALUE ...] [--dry_run] [--print_config] [--help]",
-        description="Train a network that colours grey images. Settings: a YAML file, then --section.key value.",
+    usage = "%(prog)s [--config FILE] [--section.key VALUE ...] [--dry_run] [--print_config] [--help]"
+    return ArgumentParser(
+        prog=f"colordist {verb}",
+        description=description,
+        usage=usage,
         exit_on_error=False,
         allow_abbrev=False,
     )
-    parser.add_argument("--config", action="config", help=f"YAML file of settings. Default: {QUICKSTART}.")
-    parser.add_argument("--dry_run", action="store_true", help="Print settings, batch arithmetic, parameters; stop.")
-    parser.add_class_arguments(Config, as_group=False)
-    return parser
+
+
+def read(parser: Any, arguments: list[str] | None = None) -> Any:  # noqa: ANN401
+    """What a parser makes of the arguments, dataclasses built. Raises UserError for a mistake in them."""
+    try:
+        return parser.instantiate(parser.parse_args(arguments))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_one_line(str(error))) from None
 
 
 def _keys(section: type = Config, prefix: str = "") -> dict[str, Any]:

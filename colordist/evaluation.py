@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace, luma, to_8_bits
+from colordist.config import Value
 from colordist.data.loader import in_batches
 from colordist.engine.runtime import Engine
 from colordist.metrics.floors import REFERENCES, Reference
@@ -17,8 +18,22 @@ from colordist.metrics.scorer import Scorer
 
 Scores = dict[str, float]
 
-_BATCH = 256
+_BATCH = 64
 _GRID = 16  # images in the sample grid
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of scoring a snapshot."""
+
+    run: str
+    step: int
+    data: dict[str, Value]
+    images: int
+    """How many test images there were; those without any colour are not scored."""
+    scores: Scores
+    references: dict[str, Scores]
+    """Scores of floors and ceiling, by name."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +69,14 @@ class Examiner:
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
     def _scores(self, answer: Callable[[Tensor], Tensor]) -> Scores:
-        scorer = Scorer(self.metrics)
+        # A row a batch, added up in the order of batches: the same last bit on any number of processes.
+        sums = torch.zeros(-(-len(self.truth) // _BATCH), len(Scorer(self.metrics).sums), dtype=torch.float64)
         for part in in_batches(len(self.truth), _BATCH, self.engine.rank, self.engine.world_size):
+            scorer = Scorer(self.metrics)
             objects = None if self.objects is None else self.objects[part]
             scorer.update(Pictures(answer(self.truth[part]), self.truth[part], objects))
-        scores = scorer.scores(self.engine.sum(scorer.sums))
+            sums[part.start // _BATCH] = scorer.sums
+        scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0))
         return {name: score for name, score in scores.items() if not math.isnan(score)}
 
     @torch.no_grad()

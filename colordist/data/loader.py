@@ -65,7 +65,10 @@ class Loader:
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:
-    """This process's share of ``length`` images, in slices of at most ``size``."""
-    mine = share(length, rank, world_size)
-    for start in range(mine.start, mine.stop, size):
-        yield slice(start, min(start + size, mine.stop))
+    """Slices of ``size`` out of ``length`` images, dealt out to the processes in turn.
+
+    Where a slice begins doesn't depend on the number of processes, so neither does what a network makes of it: the
+    last bits of an answer may depend on the batch it was computed in.
+    """
+    for start in range(rank * size, length, world_size * size):
+        yield slice(start, min(start + size, length))

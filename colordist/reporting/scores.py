@@ -9,6 +9,8 @@ from colordist.metrics.table import table
 from colordist.reporting.names import labels
 from colordist.run_folder import RunFolder
 
+Scores = Mapping[str, float]
+
 
 def score_table(runs: Sequence[RunFolder]) -> str:
     """The last scores of each run, between the floors and the ceiling of the first one's test images.
@@ -19,14 +21,19 @@ def score_table(runs: Sequence[RunFolder]) -> str:
     for run in runs[1:]:
         if _scores(run, "reference") != references:
             raise UserError(f"{runs[0].path} and {run.path} were scored on different images: they can't be compared")
-    rows = {each.label: _with_prefix(references, f"{each.name}/") for each in REFERENCES}
-    floors = {label: scores for label, scores in rows.items() if label.startswith("floor")}
-    trained = {name: _scores(run, "scores") for name, run in zip(labels(runs), runs, strict=True)}
-    shown = [metric for metric in METRICS if any(metric.name in scores for scores in trained.values())]
-    return table(floors | trained | rows, shown)
+    answers = {name: _scores(run, "scores") for name, run in zip(labels(runs), runs, strict=True)}
+    return beside_references({each.name: _with_prefix(references, f"{each.name}/") for each in REFERENCES}, answers)
 
 
-def _scores(run: RunFolder, kind: str) -> dict[str, float]:
+def beside_references(references: Mapping[str, Scores], answers: Mapping[str, Scores]) -> str:
+    """A table of answers' scores between the floors' and the ceiling's. references: by name; answers: by label."""
+    columns = {each.label: references[each.name] for each in REFERENCES}
+    floors = {label: scores for label, scores in columns.items() if label.startswith("floor")}
+    shown = [metric for metric in METRICS if any(metric.name in scores for scores in answers.values())]
+    return table(floors | dict(answers) | columns, shown)
+
+
+def _scores(run: RunFolder, kind: str) -> Scores:
     """The newest scores of a kind in metrics.jsonl."""
     for record in reversed(run.records()):
         if scores := _with_prefix(record, f"{kind}/"):
@@ -34,5 +41,5 @@ def _scores(run: RunFolder, kind: str) -> dict[str, float]:
     raise UserError(f"{run.path} holds no scores: train it first")
 
 
-def _with_prefix(record: Mapping[str, float], prefix: str) -> dict[str, float]:
+def _with_prefix(record: Scores, prefix: str) -> Scores:
     return {key.removeprefix(prefix): value for key, value in record.items() if key.startswith(prefix)}

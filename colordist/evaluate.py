@@ -1,0 +1,53 @@
+"""Score a run's newest snapshot: ``python -m colordist.evaluate RUN [--data.source ...]``."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from colordist.cli import new_parser, read, run
+from colordist.config import DataConfig, UserError
+from colordist.run_folder import RunFolder
+
+
+def main() -> None:
+    """Parse, build, run, close."""
+    run(lambda: evaluate(*parse()))
+
+
+def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Path | None]:
+    """The run, the data (the run's own but for what is given), and where to write the scores."""
+    parser = argparse.ArgumentParser(
+        prog="colordist evaluate",
+        description="Score a run's newest snapshot on the whole test split, beside floors and ceiling.",
+        epilog="--data.KEY VALUE scores it on other images; the keys are those of `colordist train --help`.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="Default: RUN/evaluation-SOURCE.json.")
+    options, others = parser.parse_known_args(arguments)
+    settings = new_parser("evaluate", "")
+    settings.add_class_arguments(DataConfig, "data")
+    settings.set_defaults({f"data.{key}": value for key, value in RunFolder(options.run).settings()["data"].items()})
+    return options.run, read(settings, others).data, options.output
+
+
+def evaluate(folder: Path, data: DataConfig, output: Path | None) -> None:
+    """Print the scores beside floors and ceiling, and write them."""
+    from colordist.build import evaluate_snapshot
+    from colordist.reporting.scores import beside_references
+
+    output = output or folder / f"evaluation-{data.source}.json"
+    evaluation = evaluate_snapshot(folder, data)
+    if evaluation is None:  # not the first process
+        return
+    print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
+    try:
+        output.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"-o {output} can't be written: {error.strerror}") from None
+    print(f"{evaluation.images} images; scores: {output}")
+
+
+if __name__ == "__main__":
+    main()
