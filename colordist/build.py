@@ -20,6 +20,7 @@ from colordist.data.source import MarkedSplit, Source
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
 from colordist.evaluation import Evaluation, Examiner
+from colordist.memory import estimate
 from colordist.metrics import METRICS
 from colordist.metrics.floors import median_ab
 from colordist.models import build_discriminator, build_generator
@@ -166,13 +167,8 @@ def start_folder(config: Config, folder: RunFolder) -> None:
 
 
 def describe(config: Config, batches: BatchArithmetic) -> str:
-    """The resolved settings, the batch arithmetic and the number of parameters, as text."""
-    with torch.device("meta"):
-        generator = build_generator(config.model)
-        networks = {"generator": generator}
-        if config.task == "cgan":
-            channels = ColorSpace(config.model.color_space).channels
-            plain = dataclasses.replace(config.discriminator, spectral_norm=False)  # it adds buffers, no parameters
-            networks["discriminator"] = build_discriminator(plain, channels)
-    counts = [f"{name}: {sum(p.numel() for p in net.parameters()):,} parameters" for name, net in networks.items()]
-    return "\n".join([yaml.safe_dump(dataclasses.asdict(config), sort_keys=False), str(batches), *counts])
+    """The resolved settings, the batch arithmetic, parameters and memory, as text."""
+    networks = build_task(config).networks
+    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in networks.items()]
+    settings = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    return "\n".join([settings, str(batches), *counts, str(estimate(config, batches))])

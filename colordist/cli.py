@@ -132,7 +132,7 @@ def run(verb: Callable[[], None]) -> None:
         print(f"colordist: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
-        print("colordist: interrupted; the same command continues from the last checkpoint", file=sys.stderr)
+        print("colordist: interrupted; the same command continues", file=sys.stderr)
         sys.exit(1)
 
 

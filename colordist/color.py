@@ -28,6 +28,8 @@ _SLOPE = 7.787
 # discriminator, whose answer can't rise faster than its input.)
 AB_SCALE = 40.0
 
+LUMA = (0.299, 0.587, 0.114)  # BT.601: what red, green and blue weigh in luma
+
 
 def luma(rgb: Tensor) -> Tensor:
     """BT.601 luma rounded to 8 bits: the one and only input of every network here.
@@ -37,7 +39,8 @@ def luma(rgb: Tensor) -> Tensor:
     rgb: uint8 [..., 3, H, W]. Returns uint8 [..., 1, H, W].
     """
     red, green, blue = rgb.to(torch.int32).unbind(-3)
-    return ((299 * red + 587 * green + 114 * blue + 500) // 1000).to(torch.uint8).unsqueeze(-3)
+    weights = [round(1000 * weight) for weight in LUMA]
+    return ((weights[0] * red + weights[1] * green + weights[2] * blue + 500) // 1000).to(torch.uint8).unsqueeze(-3)
 
 
 def _mix(matrix: list[list[float]], image: Tensor) -> Tensor:

@@ -1,7 +1,10 @@
 """From an image file, however odd, to upright 8-bit sRGB; and from there to a square of the size asked for."""
 
 import io
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -9,13 +12,41 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from colordist.config import UserError
+
 MIN_SIDE = 8  # pixels: a smaller image is an icon or a tracking pixel, not a photo
+
+_JPEG, _PNG, _PNM = (".jpg", ".jpeg", ".jpe", ".jfif"), (".png", ".apng"), (".ppm", ".pgm", ".pbm", ".pnm")
+_OTHERS = (".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".jp2", ".avif")
+EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; what a file in a folder must have to be tried
 
 # A file is opened by its content, whatever its name says. Anything outside this list stays closed: PIL would hand an
 # EPS file named .jpg to Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3 "almost indistinguishable" from exact
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
+
+
+def is_image_file(path: str | Path) -> bool:
+    """Whether this is no folder, and its name promises an image; what is in it, `decode` will tell."""
+    return os.path.splitext(path)[1].lower() in EXTENSIONS and not os.path.isdir(path)
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files below a folder, in order of their names, without the hidden ones.
+
+    Raises UserError where a folder can't be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"no permission to read {error.filename}: change it, or name other folders")
+
+    found: list[Path] = []
+    for here, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        paths = (Path(here, name) for name in sorted(names) if name[0] != ".")
+        found += filter(is_image_file, paths)
+    return found
 
 
 class Undecodable(Exception):
@@ -34,18 +65,38 @@ def decode(path: Path, size: int | None = None) -> Image.Image:
 
     Returns an image of mode RGB. Raises Undecodable, and nothing else, if there is none to be had.
     """
-    with _open(path) as image:
-        if min(image.size) < MIN_SIDE:
-            raise Undecodable(f"smaller than {MIN_SIDE} pixels")
-        try:
-            if size is not None:
-                image.draft(None, (int(size * _GAP), int(size * _GAP)))
-            image.load()
-            return _to_srgb(_upright(image), image.info.get("icc_profile"))
-        except Undecodable:
-            raise
-        except Exception as error:  # a damaged file makes the decoders raise nearly anything
-            raise Undecodable("truncated or damaged") from error
+    with _decoding(path) as image:
+        if size is not None:
+            image.draft(None, (int(size * _GAP), int(size * _GAP)))
+        image.load()
+        return _to_srgb(_upright(image), image.info.get("icc_profile"))
+
+
+def decode_with_alpha(path: Path) -> tuple[Image.Image, Image.Image | None]:
+    """Like `decode` at its own resolution, but the transparency stays apart: see `split_alpha`.
+
+    Raises Undecodable, and nothing else, if there is no image to be had.
+    """
+    with _decoding(path) as image:
+        return split_alpha(image)
+
+
+def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Make an image upright, sRGB and 8 bits, and take its alpha apart.
+
+    image: any mode. Returns the colours (mode RGB; where nothing is opaque, whatever the file hides there) and the
+    alpha (mode L, 0 to 255), None where there is none. Raises Undecodable for values of unknown range.
+    """
+    image.load()
+    profile = image.info.get("icc_profile")
+    image = _upright(image)
+    if not image.has_transparency_data or image.mode.startswith("I"):  # deep greys lose their one transparent level
+        return _to_srgb(image, profile), None
+    if image.mode == "La":  # which PIL converts to nothing but LA
+        image = image.convert("LA")
+    whole = image.convert("RGBA")
+    opaque = whole.convert("L" if image.mode in ("L", "LA") else "RGB")
+    return _to_srgb(opaque, profile), whole.getchannel("A")
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
@@ -55,13 +106,35 @@ def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.resize(
-        (size, size),
-        Image.Resampling.BICUBIC if side < size else Image.Resampling.LANCZOS,
-        box=(left, top, left + side, top + side),
-        reducing_gap=_GAP,
-    )
-    return np.asarray(square)
+    return np.asarray(scale(image, (size, size), (left, top, left + side, top + side)))
+
+
+def scale(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> Image.Image:
+    """Scale an image, or a box in it (left, top, right, bottom), to a width and height: see `fit`."""
+    left, top, right, bottom = box or (0, 0, *image.size)
+    grows = min(right - left, bottom - top) < min(size)
+    how = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
+    return image.resize(size, how, box=(left, top, right, bottom), reducing_gap=_GAP)
+
+
+def over_white(image: Image.Image) -> Image.Image:
+    """Put what is transparent over white: any mode with transparency -> RGB."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[Image.Image]:
+    """An open file, not yet decoded. Whatever goes wrong inside comes out as Undecodable."""
+    with _open(path) as image:
+        if min(image.size) < MIN_SIDE:
+            raise Undecodable(f"smaller than {MIN_SIDE} pixels")
+        try:
+            yield image
+        except Undecodable:
+            raise
+        except Exception as error:  # a damaged file makes the decoders raise nearly anything
+            raise Undecodable("truncated or damaged") from error
 
 
 @cache
@@ -87,7 +160,7 @@ def _open(path: Path) -> Image.Image:
         raise Undecodable("not a readable image") from error
     except OSError as error:
         raise Undecodable("unreadable" if error.errno else "not a readable image") from error
-    except Exception as error:  # see decode
+    except Exception as error:  # see _decoding
         raise Undecodable("truncated or damaged") from error
 
 
@@ -102,8 +175,7 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":
         image = _to_8_bits(image)
     if image.has_transparency_data:
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+        image = over_white(image)
     elif image.mode not in _PROFILE_MODES:
         image = image.convert("RGB")
     return (_apply_profile(image, profile) if profile else image).convert("RGB")

@@ -21,15 +21,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from colordist.config import UserError
-from colordist.data.decode import Undecodable, decode, fit
+from colordist.data.decode import EXTENSIONS, Undecodable, decode, fit
 from colordist.data.source import ArraySplit, Source, check_classes
 
 logger = logging.getLogger(__name__)
 
 TEST_SHARE = 0.1  # of the images, where no folder test/ says which
-_JPEG, _PNG, _PNM = (".jpg", ".jpeg", ".jpe", ".jfif"), (".png", ".apng"), (".ppm", ".pgm", ".pbm", ".pnm")
-_OTHERS = (".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".jp2", ".avif")
-_EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)
 _CACHE_VERSION = 1  # raise it when decoding, the split or the layout of the cache changes
 _NAMES_SHOWN = 5
 
@@ -84,7 +81,7 @@ class _Found:
         """Take, skip or count one file. A folder that comes here could not be listed."""
         if os.path.isdir(path):
             self.skipped["unreadable folder"].append(name)
-        elif path.name.startswith(".") or path.suffix.lower() not in _EXTENSIONS:
+        elif path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
             self.others += 1
         else:
             try:

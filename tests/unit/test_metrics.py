@@ -426,12 +426,14 @@ def test_median_of_extreme_colours_and_of_nothing() -> None:
 
 
 def test_table_is_aligned_and_names_the_better_way() -> None:
-    rows = {
+    answers = {
         "floor: grey": {"mae": 4.8512, "ssim": 0.95512, "colorfulness": 0.0},
         "ours": {"mae": 12.0, "ssim": math.nan, "colorfulness": 29.9},
     }
-    assert table(rows, [MAE, SSIM, COLORFULNESS, PSNR]).splitlines() == [
-        "             MAE % ↓  SSIM ↑  Colourfulness → truth  PSNR dB ↑",
-        "floor: grey     4.85   0.955                   0.00          -",
-        "ours           12.00       -                  29.90          -",
+    assert table(answers, [MAE, SSIM, COLORFULNESS, PSNR]).splitlines() == [
+        "                       floor: grey   ours",
+        "MAE % ↓                       4.85  12.00",
+        "SSIM ↑                       0.955      -",
+        "Colourfulness → truth         0.00  29.90",
+        "PSNR dB ↑                        -      -",
     ]

@@ -1,0 +1,60 @@
+"""Colour photos: ``python -m colordist.colorize RUN PHOTOS... -o OUT``."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from colordist.cli import run
+from colordist.config import RunError, UserError
+
+
+def main() -> None:
+    """Colour photos with a trained network. Pictures are sRGB and upright; metadata but the alpha is dropped."""
+    parser = argparse.ArgumentParser(prog="colordist colorize", description=main.__doc__)
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder, or a snapshot in it.")
+    parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders, patterns like 'in/**/*.jpg'.")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Folder for the pictures.")
+    parser.add_argument("--resolution", type=int, help="Of the colours: shorter side in pixels. Default: as trained.")
+    parser.add_argument("--side_by_side", action="store_true", help="Write grey and coloured, for looking.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace pictures that exist.")
+    parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Default: png.")
+    parser.add_argument("--batch_size", type=int, default=8, help="Photos read, then coloured together. Default: 8.")
+    options = parser.parse_intermixed_args()
+    run(lambda: colorize(options))
+
+
+def colorize(options: argparse.Namespace) -> None:
+    """Colour all that can be. Raises RunError, after the rest is done, if some photo couldn't be."""
+    from tqdm import tqdm
+
+    from colordist.colorizer import load
+    from colordist.photo_files import color_files, find_photos, obstacles
+
+    size, out = options.batch_size, options.output
+    if size < 1:
+        raise UserError(f"--batch_size is {size}, but must be at least 1: try --batch_size 8")
+    jobs = find_photos(options.photos, out, f".{options.format}")
+    colorizer = load(options.run, options.resolution)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"-o {out} can't be made a folder ({error.strerror}): name another") from None
+    failed = obstacles(jobs, options.overwrite)
+    todo = [job for job in jobs if job not in failed]
+    try:
+        with tqdm(total=len(todo), desc="colouring", unit="photo", leave=False, disable=None) as bar:
+            for start in range(0, len(todo), size):
+                failed |= color_files(colorizer, todo[start : start + size], options.side_by_side)
+                bar.update(len(todo[start : start + size]))
+    except KeyboardInterrupt:
+        raise RunError(f"interrupted; what is coloured is in {out}, and the same command does the rest") from None
+    for job, reason in failed.items():
+        line = f"colordist: skipped {job.photo}: {reason}"
+        print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)
+    if failed:
+        raise RunError(f"coloured {len(jobs) - len(failed)} of {len(jobs)} photos: {out}; see above for the others")
+    print(f"coloured {len(jobs)} of {len(jobs)} photos: {out}")
+
+
+if __name__ == "__main__":
+    main()

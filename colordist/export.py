@@ -1,0 +1,33 @@
+"""Write a run's newest snapshot for other programs: ``python -m colordist.export RUN --onnx FILE``."""
+
+import argparse
+from pathlib import Path
+
+from colordist.cli import run
+
+
+def main() -> None:
+    """Parse, build, run, close."""
+    parser = argparse.ArgumentParser(
+        prog="colordist export",
+        description="Write a run's newest snapshot as ONNX, checked against onnxruntime.",
+        epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
+    parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Where to write it.")
+    options = parser.parse_args()
+    run(lambda: export(options.run, options.onnx))
+
+
+def export(folder: Path, file: Path) -> None:
+    """Rebuild the network, write it, tell how well it agrees."""
+    from colordist import onnx_file, snapshot
+
+    generator, model, about = snapshot.read(snapshot.latest(folder))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    difference = onnx_file.write(file, generator, model)
+    print(f"{file}: step {about['step']}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
+
+
+if __name__ == "__main__":
+    main()

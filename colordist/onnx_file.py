@@ -1,0 +1,71 @@
+"""ONNX files: a snapshot's network for other programs, checked against onnxruntime."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from colordist.color import AB_SCALE
+from colordist.config import ModelConfig, UserError
+
+TOLERANCE = 1e-4
+
+
+class Answer(nn.Module):
+    """A generator whose input and output need no constants of ours."""
+
+    def __init__(self, generator: nn.Module, config: ModelConfig) -> None:
+        super().__init__()
+        self.generator = generator
+        self.lab = config.color_space == "lab"
+
+    def forward(self, grey: Tensor) -> Tensor:
+        """grey [B, 1, H, W] in [0, 1] -> Lab a,b [B, 2, H, W], or sRGB [B, 3, H, W] in about [0, 1]."""
+        color: Tensor = self.generator(grey * 2 - 1)
+        return color * AB_SCALE if self.lab else (color + 1) / 2
+
+
+def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
+    """Write a network as ONNX: any batch, any height and width that 2**depth divides.
+
+    Returns the largest difference between onnxruntime's answer and torch's, over sizes other than the one it was
+    traced at, in units of a,b or of sRGB. Raises UserError where a package is missing or the difference is above
+    TOLERANCE times the answer's largest value.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
+    answer, unit = Answer(generator.float(), config).eval(), 2**config.depth
+    # Height and width are told to be multiples of this unit, so that the sizes of skip connections agree.
+    height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        torch.onnx.export(
+            answer,
+            (torch.rand(2, 1, 4 * unit, 6 * unit),),
+            file,
+            input_names=["grey"],
+            output_names=["color"],
+            dynamic_shapes={"grey": {0: torch.export.Dim("batch", min=1, max=4096), 2: height, 3: width}},
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
+        grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            expected = answer(grey)
+        found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
+        scale = max(1.0, expected.abs().max().item())
+        worst = max(worst, (found - expected).abs().max().item() / scale)
+    if not worst <= TOLERANCE:
+        file.unlink()
+        raise UserError(f"onnxruntime's answer differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't kept")
+    return worst

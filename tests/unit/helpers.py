@@ -1,0 +1,91 @@
+"""What several tests need: every setting by its dotted key, and runs small enough to take a second."""
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import torch
+
+from colordist.config import Config
+from colordist.data.loader import Batch
+
+ROOT = Path(__file__).parents[2]
+
+
+def leaves(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key with its type: ``("train.steps", int), ...``."""
+    for name, hint in get_type_hints(section).items():
+        if dataclasses.is_dataclass(hint):
+            yield from leaves(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        else:
+            yield prefix + name, hint
+
+
+def changed(config: Any, key: str, value: object) -> Any:  # noqa: ANN401  any section of a config
+    """The same settings but for one key."""
+    name, _, rest = key.partition(".")
+    return dataclasses.replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
+
+
+def config_with(settings: dict[str, Any], base: Config | None = None) -> Config:
+    """Defaults but for these keys: ``{"train.steps": 5}``."""
+    config = base or Config()
+    for key, value in settings.items():
+        config = changed(config, key, value)
+    return config
+
+
+TINY: dict[str, Any] = {
+    "data.train_images": 12,
+    "data.test_images": 4,
+    "model.width": 4,
+    "model.depth": 1,
+    "discriminator.width": 4,
+    "discriminator.depth": 1,
+    "train.steps": 6,
+    "train.global_batch_size": 4,
+    "train.precision": "fp32",
+    "train.ema_images": 8,
+    "log.every": 2,
+    "evaluate.every": 6,
+    "checkpoint.every": 3,
+}
+
+
+def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
+    """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
+    return config_with(TINY | {key.replace("__", "."): value for key, value in settings.items()})
+
+
+def random_batch(count: int, size: int = 16, channels: int = 2, dtype: torch.dtype = torch.float64) -> Batch:
+    """Noise."""
+    random = torch.Generator().manual_seed(count)
+    grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
+    return Batch(grey, torch.randn(count, channels, size, size, generator=random, dtype=dtype))
+
+
+@contextmanager
+def alone_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One process without a GPU; whatever an engine changes for the whole process is put back."""
+    from accelerate.state import AcceleratorState, PartialState
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("colordist.engine.runtime.device_type", lambda: "cpu")
+    environment, threads = dict(os.environ), torch.get_num_threads()
+    AcceleratorState._reset_state(True)
+    try:
+        yield
+    finally:
+        AcceleratorState._reset_state(True)
+        PartialState._reset_state()
+        torch.use_deterministic_algorithms(False)
+        torch.set_num_threads(threads)
+        os.environ.clear()
+        os.environ.update(environment)

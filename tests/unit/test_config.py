@@ -1,0 +1,213 @@
+"""Settings: how a batch is divided, what makes a run's identity, and the files in configs/."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+import yaml
+from helpers import ROOT, changed, leaves
+from hypothesis import given
+from hypothesis import strategies as st
+
+from colordist.cli import parse
+from colordist.config import (
+    Config,
+    TrainConfig,
+    UserError,
+    batch_arithmetic,
+    fingerprint,
+    flatten,
+    learning_keys,
+)
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+# --- how a batch is divided
+
+
+@given(share=st.integers(1, 300), processes=st.integers(1, 40), micro=st.none() | st.integers(1, 400))
+def test_shares_and_micro_batches_cover_the_batch(share: int, processes: int, micro: int | None) -> None:
+    train = TrainConfig(global_batch_size=share * processes, micro_batch_size=micro)
+    batches = batch_arithmetic(train, processes)
+    assert batches.per_process * batches.processes == batches.global_batch_size == train.global_batch_size
+    most = micro or share
+    # As few micro-batches as possible: one less would not hold a process's share.
+    assert batches.accumulation * most >= share > (batches.accumulation - 1) * most
+
+
+@given(total=st.integers(1, 2000), processes=st.integers(1, 70))
+def test_what_a_refusal_suggests_fits(total: int, processes: int) -> None:
+    if total % processes == 0:
+        assert batch_arithmetic(TrainConfig(global_batch_size=total), processes).per_process == total // processes
+        return
+    with pytest.raises(UserError) as refusal:
+        batch_arithmetic(TrainConfig(global_batch_size=total), processes)
+    told = re.fullmatch(
+        rf"train.global_batch_size is {total}, which {processes} processes can't share equally: "
+        r"try (.+), or one of (.+) processes",
+        str(refusal.value),
+    )
+    assert told
+    for size in map(int, told[1].split(" or ")):
+        batch_arithmetic(TrainConfig(global_batch_size=size), processes)
+        assert abs(size - total) < processes  # the nearest ones
+    for count in map(int, told[2].split(", ")):
+        batch_arithmetic(TrainConfig(global_batch_size=total), count)
+
+
+def test_batch_arithmetic_by_hand() -> None:
+    batches = batch_arithmetic(TrainConfig(global_batch_size=48, micro_batch_size=5), 4)
+    # 48 / 4 = 12 images each; portions of at most 5: 3 of them, of 4.
+    assert (batches.per_process, batches.accumulation) == (12, 3)
+    assert str(batches) == "48 images a step = 4 processes x 12 images, in 3 micro-batches of at most 4"
+
+
+# --- sizes that must be halved
+
+
+def halved(size: int, depth: int) -> Config:
+    """A config with this image size and this depth of the only network."""
+    data, model = changed(Config().data, "image_size", size), changed(Config().model, "depth", depth)
+    return Config(task="autoencoder", data=data, model=model)
+
+
+def follow_advice(size: int, depth: int) -> None:
+    """Do what the refusal says. Raises UserError if that is refused too."""
+    with pytest.raises(UserError) as refusal:
+        halved(size, depth)
+    told = re.search(r"model\.depth is .* try (model\.depth|data\.image_size) (\d+)$", str(refusal.value))
+    assert told
+    halved(size, int(told[2])) if told[1] == "model.depth" else halved(int(told[2]), depth)
+
+
+@given(size=st.integers(16, 512), depth=st.integers(1, 8))
+def test_image_size_must_be_halved_depth_times(size: int, depth: int) -> None:
+    if size % 2**depth == 0 and size // 2**depth >= 2:  # down to two pixels
+        assert halved(size, depth).model.depth == depth
+    elif depth >= 3:
+        follow_advice(size, depth)
+
+
+@pytest.mark.xfail(strict=True, raises=UserError, reason="config._divides suggests a size below the smallest allowed")
+@pytest.mark.parametrize(("size", "depth"), [(17, 1), (33, 2)])
+def test_advice_for_shallow_networks_fits(size: int, depth: int) -> None:
+    follow_advice(size, depth)
+
+
+@pytest.mark.xfail(strict=True, reason="config._at_least lets infinity pass")
+@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight"])
+def test_no_infinite_weight(key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        changed(Config(), key, float("inf"))
+
+
+@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight", "train.ema_images"])
+@pytest.mark.parametrize("value", [float("nan"), -1])
+def test_no_nonsense_for_a_weight(key: str, value: float) -> None:
+    with pytest.raises(UserError, match=key):
+        changed(Config(), key, value)
+
+
+# --- identity
+
+OPERATIONAL = {
+    "resume",
+    "run.dir",
+    "train.micro_batch_size",
+    "log.every",
+    "evaluate.every",
+    "checkpoint.every",
+    "checkpoint.keep",
+    "track.wandb",
+    "track.project",
+}
+
+
+def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any setting
+    """A value other than this one that is valid too."""
+    if get_origin(hint) is Literal:
+        return next(choice for choice in get_args(hint) if choice != value)
+    if key.endswith(".depth"):
+        return 2 if value == 1 else 1
+    match value:
+        case None:
+            return "elsewhere" if str in get_args(hint) else 4
+        case bool():
+            return not value
+        case int():
+            return value * 2 or 1
+        case float():
+            return value / 2 or 0.25
+        case str():
+            return value + "x"
+    raise TypeError(key)
+
+
+@pytest.mark.parametrize(("key", "hint"), leaves(), ids=str)
+def test_identity_is_what_is_learned(key: str, hint: Any) -> None:  # noqa: ANN401
+    config = Config()
+    value = flatten(dataclasses.asdict(config))[key]
+    other = changed(config, key, another(key, hint, value))
+    assert other != config
+    assert (fingerprint(other) == fingerprint(config)) == (key in OPERATIONAL)
+    assert (key in learning_keys(dataclasses.asdict(config))) == (key not in OPERATIONAL)
+
+
+def test_fingerprint_does_not_depend_on_how_a_value_was_given(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("train:\n  steps: 7\n")
+    told = parse(["--config", str(file)]).config
+    assert fingerprint(told) == fingerprint(parse(["--train.steps", "7"]).config)
+    assert re.fullmatch("[0-9a-f]{8}", fingerprint(told))
+
+
+def test_settings_survive_a_file() -> None:
+    asked = dataclasses.asdict(changed(Config(), "data.classes", ["cat"]))
+    assert learning_keys(yaml.safe_load(yaml.safe_dump(asked))) == learning_keys(asked)
+
+
+def test_flatten() -> None:
+    assert flatten({"a": 1, "b": {"c": 2, "d": {"e": [3]}}}) == {"a": 1, "b.c": 2, "b.d.e": [3]}
+
+
+# --- configs/
+
+
+def test_the_configs_are_there() -> None:
+    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan"} <= {file.stem for file in CONFIGS}
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_config_parses_and_dry_runs(file: Path) -> None:
+    from colordist.build import describe
+
+    config = parse(["--config", str(file)]).config
+    told = describe(config, batch_arithmetic(config.train, 1))
+    assert "generator:" in told
+    assert ("discriminator: " in told) == (config.task == "cgan")
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
+def test_config_has_a_comment_for_each_key(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert lines[0].startswith("# ")
+    keys = [line for line in lines if re.match(r"\s*\w+: +[^\s#]", line)]
+    assert len(keys) == len(flatten(yaml.safe_load(file.read_text())))  # no key escapes
+    for line in keys:
+        assert re.search(r" # \S", line), line
+
+
+def test_defaults_are_the_quickstart() -> None:
+    assert parse(["--config", str(ROOT / "configs" / "quickstart_cgan.yaml")]).config == Config()
+
+
+def test_quickstarts_differ_only_in_the_task() -> None:
+    keys = {}
+    for name in ("quickstart_ae", "quickstart_cgan"):
+        config = parse(["--config", str(ROOT / "configs" / f"{name}.yaml")]).config
+        keys[name] = flatten(dataclasses.asdict(config))
+    assert keys["quickstart_ae"]["task"] == "autoencoder"
+    for key in ("data.source", "data.image_size", "data.seed", "data.train_images", "data.test_images"):
+        assert keys["quickstart_ae"][key] == keys["quickstart_cgan"][key]

@@ -1,0 +1,345 @@
+"""The engine on one process: whose turn it is, accumulation, clipping, precision, and launches that don't fit."""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from helpers import alone_on_the_cpu, random_batch, tiny
+from torch import Tensor
+
+from colordist.build import build_task
+from colordist.config import UserError
+from colordist.data.loader import Batch
+from colordist.data.plan import micro_batches
+from colordist.engine.environment import refuse_unfit_launch, resolve_precision
+from colordist.engine.runtime import Engine
+from colordist.tasks.task import Task
+
+BATCH = random_batch(6)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with alone_on_the_cpu(monkeypatch):
+        yield
+
+
+def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setting
+    """An engine and a task of small networks in double precision, past their start at grey."""
+    config = tiny(**({"train__precision": "fp64", "model__norm": "instance"} | settings))
+    engine, task = Engine(config.train.precision, deterministic=False), build_task(config)
+    random = torch.Generator().manual_seed(5)
+    for network in task.networks.values():
+        with torch.no_grad():
+            for parameter in network.module.parameters():
+                if not parameter.any():
+                    parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
+    engine.prepare(task)
+    return engine, task
+
+
+def state(task: Task, name: str) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in task.networks[name].module.state_dict().items()}
+
+
+def portions(batch: Batch, most: int | None) -> list[Batch]:
+    return [Batch(batch.grey[part], batch.color[part]) for part in micro_batches(len(batch), most)]
+
+
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
+    return all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+# --- phases
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+@pytest.mark.parametrize(("learns", "rests"), [("discriminator", "generator"), ("generator", "discriminator")])
+def test_only_the_network_whose_turn_it_is_learns(
+    learns: str, rests: str, micro: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, task = prepared()
+    monkeypatch.setattr(task, "phases", lambda step: (learns,))
+    before = {name: state(task, name) for name in task.networks}
+    log = engine.step(task, portions(BATCH, micro), 0)
+    assert equal(before[rests], state(task, rests))  # buffers, too
+    parameters = dict(task.networks[learns].module.named_parameters())
+    assert all(not torch.equal(before[learns][key], value) for key, value in parameters.items())
+    assert all(parameter.grad is None for parameter in task.networks[rests].module.parameters())
+    assert all(key.startswith(learns) for key in log)
+
+
+def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> None:
+    engine, task = prepared()
+    old = copy.deepcopy(task.networks["generator"].module)
+    log = engine.step(task, [BATCH], 0)
+    judge = task.networks["discriminator"].module  # as it was in the generator's turn
+    with torch.no_grad():
+        logits = judge(BATCH.grey, old(BATCH.grey))
+    expected = torch.nn.functional.softplus(-logits).mean()
+    assert log["generator/adversarial"].item() == pytest.approx(expected.item(), abs=1e-12)
+
+
+def test_warm_up_leaves_the_discriminator_alone() -> None:
+    engine, task = prepared(loss__warmup_steps=1)
+    before = state(task, "discriminator")
+    log = engine.step(task, [BATCH], 0)
+    assert equal(before, state(task, "discriminator"))
+    assert set(log) == {"generator/l1", "generator/gradient_norm"}
+    log = engine.step(task, [BATCH], 1)
+    assert not equal(before, state(task, "discriminator"))
+    assert {"generator/adversarial", "discriminator/real"} <= set(log)
+
+
+def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
+    engine, task = prepared()
+    log = engine.step(task, [BATCH], 0)
+    assert all(value.shape == () and not value.requires_grad for value in log.values())
+
+
+# --- accumulation
+
+
+@pytest.mark.parametrize("micro", [1, 3, 4])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task": "autoencoder"},
+        {"task": "autoencoder", "model__norm": "group", "model__width": 16},
+        {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
+        {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+    ],
+    ids=["ae", "ae group", "cgan spectral", "cgan image"],
+)
+def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
+    def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+        engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
+        logs = [engine.step(task, portions(random_batch(5 + step), most), step) for step in range(3)]
+        weights = {f"{name}/{key}": value for name in task.networks for key, value in state(task, name).items()}
+        average = task.networks["generator"].ema
+        assert average is not None
+        return weights | {f"ema/{key}": value for key, value in average.module.state_dict().items()}, logs
+
+    (expected, expected_logs), (found, found_logs) = learned(None), learned(micro)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        assert (value - found[key]).abs().max() < 1e-12, key
+    for whole, parts in zip(expected_logs, found_logs, strict=True):
+        assert whole.keys() == parts.keys()
+        for key, value in whole.items():
+            assert parts[key].item() == pytest.approx(value.item(), abs=1e-12), key
+
+
+# --- one update
+
+
+def norm_of_gradients(task: Task, name: str) -> float:
+    gradients = [p.grad for p in task.networks[name].module.parameters() if p.grad is not None]
+    return float(torch.cat([gradient.flatten() for gradient in gradients]).norm())
+
+
+def test_long_gradients_are_shortened_and_told_as_they_were() -> None:
+    norms = {}
+    for limit in (None, 1e-3, 1e3):
+        engine, task = prepared(task="autoencoder", optimizer__generator__clip_norm=limit)
+        log = engine.step(task, [BATCH], 0)
+        norms[limit] = log["generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
+    told, unclipped = norms[None]
+    assert told == pytest.approx(unclipped)
+    assert told > 1e-3
+    for limit, after in ((1e-3, 1e-3), (1e3, told)):
+        assert norms[limit][0] == pytest.approx(told)
+        assert norms[limit][1] == pytest.approx(after, rel=1e-2)
+
+
+def test_each_network_has_its_own_limit() -> None:
+    engine, task = prepared(optimizer__discriminator__clip_norm=1e-3)
+    log = engine.step(task, [BATCH], 0)
+    assert norm_of_gradients(task, "discriminator") == pytest.approx(1e-3, rel=1e-2)
+    assert norm_of_gradients(task, "generator") == pytest.approx(log["generator/gradient_norm"].item())
+
+
+def test_the_steps_learning_rate_is_used() -> None:
+    engine, task = prepared(task="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1)
+    before = state(task, "generator")
+    engine.step(task, [BATCH], 0)
+    # Adam's first step is as long as its rate, for every weight with a gradient well above its epsilon: 0.1 / 10.
+    longest = max((value - before[key]).abs().max().item() for key, value in state(task, "generator").items())
+    assert longest == pytest.approx(0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize("half_life", [0, 1000])
+def test_the_average_follows(half_life: int) -> None:
+    engine, task = prepared(task="autoencoder", train__ema_images=half_life)
+    network = task.networks["generator"]
+    assert network.ema is not None
+    before = copy.deepcopy(network.ema.module.state_dict())
+    engine.step(task, portions(BATCH, 2), 99)
+    now, average = network.module.state_dict(), network.ema.module.state_dict()
+    # 600 images seen, so the half-life is 600 / 20 = 30 at most: a batch of 6 leaves 0.5 ** (6 / 30) of the old.
+    old = 0.5**0.2 if half_life else 0.0
+    for key, value in average.items():
+        assert torch.allclose(value, old * before[key] + (1 - old) * now[key], atol=1e-12), key
+        if not half_life:
+            assert torch.equal(value, now[key])
+
+
+# --- precision
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "found"),
+    [
+        ("auto", "cpu", "fp32"),
+        ("auto", "mps", "fp32"),
+        ("fp64", "cpu", "fp64"),
+        ("bf16", "cpu", "bf16"),
+        ("fp16", "cuda", "fp16"),
+        ("fp64", "cuda", "fp64"),
+        ("fp16", "mps", "fp16"),
+    ],
+)
+def test_resolve_precision(asked: str, device: str, found: str) -> None:
+    assert resolve_precision(asked, device) == found
+
+
+@pytest.mark.parametrize(("supported", "found"), [(True, "bf16"), (False, "fp32")])
+def test_auto_on_a_gpu(supported: bool, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert resolve_precision("auto", "cuda") == found
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "way_out"),
+    [("fp16", "cpu", "try train.precision bf16 or fp32"), ("fp64", "mps", "try train.precision fp32")],
+)
+def test_what_a_device_does_not_have_is_refused(asked: str, device: str, way_out: str) -> None:
+    with pytest.raises(UserError, match=rf"train\.precision is {asked}.*{way_out}") as refused:
+        resolve_precision(asked, device)
+    assert "\n" not in str(refused.value)
+
+
+def test_unknown_precision_is_a_bug_not_a_guess() -> None:
+    with pytest.raises(ValueError, match="fp8"):
+        resolve_precision("fp8", "cpu")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp64", torch.float64), ("fp32", torch.float32)])
+def test_networks_get_the_precision(precision: str, dtype: torch.dtype) -> None:
+    engine, task = prepared(train__precision=precision)
+    assert engine.dtype == dtype
+    for network in task.networks.values():
+        assert {value.dtype for value in network.module.state_dict().values()} == {dtype}
+    average = task.networks["generator"].ema
+    assert average is not None
+    assert {value.dtype for value in average.module.state_dict().values()} == {dtype}
+
+
+def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
+    engine, task = prepared(train__precision="bf16")
+    seen: list[torch.dtype] = []
+    layer = next(m for m in task.networks["generator"].module.modules() if isinstance(m, torch.nn.Conv2d))
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    log = engine.step(task, [Batch(BATCH.grey.float(), BATCH.color.float())], 0)
+    assert seen == [torch.bfloat16]
+    assert all(value.isfinite() for value in log.values())
+    for network in task.networks.values():
+        assert {parameter.dtype for parameter in network.module.parameters()} == {torch.float32}
+    assert log["discriminator/real"].dtype == log["generator/l1"].dtype == torch.float32
+
+
+def test_deterministic() -> None:
+    Engine("fp32", deterministic=False)
+    assert not torch.are_deterministic_algorithms_enabled()
+    Engine("fp32", deterministic=True)
+    assert torch.are_deterministic_algorithms_enabled()
+
+
+# --- launches that don't fit
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "environment", "told"),
+    [
+        ("cpu", 0, {"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DEEPSPEED"),
+        ("cuda", 8, {"ACCELERATE_USE_FSDP": "True"}, "asks for FSDP"),
+        ("cpu", 0, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "started only one: add --multi_gpu"),
+        ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "4 processes here, but there are 2 GPUs"),
+        ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "try --num_processes 2"),
+        ("mps", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
+    ],
+)
+def test_unfit_launch_is_refused(
+    device: str, gpus: int, environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=told) as refused:
+        refuse_unfit_launch(device)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "environment"),
+    [
+        ("cpu", 0, {}),
+        ("cpu", 0, {"ACCELERATE_USE_DEEPSPEED": "false", "ACCELERATE_USE_CPU": "True"}),
+        ("cpu", 0, {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}),
+        ("cpu", 0, {"MASTER_ADDR": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}),
+        ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}),
+        ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}),
+        ("mps", 0, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}),
+    ],
+)
+def test_fit_launch_passes(
+    device: str, gpus: int, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    refuse_unfit_launch(device)
+
+
+def test_an_engine_checks_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(UserError, match="started only one"):
+        Engine("fp32", deterministic=False)
+
+
+def test_batch_normalisation_needs_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepared(model__norm="batch")  # fine
+    engine = Engine("fp64", deterministic=False)
+    monkeypatch.setattr(engine, "world_size", 2)
+    monkeypatch.setattr(engine.accelerator, "prepare", lambda module: module)
+    engine.prepare(build_task(tiny()))  # fine, too
+    with pytest.raises(UserError, match=r"the generator has batch normalisation.*try norm group"):
+        engine.prepare(build_task(tiny(model__norm="batch")))
+    with pytest.raises(UserError, match=r"the discriminator has batch normalisation.*try norm group"):
+        engine.prepare(build_task(tiny(discriminator__norm="batch")))
+
+
+# --- together
+
+
+def test_a_mistake_is_raised_once_the_others_know() -> None:
+    engine = Engine("fp32", deterministic=False)
+
+    def mistake() -> None:
+        raise UserError("no such file")
+
+    with pytest.raises(UserError, match=r"^no such file$"):
+        engine.together(mistake)
+    engine.together(mistake, here=False)  # somebody else's work
+    done = []
+    engine.together(lambda: done.append(1))
+    assert done == [1]
+
+
+def test_alone_sums_are_its_own() -> None:
+    engine = Engine("fp32", deterministic=False)
+    assert (engine.rank, engine.world_size, engine.is_main, engine.is_first_on_machine) == (0, 1, True, True)
+    assert torch.equal(engine.sum(torch.tensor([1.5, 2.5])), torch.tensor([1.5, 2.5]))
+    assert engine.from_main({"a": [1]}) == {"a": [1]}

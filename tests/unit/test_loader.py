@@ -1,0 +1,110 @@
+"""The loader: the plan's images, mirrored where it says so, whole or in portions, on any number of processes."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from colordist.color import ColorSpace
+from colordist.data.loader import Loader, in_batches, load
+from colordist.data.plan import Plan
+from colordist.data.source import ArraySplit
+from colordist.data.synthetic import SyntheticSplit
+
+COUNT, SIZE, BATCH = 10, 16, 6
+IMAGES = torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def loader(
+    *,
+    flip: bool = True,
+    space: Literal["lab", "rgb"] = "lab",
+    dtype: torch.dtype = torch.float32,
+    micro: int | None = None,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Loader:
+    plan = Plan(4, COUNT, BATCH, flip)
+    return Loader(IMAGES, plan, ColorSpace(space), dtype, micro, rank, world_size)
+
+
+@pytest.mark.parametrize("space", ["lab", "rgb"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_batches_are_the_plans_images(space: Literal["lab", "rgb"], dtype: torch.dtype) -> None:
+    flipped = 0
+    for step in range(4):
+        (batch,) = loader(space=space, dtype=dtype).micro_batches(step)
+        portion = Plan(4, COUNT, BATCH, True).step(step)
+        assert len(batch) == BATCH
+        for place, (index, flip) in enumerate(zip(portion.index, portion.flip, strict=True)):
+            image = IMAGES[int(index)]
+            image = torch.from_numpy(image.numpy()[:, :, ::-1].copy()) if flip else image
+            grey, color = ColorSpace(space).split(image[None], dtype)
+            assert torch.equal(batch.grey[place], grey[0])
+            assert torch.equal(batch.color[place], color[0])
+            flipped += bool(flip)
+    assert 0 < flipped < 4 * BATCH
+    assert batch.grey.dtype == batch.color.dtype == dtype
+
+
+def test_grey_and_color_belong_together() -> None:
+    (batch,) = loader().micro_batches(0)
+    assert batch.grey.shape == (BATCH, 1, SIZE, SIZE)
+    assert batch.color.shape == (BATCH, 2, SIZE, SIZE)
+    levels = (batch.grey + 1) * 127.5  # 8 bits and no more
+    assert torch.allclose(levels, levels.round(), atol=1e-4)
+    # In rgb, colour and grey of the same images, so the luma of one is the other.
+    (colored,) = loader(space="rgb").micro_batches(0)
+    red, green, blue = ((colored.color + 1) * 127.5).unbind(1)
+    luma = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
+    assert (luma - levels).abs().max() <= 0.5 + 1e-3  # rounded
+
+
+def joined(parts: list[list[Tensor]]) -> Tensor:
+    return torch.cat([tensor for part in parts for tensor in part])
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("micro", [None, 1, 2, 5])
+def test_the_same_batch_on_any_number_of_processes(world_size: int, micro: int | None) -> None:
+    for step in (0, 1):  # step 1 crosses into the second epoch
+        (whole,) = loader().micro_batches(step)
+        parts = [loader(rank=r, world_size=world_size, micro=micro).micro_batches(step) for r in range(world_size)]
+        assert all(len(batch) <= (micro or BATCH) for part in parts for batch in part)
+        assert torch.equal(joined([[batch.grey for batch in part] for part in parts]), whole.grey)
+        assert torch.equal(joined([[batch.color for batch in part] for part in parts]), whole.color)
+
+
+def test_the_images_stay_as_they_are() -> None:
+    before = IMAGES.clone()
+    loader().micro_batches(0)
+    assert torch.equal(IMAGES, before)
+
+
+def test_load_keeps_order_and_pixels() -> None:
+    split = SyntheticSplit(0, "test", 3, 16)
+    images = load(split, torch.device("cpu"))
+    assert images.shape == (3, 3, 16, 16)
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous()
+    for index in range(3):
+        assert np.array_equal(images[index].permute(1, 2, 0).numpy(), split[index])
+
+
+def test_load_copies() -> None:
+    pixels = np.zeros((2, 4, 4, 3), np.uint8)
+    images = load(ArraySplit(pixels), torch.device("cpu"))
+    images += 1
+    assert not pixels.any()
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5])
+@pytest.mark.parametrize("length", [1, 7, 8, 9])
+def test_in_batches_deals_out_every_image_once(length: int, world_size: int) -> None:
+    parts = [list(in_batches(length, 4, rank, world_size)) for rank in range(world_size)]
+    images = [i for part in parts for piece in part for i in range(piece.start, piece.stop)]
+    assert sorted(images) == list(range(length))
+    # Where a slice begins and ends doesn't depend on the number of processes.
+    assert {(p.start, p.stop) for part in parts for p in part} == {(p.start, p.stop) for p in in_batches(length, 4)}

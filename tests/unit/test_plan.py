@@ -1,0 +1,122 @@
+"""The plan: a pure function of (seed, step) that no number of processes can change."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colordist.data.plan import Plan, micro_batches, share
+
+
+def test_golden_numbers() -> None:
+    """Fixed for ever: if these move, no run can be continued or repeated."""
+    plan = Plan(seed=7, length=10, global_batch_size=4, flip=True)
+    steps = [plan.step(step) for step in (0, 1, 2, 1000)]
+    assert [step.index.tolist() for step in steps] == GOLDEN_INDEX
+    assert [step.flip.astype(int).tolist() for step in steps] == GOLDEN_FLIP
+
+
+GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
+GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
+
+
+def stretch(plan: Plan, epoch: int) -> list[int]:
+    """The samples of one epoch, in order."""
+    first, last = epoch * plan.length, (epoch + 1) * plan.length
+    steps = range(first // plan.global_batch_size, -(-last // plan.global_batch_size))
+    index = np.concatenate([plan.step(step).index for step in steps])
+    start = first - steps.start * plan.global_batch_size
+    return list(map(int, index[start : start + plan.length]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**40), length=st.integers(1, 60), batch=st.integers(1, 80), epoch=st.integers(0, 1000))
+def test_each_epoch_shows_every_image_once(seed: int, length: int, batch: int, epoch: int) -> None:
+    assert sorted(stretch(Plan(seed, length, batch, True), epoch)) == list(range(length))
+
+
+def test_each_epoch_and_seed_has_its_own_order() -> None:
+    plan = Plan(0, 50, 20, True)
+    orders = {tuple(stretch(plan, epoch)) for epoch in range(5)} | {tuple(stretch(Plan(1, 50, 20, True), 0))}
+    assert len(orders) == 6
+    assert tuple(range(50)) not in orders
+
+
+def test_a_step_crosses_epochs() -> None:
+    # Six images, four a step: step 1 shows the last two of epoch 0 and the first two of epoch 1.
+    plan = Plan(3, 6, 4, True)
+    crossing = plan.step(1).index.tolist()
+    assert crossing[:2] == stretch(plan, 0)[4:]
+    assert crossing[2:] == stretch(plan, 1)[:2]
+    # A batch larger than the data shows every image, some of them twice.
+    assert sorted(Plan(3, 3, 6, True).step(0).index.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_order_does_not_depend_on_the_batch_size_or_flips() -> None:
+    assert stretch(Plan(5, 30, 4, True), 2) == stretch(Plan(5, 30, 7, False), 2)
+
+
+def test_a_step_does_not_depend_on_those_before() -> None:
+    plan = Plan(5, 30, 4, True)
+    straight = [plan.step(step) for step in range(20)]
+    for step in (17, 3, 12):
+        alone = Plan(5, 30, 4, True).step(step)
+        assert np.array_equal(alone.index, straight[step].index)
+        assert np.array_equal(alone.flip, straight[step].flip)
+
+
+@settings(deadline=None, max_examples=50)
+@given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
+def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
+    whole = Plan(1, 23, batch, True).step(step)
+    parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
+    assert sum(map(len, parts)) == batch
+    assert np.array_equal(np.concatenate([part.index for part in parts]), whole.index)
+    assert np.array_equal(np.concatenate([part.flip for part in parts]), whole.flip)
+
+
+def test_about_half_are_flipped() -> None:
+    plan = Plan(0, 100, 100, True)
+    flips = np.stack([plan.step(step).flip for step in range(100)])
+    # 10,000 fair coins: a standard deviation of 50; each place in the batch, 100 coins: 5.
+    assert abs(int(flips.sum()) - 5000) < 4 * 50
+    assert np.abs(flips.sum(axis=0) - 50).max() < 5 * 5
+    index = np.stack([plan.step(step).index for step in range(100)])
+    of_image_0 = flips[index == 0]  # not the same each time
+    assert 25 < of_image_0.sum() < 75
+
+
+def test_no_flips_unless_wanted() -> None:
+    assert not any(Plan(0, 10, 32, False).step(step).flip.any() for step in range(20))
+
+
+@given(total=st.integers(0, 500), world_size=st.integers(1, 70))
+def test_shares_are_even_and_complete(total: int, world_size: int) -> None:
+    shares = [list(range(total))[share(total, rank, world_size)] for rank in range(world_size)]
+    assert list(chain.from_iterable(shares)) == list(range(total))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(total=st.integers(1, 300), most=st.none() | st.integers(1, 400))
+def test_micro_batches_are_few_even_and_complete(total: int, most: int | None) -> None:
+    parts = [list(range(total))[part] for part in micro_batches(total, most)]
+    assert list(chain.from_iterable(parts)) == list(range(total))
+    sizes = list(map(len, parts))
+    assert max(sizes) <= (most or total)
+    assert max(sizes) - min(sizes) <= 1
+    assert (len(parts) - 1) * (most or total) < total  # one less would not do
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "slices"),
+    [
+        (10, None, [slice(0, 10)]),
+        (10, 4, [slice(0, 3), slice(3, 6), slice(6, 10)]),
+        (4, 9, [slice(0, 4)]),
+        (3, 1, [slice(0, 1), slice(1, 2), slice(2, 3)]),
+    ],
+)
+def test_micro_batches_by_hand(total: int, most: int | None, slices: list[slice]) -> None:
+    assert micro_batches(total, most) == slices

