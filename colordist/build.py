@@ -59,7 +59,7 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
             world_size=engine.world_size,
         ),
         examiner=build_examiner(config.model.color_space, source, engine),
-        tracker=build_tracker(config, folder, engine, 0 if state is None else state["step"]),
+        tracker=build_tracker(config, folder, engine, -1 if state is None else state["step"]),
         median_ab=median_ab(train.split(1024)),
         state=state,
     )
@@ -150,10 +150,10 @@ def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
 
 
 def build_tracker(config: Config, folder: RunFolder, engine: Engine, step: int) -> Tracker:
-    """Where numbers go: nowhere but on the first process. step: where the run continues."""
+    """Where numbers go: nowhere but on the first process. step: where the run continues; -1 at the start."""
     if not engine.is_main:
         return Trackers([])
-    trackers: list[Tracker] = [JsonLines(folder.metrics_file, step), Terminal(config.train.steps, step)]
+    trackers: list[Tracker] = [JsonLines(folder.metrics_file, step), Terminal(config.train.steps, max(step, 0))]
     if config.track.wandb != "off":
         trackers.append(WandB(config.track, folder.path, dataclasses.asdict(config)))
     return Trackers(trackers)

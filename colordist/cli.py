@@ -23,10 +23,15 @@ class Command:
     """What the user asked the trainer for."""
 
     config: Config
-    name: str
-    """The config file's stem."""
+    file: Path | None
+    """The config file; None for the quickstart's defaults."""
     dry_run: bool
     """Only tell what would be done."""
+
+    @property
+    def name(self) -> str:
+        """The config file's stem."""
+        return self.file.stem if self.file else QUICKSTART
 
 
 def parse(arguments: list[str] | None = None) -> Command:
@@ -40,9 +45,7 @@ def parse(arguments: list[str] | None = None) -> Command:
     parser.add_class_arguments(Config, as_group=False)
     config = read(parser, arguments)
     dry_run, files = config.pop("dry_run"), config.pop("config")
-    if not files and os.environ.get("RANK", "0") == "0":
-        print(f"no --config: training {QUICKSTART}", flush=True)
-    return Command(Config(**vars(config)), Path(str(files[-1])).stem if files else QUICKSTART, dry_run)
+    return Command(Config(**vars(config)), Path(str(files[-1])) if files else None, dry_run)
 
 
 def new_parser(verb: str, description: str) -> Any:  # noqa: ANN401  jsonargparse is imported only here
@@ -92,12 +95,17 @@ def _one_line(message: str) -> str:
         return _unknown_key(unknown[1], list(keys))
     if missing := re.search(r"File does not exist: (.*)", message):
         return f"--config: there is no file {missing[1]}"
-    if "parsing config" in message or "Unexpected config" in message:
+    if "parsing config" in message or "Unexpected config" in message or "codec can't decode" in message:
         return "--config: the file is no YAML of `section: {key: value}`: " + " ".join(message.split())
+    if "must be a mapping" in message:
+        return "--config: each section of the file must hold keys, as in `train: {steps: 100}`"
     if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
         key, value = wrong[1], wrong[2].splitlines()[0]
         if key in keys:
             return f"{key} is {value!r}, but must be {_wanted(keys[key], value)}"
+    if section := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
+        first = next(key for key in keys if key.startswith(f"{section[1]}."))
+        return f"{section[1]} is a section, not a key: give its keys one by one, as --{first}"
     return " ".join(message.split())
 
 

@@ -22,7 +22,7 @@ class RunError(Exception):
 
 
 def _at_least(key: str, value: float | None, bound: float) -> None:
-    if value is not None and not value >= bound:
+    if value is not None and not bound <= value < float("inf"):
         raise UserError(f"{key} is {value}, but must be at least {bound}: try {key} {bound}")
 
 
@@ -92,7 +92,7 @@ class ModelConfig:
     """Architecture: `unet` has skip connections, `autoencoder` has none."""
     color_space: Literal["lab", "rgb"] = "lab"
     """What it answers: a,b added to the grey's Lab L, or three channels."""
-    width: int = 32
+    width: int = 16
     """Channels at full resolution; doubled at each level down, up to eight times this."""
     depth: int = 3
     """How often the resolution is halved."""
@@ -104,14 +104,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         _at_least("model.width", self.width, 4)
         _in_range("model.depth", self.depth, 1, 8)
-        _at_least("model.bottleneck", self.bottleneck, 1)
+        _at_least("model.bottleneck", self.bottleneck, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
     """The discriminator: sees grey and colour, says real or fake."""
 
-    width: int = 32
+    width: int = 24
     """Channels of the first layer; doubled at each level down, up to eight times this."""
     depth: int = 3
     """How often the resolution is halved."""
@@ -133,13 +133,13 @@ class LossConfig:
 
     pixel: Literal["l1", "l2"] = "l1"
     """Distance between its colours and the true ones."""
-    pixel_weight: float = 10.0
+    pixel_weight: float = 3.0
     """Weight of that distance (`cgan`; the `autoencoder` has nothing to weigh it against)."""
     adversarial_weight: float = 1.0
     """Weight of fooling the discriminator (`cgan`)."""
     label_smoothing: float = 0.0
     """Tell the discriminator that real is 1 minus this (`cgan`, one-sided)."""
-    warmup_steps: int = 0
+    warmup_steps: int = 400
     """Steps at the start in which only the generator learns, from the pixel distance alone (`cgan`)."""
 
     def __post_init__(self) -> None:
@@ -159,7 +159,7 @@ class OptimizerConfig:
     """Adam's decay of the mean gradient."""
     beta2: float = 0.99
     """Adam's decay of the mean squared gradient."""
-    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     """How the rate falls from its highest value to 0 at the last step."""
     warmup_steps: int = 50
     """Steps over which the rate first rises from 0."""
@@ -191,9 +191,9 @@ class OptimizersConfig:
 class TrainConfig:
     """How long, and in what portions."""
 
-    steps: int = 1500
+    steps: int = 2500
     """Steps: passes through all phases on one global batch."""
-    global_batch_size: int = 32
+    global_batch_size: int = 16
     """Images a step over all processes together."""
     micro_batch_size: int | None = None
     """Most images a process computes at once; accumulation follows from it. Default: no limit."""
@@ -303,6 +303,11 @@ class Config:
         _divides("model.depth", self.model.depth, self.data.image_size)
         if self.task == "cgan":
             _divides("discriminator.depth", self.discriminator.depth, self.data.image_size)
+            if self.loss.warmup_steps >= self.train.steps:
+                raise UserError(
+                    f"loss.warmup_steps is {self.loss.warmup_steps}, but train.steps {self.train.steps}, so the "
+                    f"discriminator would never learn: try loss.warmup_steps {self.train.steps // 4}"
+                )
             if self.loss.pixel_weight == 0 and self.loss.warmup_steps > 0:
                 raise UserError(
                     f"loss.warmup_steps is {self.loss.warmup_steps}, but with loss.pixel_weight 0 there is nothing to "
@@ -314,7 +319,7 @@ def _divides(key: str, depth: int, size: int) -> None:
     """A size must be halved depth times, down to at least 2 pixels: normalisation of one pixel leaves nothing."""
     if size % 2**depth or size < 2 ** (depth + 1):
         fitting = max((d for d in range(1, depth) if size % 2**d == 0 and size >= 2 ** (d + 1)), default=None)
-        way_out = f"try {key} {fitting}" if fitting else f"try data.image_size {2 ** (depth + 1)}"
+        way_out = f"try {key} {fitting}" if fitting else f"try data.image_size {max(16, 2 ** (depth + 1))}"
         raise UserError(f"{key} is {depth}, but data.image_size {size} can't be halved that often: {way_out}")
 
 

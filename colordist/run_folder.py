@@ -72,10 +72,10 @@ class RunFolder:
             settings = yaml.safe_load(self.config_file.read_text())
         except OSError:
             raise UserError(f"{self.path} is no run folder: it has no config.yaml") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
-        if not isinstance(settings, dict):
-            raise UserError(f"{self.config_file} is damaged: it holds no settings")
+        if not isinstance(settings, dict) or not {"task", "data", "train"} <= settings.keys():
+            raise UserError(f"{self.config_file} is damaged: it doesn't hold all settings")
         return settings
 
     def refuse_other_run(self, config: Config) -> None:

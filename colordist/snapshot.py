@@ -50,7 +50,9 @@ def read(folder: Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:
     except OSError as error:
         raise UserError(f"{folder} holds no snapshot: {error.filename or 'a file'} can't be read") from None
     except (ValueError, TypeError, KeyError, StopIteration, RuntimeError, SafetensorError) as error:
-        raise UserError(f"the snapshot in {folder} is damaged: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"the snapshot in {folder} is damaged: {(str(error) or type(error).__name__).splitlines()[0]}"
+        ) from None
     return module.eval().requires_grad_(False), config, about
 
 

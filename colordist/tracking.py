@@ -37,7 +37,7 @@ class JsonLines:
     """metrics.jsonl: one record a line, on disk at once."""
 
     def __init__(self, file: Path, step: int) -> None:
-        """step: where the run continues; what was logged after it is done again, and so dropped."""
+        """step: where the run continues, -1 at the start; what was logged after it is done again, and so dropped."""
         kept = []
         if file.exists():
             for line in file.read_text().splitlines():

@@ -17,6 +17,8 @@ def train(command: Command) -> None:
     config, folder = command.config, RunFolder(folder_for(command.config, command.name))
     is_main = os.environ.get("RANK", "0") == "0"
     batches = batch_arithmetic(config.train, int(os.environ.get("WORLD_SIZE", "1")))
+    if command.file is None and is_main:
+        print(f"no --config: {command.name}", flush=True)
     if command.dry_run:
         from colordist.build import describe
 

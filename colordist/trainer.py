@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -87,7 +87,10 @@ class Trainer:
         for name in self.task.phases(step - 1):
             record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
         self.tracker.log(record)
-        for key, value in means.items():
+        self._refuse_divergence(step, means)
+
+    def _refuse_divergence(self, step: int, values: Mapping[str, float | Tensor]) -> None:
+        for key, value in values.items():
             if not math.isfinite(value):
                 raise Diverged(f"{key} is {value} at step {step}: try a lower learning rate, or train.precision fp32")
 
@@ -117,6 +120,7 @@ class Trainer:
             "engine": self.engine.state_dict(),
             "meter": meter.state_dict(self.engine),
         }
+        self._refuse_divergence(step, meter.sums)  # no checkpoint from which the run couldn't go on
         if self.engine.is_main:
             checkpoint.save(self.folder.checkpoints, step, state, self.config.checkpoint.keep)
         self.engine.wait()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +44,11 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     file = complete[-1] / _FILE
     try:
+        if damaged := zipfile.ZipFile(file).testzip():  # torch.load doesn't look at the checksums
+            raise ValueError(f"{damaged} in it is damaged")
         state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
     except Exception as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} can't be read ({reason}): delete {file.parent} to continue from before") from None
     if state.get("format") != FORMAT:
         raise UserError(f"{file} has format {state.get('format')}, but this version reads {FORMAT}")
@@ -54,4 +57,5 @@ def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
 
 def _complete(folder: Path) -> list[Path]:
     """All checkpoints, oldest first."""
-    return sorted(path for path in folder.glob("step-*") if path.suffix != ".tmp" and (path / _FILE).exists())
+    whole = [path for path in folder.glob("step-*") if path.suffix != ".tmp" and (path / _FILE).exists()]
+    return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))

@@ -1,7 +1,5 @@
 """What the networks are made of."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +12,10 @@ def normalisation(norm: Norm, channels: int) -> nn.Module:
     """The layer that a config's ``norm`` stands for."""
     match norm:
         case "group":
-            return nn.GroupNorm(math.gcd(channels, 8), channels)
+            # Never one channel a group: that would be instance normalisation.
+            return nn.GroupNorm(
+                max(groups for groups in range(1, 9) if channels % groups == 0 and channels >= 2 * groups), channels
+            )
         case "instance":
             return nn.InstanceNorm2d(channels, affine=True)
         case "batch":

@@ -46,6 +46,7 @@ TINY: dict[str, Any] = {
     "model.depth": 1,
     "discriminator.width": 4,
     "discriminator.depth": 1,
+    "loss.warmup_steps": 0,
     "train.steps": 6,
     "train.global_batch_size": 4,
     "train.precision": "fp32",

@@ -60,7 +60,6 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert found["step"] == 100
 
 
-@pytest.mark.xfail(strict=True, reason="checkpoint._complete sorts by name, and step-1000000 sorts before step-999999")
 def test_the_newest_is_kept_beyond_a_million_steps(tmp_path: Path) -> None:
     for step in (999_999, 1_000_000):
         checkpoint.save(tmp_path, step, state(), keep=1)
@@ -103,10 +102,7 @@ def test_a_kill_while_writing_leaves_the_older_one(tmp_path: Path, monkeypatch: 
     assert found["step"] == 5
 
 
-EMPTY = pytest.mark.xfail(strict=True, raises=IndexError, reason="load_newest takes the first line of no message")
-
-
-@pytest.mark.parametrize("share", [pytest.param(0, marks=EMPTY), 0.01, 0.5, 0.99])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
 def test_truncated(tmp_path: Path, share: float) -> None:
     checkpoint.save(tmp_path, 5, state(), keep=1)
     file = state_file(tmp_path, 5)
@@ -116,7 +112,6 @@ def test_truncated(tmp_path: Path, share: float) -> None:
     assert f"delete {file.parent}" in message
 
 
-@pytest.mark.xfail(strict=True, reason="torch.load doesn't look at the checksums in the file")
 def test_flipped_bit(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 5, state(), keep=1)
     file = state_file(tmp_path, 5)

@@ -107,7 +107,6 @@ def test_impossible_combination(name: str, tmp_path: Path) -> None:
         assert words in message
 
 
-@pytest.mark.xfail(strict=True, reason="cli.parse tells of the quickstart before all of the config was checked")
 def test_impossible_combination_of_the_quickstart_says_nothing_else() -> None:
     assert "model.depth is 7" in mistake(["--model.depth", "7"])
 
@@ -140,7 +139,6 @@ def test_mistake_in_a_file(name: str, tmp_path: Path) -> None:
         assert words in message
 
 
-@pytest.mark.xfail(strict=True, reason="cli._one_line passes on the words of a TypeError in jsonargparse")
 def test_value_for_a_section_in_a_file(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("train: 3\n")
@@ -149,14 +147,12 @@ def test_value_for_a_section_in_a_file(tmp_path: Path) -> None:
     assert "functools" not in message
 
 
-@pytest.mark.xfail(strict=True, reason="cli._one_line doesn't say which file a UnicodeDecodeError is about")
 def test_file_that_is_no_text(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_bytes(b"\xff\xfe\x00")
     assert "--config" in mistake(["--config", str(file)])
 
 
-@pytest.mark.xfail(strict=True, reason="cli._one_line has no words for a section that is given a value")
 def test_section_given_a_value() -> None:
     message = mistake(["--model", "unet"])
     assert "model" in message

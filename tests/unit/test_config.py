@@ -90,13 +90,11 @@ def test_image_size_must_be_halved_depth_times(size: int, depth: int) -> None:
         follow_advice(size, depth)
 
 
-@pytest.mark.xfail(strict=True, raises=UserError, reason="config._divides suggests a size below the smallest allowed")
 @pytest.mark.parametrize(("size", "depth"), [(17, 1), (33, 2)])
 def test_advice_for_shallow_networks_fits(size: int, depth: int) -> None:
     follow_advice(size, depth)
 
 
-@pytest.mark.xfail(strict=True, reason="config._at_least lets infinity pass")
 @pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight"])
 def test_no_infinite_weight(key: str) -> None:
     with pytest.raises(UserError, match=key):

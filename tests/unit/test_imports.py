@@ -14,7 +14,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("config",),
     ("models", "network", "data", "metrics", "color", "snapshot", "run_folder", "memory", "onnx_file"),
     ("tasks", "engine", "tracking"),
-    ("trainer", "evaluation", "reporting", "colorizer"),
+    ("trainer", "evaluation", "reporting", "colorizer", "photo_files"),
     ("build",),
     ("train", "evaluate", "colorize", "export", "report", "doctor", "cli", ""),
 )

@@ -144,7 +144,6 @@ def test_damaged_settings(begun: RunFolder, text: str) -> None:
     assert str(begun.config_file) in str(refused.value)
 
 
-@pytest.mark.xfail(strict=True, raises=UnicodeDecodeError, reason="RunFolder.settings doesn't expect binary rubbish")
 def test_settings_that_are_no_text(begun: RunFolder) -> None:
     begun.config_file.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="damaged"):

@@ -30,7 +30,7 @@ def network() -> Network:
 
 
 def cgan(**settings: object) -> CGANTask:
-    return CGANTask(network(), network(), LossConfig(**settings))  # type: ignore[arg-type]
+    return CGANTask(network(), network(), LossConfig(**{"warmup_steps": 0} | settings))  # type: ignore[arg-type]
 
 
 def says(*logits: float) -> Calls:
@@ -137,13 +137,13 @@ def test_discriminator_sees_the_truth_first_and_the_same_grey() -> None:
 def test_discriminator_loss_sends_nothing_to_the_generator() -> None:
     judge = nn.Conv2d(3, 1, 1)
     calls = {"discriminator": lambda grey, color: judge(torch.cat([grey, color], dim=1))}
-    color = answers()
-    cgan().loss("discriminator", calls, BATCH, color, step=0).total.backward()
-    assert color.grad is None
+    untouched, taught = answers(), answers()
+    cgan().loss("discriminator", calls, BATCH, untouched, step=0).total.backward()
+    assert untouched.grad is None
     assert judge.weight.grad is not None
-    cgan(pixel_weight=0.0).loss("generator", calls, BATCH, color, step=0).total.backward()
-    assert color.grad is not None
-    assert color.grad.abs().max() > 0
+    cgan(pixel_weight=0.0).loss("generator", calls, BATCH, taught, step=0).total.backward()
+    assert taught.grad is not None
+    assert taught.grad.abs().max() > 0
 
 
 @pytest.mark.parametrize(("pixel", "distance"), [("l1", 3), ("l2", 10)])
