@@ -111,7 +111,7 @@ class ModelConfig:
 class DiscriminatorConfig:
     """The discriminator: sees grey and colour, says real or fake."""
 
-    width: int = 24
+    width: int = 16
     """Channels of the first layer; doubled at each level down, up to eight times this."""
     depth: int = 3
     """How often the resolution is halved."""
@@ -133,17 +133,20 @@ class LossConfig:
 
     pixel: Literal["l1", "l2"] = "l1"
     """Distance between its colours and the true ones."""
-    pixel_weight: float = 3.0
+    pixel_weight: float = 1.0
     """Weight of that distance (`cgan`; the `autoencoder` has nothing to weigh it against)."""
+    difference_weight: float = 10.0
+    """Weight of the same distance between differences of neighbouring pixels (arXiv 1511.05440; `cgan`)."""
     adversarial_weight: float = 1.0
     """Weight of fooling the discriminator (`cgan`)."""
     label_smoothing: float = 0.0
     """Tell the discriminator that real is 1 minus this (`cgan`, one-sided)."""
-    warmup_steps: int = 400
+    warmup_steps: int = 300
     """Steps at the start in which only the generator learns, from the pixel distance alone (`cgan`)."""
 
     def __post_init__(self) -> None:
         _at_least("loss.pixel_weight", self.pixel_weight, 0)
+        _at_least("loss.difference_weight", self.difference_weight, 0)
         _at_least("loss.adversarial_weight", self.adversarial_weight, 0)
         _in_range("loss.label_smoothing", self.label_smoothing, 0, 0.5)
         _at_least("loss.warmup_steps", self.warmup_steps, 0)
@@ -191,7 +194,7 @@ class OptimizersConfig:
 class TrainConfig:
     """How long, and in what portions."""
 
-    steps: int = 2500
+    steps: int = 3300
     """Steps: passes through all phases on one global batch."""
     global_batch_size: int = 16
     """Images a step over all processes together."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
 from colordist.network import Network
-from colordist.tasks.losses import cross_entropy, pixel_distance
+from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
 from colordist.tasks.task import Calls, Loss
 
 
@@ -56,6 +56,9 @@ class CGANTask:
         distance = pixel_distance(self.config.pixel, color, batch.color)
         parts: dict[str, Tensor] = {self.config.pixel: distance}
         total = self.config.pixel_weight * distance
+        if self.config.difference_weight > 0:
+            parts["difference"] = difference_distance(self.config.pixel, color, batch.color)
+            total = total + self.config.difference_weight * parts["difference"]
         if adversarial:
             # The non-saturating loss: make the discriminator say "real".
             parts["adversarial"] = cross_entropy(calls["discriminator"](batch.grey, color), 1)

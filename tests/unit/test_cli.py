@@ -1,6 +1,7 @@
 """A mistake on the command line or in a file is one line that helps, on stderr, at once, with exit code 2."""
 
 import contextlib
+import dataclasses
 import io
 import os
 import re
@@ -13,7 +14,8 @@ from helpers import ROOT, leaves
 
 from colordist import cli
 from colordist.cli import parse
-from colordist.config import Config, RunError, UserError
+from colordist.config import Config, RunConfig, RunError, UserError
+from colordist.train import train
 
 
 def mistake(arguments: list[str]) -> str:
@@ -161,16 +163,18 @@ def test_section_given_a_value() -> None:
 
 def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
-    file.write_text("seed: 3\ntrain:\n  steps: 5\n  global_batch_size: 8\n")
-    command = parse(["--config", str(file), "--train.steps", "7"])
+    file.write_text("seed: 3\ntrain:\n  steps: 500\n  global_batch_size: 8\n")
+    command = parse(["--config", str(file), "--train.steps", "700"])
     assert (command.name, command.dry_run) == ("own", False)
-    assert (command.config.seed, command.config.train.steps, command.config.train.global_batch_size) == (3, 7, 8)
+    assert (command.config.seed, command.config.train.steps, command.config.train.global_batch_size) == (3, 700, 8)
 
 
-def test_no_arguments_is_the_quickstart(capsys: pytest.CaptureFixture[str]) -> None:
-    command = parse([])
-    assert (command.name, command.config) == ("quickstart_cgan", Config())
-    assert "quickstart_cgan" in capsys.readouterr().out
+def test_no_arguments_is_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = parse(["--dry_run", "--run.dir", str(tmp_path / "run")])
+    assert (command.name, command.file) == ("quickstart_cgan", None)
+    assert dataclasses.replace(command.config, run=RunConfig()) == Config()
+    train(command)
+    assert "no --config: quickstart_cgan" in capsys.readouterr().out
 
 
 def test_each_section_keeps_its_own_settings() -> None:

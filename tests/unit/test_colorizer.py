@@ -139,8 +139,11 @@ def test_strips_are_the_whole(size: tuple[int, int]) -> None:
     for strip in (1, 1000, 1 << 30):
         with mock.patch.object(module, "_STRIP", strip):
             pictures.append(pixels(colorizer()(image)))
-    np.testing.assert_array_equal(pictures[0], pictures[2])
-    np.testing.assert_array_equal(pictures[1], pictures[2])
+    for part in pictures[:2]:
+        # A vectorised power may differ in its last bit with the length of the row, and so round to the next level.
+        off = np.abs(part.astype(int) - pictures[2])
+        assert off.max() <= 1
+        assert np.count_nonzero(off) <= off.size // 1000
 
 
 @pytest.mark.parametrize("space", spaces)

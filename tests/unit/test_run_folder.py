@@ -78,7 +78,7 @@ def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
         ("data.classes", ["cat"]),
         ("optimizer.discriminator.lr", 0.5),
         ("train.global_batch_size", 8),
-        ("train.steps", 1),  # downward
+        ("train.steps", 1000),  # downward
         ("train.precision", "fp64"),
         ("loss.pixel", "l2"),
     ],
