@@ -1,19 +1,19 @@
 """From a config to the objects that a run is made of: one small function a part."""
 
-import dataclasses
 import os
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 
 from colordist import snapshot
 from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config, DataConfig, batch_arithmetic
+from colordist.config import BatchArithmetic, Config, DataConfig
 from colordist.data.loader import Loader, load
 from colordist.data.plan import Plan
 from colordist.data.source import MarkedSplit, Source
@@ -30,46 +30,75 @@ from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.cgan import CGANTask
 from colordist.tasks.task import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
-from colordist.trainer import Trainer
+from colordist.trainer import Meter, Trainer, restore
 
 
 def build_trainer(config: Config, folder: RunFolder) -> Trainer:
     """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one."""
-    engine = Engine(config.train.precision, deterministic=config.train.deterministic)
-    batch_arithmetic(config.train, engine.world_size)
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, precision=engine.precision))
+    engine = Engine(precision_of(config, folder), deterministic=config.train.deterministic)
+    config = replace(config, train=replace(config.train, precision=engine.precision))
     source = build_source(config.data, engine)
     task = build_task(config)
     engine.prepare(task)
-    state = checkpoint.load_newest(folder.checkpoints, engine.device)
     train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    examiner = build_examiner(config.model.color_space, source, engine)
     engine.together(lambda: start_folder(config, folder), here=engine.is_main)
+    meter = Meter(config.train.global_batch_size)
+    start = restore(load_newest(folder, engine), task, engine, meter)
     return Trainer(
         config=config,
         folder=folder,
         engine=engine,
         task=task,
-        loader=Loader(
-            images=train,
-            plan=Plan(config.seed, len(train), config.train.global_batch_size, config.data.flip),
-            color_space=ColorSpace(config.model.color_space),
-            dtype=engine.dtype,
-            micro_batch_size=config.train.micro_batch_size,
-            rank=engine.rank,
-            world_size=engine.world_size,
-        ),
-        examiner=build_examiner(config.model.color_space, source, engine),
-        tracker=build_tracker(config, folder, engine, -1 if state is None else state["step"]),
+        loader=build_loader(config, train, engine),
+        examiner=examiner,
+        tracker=build_tracker(config, folder, engine, start),
+        meter=meter,
         median_ab=median_ab(train.split(1024)),
-        state=state,
+        start=start,
+    )
+
+
+def precision_of(config: Config, folder: RunFolder) -> str:
+    """The number format to ask for: `auto` is resolved once, when the run begins."""
+    precision = config.train.precision
+    return folder.settings()["train"]["precision"] if precision == "auto" and folder.state != "new" else precision
+
+
+def load_newest(folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
+    """The state in the newest checkpoint that the first process sees, on every process; None where there is none."""
+    newest = engine.from_main(checkpoint.newest(folder.checkpoints) if engine.is_main else None)
+    if newest is None:
+        return None
+    states: list[dict[str, Any]] = []
+    engine.together(lambda: states.append(checkpoint.load(newest)))
+    return states[0]
+
+
+def build_loader(config: Config, images: Tensor, engine: Engine) -> Loader:
+    """What gives this process its part of each step. images: the training split, uint8 [N, 3, H, W]."""
+    return Loader(
+        images=images,
+        plan=Plan(config.seed, len(images), config.train.global_batch_size, config.data.flip),
+        color_space=ColorSpace(config.model.color_space),
+        dtype=engine.dtype,
+        micro_batch_size=config.train.micro_batch_size,
+        rank=engine.rank,
+        world_size=engine.world_size,
     )
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. What has to be fetched or decoded is, by one process a machine, while the others wait."""
+    """The images. What has to be fetched or decoded is done by one process, while the others wait.
+
+    Then once on each other machine: where the disk is shared, that finds everything done.
+    """
+    opened: list[Source] = []
     if config.source != "synthetic":  # which has nothing to fetch
-        engine.together(lambda: open_source(config), here=engine.is_first_on_machine)
-    return open_source(config)
+        engine.together(lambda: opened.append(open_source(config)), here=engine.is_main)
+        first_elsewhere = engine.is_first_on_machine and not engine.is_main
+        engine.together(lambda: opened.append(open_source(config)), here=first_elsewhere)
+    return opened[0] if opened else open_source(config)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -136,26 +165,28 @@ def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
     """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
     generator, model, about = snapshot.read(snapshot.latest(folder))
     engine = Engine("fp32", deterministic=False)
-    try:
-        source = build_source(data, engine)
-        examiner = build_examiner(model.color_space, source, engine)
-        train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
-        references = examiner.references(median_ab(train.split(1024)))
-        scores = examiner.scores(generator.to(engine.device, engine.dtype))
-    finally:
-        engine.close()
+    source = build_source(data, engine)
+    examiner = build_examiner(model.color_space, source, engine)
+    train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    references = examiner.references(median_ab(train.split(1024)))
+    scores = examiner.scores(generator.to(engine.device, engine.dtype))
+    engine.close()
     images = len(source.test)
-    found = Evaluation(str(folder), about["step"], dataclasses.asdict(data), images, scores, references)
+    found = Evaluation(str(folder), about["step"], asdict(data), images, scores, references)
     return found if engine.is_main else None
 
 
-def build_tracker(config: Config, folder: RunFolder, engine: Engine, step: int) -> Tracker:
-    """Where numbers go: nowhere but on the first process. step: where the run continues; -1 at the start."""
-    if not engine.is_main:
-        return Trackers([])
-    trackers: list[Tracker] = [JsonLines(folder.metrics_file, step), Terminal(config.train.steps, max(step, 0))]
-    if config.track.wandb != "off":
-        trackers.append(WandB(config.track, folder.path, dataclasses.asdict(config)))
+def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int) -> Tracker:
+    """Where numbers go: nowhere but on the first process. start: the step that the run begins or continues with."""
+    trackers: list[Tracker] = []
+
+    def make() -> None:
+        trackers.append(JsonLines(folder.metrics_file, start))
+        trackers.append(Terminal(config.train.steps, start))
+        if config.track.wandb != "off":
+            trackers.append(WandB(config.track, folder.path, asdict(config)))
+
+    engine.together(make, here=engine.is_main)
     return Trackers(trackers)
 
 
@@ -170,5 +201,5 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
     """The resolved settings, the batch arithmetic, parameters and memory, as text."""
     networks = build_task(config).networks
     counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in networks.items()]
-    settings = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+    settings = yaml.safe_dump(asdict(config), sort_keys=False)
     return "\n".join([settings, str(batches), *counts, str(estimate(config, batches))])

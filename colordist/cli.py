@@ -1,6 +1,7 @@
 """From the command line to a Config, and from an error to one line and an exit code."""
 
 import difflib
+import logging
 import os
 import re
 import sys
@@ -132,15 +133,20 @@ def run(verb: Callable[[], None]) -> None:
     to: a launcher ends all processes as soon as one has failed. One that is still there after that speaks for itself.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
+    is_main = os.environ.get("RANK", "0") == "0"
+    log = logging.getLogger("colordist")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO if is_main else logging.ERROR)  # all would say the same
     try:
         verb()
     except (UserError, RunError) as error:
-        if os.environ.get("RANK", "0") != "0":
+        if not is_main:
             time.sleep(_PATIENCE)
         print(f"colordist: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
-        print("colordist: interrupted; the same command continues", file=sys.stderr)
+        if is_main:
+            print("colordist: interrupted; the same command continues", file=sys.stderr)
         sys.exit(1)
 
 

@@ -14,6 +14,7 @@ from colordist import snapshot
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
 from colordist.config import ModelConfig, UserError
 from colordist.data import decode
+from colordist.engine.environment import device_type
 
 BATCH_SIZE = 8
 _STRIP = 1 << 18  # pixels coloured at once: what is in between takes some 100 bytes a pixel
@@ -52,8 +53,7 @@ class Colorizer:
     """
 
     def __init__(self, network: nn.Module, model: ModelConfig, resolution: int) -> None:
-        gpu = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
-        self.device = torch.device(gpu or "cpu")
+        self.device = torch.device(device_type())
         self.network = network.to(self.device, torch.float32)
         self.space = ColorSpace(model.color_space)
         self.resolution = resolution

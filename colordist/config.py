@@ -163,7 +163,7 @@ class OptimizerConfig:
     beta2: float = 0.99
     """Adam's decay of the mean squared gradient."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """How the rate falls from its highest value to 0 at the last step."""
+    """How the rate falls from its highest value towards 0 at the last step."""
     warmup_steps: int = 50
     """Steps over which the rate first rises from 0."""
     clip_norm: float | None = None
@@ -215,15 +215,7 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EveryConfig:
-    """How often something is done."""
-
-    every: int
-    """Interval in steps."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogConfig(EveryConfig):
+class LogConfig:
     """Losses, rates and speed into metrics.jsonl."""
 
     every: int = 50
@@ -234,7 +226,7 @@ class LogConfig(EveryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(EveryConfig):
+class EvaluateConfig:
     """Scores over the whole test split, and a grid of samples. Always done at the last step."""
 
     every: int = 500
@@ -245,7 +237,7 @@ class EvaluateConfig(EveryConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckpointConfig(EveryConfig):
+class CheckpointConfig:
     """Everything needed to continue. Always written at the last step."""
 
     every: int = 500
@@ -302,7 +294,7 @@ class Config:
     """Weights & Biases."""
 
     def __post_init__(self) -> None:
-        _at_least("seed", self.seed, 0)
+        _in_range("seed", self.seed, 0, 2**63 - 2)
         _divides("model.depth", self.model.depth, self.data.image_size)
         if self.task == "cgan":
             _divides("discriminator.depth", self.discriminator.depth, self.data.image_size)
@@ -383,3 +375,18 @@ def batch_arithmetic(train: TrainConfig, processes: int) -> BatchArithmetic:
         )
     share = total // processes
     return BatchArithmetic(total, processes, share, -(-share // min(train.micro_batch_size or share, share)))
+
+
+def divide_batches(config: Config, processes: int) -> BatchArithmetic:
+    """``batch_arithmetic`` of a config. Raises UserError also where dividing a batch would change what is learned."""
+    batches = batch_arithmetic(config.train, processes)
+    norms = {"model.norm": config.model.norm}
+    if config.task == "cgan":
+        norms["discriminator.norm"] = config.discriminator.norm
+    for key, norm in norms.items():
+        if norm == "batch" and batches.processes * batches.accumulation > 1:
+            raise UserError(
+                f"{key} is batch, whose statistics would be those of one of {batches.processes * batches.accumulation} "
+                f"parts of each batch: try {key} group"
+            )
+    return batches

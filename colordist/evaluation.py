@@ -18,7 +18,7 @@ from colordist.metrics.scorer import Scorer
 
 Scores = dict[str, float]
 
-_BATCH = 64
+_PIXELS = 2**16  # scored at once: 64 images of 32x32
 _GRID = 16  # images in the sample grid
 
 
@@ -70,12 +70,13 @@ class Examiner:
 
     def _scores(self, answer: Callable[[Tensor], Tensor]) -> Scores:
         # A row a batch, added up in the order of batches: the same last bit on any number of processes.
-        sums = torch.zeros(-(-len(self.truth) // _BATCH), len(Scorer(self.metrics).sums), dtype=torch.float64)
-        for part in in_batches(len(self.truth), _BATCH, self.engine.rank, self.engine.world_size):
+        size = max(1, _PIXELS // (self.truth.shape[-1] * self.truth.shape[-2]))
+        sums = torch.zeros(-(-len(self.truth) // size), len(Scorer(self.metrics).sums), dtype=torch.float64)
+        for part in in_batches(len(self.truth), size, self.engine.rank, self.engine.world_size):
             scorer = Scorer(self.metrics)
             objects = None if self.objects is None else self.objects[part]
             scorer.update(Pictures(answer(self.truth[part]), self.truth[part], objects))
-            sums[part.start // _BATCH] = scorer.sums
+            sums[part.start // size] = scorer.sums
         scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0))
         return {name: score for name, score in scores.items() if not math.isnan(score)}
 

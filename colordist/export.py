@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from colordist.cli import run
+from colordist.config import UserError
 
 
 def main() -> None:
@@ -24,7 +25,10 @@ def export(folder: Path, file: Path) -> None:
     from colordist import onnx_file, snapshot
 
     generator, model, about = snapshot.read(snapshot.latest(folder))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
     difference = onnx_file.write(file, generator, model)
     print(f"{file}: step {about['step']}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
 

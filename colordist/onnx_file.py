@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist.color import AB_SCALE
-from colordist.config import ModelConfig, UserError
+from colordist.config import ModelConfig, RunError, UserError
 
 TOLERANCE = 1e-4
 
@@ -31,8 +31,8 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
     """Write a network as ONNX: any batch, any height and width that 2**depth divides.
 
     Returns the largest difference between onnxruntime's answer and torch's, over sizes other than the one it was
-    traced at, in units of a,b or of sRGB. Raises UserError where a package is missing or the difference is above
-    TOLERANCE times the answer's largest value.
+    traced at, as a share of the answer's largest value. Raises UserError where a package is missing, RunError if the
+    difference is above TOLERANCE.
     """
     try:
         import onnxruntime
@@ -67,5 +67,5 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
         worst = max(worst, (found - expected).abs().max().item() / scale)
     if not worst <= TOLERANCE:
         file.unlink()
-        raise UserError(f"onnxruntime's answer differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't kept")
+        raise RunError(f"onnxruntime's answer differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't kept")
     return worst

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -91,9 +92,12 @@ class RunFolder:
             raise UserError(f"{self.path} holds another run ({told}): name another --run.dir, or change these back")
 
     def write_settings(self, config: Config) -> None:
-        """Save the resolved settings."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.config_file.write_text(yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        """Save the resolved settings. Raises UserError where that is impossible."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            replace_text(self.config_file, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+        except OSError as error:
+            raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
     def mark(self, state: Literal["finished", "stopped"], step: int) -> None:
         """Say how the run ended."""
@@ -106,16 +110,26 @@ class RunFolder:
             (self.path / marker).unlink(missing_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that was cut off is left out."""
-        if not self.metrics_file.exists():
-            return []
-        records = []
-        for line in self.metrics_file.read_text().splitlines():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-        return records
+        """The lines of metrics.jsonl."""
+        return read_records(self.metrics_file)
+
+
+def read_records(file: Path) -> list[dict[str, Any]]:
+    """The lines of a JSONL file, none if there is no file; a last line that was cut off is left out."""
+    records: list[dict[str, Any]] = []
+    for line in file.read_text().splitlines() if file.exists() else ():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def replace_text(file: Path, text: str) -> None:
+    """Write a file that exists whole or not at all."""
+    temporary = file.with_name(f"{file.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, file)
 
 
 def _same(key: str, before: object, now: object) -> bool:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,15 @@ def write(folder: Path, module: nn.Module, model: ModelConfig, about: dict[str, 
 
     about: anything worth knowing about where the weights come from; plain JSON values.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
-    save_file(weights, folder / "model.safetensors")
+    save_file(weights, temporary / "model.safetensors")
     description = {"format": FORMAT, "model": dataclasses.asdict(model), **about}
-    (folder / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+    (temporary / "model.json").write_text(json.dumps(description, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.rename(folder)
     link = folder.parent / "latest.tmp"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)

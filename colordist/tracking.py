@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from colordist.config import TrackConfig
+from colordist.run_folder import read_records, replace_text
 
 Record = dict[str, float]
 
@@ -36,17 +37,10 @@ class Tracker(Protocol):
 class JsonLines:
     """metrics.jsonl: one record a line, on disk at once."""
 
-    def __init__(self, file: Path, step: int) -> None:
-        """step: where the run continues, -1 at the start; what was logged after it is done again, and so dropped."""
-        kept = []
-        if file.exists():
-            for line in file.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= step:
-                        kept.append(line + "\n")
-                except json.JSONDecodeError:
-                    break  # the last line, cut off by a kill
-        file.write_text("".join(kept))
+    def __init__(self, file: Path, start: int) -> None:
+        """start: the step that the run begins or continues with; what was logged after it is done again, so dropped."""
+        kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
+        replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
         self._file = file.open("a")
 
     def log(self, record: Record) -> None:
@@ -65,15 +59,16 @@ class JsonLines:
 class Terminal:
     """A progress bar with images/s, time left and losses; plain lines where there is no terminal."""
 
-    def __init__(self, steps: int, step: int) -> None:
+    def __init__(self, steps: int, start: int) -> None:
         self._interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=step, unit="step", disable=not self._interactive, dynamic_ncols=True)
+        self._bar = tqdm(total=steps, initial=start, unit="step", disable=not self._interactive, dynamic_ncols=True)
         self._steps = steps
 
     def log(self, record: Record) -> None:
         """Show losses and speed."""
-        losses = {key: value for key, value in record.items() if key.startswith(("generator/", "discriminator/"))}
-        shown = {key: value for key, value in losses.items() if not key.endswith(("norm", "lr", "real", "fake"))}
+        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy_real", "/accuracy_fake", "/skipped")
+        losses = {key: value for key, value in record.items() if "/" in key and not key.startswith(hidden[0])}
+        shown = {key: value for key, value in losses.items() if not key.endswith(hidden[1])}
         if not shown:
             return
         text = " ".join(f"{key} {value:.4f}" for key, value in shown.items())
@@ -108,7 +103,7 @@ class WandB:
             name=folder.name,
             id=identity.read_text(),
             resume="allow",
-            mode=config.wandb if config.wandb == "offline" else "online",
+            mode="offline" if config.wandb == "offline" else "online",
             dir=folder,
             config=settings,
         )

@@ -3,7 +3,7 @@
 import os
 
 from colordist.cli import Command, parse, run
-from colordist.config import batch_arithmetic
+from colordist.config import divide_batches
 from colordist.run_folder import RunFolder, folder_for
 
 
@@ -16,7 +16,7 @@ def train(command: Command) -> None:
     """Begin a run, or continue it, or say that it is finished."""
     config, folder = command.config, RunFolder(folder_for(command.config, command.name))
     is_main = os.environ.get("RANK", "0") == "0"
-    batches = batch_arithmetic(config.train, int(os.environ.get("WORLD_SIZE", "1")))
+    batches = divide_batches(config, int(os.environ.get("WORLD_SIZE", "1")))
     if command.file is None and is_main:
         print(f"no --config: {command.name}", flush=True)
     if command.dry_run:
@@ -40,7 +40,8 @@ def train(command: Command) -> None:
     try:
         trainer.fit()
     finally:
-        trainer.close()
+        trainer.tracker.close()
+    trainer.engine.close()  # not after a failure: the others may be waiting, and would make this one wait too
     if is_main:
         print(score_table([folder]))
 

@@ -37,14 +37,15 @@ class Trainer:
     loader: Loader
     examiner: Examiner
     tracker: Tracker
+    meter: "Meter"
     median_ab: tuple[float, float]
-    state: dict[str, Any] | None
-    """The checkpoint to continue from; None at the start."""
+    """Of the training images: what one of the floors answers."""
+    start: int
+    """The step to begin or to continue with."""
 
     def fit(self) -> None:
         """Train until the last step. Raises Diverged when a loss is no longer a number."""
-        config, meter = self.config, Meter(self.config.train.global_batch_size)
-        step = self._restore(meter)
+        config, meter, step = self.config, self.meter, self.start
         if step == 0:
             self._log_references()
             self._examine(0)
@@ -54,21 +55,16 @@ class Trainer:
             meter.add(self.engine.step(self.task, batches, step))
             step += 1
             if self._due(step, config.log.every):
-                self._log(step, meter)
+                self._log(step)
             if self._due(step, config.evaluate.every):
                 with meter.paused():
                     self._examine(step)
             if self._due(step, config.checkpoint.every):
                 with meter.paused():
-                    self._checkpoint(step, meter)
+                    self._checkpoint(step)
         if self.engine.is_main:
             self.folder.mark("finished", step)
         self.engine.wait()
-
-    def close(self) -> None:
-        """Finish tracking and leave the other processes."""
-        self.tracker.close()
-        self.engine.close()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.steps
@@ -76,12 +72,12 @@ class Trainer:
     @property
     def _generator(self) -> nn.Module:
         """The averaged weights: what is scored, shown and saved."""
-        ema = self.task.networks["generator"].ema
+        ema = self.task.networks[self.task.generators[0]].ema
         assert ema is not None, "every generator has an EMA copy"
         return ema.module
 
-    def _log(self, step: int, meter: "Meter") -> None:
-        means, speed = meter.finish_interval(self.engine)
+    def _log(self, step: int) -> None:
+        means, speed = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
         record |= {"images_per_second": speed} | means
         for name in self.task.phases(step - 1):
@@ -114,26 +110,27 @@ class Trainer:
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         snapshot.write(self.folder.snapshots / step_name(step), self._generator, self.config.model, about)
 
-    def _checkpoint(self, step: int, meter: "Meter") -> None:
+    def _checkpoint(self, step: int) -> None:
         state = {
             "networks": {name: network.state_dict() for name, network in self.task.networks.items()},
             "engine": self.engine.state_dict(),
-            "meter": meter.state_dict(self.engine),
+            "meter": self.meter.state_dict(self.engine),
         }
-        self._refuse_divergence(step, meter.sums)  # no checkpoint from which the run couldn't go on
+        self._refuse_divergence(step, self.meter.sums)  # no checkpoint from which the run couldn't go on
         if self.engine.is_main:
             checkpoint.save(self.folder.checkpoints, step, state, self.config.checkpoint.keep)
         self.engine.wait()
 
-    def _restore(self, meter: "Meter") -> int:
-        """Take up the checkpoint's state. Returns the step to continue with."""
-        if self.state is None:
-            return 0
-        for name, network in self.task.networks.items():
-            network.load_state_dict(self.state["networks"][name])
-        self.engine.load_state_dict(self.state["engine"])
-        meter.load_state_dict(self.state["meter"])
-        return int(self.state["step"])
+
+def restore(state: dict[str, Any] | None, task: Task, engine: Engine, meter: "Meter") -> int:
+    """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with."""
+    if state is None:
+        return 0
+    for name, network in task.networks.items():
+        network.load_state_dict(state["networks"][name])
+    engine.load_state_dict(state["engine"])
+    meter.load_state_dict(state["meter"])
+    return int(state["step"])
 
 
 @dataclass
@@ -150,7 +147,7 @@ class Meter:
         """Take a step's values: scalars."""
         self.steps += 1
         for key, value in values.items():
-            self.sums[key] = self.sums[key] + value if key in self.sums else value
+            self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], float]:
@@ -177,7 +174,8 @@ class Meter:
         """The mean over all processes of each sum."""
         if not self.sums:
             return {}
-        total = engine.sum(torch.stack([value.double() for value in self.sums.values()])) / engine.world_size
+        # On the CPU first: not every device has float64.
+        total = engine.sum(torch.stack([value.cpu().double() for value in self.sums.values()])) / engine.world_size
         return dict(zip(self.sums, total, strict=True))
 
     def state_dict(self, engine: Engine) -> dict[str, Any]:
@@ -187,5 +185,5 @@ class Meter:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue an interval."""
-        self.sums = {key: value.cpu() for key, value in state["sums"].items()}
+        self.sums = dict(state["sums"])
         self.counts = dict(state["counts"])

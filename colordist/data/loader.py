@@ -19,10 +19,10 @@ from colordist.data.source import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """What a task learns from: grey [B, 1, H, W] in [-1, 1] and the true colour [B, C, H, W] of about unit size."""
+    """What a task learns from: grey [B, 1, H, W] in [-1, 1] and the true colours [B, C, H, W], of about unit size."""
 
     grey: Tensor
-    color: Tensor
+    truth: Tensor
 
     def __len__(self) -> int:
         """How many images."""

@@ -68,5 +68,6 @@ def check_classes(wanted: Collection[str], known: Collection[str], where: str) -
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise UserError(
-                f"data.classes: no class {name!r} in {where}; the nearest of its {len(known)} is {nearest!r}"
+                f"data.classes: no class {name!r} in {where}; the nearest of its {len(known)} is {nearest!r}; "
+                "all of them: --data.classes all"
             )

@@ -33,20 +33,24 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
         shutil.rmtree(old)
 
 
-def load_newest(folder: Path, device: torch.device) -> dict[str, Any] | None:
-    """The state in the newest checkpoint; None where there is none yet.
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint; None where there is none yet."""
+    complete = _complete(folder)
+    return complete[-1] if complete else None
+
+
+def load(checkpoint: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU: what belongs on a device moves there when it is taken up.
 
     Only tensors and plain values are read, so a hostile file can't run code. Raises UserError for a file that can't be
     read, or that a newer version wrote.
     """
-    complete = _complete(folder)
-    if not complete:
-        return None
-    file = complete[-1] / _FILE
+    file = checkpoint / _FILE
     try:
-        if damaged := zipfile.ZipFile(file).testzip():  # torch.load doesn't look at the checksums
-            raise ValueError(f"{damaged} in it is damaged")
-        state: dict[str, Any] = torch.load(file, map_location=device, weights_only=True)
+        with zipfile.ZipFile(file) as archive:
+            if damaged := archive.testzip():  # torch.load doesn't look at the checksums
+                raise ValueError(f"{damaged} in it is damaged")
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} can't be read ({reason}): delete {file.parent} to continue from before") from None

@@ -1,7 +1,7 @@
 """What this process runs on: device, threads, number format; and whether it is as alone as it thinks it is.
 
 The engine decides these, per process. What ``accelerate launch`` exports by itself (``ACCELERATE_MIXED_PRECISION=no``,
-``ACCELERATE_USE_CPU``, ``OMP_NUM_THREADS=1``) counts as unset.
+``OMP_NUM_THREADS=1``) counts as unset; what it was asked for counts.
 """
 
 import os
@@ -15,7 +15,9 @@ Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
 
 def device_type() -> Literal["cuda", "mps", "cpu"]:
-    """The best kind of device here."""
+    """The best kind of device here; the CPU if ``accelerate launch --cpu`` asks for it."""
+    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+        return "cpu"
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -41,7 +43,7 @@ def share_cores() -> None:
     torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def refuse_unfit_launch(device: str) -> None:
+def refuse_unfit_launch(device: str, precision: str) -> None:
     """Catch the launches that would train several times side by side, or not on what was asked for.
 
     Each of these would otherwise exit 0 and look fine. Raises UserError.
@@ -50,6 +52,10 @@ def refuse_unfit_launch(device: str) -> None:
     for plugin in ("DEEPSPEED", "FSDP"):
         if environment.get(f"ACCELERATE_USE_{plugin}", "false").lower() == "true":
             raise UserError(f"the launcher asks for {plugin}, which colordist doesn't run: launch without it")
+    if (asked := environment.get("ACCELERATE_MIXED_PRECISION", "no")) not in ("no", precision):
+        raise UserError(f"the launcher asks for {asked}, train.precision for {precision}: give only --train.precision")
+    if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
+        raise UserError("the launcher asks for a dynamo backend, which colordist doesn't use: --dynamo_backend no")
     # With several processes asked for, accelerate's simple launcher names a meeting point but starts one process.
     if "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
         raise UserError(

@@ -7,20 +7,23 @@ theirs is computed that nobody uses, and nothing of theirs travels.
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
-from colordist.config import UserError
+from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
 from colordist.engine.environment import device_type, refuse_unfit_launch, resolve_precision, share_cores
 from colordist.network import Network
 from colordist.tasks.task import Calls, Task
+
+_PATIENCE = timedelta(hours=1)  # others wait that long while one process of a machine fetches or decodes images
 
 
 class Engine:
@@ -28,8 +31,8 @@ class Engine:
 
     def __init__(self, precision: str, *, deterministic: bool) -> None:
         kind = device_type()
-        refuse_unfit_launch(kind)
         self.precision = resolve_precision(precision, kind)
+        refuse_unfit_launch(kind, self.precision)
         share_cores()
         if deterministic:
             os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
@@ -37,8 +40,11 @@ class Engine:
         self.accelerator = Accelerator(
             cpu=kind == "cpu",
             mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
-            # No network has buffers that depend on data, so there are none to broadcast.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+            kwargs_handlers=[
+                # On several processes no network has buffers that depend on data, so there are none to broadcast.
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=_PATIENCE),
+            ],
         )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
@@ -55,11 +61,6 @@ class Engine:
     def prepare(self, task: Task) -> None:
         """Move the networks to the device and wrap them, each on its own."""
         for name, network in task.networks.items():
-            if self.world_size > 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in network.module.modules()):
-                raise UserError(
-                    f"the {name} has batch normalisation, whose statistics would be those of one of {self.world_size} "
-                    "processes: try norm group"
-                )
             for module in [network.module] + ([network.ema.module] if network.ema else []):
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
             self._bare[name] = network.module
@@ -78,8 +79,7 @@ class Engine:
         """
         colors = None
         if len(batches) == 1:
-            with self._awake(task.generators) as calls:
-                colors = task.generate(calls, batches[0])
+            colors = task.generate(self._wake(task.generators), batches[0])
         log: dict[str, Tensor] = {}
         for phase in task.phases(step):
             log |= self._turn(task, phase, batches, colors, step)
@@ -92,36 +92,33 @@ class Engine:
         network.begin_turn(step)
         images = sum(len(batch) for batch in batches)
         log: dict[str, Tensor] = {}
-        with self._awake((phase,)) as calls:
-            for batch in batches:
-                share = len(batch) / images
-                with self._averaging(phase, last=batch is batches[-1]):
-                    color = task.generate(calls, batch) if colors is None else colors
-                    loss = task.loss(phase, calls, batch, color, step)
-                    self._scalers[phase].scale(loss.total * share).backward()
-                for name, part in loss.parts.items():
-                    key = f"{phase}/{name}"
-                    log[key] = log.get(key, torch.zeros_like(part)) + part.detach() * share
-        log[f"{phase}/gradient_norm"] = self._update(phase, network)
+        calls = self._wake((phase,))
+        for batch in batches:
+            weight = len(batch) / images
+            with self._averaging(phase, last=batch is batches[-1]):
+                color = task.generate(calls, batch) if colors is None else colors
+                loss = task.loss(phase, calls, batch, color, step)
+                self._scalers[phase].scale(loss.total * weight).backward()
+            for name, part in loss.parts.items():
+                log[name] = log.get(name, torch.zeros_like(part)) + part.detach() * weight
+        log |= self._update(phase, network)
         if network.ema is not None:
             batch_size = images * self.world_size
             network.ema.update(network.module, images=(step + 1) * batch_size, batch=batch_size)
-        return log
+        return {f"{phase}/{name}": value for name, value in log.items()}
 
-    @contextmanager
-    def _awake(self, names: Iterable[str]) -> Iterator[Calls]:
-        """Let only these networks learn. Yields all networks as they may be called meanwhile."""
-        learning = set(names)
+    def _wake(self, names: tuple[str, ...]) -> Calls:
+        """Let only these networks learn. Returns all networks as they may be called now."""
         for name, module in self._bare.items():
-            module.requires_grad_(name in learning)
-        yield {name: (self._wrapped if name in learning else self._bare)[name] for name in self._bare}
+            module.requires_grad_(name in names)
+        return {name: (self._wrapped if name in names else self._bare)[name] for name in self._bare}
 
     def _averaging(self, phase: str, *, last: bool) -> AbstractContextManager[None]:
         """Gradients travel with the last micro-batch of a turn; those before are summed up at home."""
         return nullcontext() if last else self.accelerator.no_sync(self._wrapped[phase])
 
-    def _update(self, phase: str, network: Network) -> Tensor:
-        """Clip and step. Returns the gradient's norm before clipping."""
+    def _update(self, phase: str, network: Network) -> dict[str, Tensor]:
+        """Clip and step. Returns the gradient's norm before clipping; in fp16 also whether the step was skipped."""
         scaler, parameters = self._scalers[phase], list(network.module.parameters())
         scaler.unscale_(network.optimizer)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -129,7 +126,11 @@ class Engine:
             torch.nn.utils.clip_grads_with_norm_(parameters, network.config.clip_norm, norm)
         scaler.step(network.optimizer)
         scaler.update()
-        return norm
+        if not scaler.is_enabled():
+            return {"gradient_norm": norm}
+        # An overflow is how the scaler finds its scale: it skips that step, which is counted, not feared.
+        finite = norm.isfinite()
+        return {"gradient_norm": norm.where(finite, 0), "skipped": (~finite).float()}
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor up over all processes; every process gets the result, on the CPU."""
@@ -151,17 +152,24 @@ class Engine:
     def together(self, work: Callable[[], object], *, here: bool = True) -> None:
         """Do some work on the processes that say ``here``, while the others wait.
 
-        A UserError of one of them is raised by all, so that nobody waits for a process that has given up.
+        If one of them fails, all do, so that nobody waits for a process that has given up. A UserError is raised by
+        all, anything else by the one that it happened to, and as a RunError by the others.
         """
-        mistake = None
+        failure: Exception | None = None
         if here:
             try:
                 work()
-            except UserError as error:
-                mistake = str(error)
-        mistakes = [each for each in gather_object([mistake]) if each]
-        if mistakes:
-            raise UserError(mistakes[0])
+            except Exception as error:
+                failure = error
+        mistake = str(failure) if isinstance(failure, UserError) else None
+        failures = [each for each in gather_object([(failure is not None, mistake, repr(failure))]) if each[0]]
+        for _, each, _ in failures:
+            if each is not None:
+                raise UserError(each)
+        if failure is not None:
+            raise failure
+        if failures:
+            raise RunError(f"another process failed: {' '.join(failures[0][2].split())}")
 
     @property
     def is_first_on_machine(self) -> bool:
@@ -180,5 +188,3 @@ class Engine:
     def close(self) -> None:
         """Leave the process group."""
         self.accelerator.end_training()
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()

@@ -28,7 +28,7 @@ def comparison(runs: Sequence[RunFolder]) -> Image.Image:
 
 
 def _newest_grid(run: RunFolder) -> Pixels:
-    files = sorted(run.samples.glob("step-*.png"))
+    files = sorted(run.samples.glob("step-*.png"), key=lambda file: int(file.stem.removeprefix("step-")))
     if not files:
         raise UserError(f"{run.path} holds no samples: train it first")
     return np.asarray(Image.open(files[-1]).convert("RGB"))

@@ -1,5 +1,6 @@
 """Scores of runs, beside floors and ceiling, as a table."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from colordist.config import UserError
@@ -19,7 +20,7 @@ def score_table(runs: Sequence[RunFolder]) -> str:
     """
     references = _scores(runs[0], "reference")
     for run in runs[1:]:
-        if _scores(run, "reference") != references:
+        if not _close(_scores(run, "reference"), references):
             raise UserError(f"{runs[0].path} and {run.path} were scored on different images: they can't be compared")
     answers = {name: _scores(run, "scores") for name, run in zip(labels(runs), runs, strict=True)}
     return beside_references({each.name: _with_prefix(references, f"{each.name}/") for each in REFERENCES}, answers)
@@ -39,6 +40,11 @@ def _scores(run: RunFolder, kind: str) -> Scores:
         if scores := _with_prefix(record, f"{kind}/"):
             return scores
     raise UserError(f"{run.path} holds no scores: train it first")
+
+
+def _close(one: Scores, other: Scores) -> bool:
+    """Whether two sets of scores are of the same images: on another device the last digits may differ."""
+    return one.keys() == other.keys() and all(math.isclose(one[key], other[key], rel_tol=1e-4) for key in one)
 
 
 def _with_prefix(record: Scores, prefix: str) -> Scores:

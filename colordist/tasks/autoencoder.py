@@ -29,5 +29,5 @@ class AutoencoderTask:
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
         """Distance to the true colours."""
-        distance = pixel_distance(self.pixel, color, batch.color)
+        distance = pixel_distance(self.pixel, color, batch.truth)
         return Loss(distance, {self.pixel: distance})

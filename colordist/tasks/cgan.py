@@ -38,9 +38,7 @@ class CGANTask:
 
     def _discriminator_loss(self, calls: Calls, batch: Batch, color: Tensor) -> Loss:
         # Real and fake in one pass: one all-reduce, and twice the work a launch.
-        logits = calls["discriminator"](
-            torch.cat([batch.grey, batch.grey]), torch.cat([batch.color.to(color.dtype), color])
-        )
+        logits = calls["discriminator"](torch.cat([batch.grey, batch.grey]), torch.cat([batch.truth, color]))
         real, fake = logits.chunk(2)
         loss_real = cross_entropy(real, 1 - self.config.label_smoothing)
         loss_fake = cross_entropy(fake, 0)
@@ -53,11 +51,11 @@ class CGANTask:
         return Loss((loss_real + loss_fake) / 2, parts)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
-        distance = pixel_distance(self.config.pixel, color, batch.color)
+        distance = pixel_distance(self.config.pixel, color, batch.truth)
         parts: dict[str, Tensor] = {self.config.pixel: distance}
         total = self.config.pixel_weight * distance
         if self.config.difference_weight > 0:
-            parts["difference"] = difference_distance(self.config.pixel, color, batch.color)
+            parts["difference"] = difference_distance(self.config.pixel, color, batch.truth)
             total = total + self.config.difference_weight * parts["difference"]
         if adversarial:
             # The non-saturating loss: make the discriminator say "real".

@@ -17,23 +17,30 @@ TINY = [
 ]
 
 
-def train(
-    *arguments: str, processes: int = 1, flags: tuple[str, ...] = ("--multi_gpu",)
+def start(
+    module: str, *arguments: str, processes: int = 1, flags: tuple[str, ...] = ("--multi_gpu",)
 ) -> subprocess.CompletedProcess[str]:
-    """Run the trainer to its end; nothing of this process's own launch leaks into it."""
+    """Run a verb to its end; nothing of this process's own launch leaks into it."""
     fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *fixed]
     if processes > 1:
         launcher += flags
     environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
     return subprocess.run(
-        [*launcher, "-m", "colordist.train", *arguments],
+        [*launcher, "-m", module, *arguments],
         capture_output=True,
         text=True,
         timeout=300,
         env=environment,
         check=False,
     )
+
+
+def train(
+    *arguments: str, processes: int = 1, flags: tuple[str, ...] = ("--multi_gpu",)
+) -> subprocess.CompletedProcess[str]:
+    """Run the trainer to its end."""
+    return start("colordist.train", *arguments, processes=processes, flags=flags)
 
 
 def records(run: Path) -> list[dict[str, Any]]:

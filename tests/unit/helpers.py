@@ -47,6 +47,7 @@ TINY: dict[str, Any] = {
     "discriminator.width": 4,
     "discriminator.depth": 1,
     "loss.warmup_steps": 0,
+    "loss.difference_weight": 0.0,
     "train.steps": 6,
     "train.global_batch_size": 4,
     "train.precision": "fp32",

@@ -11,8 +11,6 @@ import torch
 from colordist.config import UserError
 from colordist.engine import checkpoint
 
-CPU = torch.device("cpu")
-
 
 def state(value: float = 1.5) -> dict[str, Any]:
     weights = torch.full((3,), value, dtype=torch.float64)
@@ -23,6 +21,11 @@ def steps(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    newest = checkpoint.newest(folder)
+    return None if newest is None else checkpoint.load(newest)
+
+
 def state_file(folder: Path, step: int) -> Path:
     (file,) = (folder / f"step-{step:06d}").iterdir()
     return file
@@ -30,7 +33,7 @@ def state_file(folder: Path, step: int) -> Path:
 
 def refusal(folder: Path) -> str:
     with pytest.raises(UserError) as refused:
-        checkpoint.load_newest(folder, CPU)
+        load_newest(folder)
     message = str(refused.value)
     assert "\n" not in message
     return message
@@ -38,7 +41,7 @@ def refusal(folder: Path) -> str:
 
 def test_round_trip(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 7, state(1 / 3), keep=2)
-    found = checkpoint.load_newest(tmp_path, CPU)
+    found = load_newest(tmp_path)
     assert found is not None
     assert found["step"] == 7
     assert torch.equal(found["networks"]["generator"]["weight"], torch.full((3,), 1 / 3, dtype=torch.float64))
@@ -46,16 +49,16 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_none_yet(tmp_path: Path) -> None:
-    assert checkpoint.load_newest(tmp_path / "checkpoints", CPU) is None
+    assert load_newest(tmp_path / "checkpoints") is None
     (tmp_path / "step-000003").mkdir()  # and nothing in it
-    assert checkpoint.load_newest(tmp_path, CPU) is None
+    assert load_newest(tmp_path) is None
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100):
         checkpoint.save(tmp_path, step, state(step), keep=2)
     assert steps(tmp_path) == ["step-000015", "step-000100"]
-    found = checkpoint.load_newest(tmp_path, CPU)
+    found = load_newest(tmp_path)
     assert found is not None
     assert found["step"] == 100
 
@@ -69,7 +72,7 @@ def test_the_newest_is_kept_beyond_a_million_steps(tmp_path: Path) -> None:
 def test_the_same_step_again(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 5, state(1), keep=1)
     checkpoint.save(tmp_path, 5, state(2), keep=1)
-    found = checkpoint.load_newest(tmp_path, CPU)
+    found = load_newest(tmp_path)
     assert found is not None
     assert found["networks"]["generator"]["weight"][0] == 2
     assert steps(tmp_path) == ["step-000005"]
@@ -80,7 +83,7 @@ def test_what_a_kill_left_behind_is_ignored_and_overwritten(tmp_path: Path) -> N
     half = tmp_path / "step-000010.tmp"
     half.mkdir()
     (half / state_file(tmp_path, 5).name).write_bytes(b"half of it")
-    found = checkpoint.load_newest(tmp_path, CPU)
+    found = load_newest(tmp_path)
     assert found is not None
     assert found["step"] == 5
     checkpoint.save(tmp_path, 10, state(), keep=2)
@@ -97,7 +100,7 @@ def test_a_kill_while_writing_leaves_the_older_one(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(torch, "save", half)
     with pytest.raises(KeyboardInterrupt):
         checkpoint.save(tmp_path, 10, state(), keep=1)
-    found = checkpoint.load_newest(tmp_path, CPU)
+    found = load_newest(tmp_path)
     assert found is not None
     assert found["step"] == 5
 

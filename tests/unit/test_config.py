@@ -17,6 +17,7 @@ from colordist.config import (
     TrainConfig,
     UserError,
     batch_arithmetic,
+    divide_batches,
     fingerprint,
     flatten,
     learning_keys,
@@ -209,3 +210,11 @@ def test_quickstarts_differ_only_in_the_task() -> None:
     assert keys["quickstart_ae"]["task"] == "autoencoder"
     for key in ("data.source", "data.image_size", "data.seed", "data.train_images", "data.test_images"):
         assert keys["quickstart_ae"][key] == keys["quickstart_cgan"][key]
+
+
+@pytest.mark.parametrize(("key", "processes", "micro"), [("model.norm", 2, None), ("discriminator.norm", 1, 4)])
+def test_batch_statistics_need_the_whole_batch(key: str, processes: int, micro: int | None) -> None:
+    config = changed(changed(Config(), key, "batch"), "train.micro_batch_size", micro)
+    assert divide_batches(changed(config, "train.micro_batch_size", None), 1).accumulation == 1  # fine
+    with pytest.raises(UserError, match=rf"{key} is batch.*try {key} group"):
+        divide_batches(config, processes)

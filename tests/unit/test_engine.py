@@ -45,7 +45,7 @@ def state(task: Task, name: str) -> dict[str, Tensor]:
 
 
 def portions(batch: Batch, most: int | None) -> list[Batch]:
-    return [Batch(batch.grey[part], batch.color[part]) for part in micro_batches(len(batch), most)]
+    return [Batch(batch.grey[part], batch.truth[part]) for part in micro_batches(len(batch), most)]
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -242,7 +242,7 @@ def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
     seen: list[torch.dtype] = []
     layer = next(m for m in task.networks["generator"].module.modules() if isinstance(m, torch.nn.Conv2d))
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    log = engine.step(task, [Batch(BATCH.grey.float(), BATCH.color.float())], 0)
+    log = engine.step(task, [Batch(BATCH.grey.float(), BATCH.truth.float())], 0)
     assert seen == [torch.bfloat16]
     assert all(value.isfinite() for value in log.values())
     for network in task.networks.values():
@@ -269,6 +269,8 @@ def test_deterministic() -> None:
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "4 processes here, but there are 2 GPUs"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "try --num_processes 2"),
         ("mps", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
+        ("cuda", 1, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "asks for bf16, train.precision for fp32"),
+        ("cuda", 1, {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend no"),
     ],
 )
 def test_unfit_launch_is_refused(
@@ -278,7 +280,7 @@ def test_unfit_launch_is_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=told) as refused:
-        refuse_unfit_launch(device)
+        refuse_unfit_launch(device, "fp32")
     assert "\n" not in str(refused.value)
 
 
@@ -288,6 +290,7 @@ def test_unfit_launch_is_refused(
         ("cpu", 0, {}),
         ("cpu", 0, {"ACCELERATE_USE_DEEPSPEED": "false", "ACCELERATE_USE_CPU": "True"}),
         ("cpu", 0, {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}),
+        ("cpu", 0, {"ACCELERATE_MIXED_PRECISION": "fp32", "ACCELERATE_DYNAMO_BACKEND": "NO"}),
         ("cpu", 0, {"MASTER_ADDR": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}),
         ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}),
         ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}),
@@ -300,25 +303,13 @@ def test_fit_launch_passes(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    refuse_unfit_launch(device)
+    refuse_unfit_launch(device, "fp32")
 
 
 def test_an_engine_checks_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with pytest.raises(UserError, match="started only one"):
         Engine("fp32", deterministic=False)
-
-
-def test_batch_normalisation_needs_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    prepared(model__norm="batch")  # fine
-    engine = Engine("fp64", deterministic=False)
-    monkeypatch.setattr(engine, "world_size", 2)
-    monkeypatch.setattr(engine.accelerator, "prepare", lambda module: module)
-    engine.prepare(build_task(tiny()))  # fine, too
-    with pytest.raises(UserError, match=r"the generator has batch normalisation.*try norm group"):
-        engine.prepare(build_task(tiny(model__norm="batch")))
-    with pytest.raises(UserError, match=r"the discriminator has batch normalisation.*try norm group"):
-        engine.prepare(build_task(tiny(discriminator__norm="batch")))
 
 
 # --- together

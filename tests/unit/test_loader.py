@@ -43,21 +43,21 @@ def test_batches_are_the_plans_images(space: Literal["lab", "rgb"], dtype: torch
             image = torch.from_numpy(image.numpy()[:, :, ::-1].copy()) if flip else image
             grey, color = ColorSpace(space).split(image[None], dtype)
             assert torch.equal(batch.grey[place], grey[0])
-            assert torch.equal(batch.color[place], color[0])
+            assert torch.equal(batch.truth[place], color[0])
             flipped += bool(flip)
     assert 0 < flipped < 4 * BATCH
-    assert batch.grey.dtype == batch.color.dtype == dtype
+    assert batch.grey.dtype == batch.truth.dtype == dtype
 
 
 def test_grey_and_color_belong_together() -> None:
     (batch,) = loader().micro_batches(0)
     assert batch.grey.shape == (BATCH, 1, SIZE, SIZE)
-    assert batch.color.shape == (BATCH, 2, SIZE, SIZE)
+    assert batch.truth.shape == (BATCH, 2, SIZE, SIZE)
     levels = (batch.grey + 1) * 127.5  # 8 bits and no more
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     # In rgb, colour and grey of the same images, so the luma of one is the other.
     (colored,) = loader(space="rgb").micro_batches(0)
-    red, green, blue = ((colored.color + 1) * 127.5).unbind(1)
+    red, green, blue = ((colored.truth + 1) * 127.5).unbind(1)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
     assert (luma - levels).abs().max() <= 0.5 + 1e-3  # rounded
 
@@ -74,7 +74,7 @@ def test_the_same_batch_on_any_number_of_processes(world_size: int, micro: int |
         parts = [loader(rank=r, world_size=world_size, micro=micro).micro_batches(step) for r in range(world_size)]
         assert all(len(batch) <= (micro or BATCH) for part in parts for batch in part)
         assert torch.equal(joined([[batch.grey for batch in part] for part in parts]), whole.grey)
-        assert torch.equal(joined([[batch.color for batch in part] for part in parts]), whole.color)
+        assert torch.equal(joined([[batch.truth for batch in part] for part in parts]), whole.truth)
 
 
 def test_the_images_stay_as_they_are() -> None:

@@ -12,7 +12,7 @@ from colordist.data.loader import Batch
 from colordist.network import Network
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.cgan import CGANTask
-from colordist.tasks.losses import cross_entropy, pixel_distance
+from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
 
 Calls = Mapping[str, Callable[..., Tensor]]
 
@@ -30,7 +30,7 @@ def network() -> Network:
 
 
 def cgan(**settings: object) -> CGANTask:
-    return CGANTask(network(), network(), LossConfig(**{"warmup_steps": 0} | settings))  # type: ignore[arg-type]
+    return CGANTask(network(), network(), LossConfig(**{"warmup_steps": 0, "difference_weight": 0.0} | settings))  # type: ignore[arg-type]
 
 
 def says(*logits: float) -> Calls:
@@ -52,8 +52,8 @@ def softplus(x: float) -> float:
 
 
 def test_pixel_distances() -> None:
-    assert pixel_distance("l1", answers(), BATCH.color).item() == pytest.approx(3)
-    assert pixel_distance("l2", answers(), BATCH.color).item() == pytest.approx(10)
+    assert pixel_distance("l1", answers(), BATCH.truth).item() == pytest.approx(3)
+    assert pixel_distance("l2", answers(), BATCH.truth).item() == pytest.approx(10)
 
 
 def test_cross_entropy() -> None:
@@ -131,7 +131,7 @@ def test_discriminator_sees_the_truth_first_and_the_same_grey() -> None:
     cgan().loss("discriminator", {"discriminator": discriminator}, batch, answers(), step=0)
     ((grey, color),) = seen
     assert grey.flatten().tolist() == [0.5, -0.5, 0.5, -0.5]
-    assert torch.equal(color, torch.cat([batch.color, answers()]))
+    assert torch.equal(color, torch.cat([batch.truth, answers()]))
 
 
 def test_discriminator_loss_sends_nothing_to_the_generator() -> None:
@@ -156,6 +156,21 @@ def test_generator_weighs_its_two_aims(pixel: str, distance: float) -> None:
     assert loss.total.item() == pytest.approx(7 * distance + 0.5 * adversarial)
 
 
+@pytest.mark.parametrize("pixel", ["l1", "l2"])
+def test_difference_of_neighbours(pixel: str) -> None:
+    """A 2x2 answer that rises by 1 and 2 to the right, and by 0 and 1 below, where the truth is even."""
+    color = torch.tensor([[0.0, 1.0], [0.0, 2.0]]).view(1, 1, 2, 2)
+    even = torch.full((1, 1, 2, 2), 5.0)
+    mean = {"l1": (1.5 + 0.5) / 2, "l2": (2.5 + 0.5) / 2}[pixel]  # of 1, 2 to the right and 0, 1 below
+    assert difference_distance(pixel, color, even).item() == pytest.approx(mean)  # type: ignore[arg-type]
+    assert difference_distance(pixel, color, color + 3).item() == 0  # type: ignore[arg-type]
+
+    batch = Batch(torch.zeros(1, 1, 2, 2), even)
+    loss = cgan(pixel=pixel, pixel_weight=0.0, difference_weight=4.0).loss("generator", says(0), batch, color, step=0)
+    assert loss.parts["difference"].item() == pytest.approx(mean)
+    assert loss.total.item() == pytest.approx(4 * mean + math.log(2))
+
+
 def test_generator_goes_where_the_discriminator_is_fooled() -> None:
     color = answers()
     calls = {"discriminator": lambda grey, color: color.mean(dim=(1, 2, 3))}  # the larger, the more real
@@ -172,14 +187,3 @@ def test_warm_up() -> None:
     assert loss.total.item() == pytest.approx(21)
     assert set(loss.parts) == {"l1"}
     assert "adversarial" in task.loss("generator", says(0, 0), BATCH, answers(), step=2).parts
-
-
-def test_half_precision_colors_meet_the_truth() -> None:
-    seen = []
-
-    def discriminator(grey: Tensor, color: Tensor) -> Tensor:
-        seen.append(color.dtype)
-        return torch.zeros(4, 1)
-
-    cgan().loss("discriminator", {"discriminator": discriminator}, BATCH, answers().bfloat16(), step=0)
-    assert seen == [torch.bfloat16]

@@ -70,7 +70,7 @@ RECORD: Record = {
 
 
 def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal = Terminal(steps=100, step=0)
+    terminal = Terminal(steps=100, start=0)
     terminal.log(RECORD)
     terminal.log({"step": 20, "images": 640, "scores/mae": 5.0})  # scores come at the end
     terminal.close()
@@ -82,7 +82,7 @@ def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_progress_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    terminal = Terminal(steps=100, step=10)
+    terminal = Terminal(steps=100, start=10)
     terminal.log(RECORD)
     terminal.close()
     said = capsys.readouterr()

@@ -1,0 +1,70 @@
+"""evaluate: a run's newest snapshot, scored on its own or on other images."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers import alone_on_the_cpu, tiny
+
+from colordist.cli import Command
+from colordist.config import UserError
+from colordist.evaluate import evaluate, parse
+from colordist.run_folder import RunFolder
+from colordist.train import train
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with alone_on_the_cpu(monkeypatch):
+        yield
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    train(Command(tiny(run__dir=str(tmp_path / "run")), Path("tiny.yaml"), False))
+    return tmp_path / "run"
+
+
+def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(*parse([str(run)]))
+    found = json.loads((run / "evaluation-synthetic.json").read_text())
+    logged = RunFolder(run).records()[-1]
+    assert found["step"] == logged["step"] == 6
+    assert found["images"] == 4
+    assert {f"scores/{name}": score for name, score in found["scores"].items()} == pytest.approx(
+        {key: value for key, value in logged.items() if key.startswith("scores/")}
+    )
+    assert list(found["references"]) == ["grey", "constant", "ceiling", "truth"]
+    assert "floor: grey" in capsys.readouterr().out
+
+
+def test_other_images(run: Path) -> None:
+    folder, data, output = parse(
+        [str(run), "--data.test_images", "7", "--data.seed", "1", "-o", str(run / "other.json")]
+    )
+    assert (data.test_images, data.seed, data.train_images) == (7, 1, 12)  # the rest is the run's own
+    evaluate(folder, data, output)
+    assert json.loads((run / "other.json").read_text())["images"] == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["nowhere"], "nowhere is no run folder"),
+        (["RUN", "--data.sorce", "folder"], "unknown key data.sorce: did you mean data.source?"),
+        (["RUN", "--data.source", "folder", "--data.root", "nowhere"], "nowhere"),
+        (["RUN", "-o", "no/such/folder/x.json"], "can't be written"),
+    ],
+)
+def test_mistakes_are_one_line(run: Path, arguments: list[str], told: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        evaluate(*parse([str(run) if each == "RUN" else each for each in arguments]))
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_run_without_a_snapshot(run: Path) -> None:
+    (run / "snapshots" / "latest").unlink()
+    with pytest.raises(UserError, match="no snapshot yet"):
+        evaluate(*parse([str(run)]))

@@ -1,0 +1,51 @@
+"""export: the network in an ONNX file answers as it does here, at sizes that it was not traced at."""
+
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import torch
+from torch import nn
+
+from colordist import onnx_file, snapshot
+from colordist.color import AB_SCALE
+from colordist.config import ModelConfig, RunError
+from colordist.export import export
+from colordist.models import build_generator
+
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+
+def network(config: ModelConfig) -> nn.Module:
+    """A network that answers with colours, not with the grey of its start."""
+    torch.manual_seed(0)
+    module = build_generator(config)
+    for parameter in list(module.parameters())[-2:]:
+        nn.init.normal_(parameter)
+    return module.eval()
+
+
+@pytest.mark.parametrize(("name", "space"), [("unet", "lab"), ("autoencoder", "rgb")])
+def test_onnxruntime_agrees(name: Literal["unet", "autoencoder"], space: Literal["lab", "rgb"], tmp_path: Path) -> None:
+    config = ModelConfig(name=name, color_space=space, width=4, depth=2)
+    module = network(config)
+    snapshot.write(tmp_path / "run" / "snapshots" / "step-000001", module, config, {"step": 1})
+    export(tmp_path / "run", tmp_path / "out" / "network.onnx")
+
+    session = onnxruntime.InferenceSession(tmp_path / "out" / "network.onnx", providers=["CPUExecutionProvider"])
+    for shape in ((1, 1, 8, 8), (3, 1, 20, 12), (2, 1, 32, 64)):
+        grey = torch.rand(shape)
+        with torch.no_grad():
+            color = module(grey * 2 - 1)
+        expected = color * AB_SCALE if space == "lab" else (color + 1) / 2
+        found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
+        torch.testing.assert_close(found, expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0)
+
+
+def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
+    config = ModelConfig(width=4, depth=1)
+    with pytest.raises(RunError, match="isn't kept"):
+        onnx_file.write(tmp_path / "network.onnx", network(config), config)
+    assert not (tmp_path / "network.onnx").exists()
