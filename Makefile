@@ -26,8 +26,8 @@ test: install
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow"
 
-# Everything else.
-test-all: test
+# What takes longer, besides.
+test-all: install
 	$(BIN)/python -m pytest tests/distributed -m "slow"
 
 check: install
