@@ -53,7 +53,10 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
         if environment.get(f"ACCELERATE_USE_{plugin}", "false").lower() == "true":
             raise UserError(f"the launcher asks for {plugin}, which colordist doesn't run: launch without it")
     if (asked := environment.get("ACCELERATE_MIXED_PRECISION", "no")) not in ("no", precision):
-        raise UserError(f"the launcher asks for {asked}, train.precision for {precision}: give only --train.precision")
+        raise UserError(
+            f"the launcher asks for {asked}, but train.precision is {precision}: launch with --mixed_precision no, or "
+            f"set train.precision {asked}"
+        )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         raise UserError("the launcher asks for a dynamo backend, which colordist doesn't use: --dynamo_backend no")
     # With several processes asked for, accelerate's simple launcher names a meeting point but starts one process.

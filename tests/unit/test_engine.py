@@ -269,7 +269,7 @@ def test_deterministic() -> None:
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "4 processes here, but there are 2 GPUs"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "try --num_processes 2"),
         ("mps", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
-        ("cuda", 1, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "asks for bf16, train.precision for fp32"),
+        ("cuda", 1, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "asks for bf16, but train.precision is fp32"),
         ("cuda", 1, {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend no"),
     ],
 )
