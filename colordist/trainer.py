@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import snapshot
-from colordist.config import Config, RunError
+from colordist.config import Config, RunError, UserError
 from colordist.data.loader import Loader
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
@@ -123,14 +123,21 @@ class Trainer:
 
 
 def restore(state: dict[str, Any] | None, task: Task, engine: Engine, meter: "Meter") -> int:
-    """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with."""
+    """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with.
+
+    Raises UserError if it doesn't fit: another version may have other networks by the same settings.
+    """
     if state is None:
         return 0
-    for name, network in task.networks.items():
-        network.load_state_dict(state["networks"][name])
-    engine.load_state_dict(state["engine"])
-    meter.load_state_dict(state["meter"])
-    return int(state["step"])
+    try:
+        for name, network in task.networks.items():
+            network.load_state_dict(state["networks"][name])
+        engine.load_state_dict(state["engine"])
+        meter.load_state_dict(state["meter"])
+        return int(state["step"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
 
 
 @dataclass

@@ -269,3 +269,14 @@ def test_an_impossible_launch_makes_no_folder(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(UserError, match="3 processes can't share"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_checkpoint_of_other_networks_is_refused_in_one_line(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", train__steps=3)
+    (file,) = (done.checkpoints / "step-000003").iterdir()
+    state = torch.load(file, weights_only=True)
+    del state["networks"]["generator"]["module"]["last.weight"]
+    torch.save(state, file)
+    with pytest.raises(UserError, match=r"doesn't fit these networks .*last\.weight") as refused:
+        run(tmp_path / "run", train__steps=6)
+    assert "\n" not in str(refused.value)
