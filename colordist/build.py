@@ -1,6 +1,7 @@
 """From a config to the objects that a run is made of: one small function a part."""
 
 import os
+import zlib
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from colordist import snapshot
 from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config, DataConfig
+from colordist.config import BatchArithmetic, Config, DataConfig, UserError
 from colordist.data.loader import Loader, load
 from colordist.data.plan import Plan
 from colordist.data.source import MarkedSplit, Source
@@ -42,7 +43,8 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
     engine.prepare(task)
     train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
     examiner = build_examiner(config.model.color_space, source, engine)
-    engine.together(lambda: start_folder(config, folder), here=engine.is_main)
+    images = f"{image_digest(train)} {image_digest(examiner.truth)}"
+    engine.together(lambda: start_folder(config, folder, images), here=engine.is_main)
     meter = Meter(config.train.global_batch_size)
     start = restore(load_newest(folder, engine), task, engine, meter)
     return Trainer(
@@ -158,12 +160,17 @@ def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: E
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
         objects = torch.from_numpy(masks).to(engine.device)
     truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
+    if torch.equal(truth[:, 0], truth[:, 1]) and torch.equal(truth[:, 1], truth[:, 2]):
+        raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
     return Examiner(truth, objects, METRICS, ColorSpace(color_space), engine)
 
 
 def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
     """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
     generator, model, about = snapshot.read(snapshot.latest(folder))
+    if data.image_size % 2**model.depth:
+        fitting = data.image_size // 2**model.depth * 2**model.depth
+        raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
     engine = Engine("fp32", deterministic=False)
     source = build_source(data, engine)
     examiner = build_examiner(model.color_space, source, engine)
@@ -190,10 +197,17 @@ def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int)
     return Trackers(trackers)
 
 
-def start_folder(config: Config, folder: RunFolder) -> None:
-    """Make the run folder this run's."""
+def image_digest(images: Tensor) -> str:
+    """Eight hexadecimal digits that stand for a split's images and their order."""
+    return f"{zlib.crc32(images.cpu().numpy().data):08x}"
+
+
+def start_folder(config: Config, folder: RunFolder, images: str) -> None:
+    """Make the run folder this run's. images: what stands for its images."""
     folder.refuse_other_run(config)
+    folder.refuse_lost_parts()
     folder.write_settings(config)
+    folder.refuse_other_images(images)
     folder.unmark()
 
 

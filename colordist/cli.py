@@ -1,6 +1,7 @@
 """From the command line to a Config, and from an error to one line and an exit code."""
 
 import difflib
+import io
 import logging
 import os
 import re
@@ -67,7 +68,12 @@ def new_parser(verb: str, description: str) -> Any:  # noqa: ANN401  jsonargpars
 def read(parser: Any, arguments: list[str] | None = None) -> Any:  # noqa: ANN401
     """What a parser makes of the arguments, dataclasses built. Raises UserError for a mistake in them."""
     try:
-        return parser.instantiate(parser.parse_args(arguments))
+        chosen = parser.parse_args(arguments)
+        keys = _keys()
+        for key, value in chosen.items():
+            if value is None and key in keys and type(None) not in get_args(keys[key]):
+                raise UserError(f"{key} is null, but must be {_wanted(keys[key], 'null')}")
+        return parser.instantiate(chosen)
     except UserError:
         raise
     except Exception as error:
@@ -133,6 +139,9 @@ def run(verb: Callable[[], None]) -> None:
     to: a launcher ends all processes as soon as one has failed. One that is still there after that speaks for itself.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # arrows, where the terminal has none
     is_main = os.environ.get("RANK", "0") == "0"
     log = logging.getLogger("colordist")
     log.addHandler(logging.StreamHandler())

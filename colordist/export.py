@@ -27,9 +27,9 @@ def export(folder: Path, file: Path) -> None:
     generator, model, about = snapshot.read(snapshot.latest(folder))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
+        difference = onnx_file.write(file, generator, model)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
-    difference = onnx_file.write(file, generator, model)
     print(f"{file}: step {about['step']}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
 
 

@@ -1,6 +1,7 @@
 """ONNX files: a snapshot's network for other programs, checked against onnxruntime."""
 
 import logging
+import os
 import warnings
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
+    draft = file.with_name(f"{file.name}.tmp")
     answer, unit = Answer(generator.float(), config).eval(), 2**config.depth
     # Height and width are told to be multiples of this unit, so that the sizes of skip connections agree.
     height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
@@ -48,7 +50,7 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
         torch.onnx.export(
             answer,
             (torch.rand(2, 1, 4 * unit, 6 * unit),),
-            file,
+            draft,
             input_names=["grey"],
             output_names=["color"],
             dynamic_shapes={"grey": {0: torch.export.Dim("batch", min=1, max=4096), 2: height, 3: width}},
@@ -56,7 +58,7 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
             external_data=False,
             verbose=False,
         )
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
     worst = 0.0
     for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
         grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -66,6 +68,7 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
         scale = max(1.0, expected.abs().max().item())
         worst = max(worst, (found - expected).abs().max().item() / scale)
     if not worst <= TOLERANCE:
-        file.unlink()
-        raise RunError(f"onnxruntime's answer differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't kept")
+        draft.unlink()
+        raise RunError(f"onnxruntime's answer differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't written")
+    os.replace(draft, file)
     return worst

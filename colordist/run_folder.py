@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,9 +20,15 @@ def step_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def numbered(folder: Path, suffix: str = "") -> list[Path]:
+    """What is named after a step in a folder, lowest step first; anything else that lies there is left alone."""
+    found = [(re.fullmatch(rf"step-(\d+){suffix}", path.name), path) for path in folder.glob("step-*")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
 def folder_for(config: Config, name: str) -> Path:
     """The config's run folder: the one it names, else one named after what is learned."""
-    return Path(config.run.dir or f"runs/{name}-{fingerprint(config)}")
+    return Path(os.path.expanduser(config.run.dir or f"runs/{name}-{fingerprint(config)}"))
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,22 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
+    def refuse_lost_parts(self) -> None:
+        """Raise UserError if what a continued run needs was taken away, rather than begin again over what is left."""
+        checkpoints = any(self.checkpoints.glob("step-*"))
+        if self.state == "new" and checkpoints:
+            raise UserError(f"{self.path} holds checkpoints but no config.yaml: name another --run.dir")
+        if self.state in ("finished", "stopped") and not checkpoints:
+            raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
+
+    def refuse_other_images(self, fingerprint: str) -> None:
+        """Remember the images that the run learns from and is scored on; raise UserError if they were others."""
+        file = self.path / "images"
+        if not file.exists():
+            replace_text(file, fingerprint + "\n")
+        elif file.read_text().strip() != fingerprint:
+            raise UserError(f"the images have changed since the run in {self.path} began: name another --run.dir")
+
     def mark(self, state: Literal["finished", "stopped"], step: int) -> None:
         """Say how the run ended."""
         self.unmark()
@@ -115,13 +138,21 @@ class RunFolder:
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, none if there is no file; a last line that was cut off is left out."""
+    """The lines of a JSONL file, none if there is no file; a last line that was cut off is left out.
+
+    Raises UserError for a line that is damaged in another way.
+    """
+    lines = file.read_bytes().splitlines() if file.exists() else []
     records: list[dict[str, Any]] = []
-    for line in file.read_text().splitlines() if file.exists() else ():
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            record = json.loads(line)
+            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                raise ValueError
+            records.append(record)
+        except ValueError:
+            if number < len(lines):
+                raise UserError(f"line {number} of {file} is damaged: mend it or take it out") from None
     return records
 
 
@@ -135,4 +166,5 @@ def replace_text(file: Path, text: str) -> None:
 def _same(key: str, before: object, now: object) -> bool:
     if key == "train.steps":
         return isinstance(before, int) and isinstance(now, int) and now >= before
-    return before == now or now == "auto"  # an `auto` was resolved when the run began
+    # An `auto` precision was resolved when the run began.
+    return before == now or (key == "train.precision" and now == "auto")

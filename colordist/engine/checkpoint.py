@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from colordist.config import UserError
-from colordist.run_folder import step_name
+from colordist.config import RunError, UserError
+from colordist.run_folder import numbered, step_name
 
 FORMAT = 1
 _FILE = "state.pt"
@@ -19,16 +19,21 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> None:
     """Write a checkpoint, then drop all but the newest ``keep``.
 
     It is written beside its place and then renamed, so a checkpoint exists whole or not at all.
+    Raises RunError where that is impossible.
     """
-    final, temporary = folder / step_name(step), folder / f"{step_name(step)}.tmp"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    with (temporary / _FILE).open("wb") as file:
-        torch.save({"format": FORMAT, "step": step, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
+    try:
+        final, temporary = folder / step_name(step), folder / f"{step_name(step)}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        with (temporary / _FILE).open("wb") as file:
+            torch.save({"format": FORMAT, "step": step, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(final, ignore_errors=True)
+        temporary.rename(final)
+    except (OSError, RuntimeError) as error:  # torch says RuntimeError for a full disk
+        reason = getattr(error, "strerror", None) or "is the disk full?"
+        raise RunError(f"{final} can't be written ({reason}): make room; the same command continues") from None
     for old in _complete(folder)[:-keep]:
         shutil.rmtree(old)
 
@@ -51,6 +56,8 @@ def load(checkpoint: Path) -> dict[str, Any]:
             if damaged := archive.testzip():  # torch.load doesn't look at the checksums
                 raise ValueError(f"{damaged} in it is damaged")
         state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict):
+            raise ValueError("it holds something else")
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{file} can't be read ({reason}): delete {file.parent} to continue from before") from None
@@ -61,5 +68,4 @@ def load(checkpoint: Path) -> dict[str, Any]:
 
 def _complete(folder: Path) -> list[Path]:
     """All checkpoints, oldest first."""
-    whole = [path for path in folder.glob("step-*") if path.suffix != ".tmp" and (path / _FILE).exists()]
-    return sorted(whole, key=lambda path: int(path.name.removeprefix("step-")))
+    return [path for path in numbered(folder) if (path / _FILE).exists()]

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from colordist.config import UserError
 from colordist.data.source import Image as Pixels
 from colordist.reporting.names import labels
-from colordist.run_folder import RunFolder
+from colordist.run_folder import RunFolder, numbered
 
 _TILE = 96  # pixels that a small image is enlarged to, at least
 _MARGIN = 170
@@ -28,7 +28,7 @@ def comparison(runs: Sequence[RunFolder]) -> Image.Image:
 
 
 def _newest_grid(run: RunFolder) -> Pixels:
-    files = sorted(run.samples.glob("step-*.png"), key=lambda file: int(file.stem.removeprefix("step-")))
+    files = numbered(run.samples, r"\.png")
     if not files:
         raise UserError(f"{run.path} holds no samples: train it first")
     return np.asarray(Image.open(files[-1]).convert("RGB"))

@@ -1,6 +1,7 @@
 """Checkpoints: whole or not there, the newest kept, damage told in one line, and no code in them is run."""
 
 import os
+import shutil
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -151,3 +152,19 @@ def test_format_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
         checkpoint.save(tmp_path, 5, state(), keep=1)
     assert f"has format {checkpoint.FORMAT + 1}, but this version reads {checkpoint.FORMAT}" in refusal(tmp_path)
+
+
+def test_what_people_leave_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, 5, state(), keep=1)
+    for name in ("step-old", "step-000004 copy", "step-000009.tmp"):
+        shutil.copytree(tmp_path / "step-000005", tmp_path / name)
+    checkpoint.save(tmp_path, 6, state(), keep=1)
+    found = load_newest(tmp_path)
+    assert found is not None
+    assert found["step"] == 6
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "step-old",
+        "step-000004 copy",
+        "step-000006",
+        "step-000009.tmp",
+    }

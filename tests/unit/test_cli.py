@@ -325,3 +325,10 @@ def test_bug_keeps_its_traceback() -> None:
 
     with pytest.raises(RuntimeError, match="a bug"):
         cli.run(verb)
+
+
+@pytest.mark.parametrize("text", ["train: {steps: ~}", "log: {every: null}", "optimizer: {generator: {lr: ~}}"])
+def test_null_where_none_is_meant(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(text + "\n")
+    assert " is null, but must be a" in mistake(["--config", str(file)])

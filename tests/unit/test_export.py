@@ -46,6 +46,6 @@ def test_onnxruntime_agrees(name: Literal["unet", "autoencoder"], space: Literal
 def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnx_file, "TOLERANCE", -1.0)
     config = ModelConfig(width=4, depth=1)
-    with pytest.raises(RunError, match="isn't kept"):
+    with pytest.raises(RunError, match="isn't written"):
         onnx_file.write(tmp_path / "network.onnx", network(config), config)
     assert not (tmp_path / "network.onnx").exists()

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -280,3 +281,52 @@ def test_a_checkpoint_of_other_networks_is_refused_in_one_line(tmp_path: Path) -
     with pytest.raises(UserError, match=r"doesn't fit these networks .*last\.weight") as refused:
         run(tmp_path / "run", train__steps=6)
     assert "\n" not in str(refused.value)
+
+
+def refused(path: Path, **settings: Any) -> str:  # noqa: ANN401  any setting
+    with pytest.raises(UserError) as refusal:
+        run(path, **settings)
+    assert "\n" not in str(refusal.value)
+    return str(refusal.value)
+
+
+def test_a_run_from_which_something_was_taken_is_not_begun_again_over_the_rest(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", train__steps=3)
+    before = done.metrics_file.read_bytes()
+    shutil.move(done.checkpoints, tmp_path / "away")
+    assert "no checkpoint to continue it from" in refused(done.path, train__steps=6)
+    shutil.move(tmp_path / "away", done.checkpoints)
+    done.config_file.unlink()
+    (done.path / "finished").unlink()
+    assert "checkpoints but no config.yaml" in refused(done.path, train__steps=6)
+    assert done.metrics_file.read_bytes() == before
+
+
+def test_a_damaged_line_is_named_and_nothing_is_dropped(tmp_path: Path) -> None:
+    done = run(tmp_path / "run", train__steps=3)
+    lines = done.metrics_file.read_text().splitlines()
+    damaged = "\n".join([lines[0], "{", *lines[2:]])
+    done.metrics_file.write_text(damaged)
+    assert f"line 2 of {done.metrics_file} is damaged" in refused(done.path, train__steps=6)
+    assert done.metrics_file.read_text() == damaged
+
+
+def test_other_images_than_the_run_began_with_are_refused(tmp_path: Path) -> None:
+    for part in ("train", "test"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        for number in range(4):
+            color = (60 * number, 90, 200 - 40 * number)
+            Image.new("RGB", (32, 32), color).save(tmp_path / "photos" / part / f"{number}.png")
+    settings = {"data__source": "folder", "data__root": str(tmp_path / "photos")}
+    run(tmp_path / "run", train__steps=3, **settings)
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(tmp_path / "photos" / "test" / "2.png")
+    assert "images have changed" in refused(tmp_path / "run", train__steps=6, **settings)
+
+
+def test_a_test_split_without_colour_is_refused_before_training(tmp_path: Path) -> None:
+    for part, color in (("train", (9, 99, 199)), ("test", (80, 80, 80))):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+        Image.new("RGB", (32, 32), color).save(tmp_path / "photos" / part / "0.png")
+    settings = {"data__source": "folder", "data__root": str(tmp_path / "photos")}
+    assert "no test image" in refused(tmp_path / "run", **settings)
+    assert not (tmp_path / "run").exists()
