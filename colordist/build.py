@@ -56,7 +56,6 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
         examiner=examiner,
         tracker=build_tracker(config, folder, engine, start),
         meter=meter,
-        median_ab=median_ab(train.split(1024)),
         start=start,
     )
 

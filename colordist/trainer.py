@@ -17,6 +17,7 @@ from colordist.data.loader import Loader
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
 from colordist.evaluation import Examiner
+from colordist.metrics.floors import median_ab
 from colordist.run_folder import RunFolder, step_name
 from colordist.tasks.task import Task
 from colordist.tracking import Record, Tracker
@@ -38,8 +39,6 @@ class Trainer:
     examiner: Examiner
     tracker: Tracker
     meter: "Meter"
-    median_ab: tuple[float, float]
-    """Of the training images: what one of the floors answers."""
     start: int
     """The step to begin or to continue with."""
 
@@ -92,7 +91,8 @@ class Trainer:
 
     def _log_references(self) -> None:
         record: Record = {"step": 0, "images": 0}
-        for name, scores in self.examiner.references(self.median_ab).items():
+        references = self.examiner.references(median_ab(self.loader.images.split(1024)))
+        for name, scores in references.items():
             record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
         self.tracker.log(record)
 
