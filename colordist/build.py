@@ -36,23 +36,24 @@ from colordist.trainer import Meter, Trainer, restore
 
 def build_trainer(config: Config, folder: RunFolder) -> Trainer:
     """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one."""
-    engine = Engine(precision_of(config, folder), deterministic=config.train.deterministic)
+    train = config.train
+    engine = Engine(precision_of(config, folder), deterministic=train.deterministic, tf32=train.tf32)
     config = replace(config, train=replace(config.train, precision=engine.precision))
     source = build_source(config.data, engine)
     task = build_task(config)
     engine.prepare(task)
-    train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    images = load(source.train, engine.device, "training images", quiet=not engine.is_main)
     examiner = build_examiner(config.model.color_space, source, engine)
-    images = f"{image_digest(train)} {image_digest(examiner.truth)}"
-    engine.together(lambda: start_folder(config, folder, images), here=engine.is_main)
+    digests = f"{image_digest(images)} {image_digest(examiner.truth)}"
+    engine.together(lambda: start_folder(config, folder, digests), here=engine.is_main)
     meter = Meter(config.train.global_batch_size)
-    start = restore(load_newest(folder, engine), task, engine, meter)
+    start = restore(load_newest(folder, engine), engine, meter)
     return Trainer(
         config=config,
         folder=folder,
         engine=engine,
         task=task,
-        loader=build_loader(config, train, engine),
+        loader=build_loader(config, images, engine),
         examiner=examiner,
         tracker=build_tracker(config, folder, engine, start),
         meter=meter,
@@ -170,7 +171,7 @@ def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
     if data.image_size % 2**model.depth:
         fitting = data.image_size // 2**model.depth * 2**model.depth
         raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
-    engine = Engine("fp32", deterministic=False)
+    engine = Engine("fp32")
     source = build_source(data, engine)
     examiner = build_examiner(model.color_space, source, engine)
     train = load(source.train, engine.device, "training images", quiet=not engine.is_main)

@@ -204,6 +204,12 @@ class TrainConfig:
     """Number format of the networks. `auto`: bf16 on GPUs that have it, else fp32."""
     deterministic: bool = False
     """Use deterministic algorithms only (slower on GPUs; on CPUs they always are)."""
+    tf32: bool = False
+    """Let fp32 multiply in TF32, with 10 bits of mantissa instead of 23 (NVIDIA GPUs since Ampere: faster)."""
+    nonfinite: Literal["skip", "stop"] = "skip"
+    """When a gradient is infinite or no number: `skip` that network's update and count it, or `stop` the run."""
+    skip_limit: int = 20
+    """How many updates in a row may be skipped; more stop the run, at the next line of the log."""
     ema_images: int = 1000
     """Half-life, in images, of the generator's averaged weights, which are what is scored and saved; 0: off."""
 
@@ -212,6 +218,7 @@ class TrainConfig:
         _at_least("train.global_batch_size", self.global_batch_size, 1)
         _at_least("train.micro_batch_size", self.micro_batch_size, 1)
         _at_least("train.ema_images", self.ema_images, 0)
+        _at_least("train.skip_limit", self.skip_limit, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -319,7 +326,10 @@ def _divides(key: str, depth: int, size: int) -> None:
 
 
 # A run's identity is all keys but these, which may change when a run is continued.
-OPERATIONAL = ("resume", "run.", "log.", "evaluate.", "checkpoint.", "track.", "train.micro_batch_size")
+OPERATIONAL = (
+    *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
+    *("train.micro_batch_size", "train.nonfinite", "train.skip_limit"),
+)
 
 
 def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Value]:

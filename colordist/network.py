@@ -63,7 +63,9 @@ class Network:
         self.config = config
         self.steps = steps
         self.ema = EMA(module, ema_images) if ema_images is not None else None
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=(config.beta1, config.beta2))
+        # Fused: one kernel for all weights, and one that can be told on the device to leave everything as it is.
+        betas = config.beta1, config.beta2
+        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=betas, fused=True)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""

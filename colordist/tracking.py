@@ -66,9 +66,10 @@ class Terminal:
 
     def log(self, record: Record) -> None:
         """Show losses and speed."""
-        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy_real", "/accuracy_fake", "/skipped")
+        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy_real", "/accuracy_fake")
         losses = {key: value for key, value in record.items() if "/" in key and not key.startswith(hidden[0])}
         shown = {key: value for key, value in losses.items() if not key.endswith(hidden[1])}
+        shown = {key: value for key, value in shown.items() if value or not key.endswith("/skipped")}
         if not shown:
             return
         text = " ".join(f"{key} {value:.4f}" for key, value in shown.items())

@@ -1,9 +1,8 @@
 """The loop."""
 
 import dataclasses
-import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import snapshot
-from colordist.config import Config, RunError, UserError
+from colordist.config import Config, RunError, TrainConfig, UserError
 from colordist.data.loader import Loader
 from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
@@ -24,7 +23,7 @@ from colordist.tracking import Record, Tracker
 
 
 class Diverged(RunError):
-    """A loss is no longer a number."""
+    """The gradients are no longer numbers."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Trainer:
     """The step to begin or to continue with."""
 
     def fit(self) -> None:
-        """Train until the last step. Raises Diverged when a loss is no longer a number."""
+        """Train until the last step. Raises Diverged when gradients no longer are numbers."""
         config, meter, step = self.config, self.meter, self.start
         if step == 0:
             self._log_references()
@@ -53,6 +52,8 @@ class Trainer:
             batches = self.loader.micro_batches(step)
             meter.add(self.engine.step(self.task, batches, step))
             step += 1
+            if config.train.nonfinite == "stop":
+                self._refuse_divergence(step)
             if self._due(step, config.log.every):
                 self._log(step)
             if self._due(step, config.evaluate.every):
@@ -82,12 +83,17 @@ class Trainer:
         for name in self.task.phases(step - 1):
             record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
         self.tracker.log(record)
-        self._refuse_divergence(step, means)
+        self._refuse_divergence(step)
 
-    def _refuse_divergence(self, step: int, values: Mapping[str, float | Tensor]) -> None:
-        for key, value in values.items():
-            if not math.isfinite(value):
-                raise Diverged(f"{key} is {value} at step {step}: try a lower learning rate, or train.precision fp32")
+    def _refuse_divergence(self, step: int) -> None:
+        """Raise Diverged if too many updates were skipped in a row. Waits for the device."""
+        train = self.config.train
+        for name, count in self.engine.skipped_in_a_row().items():
+            if count > skips_allowed(train, self.engine.precision):
+                raise Diverged(
+                    f"the gradient of the {name} was not finite in {count} updates in a row, up to step {step}: try a "
+                    "lower learning rate, or train.precision fp32; the same command continues from the last checkpoint"
+                )
 
     def _log_references(self) -> None:
         record: Record = {"step": 0, "images": 0}
@@ -112,17 +118,22 @@ class Trainer:
 
     def _checkpoint(self, step: int) -> None:
         state = {
-            "networks": {name: network.state_dict() for name, network in self.task.networks.items()},
-            "engine": self.engine.state_dict(),
+            "networks": self.engine.state_dict(),
             "meter": self.meter.state_dict(self.engine),
         }
-        self._refuse_divergence(step, self.meter.sums)  # no checkpoint from which the run couldn't go on
         if self.engine.is_main:
             checkpoint.save(self.folder.checkpoints, step, state, self.config.checkpoint.keep)
         self.engine.wait()
 
 
-def restore(state: dict[str, Any] | None, task: Task, engine: Engine, meter: "Meter") -> int:
+def skips_allowed(train: TrainConfig, precision: str) -> int:
+    """How many updates in a row may be skipped. fp16 finds its loss scale, 2**16 at first, by overflowing."""
+    if train.nonfinite == "skip":
+        return train.skip_limit
+    return 16 if precision == "fp16" else 0
+
+
+def restore(state: dict[str, Any] | None, engine: Engine, meter: "Meter") -> int:
     """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with.
 
     Raises UserError if it doesn't fit: another version may have other networks by the same settings.
@@ -130,9 +141,7 @@ def restore(state: dict[str, Any] | None, task: Task, engine: Engine, meter: "Me
     if state is None:
         return 0
     try:
-        for name, network in task.networks.items():
-            network.load_state_dict(state["networks"][name])
-        engine.load_state_dict(state["engine"])
+        engine.load_state_dict(state["networks"])
         meter.load_state_dict(state["meter"])
         return int(state["step"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -159,12 +168,23 @@ class Meter:
 
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], float]:
         """Means over steps and processes, in one reduction; and images per second. Starts the next interval."""
-        sums = self._reduced(engine)
-        means = {key: float(value) / self.counts[key] for key, value in sums.items()}
+        means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
         speed = self.steps * self.global_batch_size / (time.perf_counter() - self.since)
         self.sums, self.counts, self.steps = {}, {}, 0
         self.restart_clock()
         return means, speed
+
+    def _means(self, sums: dict[str, float]) -> dict[str, float]:
+        """What was skipped is counted, and has no part in its network's means."""
+        means: dict[str, float] = {}
+        for key, total in sums.items():
+            skipped = f"{key.split('/')[0]}/skipped"
+            counted = self.counts[key] - sums.get(skipped, 0)
+            if key == skipped:
+                means[key] = total
+            elif counted:
+                means[key] = total / counted
+        return means
 
     @contextmanager
     def paused(self) -> Iterator[None]:

@@ -11,7 +11,7 @@ import torch
 from colordist.config import RunError, UserError
 from colordist.run_folder import numbered, step_name
 
-FORMAT = 1
+FORMAT = 2
 _FILE = "state.pt"
 
 

@@ -43,6 +43,15 @@ def share_cores() -> None:
     torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
+def set_numerics(*, deterministic: bool, tf32: bool) -> None:
+    """Choose how exactly this process computes. Nothing is left to a library's default."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+
+
 def refuse_unfit_launch(device: str, precision: str) -> None:
     """Catch the launches that would train several times side by side, or not on what was asked for.
 

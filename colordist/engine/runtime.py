@@ -1,26 +1,25 @@
 """The engine: the one place that knows Accelerate. It runs a step's phases on any number of processes.
 
-In each phase one network learns. It is called through its DistributedDataParallel wrapper, so its gradients are
-averaged over all processes, once, while backward still runs. The others are frozen and called unwrapped: nothing of
-theirs is computed that nobody uses, and nothing of theirs travels.
+In each phase one network learns. It is called through its wrapper, so its gradients are averaged over all processes,
+once, while backward still runs. The others are frozen and called unwrapped: nothing of theirs is computed that nobody
+uses, and nothing of theirs travels.
 """
 
 import os
-import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor, nn
+from torch import Tensor
 
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
-from colordist.engine.environment import device_type, refuse_unfit_launch, resolve_precision, share_cores
-from colordist.network import Network
+from colordist.engine.ddp import DDPLearner
+from colordist.engine.environment import device_type, refuse_unfit_launch, resolve_precision, set_numerics, share_cores
+from colordist.engine.learner import Learner
 from colordist.tasks.task import Calls, Task
 
 _PATIENCE = timedelta(hours=1)  # others wait that long while one process of a machine fetches or decodes images
@@ -29,19 +28,17 @@ _PATIENCE = timedelta(hours=1)  # others wait that long while one process of a m
 class Engine:
     """Runs a task's phases on whatever there is: one CPU or GPU, or many processes that work as one."""
 
-    def __init__(self, precision: str, *, deterministic: bool) -> None:
+    def __init__(self, precision: str, *, deterministic: bool = False, tf32: bool = False) -> None:
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
         refuse_unfit_launch(kind, self.precision)
         share_cores()
-        if deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-            torch.use_deterministic_algorithms(True)
+        set_numerics(deterministic=deterministic, tf32=tf32)
         self.accelerator = Accelerator(
             cpu=kind == "cpu",
             mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
             kwargs_handlers=[
-                # On several processes no network has buffers that depend on data, so there are none to broadcast.
+                # Buffers are the same on all processes, so there are none to broadcast.
                 DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
                 InitProcessGroupKwargs(timeout=_PATIENCE),
             ],
@@ -51,9 +48,8 @@ class Engine:
         self.world_size: int = self.accelerator.num_processes
         self.is_main = self.rank == 0
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
-        self._wrapped: dict[str, nn.Module] = {}
-        self._bare: dict[str, nn.Module] = {}
-        self._scalers: dict[str, torch.amp.GradScaler] = {}
+        self._learners: dict[str, Learner] = {}
+        self._skipped_in_a_row: dict[str, Tensor] = {}
         expected = int(os.environ.get("WORLD_SIZE", "1"))
         if self.world_size != expected:
             raise UserError(f"{expected} processes were started, but this one sees only {self.world_size}")
@@ -63,12 +59,8 @@ class Engine:
         for name, network in task.networks.items():
             for module in [network.module] + ([network.ema.module] if network.ema else []):
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._bare[name] = network.module
-            with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet
-                warnings.simplefilter("ignore", FutureWarning)
-                self._wrapped[name] = self.accelerator.prepare(network.module)
-            # A scaler of its own: an overflow in one network says nothing about the other.
-            self._scalers[name] = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+            self._learners[name] = DDPLearner(network, self.accelerator)
+            self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
 
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
         """Run all phases of a step. Returns what to log, by "network/quantity": scalars, still on the device.
@@ -83,54 +75,45 @@ class Engine:
         log: dict[str, Tensor] = {}
         for phase in task.phases(step):
             log |= self._turn(task, phase, batches, colors, step)
+        sent = [learner.bytes_sent for name, learner in self._learners.items() if name in task.phases(step)]
+        if None not in sent:
+            log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
     def _turn(
         self, task: Task, phase: str, batches: list[Batch], colors: Tensor | None, step: int
     ) -> dict[str, Tensor]:
-        network = task.networks[phase]
-        network.begin_turn(step)
+        learner = self._learners[phase]
+        learner.begin_turn(step)
         images = sum(len(batch) for batch in batches)
         log: dict[str, Tensor] = {}
         calls = self._wake((phase,))
         for batch in batches:
             weight = len(batch) / images
-            with self._averaging(phase, last=batch is batches[-1]):
+            with learner.averaging(last=batch is batches[-1]):
                 color = task.generate(calls, batch) if colors is None else colors
                 loss = task.loss(phase, calls, batch, color, step)
-                self._scalers[phase].scale(loss.total * weight).backward()
+                learner.backward(loss.total * weight)
             for name, part in loss.parts.items():
                 log[name] = log.get(name, torch.zeros_like(part)) + part.detach() * weight
-        log |= self._update(phase, network)
-        if network.ema is not None:
-            batch_size = images * self.world_size
-            network.ema.update(network.module, images=(step + 1) * batch_size, batch=batch_size)
-        return {f"{phase}/{name}": value for name, value in log.items()}
+        log |= learner.update()
+        skipped = log["skipped"]
+        self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
+        learner.follow(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
+        # What was skipped is counted, but is no part of any mean.
+        return {f"{phase}/{name}": value.where(skipped == 0, 0) for name, value in log.items()} | {
+            f"{phase}/skipped": skipped
+        }
 
     def _wake(self, names: tuple[str, ...]) -> Calls:
         """Let only these networks learn. Returns all networks as they may be called now."""
-        for name, module in self._bare.items():
-            module.requires_grad_(name in names)
-        return {name: (self._wrapped if name in names else self._bare)[name] for name in self._bare}
+        for name, learner in self._learners.items():
+            learner.network.module.requires_grad_(name in names)
+        return {name: learner.awake if name in names else learner.asleep for name, learner in self._learners.items()}
 
-    def _averaging(self, phase: str, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel with the last micro-batch of a turn; those before are summed up at home."""
-        return nullcontext() if last else self.accelerator.no_sync(self._wrapped[phase])
-
-    def _update(self, phase: str, network: Network) -> dict[str, Tensor]:
-        """Clip and step. Returns the gradient's norm before clipping; in fp16 also whether the step was skipped."""
-        scaler, parameters = self._scalers[phase], list(network.module.parameters())
-        scaler.unscale_(network.optimizer)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if network.config.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, network.config.clip_norm, norm)
-        scaler.step(network.optimizer)
-        scaler.update()
-        if not scaler.is_enabled():
-            return {"gradient_norm": norm}
-        # An overflow is how the scaler finds its scale: it skips that step, which is counted, not feared.
-        finite = norm.isfinite()
-        return {"gradient_norm": norm.where(finite, 0), "skipped": (~finite).float()}
+    def skipped_in_a_row(self) -> dict[str, int]:
+        """How many updates each network has just skipped, one after the other. Waits for the device."""
+        return {name: int(count) for name, count in self._skipped_in_a_row.items()}
 
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor up over all processes; every process gets the result, on the CPU."""
@@ -177,13 +160,17 @@ class Engine:
         return bool(self.accelerator.is_local_main_process)
 
     def state_dict(self) -> dict[str, Any]:
-        """The loss scalers' state; empty but for fp16."""
-        return {name: scaler.state_dict() for name, scaler in self._scalers.items()}
+        """Everything that training changes in the networks: the same on every process."""
+        return {
+            name: learner.state_dict() | {"skipped_in_a_row": self._skipped_in_a_row[name]}
+            for name, learner in self._learners.items()
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict()``."""
-        for name, scaler in self._scalers.items():
-            scaler.load_state_dict(state[name])
+        """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
+        for name, learner in self._learners.items():
+            learner.load_state_dict(state[name])
+            self._skipped_in_a_row[name] = state[name]["skipped_in_a_row"].to(self.device)
 
     def close(self) -> None:
         """Leave the process group."""

@@ -115,6 +115,8 @@ OPERATIONAL = {
     "resume",
     "run.dir",
     "train.micro_batch_size",
+    "train.nonfinite",
+    "train.skip_limit",
     "log.every",
     "evaluate.every",
     "checkpoint.every",

@@ -257,11 +257,14 @@ def test_precisions(precision: str, resolved: str, dtype: torch.dtype, tmp_path:
 
 
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
-def test_divergence_is_told(task: Kind, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("policy", "updates"), [("stop", 1), ("skip", 3)])
+def test_divergence_is_told(policy: str, updates: int, task: Kind, tmp_path: Path) -> None:
     rate = {"optimizer__generator__lr": 1e30, "optimizer__generator__warmup_steps": 0}
-    with pytest.raises(Diverged, match=r"^\w+/\w+ is (nan|inf) at step \d: try a lower learning rate") as told:
-        run(tmp_path / "run", task=task, log__every=1, **rate)
-    assert "\n" not in str(told.value)
+    policies = {"train__nonfinite": policy, "train__skip_limit": 2}
+    told = rf"^the gradient of the \w+ was not finite in {updates} updates in a row, up to step \d: try a lower"
+    with pytest.raises(Diverged, match=told) as refused:
+        run(tmp_path / "run", task=task, log__every=1, **rate, **policies)
+    assert "\n" not in str(refused.value)
     assert RunFolder(tmp_path / "run").state == "unfinished"
 
 
