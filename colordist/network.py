@@ -93,5 +93,9 @@ class Network:
         """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in self.optimizer.state.items():
+            for key, moment in moments.items():
+                if moment.shape == parameter.shape:  # fused Adam takes for granted that they lie alike in memory
+                    moments[key] = torch.empty_like(parameter).copy_(moment)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])

@@ -1,7 +1,7 @@
 """A network as DistributedDataParallel runs it: whole on every process, its gradients averaged over all of them."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -60,9 +60,10 @@ class DDPLearner:
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         log = {"gradient_norm": norm, "skipped": (~norm.isfinite()).float()}
-        # Fused Adam looks at this on the device, so nobody waits to know. An enabled scaler sets it to its own finding.
+        # Fused Adam looks at this on the device, so nobody waits to know. `scaler.step` would put its own finding
+        # there, which doesn't know of a norm that overflows where no single gradient does.
         optimizer.grad_scale, optimizer.found_inf = None, log["skipped"]  # type: ignore[attr-defined]
-        scaler.step(optimizer)
+        optimizer.step()
         scaler.update()
         if scaler.is_enabled():
             log["loss_scale"] = torch.tensor(scaler.get_scale())
@@ -72,6 +73,18 @@ class DDPLearner:
         """Let the averaged copy follow."""
         if self.network.ema is not None:
             self.network.ema.update(self.network.module, images, batch)
+
+    def replicated(self) -> dict[str, Iterable[Tensor]]:
+        """All of it."""
+        network, state = self.network, self.network.optimizer.state
+        parameters = list(network.module.parameters())
+        found: dict[str, Iterable[Tensor]] = {
+            "weights": network.module.state_dict().values(),
+            "optimizer": [state[each][key] for each in parameters if each in state for key in sorted(state[each])],
+        }
+        if network.ema is not None:
+            found["averaged"] = network.ema.module.state_dict().values()
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         """The network's state, and the loss scaler's."""

@@ -5,11 +5,14 @@ The engine decides these, per process. What ``accelerate launch`` exports by its
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
 
 from colordist.config import UserError
+from colordist.engine.launch import number
 
 Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
@@ -40,7 +43,7 @@ def resolve_precision(precision: str, device: str) -> Precision:
 def share_cores() -> None:
     """Give this process its share of the cores that it may use; a launcher would leave it one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, cores // number("LOCAL_WORLD_SIZE", 1, at_least=1)))
 
 
 def set_numerics(*, deterministic: bool, tf32: bool) -> None:
@@ -58,9 +61,10 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
     Each of these would otherwise exit 0 and look fine. Raises UserError.
     """
     environment = os.environ
-    for plugin in ("DEEPSPEED", "FSDP"):
-        if environment.get(f"ACCELERATE_USE_{plugin}", "false").lower() == "true":
-            raise UserError(f"the launcher asks for {plugin}, which colordist doesn't run: launch without it")
+    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+        raise UserError("the launcher asks for FSDP, which colordist doesn't run: use launch/deepspeed_zero3.yaml")
+    if zero_stage() is not None:
+        _refuse_unfit_deepspeed(device, precision)
     if (asked := environment.get("ACCELERATE_MIXED_PRECISION", "no")) not in ("no", precision):
         raise UserError(
             f"the launcher asks for {asked}, but train.precision is {precision}: launch with --mixed_precision no, or "
@@ -74,7 +78,7 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
             "the launcher was asked for several processes but started only one: add --multi_gpu (on CPUs too), or use "
             "accelerate launch --config_file launch/cpu.yaml"
         )
-    local = int(environment.get("LOCAL_WORLD_SIZE", "1"))
+    local = number("LOCAL_WORLD_SIZE", 1, at_least=1)
     if device == "cuda" and local > torch.cuda.device_count():
         raise UserError(
             f"the launcher started {local} processes here, but there are {torch.cuda.device_count()} GPUs: "
@@ -82,3 +86,60 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
         )
     if device == "mps" and local > 1:
         raise UserError(f"the launcher started {local} processes, but MPS has one device: try --num_processes 1")
+    if number("WORLD_SIZE", 1, at_least=1) > 1 and not environment.get("MASTER_ADDR"):
+        raise UserError(
+            f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set, so processes can't meet: "
+            "set it to the first one's machine, or start with accelerate launch or torchrun"
+        )
+
+
+def zero_stage() -> int | None:
+    """How much DeepSpeed divides among the processes, if the launcher asks for it: stage 1, 2 or 3 of ZeRO."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
+        return None
+    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))  # accelerate's default
+
+
+def _refuse_unfit_deepspeed(device: str, precision: str) -> None:
+    """What else a launcher's ``deepspeed_config`` may ask for is done by none of us, or is for the config to say."""
+    if zero_stage() not in (1, 2, 3):
+        raise UserError(
+            f"the launcher asks for ZeRO stage {zero_stage()}, which is no DeepSpeed: use launch/multi_gpu.yaml"
+        )
+    if precision not in ("fp32", "bf16"):
+        raise UserError(
+            f"train.precision is {precision}, which DeepSpeed doesn't run: try train.precision bf16 or fp32"
+        )
+    if device == "mps":
+        raise UserError("the launcher asks for DeepSpeed, which doesn't run on MPS devices: launch without it")
+    for name, value, way_out in (
+        ("DEEPSPEED_CONFIG_FILE", "", "use launch/deepspeed_zero2.yaml, which has no deepspeed_config_file"),
+        ("DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none", "set offload_optimizer_device none"),
+        ("DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none", "set offload_param_device none"),
+        ("GRADIENT_ACCUMULATION_STEPS", "1", "leave it out, and set train.micro_batch_size"),
+    ):
+        if (asked := os.environ.get(f"ACCELERATE_{name}", value)) != value:
+            raise UserError(f"the launcher asks for {name.lower()} {asked}, which colordist doesn't obey: {way_out}")
+
+
+def refuse_other_clipping(key: str, clip_norm: float | None) -> None:
+    """Raise UserError if the launcher would shorten gradients otherwise than a setting says. key: its name."""
+    asked = os.environ.get("ACCELERATE_GRADIENT_CLIPPING", "none") if zero_stage() is not None else "none"
+    if asked != "none" and float(asked) != (clip_norm or 0):
+        raise UserError(
+            f"the launcher asks for gradient_clipping {asked}, but {key} is {clip_norm}: leave it out of "
+            f"deepspeed_config, or set {key} {asked}"
+        )
+
+
+@contextmanager
+def deepspeed_settled(device: str) -> Iterator[None]:
+    """In here, Accelerate doesn't run DeepSpeed its own way, which is for one network. Later, it knows its device."""
+    asked = os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    if asked is not None:
+        os.environ["DS_ACCELERATOR"] = device
+    try:
+        yield
+    finally:
+        if asked is not None:
+            os.environ["ACCELERATE_USE_DEEPSPEED"] = asked

@@ -1,6 +1,6 @@
 """What an engine does with one network: call it, run its backward pass, update it. One class for each engine."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -48,6 +48,10 @@ class Learner(Protocol):
 
     def follow(self, images: int, batch: int) -> None:
         """Let the averaged copy, if there is one, follow; arguments as for ``EMA.update``."""
+        ...
+
+    def replicated(self) -> dict[str, Iterable[Tensor]]:
+        """What each process has a whole copy of: ``weights``, ``optimizer`` states, ``averaged`` weights, if so."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,63 +5,175 @@ once, while backward still runs. The others are frozen and called unwrapped: not
 uses, and nothing of theirs travels.
 """
 
+import functools
 import os
-from collections.abc import Callable
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
+from colordist.engine.batch_norm import RunningStatistics, use_global_statistics
 from colordist.engine.ddp import DDPLearner
-from colordist.engine.environment import device_type, refuse_unfit_launch, resolve_precision, set_numerics, share_cores
+from colordist.engine.environment import (
+    deepspeed_settled,
+    device_type,
+    refuse_other_clipping,
+    refuse_unfit_launch,
+    resolve_precision,
+    set_numerics,
+    share_cores,
+    zero_stage,
+)
+from colordist.engine.judge import ALL_STOP, Limits
+from colordist.engine.launch import Launch
 from colordist.engine.learner import Learner
+from colordist.engine.meeting import METHOD
+from colordist.engine.watch import Watch
+from colordist.network import Network
 from colordist.tasks.task import Calls, Task
 
-_PATIENCE = timedelta(hours=1)  # others wait that long while one process of a machine fetches or decodes images
+_MEETING = timedelta(minutes=10)  # to start all processes
+_TIMEOUT = timedelta(days=1)  # the last resort: the watch ends what hangs, and knows what may take long
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def _by_all(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Concatenate["Engine", _P], _R]:
+    """What all processes do together. Where another one is missing, the watch finds out which, and ends this one."""
+
+    @functools.wraps(method)
+    def watched(self: "Engine", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        self.watch.enter()
+        try:
+            result = method(self, *args, **kwargs)
+        except RuntimeError as error:
+            if self.world_size == 1 or not _is_broken_connection(error):
+                raise
+            self.watch.lost(str(error))
+            raise RunError(f"another process is gone ({str(error).splitlines()[0]}): {ALL_STOP}") from None
+        self.watch.progress()
+        return result
+
+    return watched
+
+
+def _is_broken_connection(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error)))
+
+
+@contextmanager
+def _meeting(processes: int) -> Iterator[None]:
+    """Where processes first meet. Raises RunError if they don't."""
+    try:
+        yield
+    except dist.DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RunError(
+            f"the {processes} processes did not meet at {where} ({reason}): start all of them within "
+            f"{_MEETING.total_seconds() / 60:.0f} minutes, where they reach that address and no other program uses it"
+        ) from None
 
 
 class Engine:
     """Runs a task's phases on whatever there is: one CPU or GPU, or many processes that work as one."""
 
-    def __init__(self, precision: str, *, deterministic: bool = False, tf32: bool = False) -> None:
+    def __init__(
+        self, precision: str, *, deterministic: bool = False, tf32: bool = False, limits: Limits | None = None
+    ) -> None:
+        """limits: how long processes wait for one another."""
+        launch = Launch.read()
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
         refuse_unfit_launch(kind, self.precision)
         share_cores()
         set_numerics(deterministic=deterministic, tf32=tf32)
-        self.accelerator = Accelerator(
-            cpu=kind == "cpu",
-            mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
-            kwargs_handlers=[
-                # Buffers are the same on all processes, so there are none to broadcast.
-                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                InitProcessGroupKwargs(timeout=_PATIENCE),
-            ],
-        )
+        with deepspeed_settled(kind), _meeting(launch.world_size):
+            self.accelerator = Accelerator(
+                cpu=kind == "cpu",
+                mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
+                kwargs_handlers=[
+                    # Buffers are the same on all processes, so there are none to broadcast.
+                    DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                    InitProcessGroupKwargs(timeout=_MEETING, init_method=METHOD),
+                ],
+            )
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
         self.is_main = self.rank == 0
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self._learners: dict[str, Learner] = {}
+        self._statistics: dict[str, RunningStatistics] = {}
         self._skipped_in_a_row: dict[str, Tensor] = {}
-        expected = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.world_size != expected:
-            raise UserError(f"{expected} processes were started, but this one sees only {self.world_size}")
+        if self.world_size != launch.world_size:
+            raise UserError(
+                f"the launcher told of {launch.world_size} processes, but Accelerate sees {self.world_size}: "
+                "start with accelerate launch or torchrun"
+            )
+        self.watch = Watch()
+        if self.world_size > 1:
+            self._begin_watch(limits)
 
+    def _begin_watch(self, limits: Limits | None) -> None:
+        store = dist.distributed_c10d._get_default_store().clone()
+        launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        watch = Watch(store, self.rank, self.world_size, socket.gethostname(), limits, launchers_store=launchers)
+        self.wait()
+        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
+        set_timeout(_TIMEOUT, dist.group.WORLD)
+        watch.start()
+        self.watch = watch
+
+    @_by_all
     def prepare(self, task: Task) -> None:
         """Move the networks to the device and wrap them, each on its own."""
         for name, network in task.networks.items():
             for module in [network.module] + ([network.ema.module] if network.ema else []):
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._learners[name] = DDPLearner(network, self.accelerator)
+            if self.world_size > 1:
+                network.module = use_global_statistics(network.module, self.device)
+            self._learners[name] = self._learner(name, network)
+            self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
 
+    def _learner(self, name: str, network: Network) -> Learner:
+        """One of the engine that the launcher asks for."""
+        if (stage := zero_stage()) is None:
+            return DDPLearner(network, self.accelerator)
+        from colordist.engine.deepspeed import DeepSpeedLearner
+
+        refuse_other_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
+        return DeepSpeedLearner(network, self.accelerator, stage)
+
+    @_by_all
+    def rehearse(self, task: Task, batch: Batch, step: int) -> None:
+        """One backward pass of each network that changes nothing, before the step that a run begins or continues with.
+
+        In its first pass DDP learns the order in which gradients come, and cuts them into other buckets from the second
+        on. Sums over more than two processes depend on that in their last bit, and a continued run is to have the same.
+        """
+        if self.world_size < 3:
+            return
+        for name, learner in self._learners.items():
+            if isinstance(learner, DDPLearner):
+                calls = self._wake((name,))
+                self._statistics[name].remember()
+                task.loss(name, calls, batch, task.generate(calls, batch), step).total.backward()
+                self._statistics[name].restore_where(torch.ones((), device=self.device))
+                learner.network.optimizer.zero_grad(set_to_none=True)
+
+    @_by_all
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
         """Run all phases of a step. Returns what to log, by "network/quantity": scalars, still on the device.
 
@@ -69,13 +181,16 @@ class Engine:
         With a single one, its colours are generated once and serve all phases; with several, keeping all their graphs
         would undo what micro-batches are for, so each phase generates them again.
         """
-        colors = None
+        self.watch.at_step(step + 1)
+        colors, phases = None, task.phases(step)
+        for statistics in self._statistics.values():
+            statistics.remember()
         if len(batches) == 1:
-            colors = task.generate(self._wake(task.generators), batches[0])
+            colors = task.generate(self._wake(tuple(name for name in task.generators if name in phases)), batches[0])
         log: dict[str, Tensor] = {}
-        for phase in task.phases(step):
+        for phase in phases:
             log |= self._turn(task, phase, batches, colors, step)
-        sent = [learner.bytes_sent for name, learner in self._learners.items() if name in task.phases(step)]
+        sent = [learner.bytes_sent for name, learner in self._learners.items() if name in phases]
         if None not in sent:
             log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
@@ -94,10 +209,12 @@ class Engine:
                 color = task.generate(calls, batch) if colors is None else colors
                 loss = task.loss(phase, calls, batch, color, step)
                 learner.backward(loss.total * weight)
+            self.watch.progress()
             for name, part in loss.parts.items():
                 log[name] = log.get(name, torch.zeros_like(part)) + part.detach() * weight
         log |= learner.update()
         skipped = log["skipped"]
+        self._statistics[phase].restore_where(skipped)
         self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
         learner.follow(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # What was skipped is counted, but is no part of any mean.
@@ -109,12 +226,31 @@ class Engine:
         """Let only these networks learn. Returns all networks as they may be called now."""
         for name, learner in self._learners.items():
             learner.network.module.requires_grad_(name in names)
+            self._statistics[name].follow(name in names)
         return {name: learner.awake if name in names else learner.asleep for name, learner in self._learners.items()}
 
     def skipped_in_a_row(self) -> dict[str, int]:
         """How many updates each network has just skipped, one after the other. Waits for the device."""
         return {name: int(count) for name, count in self._skipped_in_a_row.items()}
 
+    def stops_after(self, step: int, reason: str | None) -> str | None:
+        """Whether all processes stop after a step: why, or None. reason: why this one was asked to, if it was.
+
+        All ask after every step but the last. They agree beside the training: nobody waits for another's device.
+        """
+        if reason is not None:
+            self.watch.request_stop(reason)
+        return self.watch.stops_after(step)
+
+    def busy(self, work: str) -> AbstractContextManager[None]:
+        """What this process does in here may take any time: the others wait."""
+        return self.watch.busy(work)
+
+    def progress(self) -> None:
+        """Show that this process gets on, in what takes long."""
+        self.watch.progress()
+
+    @_by_all
     def sum(self, values: Tensor) -> Tensor:
         """Add a tensor up over all processes; every process gets the result, on the CPU."""
         if self.world_size == 1:
@@ -122,10 +258,17 @@ class Engine:
         total: Tensor = self.accelerator.reduce(values.to(self.device), reduction="sum")
         return total.cpu()
 
+    @_by_all
     def wait(self) -> None:
         """Wait until every process is here."""
         self.accelerator.wait_for_everyone()
 
+    @_by_all
+    def gather(self, value: Any) -> list[Any]:  # noqa: ANN401  whatever can be pickled
+        """Every process's value, on every process."""
+        return list(gather_object([value]))
+
+    @_by_all
     def from_main(self, value: Any) -> Any:  # noqa: ANN401  whatever can be pickled
         """The first process's value, on every process."""
         values = [value]
@@ -145,7 +288,7 @@ class Engine:
             except Exception as error:
                 failure = error
         mistake = str(failure) if isinstance(failure, UserError) else None
-        failures = [each for each in gather_object([(failure is not None, mistake, repr(failure))]) if each[0]]
+        failures = [each for each in self.gather((failure is not None, mistake, repr(failure))) if each[0]]
         for _, each, _ in failures:
             if each is not None:
                 raise UserError(each)
@@ -155,10 +298,25 @@ class Engine:
             raise RunError(f"another process failed: {' '.join(failures[0][2].split())}")
 
     @property
+    def name(self) -> str:
+        """Which engine this is: `ddp`, or DeepSpeed with its stage."""
+        return "ddp" if (stage := zero_stage()) is None else f"deepspeed zero {stage}"
+
+    @property
+    def backend(self) -> str:
+        """What carries messages between processes."""
+        return str(dist.get_backend()) if dist.is_initialized() else "none"
+
+    @property
     def is_first_on_machine(self) -> bool:
         """Whether this process is the one of its machine that does what is done once a machine."""
         return bool(self.accelerator.is_local_main_process)
 
+    def replicas(self) -> dict[str, dict[str, Iterable[Tensor]]]:
+        """What must be the same on all processes, by network and part."""
+        return {name: learner.replicated() for name, learner in self._learners.items()}
+
+    @_by_all
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes in the networks: the same on every process."""
         return {
@@ -166,6 +324,7 @@ class Engine:
             for name, learner in self._learners.items()
         }
 
+    @_by_all
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
         for name, learner in self._learners.items():
@@ -173,5 +332,7 @@ class Engine:
             self._skipped_in_a_row[name] = state[name]["skipped_in_a_row"].to(self.device)
 
     def close(self) -> None:
-        """Leave the process group."""
+        """Leave the process group, all processes together."""
+        self.wait()
+        self.watch.close()
         self.accelerator.end_training()

@@ -1,11 +1,14 @@
-"""Starts the real trainer, in one process or several, as a user would."""
+"""Starts the real thing, in one process or several, as a user would."""
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parents[2]
 
 # Small enough to be quick, with everything on that could make processes differ.
 TINY = [
@@ -16,31 +19,68 @@ TINY = [
     *("--optimizer.generator.clip_norm", "1.0", "--optimizer.discriminator.schedule", "linear"),
 ]
 
+# All values given, so that accelerate has nothing to guess.
+_GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
+_LAUNCH = (sys.executable, "-m", "accelerate.commands.launch")
 
-def start(
-    module: str, *arguments: str, processes: int = 1, flags: tuple[str, ...] = ("--multi_gpu",)
-) -> subprocess.CompletedProcess[str]:
-    """Run a verb to its end; nothing of this process's own launch leaks into it."""
-    fixed = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *fixed]
-    if processes > 1:
-        launcher += flags
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
-    return subprocess.run(
-        [*launcher, "-m", module, *arguments],
-        capture_output=True,
+Finished = subprocess.CompletedProcess[str]
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
+    # wait, which halves the time where there are more processes than cores.
+    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
+    return environment | {"PYTHONPATH": found, "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    """Start a command."""
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=300,
-        env=environment,
-        check=False,
+        env=clean_environment() | environment,
     )
 
 
-def train(
-    *arguments: str, processes: int = 1, flags: tuple[str, ...] = ("--multi_gpu",)
-) -> subprocess.CompletedProcess[str]:
+def finish(process: subprocess.Popen[str], patience: float = 300) -> Finished:
+    """Wait until a command ends. One that hangs is ended, and its processes with it: a launcher passes that on."""
+    try:
+        out, err = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def launch(flags: Sequence[str], module: str, *arguments: str, **environment: str) -> Finished:
+    """``accelerate launch FLAGS -m MODULE ARGUMENTS``, to its end."""
+    return finish(begin([*_LAUNCH, *flags, "-m", module, *arguments], **environment))
+
+
+def start(module: str, *arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
+    """Run a verb to its end."""
+    several = flags if processes > 1 else ()
+    return launch(["--num_processes", str(processes), *_GIVEN, *several], module, *arguments)
+
+
+def train(*arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
     """Run the trainer to its end."""
     return start("colordist.train", *arguments, processes=processes, flags=flags)
+
+
+def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
+    """Do jobs of ``worker.py``, one after the other, all in the same processes."""
+    file = folder / f"jobs-{processes}.json"
+    file.write_text(json.dumps(jobs))
+    worker = [str(Path(__file__).with_name("worker.py")), str(file)]
+    several = [*_LAUNCH, "--num_processes", str(processes), *_GIVEN, "--multi_gpu", *worker]
+    done = finish(begin(several if processes > 1 else [sys.executable, *worker]), patience=600)
+    assert done.returncode == 0, done.stderr
 
 
 def records(run: Path) -> list[dict[str, Any]]:

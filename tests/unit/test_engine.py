@@ -1,6 +1,7 @@
 """The engine on one process: whose turn it is, accumulation, clipping, precision, and launches that don't fit."""
 
 import copy
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,11 +14,18 @@ from colordist.build import build_task
 from colordist.config import UserError
 from colordist.data.loader import Batch
 from colordist.data.plan import micro_batches
-from colordist.engine.environment import refuse_unfit_launch, resolve_precision
+from colordist.engine.environment import (
+    deepspeed_settled,
+    refuse_other_clipping,
+    refuse_unfit_launch,
+    resolve_precision,
+    zero_stage,
+)
 from colordist.engine.runtime import Engine
 from colordist.tasks.task import Task
 
 BATCH = random_batch(6)
+DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +76,7 @@ def test_only_the_network_whose_turn_it_is_learns(
     parameters = dict(task.networks[learns].module.named_parameters())
     assert all(not torch.equal(before[learns][key], value) for key, value in parameters.items())
     assert all(parameter.grad is None for parameter in task.networks[rests].module.parameters())
-    assert all(key.startswith(learns) for key in log)
+    assert all(key.startswith(learns) for key in log.keys() - {"sync_bytes"})
 
 
 def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> None:
@@ -87,7 +95,7 @@ def test_warm_up_leaves_the_discriminator_alone() -> None:
     before = state(task, "discriminator")
     log = engine.step(task, [BATCH], 0)
     assert equal(before, state(task, "discriminator"))
-    assert set(log) == {"generator/l1", "generator/gradient_norm", "generator/skipped"}
+    assert set(log) == {"generator/l1", "generator/gradient_norm", "generator/skipped", "sync_bytes"}
     log = engine.step(task, [BATCH], 1)
     assert not equal(before, state(task, "discriminator"))
     assert {"generator/adversarial", "discriminator/real"} <= set(log)
@@ -263,12 +271,18 @@ def test_deterministic() -> None:
 @pytest.mark.parametrize(
     ("device", "gpus", "environment", "told"),
     [
-        ("cpu", 0, {"ACCELERATE_USE_DEEPSPEED": "true"}, "asks for DEEPSPEED"),
+        ("mps", 0, DEEPSPEED, "doesn't run on MPS"),
+        ("cpu", 0, DEEPSPEED | {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "0"}, "use launch/multi_gpu.yaml"),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_DEEPSPEED_CONFIG_FILE": "ds.json"}, "ds.json, .* use launch/deepspeed"),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "cpu"}, "set offload_optimizer"),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "nvme"}, "set offload_param_device none"),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, "set train.micro_batch_size"),
         ("cuda", 8, {"ACCELERATE_USE_FSDP": "True"}, "asks for FSDP"),
         ("cpu", 0, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "started only one: add --multi_gpu"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "4 processes here, but there are 2 GPUs"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "try --num_processes 2"),
         ("mps", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
+        ("cpu", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, "MASTER_ADDR is not set"),
         ("cuda", 1, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "asks for bf16, but train.precision is fp32"),
         ("cuda", 1, {"ACCELERATE_DYNAMO_BACKEND": "INDUCTOR"}, "--dynamo_backend no"),
     ],
@@ -289,6 +303,9 @@ def test_unfit_launch_is_refused(
     [
         ("cpu", 0, {}),
         ("cpu", 0, {"ACCELERATE_USE_DEEPSPEED": "false", "ACCELERATE_USE_CPU": "True"}),
+        ("cpu", 0, DEEPSPEED | {"ACCELERATE_USE_CPU": "true"}),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "none"}),
+        ("cuda", 1, DEEPSPEED | {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1"}),
         ("cpu", 0, {"ACCELERATE_MIXED_PRECISION": "no", "OMP_NUM_THREADS": "1"}),
         ("cpu", 0, {"ACCELERATE_MIXED_PRECISION": "fp32", "ACCELERATE_DYNAMO_BACKEND": "NO"}),
         ("cpu", 0, {"MASTER_ADDR": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}),
@@ -310,6 +327,50 @@ def test_an_engine_checks_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with pytest.raises(UserError, match="started only one"):
         Engine("fp32", deterministic=False)
+
+
+# --- DeepSpeed; what it does is tested where several processes are
+
+
+@pytest.mark.parametrize("precision", ["fp64", "fp16"])
+def test_deepspeed_runs_two_precisions(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match=rf"train\.precision is {precision}.*try train\.precision bf16 or fp32"):
+        refuse_unfit_launch("cuda", precision)
+    for fit in ("bf16", "fp32"):
+        refuse_unfit_launch("cpu", fit)
+
+
+def test_zero_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_DEEPSPEED_ZERO_STAGE", "3")
+    assert zero_stage() is None
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "True")
+    assert zero_stage() == 3
+    monkeypatch.delenv("ACCELERATE_DEEPSPEED_ZERO_STAGE")
+    assert zero_stage() == 2
+
+
+def test_gradients_are_not_clipped_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_other_clipping("optimizer.generator.clip_norm", 2.0)
+    monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "1.0")
+    refuse_other_clipping("optimizer.generator.clip_norm", 2.0)  # which nobody but DeepSpeed is told
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    refuse_other_clipping("optimizer.generator.clip_norm", 1.0)
+    for limit in (None, 2.0):
+        with pytest.raises(UserError, match=rf"gradient_clipping 1\.0, but generator\.clip_norm is {limit}: "):
+            refuse_other_clipping("generator.clip_norm", limit)
+
+
+def test_accelerate_does_not_run_deepspeed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DS_ACCELERATOR", raising=False)
+    with deepspeed_settled("cpu"):
+        pass
+    assert not {"ACCELERATE_USE_DEEPSPEED", "DS_ACCELERATOR"} & os.environ.keys()
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with deepspeed_settled("cpu"):
+        assert "ACCELERATE_USE_DEEPSPEED" not in os.environ
+        assert os.environ["DS_ACCELERATOR"] == "cpu"
+    assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "true"
 
 
 # --- together

@@ -191,6 +191,29 @@ def test_continues_bit_equal() -> None:
     assert not torch.equal(expected["module/layers.0.bias"], expected["ema/layers.0.bias"])
 
 
+def test_continues_bit_equal_where_weights_lie_otherwise_in_memory() -> None:
+    """As those of one engine do when another continues."""
+
+    def convolutions(memory_format: torch.memory_format) -> Network:
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 2, 3)).to(memory_format=memory_format)
+        return Network(module, OptimizerConfig(), 6)
+
+    def update(network: Network) -> dict[str, Tensor]:
+        network.begin_turn(0)
+        for number, parameter in enumerate(network.module.parameters()):
+            values = torch.arange(parameter.numel(), dtype=parameter.dtype).view(parameter.shape).sub(number + 3)
+            parameter.grad = torch.empty_like(parameter).copy_(values)
+        network.optimizer.step()
+        return network.module.state_dict()
+
+    first, second = convolutions(torch.contiguous_format), convolutions(torch.channels_last)
+    update(first)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    expected = update(first)
+    assert all(torch.equal(value, expected[key]) for key, value in update(second).items())
+
+
 def test_state_of_another_network_is_refused() -> None:
     other = Network(nn.Linear(3, 2), OptimizerConfig(), 6)
     with pytest.raises(Exception, match=r"size mismatch|Missing key"):

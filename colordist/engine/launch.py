@@ -1,0 +1,54 @@
+"""What a launcher tells a process: which one of how many it is. Read here alone, and before torch is imported."""
+
+import os
+from dataclasses import dataclass
+
+from colordist.config import UserError
+
+_WAY_OUT = "start with accelerate launch or torchrun, or unset what is left of another launch"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A process's place among those that were started together."""
+
+    rank: int
+    world_size: int
+
+    @classmethod
+    def read(cls) -> "Launch":
+        """This process's. Raises UserError where what it was told can't be."""
+        environment = os.environ
+        for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
+            if "WORLD_SIZE" not in environment and environment.get(name, "1") != "1":
+                raise UserError(f"{name} is {environment[name]}, but processes of MPI can't meet: {_WAY_OUT}")
+        names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+        for name, other in (*((name, "WORLD_SIZE") for name in names), ("WORLD_SIZE", "RANK")):
+            if name in environment and other not in environment:
+                raise UserError(f"{name} is {environment[name]!r}, but {other} is not set: {_WAY_OUT}")
+        world_size = number("WORLD_SIZE", 1, at_least=1)
+        for name, at_least, most in (
+            ("RANK", 0, world_size - 1),
+            ("LOCAL_RANK", 0, world_size - 1),
+            ("LOCAL_WORLD_SIZE", 1, world_size),
+        ):
+            if number(name, at_least, at_least=at_least) > most:
+                raise UserError(f"{name} is {environment[name]}, but WORLD_SIZE is {world_size}: {_WAY_OUT}")
+        number("MASTER_PORT", 0, at_least=0)
+        return cls(number("RANK", 0, at_least=0), world_size)
+
+
+def number(name: str, default: int, *, at_least: int) -> int:
+    """A variable of the environment. Raises UserError where it is no whole number, or too small."""
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal() or int(text) < at_least:
+        raise UserError(f"{name} is {text!r}, but must be a whole number, at least {at_least}: {_WAY_OUT}")
+    return int(text)
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all. Where it wasn't told properly who it is, it speaks for itself."""
+    try:
+        return Launch.read().rank == 0
+    except UserError:
+        return True

@@ -1,0 +1,123 @@
+"""Trainings that die when they are told to, but once: several, one after the other, in the processes of one launch.
+
+    accelerate launch --multi_gpu --num_processes 2 --max_restarts 9 ... mortal.py JOBS.json
+
+A job is ``{"run": FOLDER, "settings": {"train.steps": 5}, "deaths": [...], "stop": STEP}``. ``stop``: ask to stop after
+that many steps. Each start leaves a line in ``JOBS.starts``. A death is one of
+
+- ``{"ranks": [0, 1], "step": 4}``: right after that many steps;
+- ``{"ranks": [0], "step": 4, "operation": 7}``: at a file operation, while the checkpoint of that step is written.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import AcceleratorState
+from faults import watched
+from helpers import config_with
+from torch import Tensor
+
+from colordist.build import build_trainer
+from colordist.cli import run
+from colordist.data.loader import Batch
+from colordist.engine import checkpoint
+from colordist.run_folder import RunFolder
+from colordist.stopping import StopRequests
+from colordist.tasks.task import Task
+from colordist.trainer import Trainer
+
+Job = dict[str, Any]
+
+
+def main() -> None:
+    """Do all jobs."""
+    file = Path(sys.argv[1])
+    jobs: list[Job] = json.loads(file.read_text())
+    if os.environ.get("RANK", "0") == "0":
+        with file.with_suffix(".starts").open("a") as starts:
+            starts.write("started\n")
+    trainer = None
+    for job in jobs:
+        if RunFolder(Path(job["run"])).is_finished(job["settings"]["train.steps"]):
+            continue
+        AcceleratorState._reset_state()  # the next job may have another precision
+        trainer = build_trainer(config_with(job["settings"]), RunFolder(Path(job["run"])), Requests(job.get("stop")))
+        deaths = [Death(Path(job["run"]), trainer.engine.rank, **each) for each in job.get("deaths", [])]
+        prepare(trainer, [death for death in deaths if death.awaits])
+        try:
+            trainer.fit()
+        finally:
+            trainer.close()
+        trainer.engine.wait()
+        trainer.engine.watch.close()  # the next job has its own
+    if trainer is not None:
+        trainer.engine.close()
+
+
+class Requests(StopRequests):
+    """Asks to stop after a step."""
+
+    def __init__(self, step: int | None) -> None:
+        super().__init__()
+        self.step, self.done = step, 0
+
+    def reason(self, file: Path | None = None, max_minutes: float | None = None) -> str | None:
+        return "so planned" if self.step is not None and self.done >= self.step else None
+
+
+class Death:
+    """What a process is to die of."""
+
+    def __init__(self, run: Path, rank: int, ranks: list[int], step: int, operation: int | None = None) -> None:
+        self.step, self.operation = step, operation
+        self.mark = run.with_name(f"{run.name}.died-{step}-{rank}")
+        self.awaits = rank in ranks and not self.mark.exists()
+
+    def come(self) -> None:
+        self.mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def at(self, operation: int) -> Callable[[str], None]:
+        """Come at an operation of the disk."""
+        count = 0
+
+        def fault(_: str) -> None:
+            nonlocal count
+            count += 1
+            if count == operation:
+                self.come()
+
+        return fault
+
+
+def prepare(trainer: Trainer, deaths: list[Death]) -> None:
+    """Let deaths come when it is time."""
+    in_step = {death.step: death for death in deaths if death.operation is None}
+    in_write = {death.step: death for death in deaths if death.operation is not None}
+    real_step, real_save = trainer.engine.step, checkpoint.save
+
+    def step(task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        log = real_step(task, batches, step)
+        if isinstance(trainer.requests, Requests):
+            trainer.requests.done = step + 1
+        if step + 1 in in_step:
+            in_step[step + 1].come()
+        return log
+
+    def save(folder: Path, step: int, *rest: Any) -> None:  # noqa: ANN401  the real one's
+        death = in_write.get(step)
+        with watched(death.at(death.operation) if death and death.operation else lambda name: None):
+            real_save(folder, step, *rest)
+
+    trainer.engine.step = step  # type: ignore[method-assign]
+    if in_write and trainer.writer is not None:
+        checkpoint.save = save  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,206 @@
+"""What DeepSpeed trains at ZeRO stages 1, 2 and 3 is what one process trains without it; each continues the other's.
+
+Five starts for all tests: the worker runs several trainings in each. Two processes, float32; each takes 7 images a
+step, in micro-batches of 4 and 3; 19 test images, which two processes can't share equally.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import colordist
+from colordist import snapshot
+from launch import records
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+STAGES = (1, 2, 3)
+SETTINGS = [
+    *("--data.train_images", "40", "--data.test_images", "19", "--data.image_size", "16"),
+    *("--model.width", "4", "--model.depth", "2", "--discriminator.width", "4", "--discriminator.depth", "2"),
+    *("--train.global_batch_size", "14", "--train.micro_batch_size", "4", "--train.steps", "20"),
+    *("--train.precision", "fp32", "--train.ema_images", "100", "--loss.warmup_steps", "3"),
+    *("--log.every", "1", "--evaluate.every", "20", "--checkpoint.every", "10"),
+    *("--optimizer.generator.clip_norm", "0.2", "--optimizer.generator.warmup_steps", "5"),
+    *("--optimizer.discriminator.clip_norm", "0.05", "--optimizer.discriminator.schedule", "linear"),
+]
+HALF = ("--train.precision", "bf16", "--train.steps", "6")
+AT_ONCE = ("--train.micro_batch_size", "14")  # the generator runs once a step, for both turns
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs: ``plain`` of one process, ``zero1`` to ``zero3`` of two."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def job(what: str, name: str, *settings: str) -> list[str]:
+        return [what, *SETTINGS, "--run.dir", str(folder / name), *settings]
+
+    def fork(name: str, copy: str) -> list[str]:
+        return ["fork", str(folder / name), str(folder / copy)]
+
+    def common(name: str) -> list[list[str]]:
+        return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", "--loss.warmup_steps", "0")]
+
+    work(folder, [*common("plain"), job("train", "plain/half", *HALF)])
+    for stage in STAGES:
+        zero = f"zero{stage}"
+        jobs = [
+            *common(zero),
+            *(fork(f"{zero}/whole", f"{zero}/again"), job("train", f"{zero}/again")),
+            *(fork("plain/whole", f"{zero}/taken"), job("train", f"{zero}/taken", *AT_ONCE)),
+            *([job("train", f"{zero}/half", *HALF)] if stage == 2 else []),
+            job("misuse", f"{zero}/misuse", "--loss.warmup_steps", "0"),
+        ]
+        work(folder, jobs, stage)
+    back = [(fork(f"zero{stage}/whole", f"plain/of{stage}"), job("train", f"plain/of{stage}")) for stage in STAGES]
+    work(folder, [each for pair in back for each in pair])
+    return folder
+
+
+def work(folder: Path, jobs: list[list[str]], stage: int | None = None) -> None:
+    """Have the worker do jobs: in one process, or in two with DeepSpeed."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    command = [sys.executable, str(Path(__file__).with_name("zero_worker.py")), str(folder / "jobs.json")]
+    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
+    if stage is not None:
+        config = str(ROOT / f"launch/deepspeed_zero{stage}.yaml")
+        launcher = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
+        command[1:1] = launcher
+        environment["ACCELERATE_USE_CPU"] = str(stage == 1)  # with it, Accelerate on its own runs no DeepSpeed
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "JIT" not in done.stdout + done.stderr
+
+
+def checkpoint(run: Path, step: int = 20) -> dict[str, Any]:
+    """What a run's checkpoint holds, by path in it."""
+    found: dict[str, Any] = {}
+
+    def collect(name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key, part in value.items():
+                collect(f"{name}/{key}", part)
+        else:
+            found[name] = value
+
+    state = torch.load(run / "checkpoints" / f"step-{step:06d}" / "state.pt", weights_only=True)
+    collect("", state["networks"])
+    return found
+
+
+def assert_same(run: Path, other: Path) -> None:
+    """Bit by bit."""
+    first, second = checkpoint(run), checkpoint(other)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]) if isinstance(value, torch.Tensor) else value == second[name], name
+    assert records(run) == records(other)
+
+
+def assert_close(run: Path, other: Path, step: int = 20) -> None:
+    """As close as float32 lets sums in different order be. Everything has the same names, shapes and types."""
+    first, second = checkpoint(run, step), checkpoint(other, step)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(value, second[name], rtol=5e-5, atol=5e-6, msg=name)
+        else:
+            assert value == second[name], name
+    for one, two in zip(records(run), records(other), strict=True):
+        assert two == pytest.approx(one, rel=5e-5, abs=1e-6)
+
+
+def reports(run: Path, name: str) -> list[Any]:
+    """What each process found."""
+    return [json.loads(file.read_text()) for file in sorted(run.glob(f"{name}-*.json"))]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_losses_scores_and_state_are_those_of_one_process(stage: int, runs: Path) -> None:
+    assert_close(runs / f"zero{stage}/whole", runs / "plain/whole", step=10)
+    assert_close(runs / f"zero{stage}/whole", runs / "plain/whole")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_each_process_keeps_its_part(stage: int, runs: Path) -> None:
+    (alone,) = reports(runs / "plain/whole", "kept")
+    both = reports(runs / f"zero{stage}/whole", "kept")
+    assert len(both) == 2
+    for name, one in alone.items():
+        assert (one["engine"], one["moments"]) == ("DDPLearner", one["weights"])
+        for kept in [each[name] for each in both]:
+            assert kept["engine"] == "DeepSpeedLearner"
+            assert kept["moments"] == pytest.approx(one["moments"] / 2, abs=50)  # parts of one size
+            assert kept["weights"] == (0 if stage == 3 else one["weights"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_continued_it_is_bit_equal_to_unbroken(stage: int, runs: Path) -> None:
+    assert reports(runs / f"zero{stage}/again", "loaded") == [True, True]
+    assert_same(runs / f"zero{stage}/again", runs / f"zero{stage}/whole")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_one_process_without_deepspeed_continues_it(stage: int, runs: Path) -> None:
+    assert reports(runs / f"plain/of{stage}", "loaded") == [True]
+    assert_close(runs / f"plain/of{stage}", runs / f"zero{stage}/whole")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_it_continues_what_one_process_began_without(stage: int, runs: Path) -> None:
+    """And with one micro-batch a step, where the discriminator's turn comes between the generator's two passes."""
+    assert reports(runs / f"zero{stage}/taken", "loaded") == [True, True]
+    assert_close(runs / f"zero{stage}/taken", runs / "plain/whole")
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_not_finite_on_one_process_is_skipped_by_all(stage: int, runs: Path) -> None:
+    alone, *both = reports(runs / "plain/plant", "planted") + reports(runs / f"zero{stage}/plant", "planted")
+    skipped = [(step, name) for step, name, count, changed in alone if count == 1 and not changed]
+    assert skipped == [(2, "discriminator"), (4, "generator")]
+    assert all(changed == (count == 0) for _, _, count, changed in alone)
+    assert both == [alone, alone]
+    expected, first, second = (
+        torch.load(runs / name, weights_only=True)
+        for name in ("plain/plant/weights-0.pt", f"zero{stage}/plant/weights-0.pt", f"zero{stage}/plant/weights-1.pt")
+    )
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(first, expected, rtol=5e-5, atol=5e-6)  # and what follows is as it should be
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_turn(stage: int, runs: Path) -> None:
+    both = reports(runs / f"zero{stage}/misuse", "misuse")
+    assert len(both) == 2
+    for generator, discriminator, awake, late in both:
+        assert (generator, discriminator) == ("the same", "the same")
+        assert "freeze its parameters first" in awake
+        assert "learned out of its turn" in late
+
+
+def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> None:
+    for kept in reports(runs / "zero2/half", "kept"):
+        assert all((each["computes"], each["types"]) == ("torch.bfloat16", ["torch.float32"]) for each in kept.values())
+    for one, two in zip(records(runs / "plain/half"), records(runs / "zero2/half"), strict=True):
+        assert two == pytest.approx(one, rel=0.05, abs=0.01)
+
+
+def test_a_snapshot_is_like_any_other(runs: Path) -> None:
+    run = runs / "zero3/whole"
+    network, _, about = snapshot.read(snapshot.latest(run))
+    assert about["step"] == 20
+    average = {name: value for name, value in checkpoint(run).items() if name.startswith("/generator/ema/")}
+    assert {f"/generator/ema/{name}" for name in network.state_dict()} == average.keys()
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, average[f"/generator/ema/{name}"]), name
+    photo = Image.linear_gradient("L").resize((40, 24))
+    assert colordist.load(run)(photo).size == (40, 24)

@@ -1,0 +1,355 @@
+"""A run that is killed or stopped, and started again with the same command, ends as if nothing had happened: bit-equal
+weights, optimizer states, averaged weights and lines of metrics.jsonl, but for the clock. Real processes, real signals.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from launch import begin, finish
+from launch import records as records_of
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+# Accumulation, warm-ups, schedules, averaging, clipping; intervals that don't meet, so that some span a checkpoint.
+SETTINGS: dict[str, Any] = {
+    "loss.warmup_steps": 3,  # before the number of steps: each setting has to fit those before
+    **{"data.train_images": 40, "data.test_images": 19, "data.image_size": 16},
+    **{"model.width": 4, "model.depth": 2, "discriminator.width": 4, "discriminator.depth": 2},
+    **{"train.global_batch_size": 12, "train.micro_batch_size": 3, "train.steps": 14, "train.precision": "fp32"},
+    **{"train.ema_images": 100, "optimizer.generator.warmup_steps": 5},
+    **{"optimizer.generator.schedule": "cosine", "optimizer.discriminator.schedule": "linear"},
+    **{"optimizer.generator.clip_norm": 1.0, "log.every": 3, "evaluate.every": 7, "checkpoint.every": 4},
+}
+KINDS: dict[str, dict[str, Any]] = {
+    "autoencoder": {"task": "autoencoder"},
+    "cgan": {"task": "cgan"},
+    "bf16": {"task": "cgan", "train.precision": "bf16"},
+}
+# Networks this small are slower on several cores.
+ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
+# Time enough to send a signal.
+LONG = {"train.steps": 120, "evaluate.every": 60, "log.every": 1, "checkpoint.every": 30, "train.micro_batch_size": 6}
+_GIVEN = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+# --- what a run has learned
+
+
+def tensors(value: object, name: str = "") -> dict[str, Any]:
+    """All that a checkpoint holds, by its path in it."""
+    if isinstance(value, dict | list):
+        pairs = value.items() if isinstance(value, dict) else enumerate(value)
+        return {path: part for key, each in pairs for path, part in tensors(each, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def newest(run: Path) -> Path:
+    return max((run / "checkpoints").glob("step-??????"))
+
+
+def state(run: Path) -> dict[str, Any]:
+    return tensors(torch.load(newest(run) / "state.pt", weights_only=True))
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl but for how fast it went."""
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in found]
+
+
+def assert_bit_equal(found: Path, expected: Path) -> None:
+    one, other = state(found), state(expected)
+    assert one.keys() == other.keys()
+    parts = {part for path in one for part in ("module", "optimizer", "ema") if f"generator/{part}/" in path}
+    assert parts == {"module", "optimizer", "ema"}
+    for path, value in other.items():
+        same = torch.equal(one[path], value) if isinstance(value, torch.Tensor) else one[path] == value
+        assert same, path
+    assert lines(found) == lines(expected)
+    weights = [run / "snapshots" / "latest" / "model.safetensors" for run in (found, expected)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    assert json.loads((found / "finished").read_text()) == json.loads((expected / "finished").read_text())
+
+
+def distance(one: Path, other: Path) -> float:
+    """The greatest difference of two runs' weights, optimizer states and averages."""
+    first, second = state(one), state(other)
+    pairs = [(value, second[path]) for path, value in first.items() if "/networks/" in path and torch.is_tensor(value)]
+    return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
+
+
+# --- killed
+
+
+def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
+    return {"run": str(run), "settings": SETTINGS | settings} | more
+
+
+def mortal(folder: Path, jobs: list[dict[str, Any]]) -> str:
+    """The command that does jobs, written down."""
+    file = folder / f"jobs-{len(list(folder.glob('jobs-*')))}.json"
+    file.write_text(json.dumps(jobs))
+    return str(file)
+
+
+MORTAL = str(Path(__file__).with_name("mortal.py"))
+
+
+def starts(file: str) -> int:
+    return Path(file).with_suffix(".starts").read_text().count("\n")
+
+
+def alone(folder: Path, jobs: list[dict[str, Any]]) -> int:
+    """Do jobs on one process, which is started again whenever it has been killed. Returns how often it was started."""
+    file = mortal(folder, jobs)
+    while (done := finish(begin([*ALONE, MORTAL, file]))).returncode == -signal.SIGKILL:
+        pass
+    assert done.returncode == 0, done.stderr
+    return starts(file)
+
+
+def together(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
+    """Do jobs on several processes, which the launcher starts again. Returns how often it started them."""
+    file = mortal(folder, jobs)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *_GIVEN]
+    done = finish(begin([*command, "--multi_gpu", "--max_restarts", "9", MORTAL, file]))
+    assert done.returncode == 0, done.stderr
+    return starts(file)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all runs of this file lie."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def killed_alone(folder: Path) -> int:
+    """Uninterrupted and killed runs on one process: how often it was started."""
+    (folder / "1").mkdir()
+    deaths = {
+        "autoencoder": [{"ranks": [0], "step": 3}, {"ranks": [0], "step": 8, "operation": 5}],
+        "cgan": [{"ranks": [0], "step": 12, "operation": 15}],
+        "bf16": [{"ranks": [0], "step": 6}],
+    }
+    jobs = [job(folder / "1" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
+    jobs += [job(folder / "1" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
+    return alone(folder, [*jobs, job(folder / "1" / "long", LONG)])
+
+
+@pytest.fixture(scope="module")
+def killed_together(folder: Path) -> int:
+    """The same on two processes. And a run that is stopped, to be continued on one."""
+    (folder / "2").mkdir()
+    deaths = {
+        "autoencoder": [{"ranks": [0, 1], "step": 5}],
+        "cgan": [{"ranks": [1], "step": 6}],  # one process only: the other one has to notice
+        "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
+    }
+    jobs = [job(folder / "2" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
+    jobs += [job(folder / "2" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
+    jobs += [job(folder / "2" / "long", LONG | {"log.every": 7}), job(folder / "2" / "elastic", KINDS["cgan"], stop=5)]
+    return together(folder, jobs, 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> None:
+    assert killed_alone == 5
+    assert_bit_equal(folder / "1" / kind, folder / "1" / f"{kind}-straight")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
+    """The launcher starts them again when they have died, and not when they are finished or stopped."""
+    assert killed_together == 4
+    assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
+
+
+def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
+    """Sums of three numbers depend on their order, which DDP changes after its first step."""
+    (folder / "3").mkdir()
+    straight = job(folder / "3" / "straight", KINDS["cgan"])
+    killed = job(folder / "3" / "cgan", KINDS["cgan"], deaths=[{"ranks": [2], "step": 6}])
+    assert together(folder, [straight, killed], 3) == 2
+    assert_bit_equal(folder / "3" / "cgan", folder / "3" / "straight")
+
+
+@pytest.mark.usefixtures("killed_alone", "killed_together")
+def test_from_two_processes_to_one_and_back(folder: Path) -> None:
+    """As near to the run on two processes as the run on one is."""
+    run = folder / "2" / "elastic"
+    first = json.loads((run / "stopped").read_text())
+    assert first["reason"] == "so planned"
+    assert 5 <= first["step"] < 10  # two processes agree on a step still to come
+    alone(folder, [job(run, KINDS["cgan"], stop=10)])
+    assert json.loads((run / "stopped").read_text()) == {"step": 10, "reason": "so planned"}
+    together(folder, [job(run, KINDS["cgan"])], 2)
+    two, one = folder / "2" / "cgan-straight", folder / "1" / "cgan-straight"
+    assert 0 < distance(run, two) < 3 * distance(one, two)
+    assert [line["step"] for line in records_of(run)] == [line["step"] for line in records_of(two)]
+    for line, expected in zip(records_of(run), records_of(two), strict=True):
+        assert line == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_a_number_of_processes_that_does_not_fit_is_refused(killed_alone: int, folder: Path) -> None:
+    """As each process of such a launch would find out, before anything else."""
+    run = folder / "1" / "cgan"
+    before = newest(run).stat().st_mtime_ns
+    of_five = {"WORLD_SIZE": "5", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    more = arguments(run, KINDS["cgan"] | {"train.steps": 20})
+    done = finish(begin([*ALONE, "-m", "colordist.train", *more], **of_five))
+    assert done.returncode == 2
+    told = "train.global_batch_size is 12, which 5 processes can't share equally: try 10 or 15, or one of 1, 2, 3, 4, 6"
+    assert done.stderr.startswith(f"colordist: {told}")
+    assert done.stderr.count("\n") == 1
+    assert newest(run).stat().st_mtime_ns == before
+
+
+# --- stopped
+
+
+def arguments(run: Path, settings: dict[str, Any]) -> list[str]:
+    return [f"--{key}={value}" for key, value in (SETTINGS | settings | {"run.dir": run}).items()]
+
+
+@pytest.fixture
+def started() -> Iterator[list[subprocess.Popen[str]]]:
+    """What was started; with it ends whatever it has started itself."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+            process.kill()
+        process.communicate()
+
+
+def wait_for(event: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until something has happened, while a process runs."""
+    deadline = time.monotonic() + 120
+    while not event():
+        assert time.monotonic() < deadline, "it hasn't happened"
+        assert process is None or process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def last_step(run: Path) -> int:
+    """The step of the last whole line; -1 where there is none."""
+    try:
+        text = (run / "metrics.jsonl").read_text()
+    except FileNotFoundError:
+        return -1
+    whole = text.rpartition("\n")[0].rpartition("\n")[2]
+    return int(json.loads(whole)["step"]) if whole else -1
+
+
+def stopped(run: Path) -> dict[str, Any]:
+    """What the marker says. The checkpoint is of that step, and nothing came after it."""
+    marker: dict[str, Any] = json.loads((run / "stopped").read_text())
+    assert newest(run).name == f"step-{marker['step']:06d}"
+    assert last_step(run) == marker["step"]
+    return marker
+
+
+@pytest.mark.usefixtures("killed_alone")
+def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: Path) -> None:
+    """One run, stopped again and again, each time with exit code 0; then the same command ends it."""
+    run, at = folder / "stopped", 0
+
+    def begin_again(*more: str) -> subprocess.Popen[str]:
+        started.append(begin([*ALONE, "-m", "colordist.train", *arguments(run, LONG), *more]))
+        return started[-1]
+
+    def end(process: subprocess.Popen[str], reason: str) -> None:
+        nonlocal at
+        done = finish(process)
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        marker = stopped(run)
+        assert marker["reason"] == reason
+        assert at < marker["step"] < 120
+        assert done.stderr == f"stopped after step {marker['step']} ({reason}): the same command continues\n"
+        at = marker["step"]
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        process = begin_again()
+        wait_for(lambda: last_step(run) > at, process)
+        process.send_signal(number)
+        end(process, number.name)
+    end(begin_again("--train.max_minutes", "0.001"), "train.max_minutes 0.001")
+    (run / "stop").touch()
+    end(begin_again(), f"the file {run / 'stop'}")
+    assert not (run / "stop").exists()
+    assert finish(begin_again()).returncode == 0
+    assert_bit_equal(run, folder / "1" / "long")
+
+
+@pytest.mark.usefixtures("killed_together")
+def test_one_of_two_processes_is_told_to_stop(started: list[subprocess.Popen[str]], folder: Path) -> None:
+    """Both stop after the same step; the launcher, which may start them again, takes that for the end."""
+    run = folder / "one-of-two"
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *_GIVEN, "--multi_gpu"]
+    command += ["--max_restarts", "2", "-m", "colordist.train", *arguments(run, LONG | {"log.every": 7})]
+    started.append(begin(command))
+    wait_for(lambda: last_step(run) >= 7, started[0])
+    worker(started[0], rank=1).send_signal(signal.SIGUSR1)
+    done = finish(started[0])
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("run folder") == 1  # started once
+    marker = json.loads((run / "stopped").read_text())
+    assert marker["reason"] == "SIGUSR1"
+    assert 7 <= marker["step"] < 120
+    assert newest(run).name == f"step-{marker['step']:06d}"
+    done = finish(begin(command))
+    assert done.returncode == 0, done.stderr
+    assert_bit_equal(run, folder / "2" / "long")
+
+
+def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
+    """One of a launcher's processes."""
+    children = psutil.Process(launcher.pid).children(recursive=True)
+    (found,) = [each for each in children if each.environ().get("RANK") == str(rank)]
+    return found
+
+
+# --- two at once
+
+
+@pytest.mark.usefixtures("killed_alone")
+def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None:
+    """One is paused, taken for dead, and wakes while its successor trains: it ends with a line, and spoils nothing."""
+    run = folder / "two-writers"
+    command = [*ALONE, "-m", "colordist.train", *arguments(run, LONG), "--run.silence", "1"]
+    started.append(begin(command))
+    old = started[0]
+    wait_for(lambda: last_step(run) > 3, old)
+    old.send_signal(signal.SIGSTOP)
+    reached = last_step(run)
+    started.append(begin(command))
+    new = started[1]
+    wait_for(lambda: (run / "lock" / "000002.json").exists(), new)
+    wait_for(lambda: last_step(run) > reached + 3, new)
+    old.send_signal(signal.SIGCONT)
+    ended = finish(old)
+    assert ended.returncode == 1
+    told = rf"colordist: process {new.pid} on \S+ has taken over the run in {run}: this one ends here\n"
+    assert re.fullmatch(told, ended.stderr)
+    done = finish(new)
+    assert done.returncode == 0, done.stderr
+    assert f"process {old.pid} on" in done.stderr  # for whose signs of life it listened
+    assert_bit_equal(run, folder / "1" / "long")
+    assert not list((run / "checkpoints").glob("*.damaged-*"))

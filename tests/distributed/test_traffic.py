@@ -1,0 +1,129 @@
+"""What travels between processes, as the profiler sees it: each gradient once a step, and nothing that nobody needs."""
+
+import json
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launch import work
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+# The generator's gradients fill more than the first bucket of DDP, which holds 1 MiB.
+COMMON: dict[str, Any] = {
+    "loss.warmup_steps": 4,
+    "data.train_images": 16,
+    "data.test_images": 4,
+    "data.image_size": 16,
+    "train.global_batch_size": 8,
+    "train.steps": 12,
+    "train.precision": "fp32",
+    "log.every": 4,
+    "evaluate.every": 12,
+    "checkpoint.every": 12,
+}
+CASES: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "accumulated": {"train.micro_batch_size": 2},
+    "fp64": {"train.precision": "fp64", "model.width": 4, "discriminator.width": 4},
+    "autoencoder": {"task": "autoencoder", "train.micro_batch_size": 2},
+}
+ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
+# In its second turn DDP sorts a network's gradients into new buckets, and tells the other processes how.
+SETTLED = {"generator": 2, "discriminator": COMMON["loss.warmup_steps"] + 2}
+
+Event = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All cases on two processes."""
+    root = tmp_path_factory.mktemp("traffic")
+    jobs = [
+        {"run": str(root / case), "settings": COMMON | settings, "trace": min(SETTLED.values())}
+        for case, settings in CASES.items()
+    ]
+    work(jobs, root, processes=2)
+    return root
+
+
+def sections(run: Path, rank: int = 0) -> Iterator[tuple[str, int, list[Event]]]:
+    """What happened in each turn, as (network, step, events); and between a step and the next, as ("after", ...)."""
+    events = json.loads((run / f"trace-{rank}.json").read_text())
+    mark = ""
+    marked = []
+    for event in events:
+        if event["name"].startswith(("turn ", "after ")):
+            mark = event["name"]
+        marked.append((mark, event))
+    for name, group in groupby(marked, key=lambda pair: pair[0]):
+        kind, step, *network = name.split()
+        yield network[0] if network else kind, int(step), [event for _, event in group]
+
+
+def collectives(events: list[Event]) -> list[Event]:
+    """What gloo carried."""
+    return [event for event in events if event["name"].startswith("gloo:")]
+
+
+def parameters(run: Path) -> dict[str, int]:
+    """How many numbers each network learns."""
+    counts: dict[str, int] = json.loads((run / "seen-0.json").read_text())["parameters"]
+    return counts
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("case", CASES)
+def test_in_its_turn_a_networks_gradients_travel_once_and_nothing_else(case: str, rank: int, runs: Path) -> None:
+    sizes = parameters(runs / case)
+    turns = []
+    for name, step, events in sections(runs / case, rank):
+        if name == "after" or step < SETTLED[name]:
+            continue
+        turns.append((step, name))
+        travelled = collectives(events)
+        assert {event["name"] for event in travelled} == {"gloo:all_reduce"}
+        assert sum(event["bytes"] for event in travelled) == sizes[name] * ITEMSIZE[case], (step, name)
+        assert len(travelled) == sum(event["name"].startswith("c10d::") for event in events)
+    phases = ["generator"] if "autoencoder" in CASES[case].values() else ["discriminator", "generator"]
+    late = range(SETTLED["discriminator"], COMMON["train.steps"])
+    assert [turn for turn in turns if turn[0] in late] == [(step, name) for step in late for name in phases]
+
+
+@pytest.mark.parametrize("case", ["whole", "accumulated", "fp64"])
+def test_in_the_warm_up_only_the_generators_gradients_travel(case: str, runs: Path) -> None:
+    warm_up = [(name, step) for name, step, _ in sections(runs / case) if step < COMMON["loss.warmup_steps"]]
+    assert warm_up == [("generator", 2), ("after", 2), ("generator", 3), ("after", 3)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_between_steps_nothing_travels_but_one_sum_a_line_of_the_log(case: str, runs: Path) -> None:
+    between = {step: collectives(events) for name, step, events in sections(runs / case) if name == "after"}
+    for step in range(2, COMMON["train.steps"] - 1):  # after the last one, scores and a checkpoint follow
+        logged = (step + 1) % COMMON["log.every"] == 0
+        assert [event["name"] for event in between[step]] == ["gloo:all_reduce"] * logged, step
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_log_tells_what_travelled(case: str, runs: Path) -> None:
+    lines = [json.loads(line) for line in (runs / case / "metrics.jsonl").read_text().splitlines()]
+    told = {line["step"]: line["sync_bytes"] for line in lines if "sync_bytes" in line}
+    sizes = parameters(runs / case)
+    both = sum(sizes.values()) * ITEMSIZE[case]
+    assert told == {4: sizes["generator"] * ITEMSIZE[case], 8: both, 12: both}
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("case", ["whole", "accumulated", "autoencoder"])
+def test_gradients_travel_while_backward_still_runs(case: str, rank: int, runs: Path) -> None:
+    """The first bucket is on its way before the last convolution's gradients are computed."""
+    for name, step, events in sections(runs / case, rank):
+        if name != "generator" or step < SETTLED["discriminator"]:
+            continue
+        sent = [event["start"] for event in events if event["name"].startswith("c10d::")]
+        computed = [event["start"] for event in events if event["name"].endswith("ConvolutionBackward0")]
+        assert len(sent) > 1
+        assert sent[0] < computed[-1], step

@@ -1,0 +1,163 @@
+"""Several trainings, one after the other, in the processes of one launch: a launch takes longer than most of them.
+
+    accelerate launch --multi_gpu --num_processes 2 ... worker.py JOBS.json
+
+A job is ``{"run": FOLDER, "settings": {"train.steps": 5}}``. Its run lies in the folder. Beside the run's own files:
+
+- ``seen-RANK.json``: what a process learned from, the error that it ended with, numbers of parameters, and digests of
+  all that it learned;
+- ``state.pt``: ``Engine.state_dict()`` at the end;
+- ``trace-RANK.json``, where a job has ``"trace": STEP``: from that step on, what the profiler saw.
+
+``"plant": {"network": N, "steps": [...], "rank": R, "value": "nan"}`` spoils losses of one network on one process.
+"""
+
+import json
+import math
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from helpers import config_with
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from colordist.build import build_trainer
+from colordist.config import RunError, UserError
+from colordist.data.loader import Batch
+from colordist.run_folder import RunFolder
+from colordist.tasks.task import Calls, Loss, Task
+from colordist.trainer import Trainer
+
+Job = dict[str, Any]
+_ITEMSIZE = {"float": 4, "double": 8}
+# What is kept of a trace: our marks, what travels, and a sign of a backward pass.
+_KEPT = ("turn ", "after ", "c10d::", "gloo:", "autograd::engine::evaluate_function: ConvolutionBackward0")
+
+
+def main(jobs: list[Job]) -> None:
+    """Do all jobs."""
+    for job in jobs:
+        trainer = do(job)
+        trainer.engine.wait()
+        trainer.engine.watch.close()  # the next job has its own
+    trainer.engine.close()
+
+
+def do(job: Job) -> Trainer:
+    """Train, and leave behind what this process saw."""
+    folder = RunFolder(Path(job["run"]))
+    trainer = build_trainer(config_with(job["settings"]), folder)
+    torch.set_num_threads(1)  # networks this small are slower on several, much slower where others work beside
+    rank, error, images = trainer.engine.rank, None, note_images(trainer)
+    if "plant" in job and job["plant"]["rank"] == rank:
+        plant(trainer.task, job["plant"])
+    finish_trace = begin_trace(trainer, job["trace"]) if "trace" in job else None
+    try:
+        trainer.fit()
+    except (UserError, RunError) as failure:
+        error = f"{type(failure).__name__}: {failure}"
+    finally:
+        trainer.close()
+    if finish_trace is not None:
+        (folder.path / f"trace-{rank}.json").write_text(json.dumps(finish_trace(folder.path / f"chrome-{rank}.json")))
+    state = trainer.engine.state_dict()
+    if rank == 0:
+        torch.save(state, folder.path / "state.pt")
+    parameters = {name: network.parameter_count() for name, network in trainer.task.networks.items()}
+    seen = {"images": images, "error": error, "parameters": parameters, "digests": digests(state)}
+    (folder.path / f"seen-{rank}.json").write_text(json.dumps(seen))
+    return trainer
+
+
+def note_images(trainer: Trainer) -> list[list[int]]:
+    """The images of each step, in order, as digests of what the network gets to see of them."""
+    noted: list[list[int]] = []
+    real = trainer.engine.step
+
+    def step(task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        grey = torch.cat([batch.grey for batch in batches]) * 127.5 + 127.5
+        noted.append([zlib.crc32(image.numpy().tobytes()) for image in grey.round().to(torch.uint8)])
+        return real(task, batches, step)
+
+    trainer.engine.step = step  # type: ignore[method-assign]
+    return noted
+
+
+def plant(task: Task, what: dict[str, Any]) -> None:
+    """Spoil losses of one network, and what is logged of them."""
+    real = task.loss
+
+    def loss(phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
+        found = real(phase, calls, batch, color, step)
+        if phase != what["network"] or step not in what["steps"]:
+            return found
+        spoiled = float(what["value"])
+        return Loss(found.total * spoiled, {name: part * spoiled for name, part in found.parts.items()})
+
+    task.loss = loss  # type: ignore[method-assign]
+
+
+def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str, Any]]]:
+    """Let the profiler look on from a step on. Returns what ends it, and tells what it saw, in order."""
+    profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
+    real = trainer.engine.step
+
+    def mark(name: str) -> None:
+        with record_function(name):
+            pass
+
+    def step(task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        if step == first:
+            profiler.start()
+        log = real(task, batches, step)
+        mark(f"after {step}")
+        return log
+
+    def announce(name: str, begin_turn: Callable[[int], None]) -> Callable[[int], None]:
+        def announced(step: int) -> None:
+            mark(f"turn {step} {name}")
+            begin_turn(step)
+
+        return announced
+
+    trainer.engine.step = step  # type: ignore[method-assign]
+    for name, network in trainer.task.networks.items():
+        network.begin_turn = announce(name, network.begin_turn)  # type: ignore[method-assign,assignment]
+
+    def finish(file: Path) -> list[dict[str, Any]]:
+        profiler.stop()
+        profiler.export_chrome_trace(str(file))
+        events = [each for each in json.loads(file.read_text())["traceEvents"] if each["name"].startswith(_KEPT)]
+        return [
+            {"name": each["name"], "start": each["ts"], "end": each["ts"] + each["dur"], "bytes": size_of(each)}
+            for each in sorted(events, key=lambda each: float(each["ts"]))
+            if each["ph"] == "X"
+        ]
+
+    return finish
+
+
+def size_of(event: dict[str, Any]) -> int | None:
+    """Bytes of an event's tensors, where the profiler tells them."""
+    arguments = event["args"]
+    types, shapes = arguments.get("Input type", []), arguments.get("Input Dims", [])
+    if not set(types) <= set(_ITEMSIZE):
+        return None
+    sizes: list[int] = [_ITEMSIZE[kind] * math.prod(shape) for kind, shape in zip(types, shapes, strict=True)]
+    return sum(sizes)
+
+
+def digests(state: object, name: str = "") -> dict[str, int]:
+    """What stands for each tensor, by its path."""
+    if isinstance(state, Tensor):
+        return {name: zlib.crc32(state.contiguous().numpy().tobytes())}
+    parts = state.items() if isinstance(state, dict) else ()
+    return {path: value for key, part in parts for path, value in digests(part, f"{name}/{key}").items()}
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -1,0 +1,163 @@
+"""Runs several trainings in one launch: ``zero_worker.py jobs.json``, a list of [what to do, settings as typed].
+
+DeepSpeed divides even the smallest weights here, in small portions. Each job leaves what tests ask for in its folder.
+"""
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from colordist.build import build_trainer
+from colordist.cli import parse
+from colordist.engine import checkpoint
+from colordist.engine.learner import Learner
+from colordist.run_folder import RunFolder, folder_for, step_name
+from colordist.trainer import Trainer
+
+RANK = int(os.environ.get("RANK", "0"))
+PLANTED = {2: "discriminator", 4: "generator"}
+"""The network of which one process finds a gradient that isn't finite, by step."""
+
+
+def train(trainer: Trainer) -> None:
+    """Train to the end, then tell what this process keeps of each network; before, what it has got if it continues."""
+    if trainer.start > 0:
+        report(trainer, "loaded", is_as_saved(trainer))
+    kinds: dict[str, str] = {}
+    for name, learner in trainer.engine._learners.items():
+        layer = next(layer for layer in learner.network.module.modules() if isinstance(layer, nn.Conv2d))
+        layer.register_forward_hook(lambda _, __, out, name=name: kinds.update({name: str(out.dtype)}))
+    trainer.fit()
+    report(trainer, "kept", {name: kept(each) | {"computes": kinds[name]} for name, each in learners(trainer)})
+
+
+def is_as_saved(trainer: Trainer) -> bool:
+    """Whether the engine's state is the checkpoint's, bit by bit."""
+    saved = checkpoint.load(trainer.folder.checkpoints / step_name(trainer.start))["networks"]
+
+    def same(one: Any, two: Any) -> bool:  # noqa: ANN401  nested dicts of tensors and plain values
+        if isinstance(one, dict):
+            return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
+        return torch.equal(one, two) if isinstance(one, Tensor) else bool(one == two)
+
+    return same(saved, trainer.engine.state_dict())
+
+
+def learners(trainer: Trainer) -> list[tuple[str, Learner]]:
+    """Those of all networks, by name."""
+    return list(trainer.engine._learners.items())
+
+
+def kept(learner: Learner) -> dict[str, Any]:
+    """How many numbers this process keeps of a network."""
+    parameters = list(learner.network.module.parameters())
+    return {
+        "engine": type(learner).__name__,
+        "moments": sum(state["exp_avg"].numel() for state in learner.network.optimizer.state.values()),
+        "weights": sum(parameter.numel() for parameter in parameters),
+        "types": sorted({str(parameter.dtype) for parameter in parameters}),
+    }
+
+
+def plant(trainer: Trainer) -> None:
+    """Six steps, in two of which the last process's first micro-batch has a loss that is infinite."""
+    engine, task, loss = trainer.engine, trainer.task, trainer.task.loss
+    found: list[tuple[int, str, float, bool]] = []
+    calls: list[str] = []
+
+    def planted(phase: str, *arguments: Any) -> Any:  # noqa: ANN401  as Task.loss
+        answer, step = loss(phase, *arguments), arguments[-1]
+        calls.append(phase)
+        if engine.rank == engine.world_size - 1 and PLANTED.get(step) == phase and calls.count(phase) == 1:
+            return type(answer)(answer.total * float("inf"), answer.parts)
+        return answer
+
+    task.loss = planted  # type: ignore[method-assign,assignment]
+    for step in range(6):
+        calls.clear()
+        before = {name: state(learner) for name, learner in learners(trainer)}
+        log = engine.step(task, trainer.loader.micro_batches(step), step)
+        for name, learner in learners(trainer):
+            changed = any(not torch.equal(old, new) for old, new in zip(before[name], state(learner), strict=False))
+            found.append((step, name, float(log[f"{name}/skipped"]), changed))
+    report(trainer, "planted", found)
+    torch.save([state(learner) for _, learner in learners(trainer)], trainer.folder.path / f"weights-{RANK}.pt")
+
+
+def state(learner: Learner) -> list[Tensor]:
+    """A copy of every tensor that an update changes: weights, then what Adam keeps."""
+    state, names = learner.state_dict(), [name for name, _ in learner.network.module.named_parameters()]
+    moments = [moment for moments in state["optimizer"]["state"].values() for moment in moments.values()]
+    return [tensor.clone() for tensor in [state["module"][name] for name in names] + moments]
+
+
+def misuse(trainer: Trainer) -> None:
+    """Take each network's state apart and put it together; then let one learn in another's turn."""
+    engine, batch = trainer.engine, trainer.loader.micro_batches(0)[0]
+    engine.step(trainer.task, [batch], 0)
+    told = []
+    for _, learner in learners(trainer):
+        before = state(learner)
+        learner.load_state_dict(learner.state_dict())
+        told.append("the same" if all(map(torch.equal, before, state(learner))) else "other")
+    judge = engine._learners["discriminator"]
+    judge.network.module.requires_grad_(True)
+    for mistake in (judge.asleep, lambda *inputs: learn(judge, *inputs)):
+        try:
+            mistake(batch.grey, batch.truth)
+        except RuntimeError as error:
+            told.append(str(error))
+    report(trainer, "misuse", told)
+
+
+def learn(learner: Learner, *inputs: Tensor) -> None:
+    """Learn from something else than the loss of its turn, which then begins."""
+    learner.network.module(*inputs).sum().backward()
+    learner.begin_turn(1)
+
+
+def report(trainer: Trainer, name: str, found: Any) -> None:  # noqa: ANN401  whatever JSON takes
+    """Leave what this process found in the run folder."""
+    (trainer.folder.path / f"{name}-{RANK}.json").write_text(json.dumps(found))
+
+
+def fork(run: str, copy: str) -> None:
+    """Copy a finished run as it was after step 10."""
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("finished", "step-000020*"), symlinks=True)
+
+
+JOBS: dict[str, Callable[[Trainer], None]] = {"train": train, "plant": plant, "misuse": misuse}
+
+
+def main() -> None:
+    """Do all jobs, one after the other."""
+    if "RANK" not in os.environ:  # a second thread costs more than it gives where networks are that small
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        from colordist.engine import deepspeed
+
+        deepspeed.KEPT_WHOLE, deepspeed.BUCKET = 0, 500
+    for job, *arguments in json.loads(Path(sys.argv[1]).read_text()):
+        if job == "fork":
+            if RANK == 0:  # the others wait for it where the next job begins
+                fork(*arguments)
+            continue
+        config = parse(arguments).config
+        AcceleratorState._reset_state()  # it remembers the precision
+        trainer = build_trainer(config, RunFolder(folder_for(config, job)))
+        JOBS[job](trainer)
+        trainer.close()
+    trainer.engine.close()
+
+
+if __name__ == "__main__":
+    main()
