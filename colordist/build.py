@@ -1,8 +1,11 @@
 """From a config to the objects that a run is made of: one small function a part."""
 
+import logging
 import os
+import subprocess
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,41 +16,61 @@ import yaml
 from torch import Tensor, nn
 
 from colordist import snapshot
+from colordist.checkup import code_digest
 from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config, DataConfig, UserError
+from colordist.config import BatchArithmetic, Config, DataConfig, UserError, Value, flatten, identity
 from colordist.data.loader import Loader, load
 from colordist.data.plan import Plan
 from colordist.data.source import MarkedSplit, Source
 from colordist.engine import checkpoint
+from colordist.engine.agreement import refuse_difference, refuse_other_settings
+from colordist.engine.judge import Limits
 from colordist.engine.runtime import Engine
 from colordist.evaluation import Evaluation, Examiner
+from colordist.lock import Lock
 from colordist.memory import estimate
 from colordist.metrics import METRICS
 from colordist.metrics.floors import median_ab
 from colordist.models import build_discriminator, build_generator
 from colordist.network import Network
-from colordist.run_folder import RunFolder
+from colordist.run_folder import RunFolder, numbered, writing
+from colordist.stopping import StopRequests
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.cgan import CGANTask
 from colordist.tasks.task import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
 from colordist.trainer import Meter, Trainer, restore
 
+log = logging.getLogger(__name__)
 
-def build_trainer(config: Config, folder: RunFolder) -> Trainer:
-    """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one."""
+
+def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | None = None) -> Trainer:
+    """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one.
+
+    requests: what may ask the run to stop.
+    """
     train = config.train
-    engine = Engine(precision_of(config, folder), deterministic=train.deterministic, tf32=train.tf32)
+    limits = Limits(config.run.silence, config.run.patience)
+    engine = Engine(precision_of(config, folder), deterministic=train.deterministic, tf32=train.tf32, limits=limits)
     config = replace(config, train=replace(config.train, precision=engine.precision))
+    refuse_other_settings(engine, flatten(asdict(config)))
+    refuse_other_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
     engine.prepare(task)
-    images = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    with engine.busy("loading images"):
+        images = load(source.train, engine.device, "training images", quiet=not engine.is_main)
     examiner = build_examiner(config.model.color_space, source, engine)
     digests = f"{image_digest(images)} {image_digest(examiner.truth)}"
-    engine.together(lambda: start_folder(config, folder, digests), here=engine.is_main)
+    refuse_difference(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
+    locks: list[Lock] = []
     meter = Meter(config.train.global_batch_size)
-    start = restore(load_newest(folder, engine), engine, meter)
+    with ExitStack() as on_failure:
+        engine.together(lambda: locks.append(take_folder(config, folder, digests, on_failure)), here=engine.is_main)
+        start = restore(load_newest(config, folder, engine), engine, meter)
+        tracker = build_tracker(config, folder, engine, start)
+        engine.together(lambda: folder.begin(config), here=engine.is_main)
+        on_failure.pop_all()
     return Trainer(
         config=config,
         folder=folder,
@@ -55,10 +78,20 @@ def build_trainer(config: Config, folder: RunFolder) -> Trainer:
         task=task,
         loader=build_loader(config, images, engine),
         examiner=examiner,
-        tracker=build_tracker(config, folder, engine, start),
+        tracker=tracker,
         meter=meter,
         start=start,
+        requests=requests or StopRequests(),
+        lock=locks[0] if locks else None,
+        writer=build_writer(config, folder, locks[0]) if locks else None,
     )
+
+
+def refuse_other_code(engine: Engine) -> None:
+    """Raise UserError on all processes unless they run the same."""
+    way_out = "install the same version everywhere"
+    refuse_difference(engine, "runs other code", code_digest(), way_out)
+    refuse_difference(engine, "runs another version of PyTorch", torch.__version__, way_out)
 
 
 def precision_of(config: Config, folder: RunFolder) -> str:
@@ -67,14 +100,34 @@ def precision_of(config: Config, folder: RunFolder) -> str:
     return folder.settings()["train"]["precision"] if precision == "auto" and folder.state != "new" else precision
 
 
-def load_newest(folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
-    """The state in the newest checkpoint that the first process sees, on every process; None where there is none."""
-    newest = engine.from_main(checkpoint.newest(folder.checkpoints) if engine.is_main else None)
+def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
+    """The state in the newest whole checkpoint that the first process sees, on every process; None at the start."""
+    found: list[Path | None] = []
+    engine.together(lambda: found.append(find_newest(config, folder)), here=engine.is_main)
+    newest = engine.from_main(found[0] if found else None)
     if newest is None:
         return None
     states: list[dict[str, Any]] = []
     engine.together(lambda: states.append(checkpoint.load(newest)))
     return states[0]
+
+
+def find_newest(config: Config, folder: RunFolder) -> Path | None:
+    """The newest whole checkpoint. Newer, damaged ones are told and taken out of the way."""
+    newest, damaged = checkpoint.newest(folder.checkpoints, identity(config))
+    for line in damaged:
+        log.warning("%s, so the run continues from %s", line, newest)
+    if newest is not None:
+        checkpoints = numbered(folder.checkpoints)
+        for path in checkpoints[checkpoints.index(newest) + 1 :]:
+            checkpoint.set_aside(path)
+    return newest
+
+
+def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Writer:
+    """What writes checkpoints, on the process that holds the lock."""
+    owner = checkpoint.Owner(identity(config), lock.fence, lock.refuse_fenced_off)
+    return checkpoint.Writer(folder.checkpoints, owner, config.checkpoint, flush=folder.flush_records)
 
 
 def build_loader(config: Config, images: Tensor, engine: Engine) -> Loader:
@@ -96,10 +149,15 @@ def build_source(config: DataConfig, engine: Engine) -> Source:
     Then once on each other machine: where the disk is shared, that finds everything done.
     """
     opened: list[Source] = []
+
+    def open_here() -> None:
+        with engine.busy("fetching or decoding images"):
+            opened.append(open_source(config))
+
     if config.source != "synthetic":  # which has nothing to fetch
-        engine.together(lambda: opened.append(open_source(config)), here=engine.is_main)
+        engine.together(open_here, here=engine.is_main)
         first_elsewhere = engine.is_first_on_machine and not engine.is_main
-        engine.together(lambda: opened.append(open_source(config)), here=first_elsewhere)
+        engine.together(open_here, here=first_elsewhere)
     return opened[0] if opened else open_source(config)
 
 
@@ -159,7 +217,8 @@ def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: E
     if isinstance(source.test, MarkedSplit):
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
         objects = torch.from_numpy(masks).to(engine.device)
-    truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
+    with engine.busy("loading images"):
+        truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
     if torch.equal(truth[:, 0], truth[:, 1]) and torch.equal(truth[:, 1], truth[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
     return Examiner(truth, objects, METRICS, ColorSpace(color_space), engine)
@@ -168,19 +227,33 @@ def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: E
 def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
     """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
     generator, model, about = snapshot.read(snapshot.latest(folder))
+    step = snapshot.step_of(snapshot.latest(folder), about)
     if data.image_size % 2**model.depth:
         fitting = data.image_size // 2**model.depth * 2**model.depth
         raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
     engine = Engine("fp32")
     source = build_source(data, engine)
     examiner = build_examiner(model.color_space, source, engine)
-    train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    with engine.busy("loading images"):
+        train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
     references = examiner.references(median_ab(train.split(1024)))
     scores = examiner.scores(generator.to(engine.device, engine.dtype))
     engine.close()
     images = len(source.test)
-    found = Evaluation(str(folder), about["step"], asdict(data), images, scores, references)
+    found = Evaluation(str(folder), step, asdict(data), images, scores, references)
     return found if engine.is_main else None
+
+
+def examine_devices(config: Config) -> dict[str, str]:
+    """What the engine runs on, and how fast its processes talk: as text, by name."""
+    from colordist.engine.bandwidth import all_reduce
+
+    engine = Engine(config.train.precision)
+    found = {"torch runs on": f"{engine.device.type}, {engine.precision}, backend {engine.backend}"}
+    if engine.world_size > 1:
+        found["all-reduce"] = str(all_reduce(engine))
+    engine.close()
+    return found
 
 
 def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int) -> Tracker:
@@ -191,10 +264,32 @@ def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int)
         trackers.append(JsonLines(folder.metrics_file, start))
         trackers.append(Terminal(config.train.steps, start))
         if config.track.wandb != "off":
-            trackers.append(WandB(config.track, folder.path, asdict(config)))
+            trackers.append(WandB(config.track, folder.path, asdict(config) | {"surroundings": surroundings(engine)}))
 
     engine.together(make, here=engine.is_main)
     return Trackers(trackers)
+
+
+def surroundings(engine: Engine) -> dict[str, Value]:
+    """What a run runs on, and by which code."""
+    return {
+        "engine": engine.name,
+        "processes": engine.world_size,
+        "device": str(engine.device.type),
+        "precision": engine.precision,
+        "code": code_digest(),
+        "git": git_revision(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def git_revision() -> str | None:
+    """The commit that the code is of; None where it isn't a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def image_digest(images: Tensor) -> str:
@@ -202,13 +297,17 @@ def image_digest(images: Tensor) -> str:
     return f"{zlib.crc32(images.cpu().numpy().data):08x}"
 
 
-def start_folder(config: Config, folder: RunFolder, images: str) -> None:
-    """Make the run folder this run's. images: what stands for its images."""
+def take_folder(config: Config, folder: RunFolder, images: str, on_failure: ExitStack) -> Lock:
+    """Make this process the writer of a run folder that fits. images: what stands for the run's images."""
     folder.refuse_other_run(config)
     folder.refuse_lost_parts()
-    folder.write_settings(config)
+    lock = Lock.acquire(folder.path, config.run.silence, tell=log.info)
+    on_failure.callback(lock.release)
+    folder.refuse_other_run(config)  # the writer before may have begun one since
     folder.refuse_other_images(images)
-    folder.unmark()
+    with writing(folder.checkpoints):
+        checkpoint.sweep(folder.checkpoints, lock.fence)
+    return lock
 
 
 def describe(config: Config, batches: BatchArithmetic) -> str:

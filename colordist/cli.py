@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import re
+import signal
 import sys
 import time
 import warnings
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from colordist.config import Config, RunError, UserError
+from colordist.engine import launch, watch
 
-VERBS = ("train", "evaluate", "colorize", "export", "report")
+VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
 QUICKSTART = "quickstart_cgan"
 _PATIENCE = 15.0  # seconds
 
@@ -29,6 +31,8 @@ class Command:
     """The config file; None for the quickstart's defaults."""
     dry_run: bool
     """Only tell what would be done."""
+    print_run_dir: bool = False
+    """Only tell where: for scripts."""
 
     @property
     def name(self) -> str:
@@ -44,10 +48,11 @@ def parse(arguments: list[str] | None = None) -> Command:
     parser = new_parser("train", "Train a network that colours grey images. Settings: YAML, then --section.key value.")
     parser.add_argument("--config", action="config", help=f"YAML file of settings. Default: {QUICKSTART}.")
     parser.add_argument("--dry_run", action="store_true", help="Print settings, batches, parameters, memory; stop.")
+    parser.add_argument("--print_run_dir", action="store_true", help="Print the run folder; stop.")
     parser.add_class_arguments(Config, as_group=False)
     config = read(parser, arguments)
-    dry_run, files = config.pop("dry_run"), config.pop("config")
-    return Command(Config(**vars(config)), Path(str(files[-1])) if files else None, dry_run)
+    dry_run, print_run_dir, files = config.pop("dry_run"), config.pop("print_run_dir"), config.pop("config")
+    return Command(Config(**vars(config)), Path(str(files[-1])) if files else None, dry_run, print_run_dir)
 
 
 def new_parser(verb: str, description: str) -> Any:  # noqa: ANN401  jsonargparse is imported only here
@@ -139,24 +144,33 @@ def run(verb: Callable[[], None]) -> None:
     to: a launcher ends all processes as soon as one has failed. One that is still there after that speaks for itself.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection would be told by a page of C++ frames
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # arrows, where the terminal has none
-    is_main = os.environ.get("RANK", "0") == "0"
+    is_main = launch.is_first()
     log = logging.getLogger("colordist")
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO if is_main else logging.ERROR)  # all would say the same
     try:
         verb()
     except (UserError, RunError) as error:
+        if is_main:
+            print(f"colordist: {error}", file=sys.stderr, flush=True)
+        watch.fail(str(error))
         if not is_main:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a launcher's, when the first process has told it
             time.sleep(_PATIENCE)
-        print(f"colordist: {error}", file=sys.stderr, flush=True)
+            print(f"colordist: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         if is_main:
             print("colordist: interrupted; the same command continues", file=sys.stderr)
+        watch.fail("interrupted")
         sys.exit(1)
+    except Exception as error:
+        watch.fail(repr(error))
+        raise
 
 
 def main() -> None:

@@ -42,6 +42,14 @@ class RunConfig:
 
     dir: str | None = None
     """Run folder. Default: runs/<config name>-<hash of the learning keys>."""
+    silence: float = 30.0
+    """Seconds without a sign of life after which a process counts as lost: all others stop, or take its run over."""
+    patience: float = 600.0
+    """Seconds that a process may take for one thing while others wait, but for fetching and decoding images."""
+
+    def __post_init__(self) -> None:
+        _at_least("run.silence", self.silence, 1)
+        _at_least("run.patience", self.patience, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,6 +218,8 @@ class TrainConfig:
     """When a gradient is infinite or no number: `skip` that network's update and count it, or `stop` the run."""
     skip_limit: int = 20
     """How many updates in a row may be skipped; more stop the run, at the next line of the log."""
+    max_minutes: float | None = None
+    """Stop after this time, with a checkpoint, as a signal would; the same command continues. Default: no limit."""
     ema_images: int = 1000
     """Half-life, in images, of the generator's averaged weights, which are what is scored and saved; 0: off."""
 
@@ -219,6 +229,8 @@ class TrainConfig:
         _at_least("train.micro_batch_size", self.micro_batch_size, 1)
         _at_least("train.ema_images", self.ema_images, 0)
         _at_least("train.skip_limit", self.skip_limit, 1)
+        if self.max_minutes is not None:
+            _above_zero("train.max_minutes", self.max_minutes, 60)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,20 +263,35 @@ class CheckpointConfig:
     """Interval in steps."""
     keep: int = 2
     """How many of the newest to keep."""
+    keep_every: int | None = None
+    """Keep besides, for ever, those whose step is a multiple of this. Default: none."""
+    on_error: Literal["stop", "warn"] = "stop"
+    """When one can't be written, because the disk is full, say: `stop` the run, or `warn` and go on."""
 
     def __post_init__(self) -> None:
         _at_least("checkpoint.every", self.every, 1)
         _at_least("checkpoint.keep", self.keep, 1)
+        _at_least("checkpoint.keep_every", self.keep_every, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
     """Weights & Biases. metrics.jsonl is written in any case."""
 
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Whether the run is shown there too; `offline` writes files for a later `wandb sync`."""
+    wandb: Literal["off", "auto", "online", "offline"] = "off"
+    """Whether the run is shown there too. `offline` writes files for `wandb sync`; `auto`: online if there is a key."""
     project: str = "colordist"
     """Project there."""
+    entity: str | None = None
+    """User or team there. Default: the key's."""
+    group: str | None = None
+    """Group of runs there, e.g. the seeds of one comparison."""
+    tags: list[str] = dataclasses.field(default_factory=list)
+    """Tags there."""
+    notes: str | None = None
+    """A remark there."""
+    job_type: str = "train"
+    """Kind of run there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +355,7 @@ def _divides(key: str, depth: int, size: int) -> None:
 # A run's identity is all keys but these, which may change when a run is continued.
 OPERATIONAL = (
     *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
-    *("train.micro_batch_size", "train.nonfinite", "train.skip_limit"),
+    *("train.micro_batch_size", "train.nonfinite", "train.skip_limit", "train.max_minutes"),
 )
 
 
@@ -350,8 +377,17 @@ def learning_keys(config: dict[str, Any]) -> dict[str, Value]:
 
 def fingerprint(config: Config) -> str:
     """Eight hexadecimal digits that stand for the learning keys: the same command gives the same ones."""
-    text = json.dumps(learning_keys(dataclasses.asdict(config)), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    return _digest(learning_keys(dataclasses.asdict(config)))
+
+
+def identity(config: Config) -> str:
+    """As ``fingerprint``, but for how long: it stays the same when a run is asked for more steps."""
+    keys = learning_keys(dataclasses.asdict(config))
+    return _digest({key: value for key, value in keys.items() if key != "train.steps"})
+
+
+def _digest(keys: dict[str, Value]) -> str:
+    return hashlib.blake2b(json.dumps(keys, sort_keys=True).encode(), digest_size=4).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -394,9 +430,10 @@ def divide_batches(config: Config, processes: int) -> BatchArithmetic:
     if config.task == "cgan":
         norms["discriminator.norm"] = config.discriminator.norm
     for key, norm in norms.items():
-        if norm == "batch" and batches.processes * batches.accumulation > 1:
+        if norm == "batch" and batches.accumulation > 1:
             raise UserError(
-                f"{key} is batch, whose statistics would be those of one of {batches.processes * batches.accumulation} "
-                f"parts of each batch: try {key} group"
+                f"{key} is batch, whose statistics need a whole batch at once, but train.micro_batch_size "
+                f"{config.train.micro_batch_size} cuts it into {batches.accumulation}: try {key} group, or "
+                f"train.micro_batch_size {batches.per_process}"
             )
     return batches

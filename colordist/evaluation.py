@@ -77,6 +77,7 @@ class Examiner:
             objects = None if self.objects is None else self.objects[part]
             scorer.update(Pictures(answer(self.truth[part]), self.truth[part], objects))
             sums[part.start // size] = scorer.sums
+            self.engine.progress()
         scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0))
         return {name: score for name, score in scores.items() if not math.isnan(score)}
 

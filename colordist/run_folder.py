@@ -4,13 +4,15 @@ import dataclasses
 import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
-from colordist.config import Config, UserError, fingerprint, learning_keys
+from colordist.config import Config, RunError, UserError, fingerprint, learning_keys
 
 State = Literal["new", "unfinished", "stopped", "finished"]
 
@@ -63,6 +65,11 @@ class RunFolder:
         return self.path / "snapshots"
 
     @property
+    def stop_file(self) -> Path:
+        """Made by whoever wants the run to stop after the step it is in."""
+        return self.path / "stop"
+
+    @property
     def state(self) -> State:
         """How far the run got."""
         for marker in ("finished", "stopped"):
@@ -108,7 +115,7 @@ class RunFolder:
 
     def refuse_lost_parts(self) -> None:
         """Raise UserError if what a continued run needs was taken away, rather than begin again over what is left."""
-        checkpoints = any(self.checkpoints.glob("step-*"))
+        checkpoints = bool(numbered(self.checkpoints))
         if self.state == "new" and checkpoints:
             raise UserError(f"{self.path} holds checkpoints but no config.yaml: name another --run.dir")
         if self.state in ("finished", "stopped") and not checkpoints:
@@ -118,19 +125,32 @@ class RunFolder:
         """Remember the images that the run learns from and is scored on; raise UserError if they were others."""
         file = self.path / "images"
         if not file.exists():
-            replace_text(file, fingerprint + "\n")
+            with writing(file):
+                replace_text(file, fingerprint + "\n")
         elif file.read_text().strip() != fingerprint:
             raise UserError(f"the images have changed since the run in {self.path} began: name another --run.dir")
 
-    def mark(self, state: Literal["finished", "stopped"], step: int) -> None:
-        """Say how the run ended."""
-        self.unmark()
-        (self.path / state).write_text(json.dumps({"step": step}) + "\n")
+    def mark(self, state: Literal["finished", "stopped"], step: int, reason: str = "") -> None:
+        """Say how the run ended. A request to stop has been answered by that."""
+        with writing(self.path / state):
+            self._unmark()
+            replace_text(self.path / state, json.dumps({"step": step} | ({"reason": reason} if reason else {})) + "\n")
+            self.stop_file.unlink(missing_ok=True)
 
-    def unmark(self) -> None:
-        """The run goes on."""
+    def begin(self, config: Config) -> None:
+        """The run begins, or goes on, with these settings."""
+        self.write_settings(config)
+        with writing(self.path):
+            self._unmark()
+
+    def _unmark(self) -> None:
         for marker in ("finished", "stopped"):
             (self.path / marker).unlink(missing_ok=True)
+
+    def flush_records(self) -> None:
+        """See the lines of metrics.jsonl on the disk."""
+        with writing(self.metrics_file):
+            flush(self.metrics_file)
 
     def records(self) -> list[dict[str, Any]]:
         """The lines of metrics.jsonl."""
@@ -157,10 +177,33 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a file that exists whole or not at all."""
+    """Write a file that exists whole or not at all, also after a power failure."""
     temporary = file.with_name(f"{file.name}.tmp")
-    temporary.write_text(text)
+    with temporary.open("w") as opened:
+        opened.write(text)
+        opened.flush()
+        os.fsync(opened.fileno())
     os.replace(temporary, file)
+    flush(file.parent)
+
+
+def flush(path: Path) -> None:
+    """See on the disk what a file holds, or what a folder's files are called."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """What the disk refuses in here is a RunError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise RunError(f"{what} can't be written ({reason}): once it can be, the same command continues") from None
 
 
 def _same(key: str, before: object, now: object) -> bool:

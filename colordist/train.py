@@ -1,31 +1,37 @@
 """Train a network: ``accelerate launch -m colordist.train --config configs/cgan.yaml``."""
 
-import os
-
 from colordist.cli import Command, parse, run
 from colordist.config import divide_batches
+from colordist.engine.launch import Launch
 from colordist.run_folder import RunFolder, folder_for
+from colordist.stopping import StopRequests
 
 
 def main() -> None:
     """Parse, build, run, close."""
-    run(lambda: train(parse()))
+    requests = StopRequests()
+    requests.listen()  # before anything heavy is imported: a signal that comes meanwhile isn't lost
+    run(lambda: train(parse(), requests))
 
 
-def train(command: Command) -> None:
+def train(command: Command, requests: StopRequests | None = None) -> None:
     """Begin a run, or continue it, or say that it is finished."""
     config, folder = command.config, RunFolder(folder_for(command.config, command.name))
-    is_main = os.environ.get("RANK", "0") == "0"
-    batches = divide_batches(config, int(os.environ.get("WORLD_SIZE", "1")))
-    if command.file is None and is_main:
+    launch = Launch.read()
+    is_main = launch.rank == 0
+    batches = divide_batches(config, launch.world_size)
+    if command.file is None and is_main and not command.print_run_dir:
         print(f"no --config: {command.name}", flush=True)
-    if command.dry_run:
+    if command.dry_run and not command.print_run_dir:
         from colordist.build import describe
 
         if is_main:
             print(describe(config, batches), f"run folder: {folder.path}", sep="\n")
         return
     folder.refuse_other_run(config)
+    if command.print_run_dir:
+        print(folder.path)
+        return
     if folder.is_finished(config.train.steps):
         if is_main:
             print(f"{folder.path} is finished: nothing to do")
@@ -36,11 +42,11 @@ def train(command: Command) -> None:
     from colordist.build import build_trainer
     from colordist.reporting.scores import score_table
 
-    trainer = build_trainer(config, folder)
+    trainer = build_trainer(config, folder, requests)
     try:
         trainer.fit()
     finally:
-        trainer.tracker.close()
+        trainer.close()
     trainer.engine.close()  # not after a failure: the others may be waiting, and would make this one wait too
     if is_main:
         print(score_table([folder]))

@@ -1,11 +1,12 @@
 """The loop."""
 
 import dataclasses
+import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,17 @@ from colordist import snapshot
 from colordist.config import Config, RunError, TrainConfig, UserError
 from colordist.data.loader import Loader
 from colordist.engine import checkpoint
+from colordist.engine.agreement import refuse_drift
 from colordist.engine.runtime import Engine
 from colordist.evaluation import Examiner
+from colordist.lock import Lock
 from colordist.metrics.floors import median_ab
-from colordist.run_folder import RunFolder, step_name
+from colordist.run_folder import RunFolder, step_name, writing
+from colordist.stopping import StopRequests
 from colordist.tasks.task import Task
 from colordist.tracking import Record, Tracker
+
+log = logging.getLogger(__name__)
 
 
 class Diverged(RunError):
@@ -40,13 +46,20 @@ class Trainer:
     meter: "Meter"
     start: int
     """The step to begin or to continue with."""
+    requests: StopRequests
+    """What may ask the run to stop."""
+    lock: Lock | None
+    """The right to write into the run folder; None on all processes but the first."""
+    writer: checkpoint.Writer | None
+    """What writes checkpoints behind the training; likewise."""
 
     def fit(self) -> None:
-        """Train until the last step. Raises Diverged when gradients no longer are numbers."""
+        """Train until the last step, or until asked to stop. Raises Diverged when gradients no longer are numbers."""
         config, meter, step = self.config, self.meter, self.start
         if step == 0:
             self._log_references()
             self._examine(0)
+        self.engine.rehearse(self.task, self.loader.micro_batches(step)[0], step)
         meter.restart_clock()
         while step < config.train.steps:
             batches = self.loader.micro_batches(step)
@@ -62,9 +75,40 @@ class Trainer:
             if self._due(step, config.checkpoint.every):
                 with meter.paused():
                     self._checkpoint(step)
-        if self.engine.is_main:
-            self.folder.mark("finished", step)
+            if self.writer is not None:
+                self.writer.check()
+            if step < config.train.steps and (reason := self.engine.stops_after(step, self._asked_to_stop())):
+                self._end(step, "stopped", reason)
+                return
+        self._end(step, "finished")
+
+    def _asked_to_stop(self) -> str | None:
+        """Why this process was asked to stop. File and clock are looked at by the first one alone."""
+        if not self.engine.is_main:
+            return self.requests.reason()
+        return self.requests.reason(self.folder.stop_file, self.config.train.max_minutes)
+
+    def _end(self, step: int, how: Literal["finished", "stopped"], reason: str = "") -> None:
+        """See the last checkpoint written; then say how the run ended."""
+        if how == "stopped" and step % self.config.checkpoint.every:
+            self._checkpoint(step)
+        if self.writer is not None and self.lock is not None:
+            self.writer.wait()
+            self.lock.refuse_fenced_off()
+            self.folder.mark(how, step, reason)
+        if how == "stopped":
+            log.info("stopped after step %d (%s): the same command continues", step, reason)
         self.engine.wait()
+
+    def close(self) -> None:
+        """Let go of the run folder: another process may write there now."""
+        busy = self.engine.busy("handing over what was tracked")
+        with busy, ExitStack() as last_first:  # and each even if one before it fails
+            if self.lock is not None:
+                last_first.callback(self.lock.release)
+            last_first.callback(self.tracker.close)
+            if self.writer is not None:
+                last_first.callback(self.writer.wait)
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.steps
@@ -82,7 +126,7 @@ class Trainer:
         record |= {"images_per_second": speed} | means
         for name in self.task.phases(step - 1):
             record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
-        self.tracker.log(record)
+        self._tell(record)
         self._refuse_divergence(step)
 
     def _refuse_divergence(self, step: int) -> None:
@@ -90,9 +134,10 @@ class Trainer:
         train = self.config.train
         for name, count in self.engine.skipped_in_a_row().items():
             if count > skips_allowed(train, self.engine.precision):
+                when = f"in {count} updates in a row, up to step {step}" if count > 1 else f"at step {step}"
                 raise Diverged(
-                    f"the gradient of the {name} was not finite in {count} updates in a row, up to step {step}: try a "
-                    "lower learning rate, or train.precision fp32; the same command continues from the last checkpoint"
+                    f"the gradient of the {name} was not finite {when}: try a lower learning rate, or train.precision "
+                    "fp32; the same command continues from the last checkpoint"
                 )
 
     def _log_references(self) -> None:
@@ -100,30 +145,40 @@ class Trainer:
         references = self.examiner.references(median_ab(self.loader.images.split(1024)))
         for name, scores in references.items():
             record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
+        self._tell(record)
+
+    def _tell(self, record: Record) -> None:
+        """Log, unless another process has taken over the run: then it logs the same."""
+        if self.lock is not None:
+            self.lock.refuse_fenced_off()
         self.tracker.log(record)
 
     def _examine(self, step: int) -> None:
         """Score the network on the test split; the first process shows and saves it."""
+        refuse_drift(self.engine, step)
         scores = self.examiner.scores(self._generator)
         images = step * self.config.train.global_batch_size
-        self.tracker.log({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        self._tell({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        self.examiner.grid(self._generator).save(picture)
+        with writing(picture):
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            self.examiner.grid(self._generator).save(picture)
         self.tracker.picture(picture, step)
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
-        snapshot.write(self.folder.snapshots / step_name(step), self._generator, self.config.model, about)
+        saved = self.folder.snapshots / step_name(step)
+        with writing(saved):
+            snapshot.write(saved, self._generator, self.config.model, about)
 
     def _checkpoint(self, step: int) -> None:
+        refuse_drift(self.engine, step)  # so that a checkpoint can be trusted
         state = {
             "networks": self.engine.state_dict(),
             "meter": self.meter.state_dict(self.engine),
         }
-        if self.engine.is_main:
-            checkpoint.save(self.folder.checkpoints, step, state, self.config.checkpoint.keep)
-        self.engine.wait()
+        if self.writer is not None:
+            self.writer.submit(step, state)
 
 
 def skips_allowed(train: TrainConfig, precision: str) -> int:
@@ -142,9 +197,9 @@ def restore(state: dict[str, Any] | None, engine: Engine, meter: "Meter") -> int
         return 0
     try:
         engine.load_state_dict(state["networks"])
-        meter.load_state_dict(state["meter"])
+        meter.load_state_dict(state["meter"], engine)
         return int(state["step"])
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
 
@@ -206,11 +261,16 @@ class Meter:
         return dict(zip(self.sums, total, strict=True))
 
     def state_dict(self, engine: Engine) -> dict[str, Any]:
-        """The interval so far, the same on every process."""
-        self.sums = self._reduced(engine)
-        return {"sums": self.sums, "counts": self.counts}
+        """The interval so far: every process's sums, so that each can continue its own to the last bit."""
+        if not self.sums:
+            return {"sums": {}, "counts": {}}
+        mine = torch.stack([value.cpu().double() for value in self.sums.values()])
+        every = torch.zeros(engine.world_size, len(mine), dtype=mine.dtype)
+        every[engine.rank] = mine
+        return {"sums": dict(zip(self.sums, engine.sum(every).unbind(1), strict=True)), "counts": dict(self.counts)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue an interval."""
-        self.sums = dict(state["sums"])
+    def load_state_dict(self, state: dict[str, Any], engine: Engine) -> None:
+        """Continue an interval. On another number of processes than before, each takes a mean share."""
+        for key, sums in state["sums"].items():
+            self.sums[key] = sums[engine.rank] if len(sums) == engine.world_size else sums.mean()
         self.counts = dict(state["counts"])

@@ -1,129 +1,278 @@
 """Checkpoints: whole or not there, the newest kept, damage told in one line, and no code in them is run."""
 
+import errno
+import hashlib
+import json
 import os
+import re
 import shutil
+import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from faults import KILLED, counting, in_child, killing, refusing, watched
 
-from colordist.config import UserError
+from colordist.config import CheckpointConfig, RunError, UserError
 from colordist.engine import checkpoint
+from colordist.engine.checkpoint import Owner, Writer, newest
+
+RUN = "0123abcd"
 
 
 def state(value: float = 1.5) -> dict[str, Any]:
-    weights = torch.full((3,), value, dtype=torch.float64)
+    weights = torch.full((300,), value, dtype=torch.float64)
     return {"networks": {"generator": OrderedDict(weight=weights)}, "meter": {"counts": {"generator/l1": 2}}}
 
 
-def steps(folder: Path) -> list[str]:
+def owner(fence: int = 1, run: str = RUN) -> Owner:
+    return Owner(run, fence, lambda: None)
+
+
+def save(folder: Path, step: int, value: float = 1.5, fence: int = 1, **settings: Any) -> None:  # noqa: ANN401
+    checkpoint.save(folder, step, state(value), owner(fence), CheckpointConfig(**{"keep": 1} | settings))
+
+
+def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    newest = checkpoint.newest(folder)
-    return None if newest is None else checkpoint.load(newest)
+def newest_step(folder: Path) -> int | None:
+    """The step of the newest checkpoint, read whole; None where there is none."""
+    found, _ = newest(folder, RUN)
+    if found is None:
+        return None
+    loaded = checkpoint.load(found)
+    assert found.name == f"step-{loaded['step']:06d}"
+    assert (loaded["networks"]["generator"]["weight"] == loaded["step"]).all()
+    return int(loaded["step"])
 
 
-def state_file(folder: Path, step: int) -> Path:
-    (file,) = (folder / f"step-{step:06d}").iterdir()
-    return file
-
-
-def refusal(folder: Path) -> str:
-    with pytest.raises(UserError) as refused:
-        load_newest(folder)
-    message = str(refused.value)
+def one_line(error: BaseException) -> str:
+    message = str(error)
     assert "\n" not in message
     return message
 
 
+# --- whole, and the newest
+
+
 def test_round_trip(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 7, state(1 / 3), keep=2)
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["step"] == 7
-    assert torch.equal(found["networks"]["generator"]["weight"], torch.full((3,), 1 / 3, dtype=torch.float64))
-    assert found["meter"] == state()["meter"]
+    save(tmp_path, 7, 1 / 3)
+    found, damaged = newest(tmp_path, RUN)
+    assert found == tmp_path / "step-000007"
+    assert damaged == []
+    loaded = checkpoint.load(found)
+    assert loaded["step"] == 7
+    assert torch.equal(loaded["networks"]["generator"]["weight"], torch.full((300,), 1 / 3, dtype=torch.float64))
+    assert loaded["meter"] == state()["meter"]
+
+
+def test_the_manifest_tells_what_was_written_and_by_whom(tmp_path: Path) -> None:
+    save(tmp_path, 7, fence=12)
+    data = (tmp_path / "step-000007" / "state.pt").read_bytes()
+    manifest = json.loads((tmp_path / "step-000007" / "manifest.json").read_text())
+    described = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    expected = {"format": checkpoint.FORMAT, "step": 7, "run": RUN, "fence": 12, "files": {"state.pt": described}}
+    assert manifest == expected | {"sha256": checkpoint._seal(expected)}
 
 
 def test_none_yet(tmp_path: Path) -> None:
-    assert load_newest(tmp_path / "checkpoints") is None
-    (tmp_path / "step-000003").mkdir()  # and nothing in it
-    assert load_newest(tmp_path) is None
+    assert newest(tmp_path / "checkpoints", RUN) == (None, [])
+    (tmp_path / "step-000003.tmp-1").mkdir()
+    assert newest(tmp_path, RUN) == (None, [])
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100):
-        checkpoint.save(tmp_path, step, state(step), keep=2)
-    assert steps(tmp_path) == ["step-000015", "step-000100"]
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["step"] == 100
+        save(tmp_path, step, step, keep=2)
+    assert names(tmp_path) == ["step-000015", "step-000100"]
+    assert newest_step(tmp_path) == 100
+
+
+def test_some_are_kept_for_ever(tmp_path: Path) -> None:
+    for step in range(5, 55, 5):
+        save(tmp_path, step, keep=2, keep_every=20)
+    assert names(tmp_path) == ["step-000020", "step-000040", "step-000045", "step-000050"]
 
 
 def test_the_newest_is_kept_beyond_a_million_steps(tmp_path: Path) -> None:
     for step in (999_999, 1_000_000):
-        checkpoint.save(tmp_path, step, state(), keep=1)
-    assert steps(tmp_path) == ["step-1000000"]
+        save(tmp_path, step)
+    assert names(tmp_path) == ["step-1000000"]
 
 
-def test_the_same_step_again(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 5, state(1), keep=1)
-    checkpoint.save(tmp_path, 5, state(2), keep=1)
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["networks"]["generator"]["weight"][0] == 2
-    assert steps(tmp_path) == ["step-000005"]
+def test_the_same_step_again_is_the_same_one(tmp_path: Path) -> None:
+    save(tmp_path, 5, 5)
+    written = (tmp_path / "step-000005" / "state.pt").stat().st_mtime_ns
+    save(tmp_path, 5, 5)
+    assert (tmp_path / "step-000005" / "state.pt").stat().st_mtime_ns == written
+    assert names(tmp_path) == ["step-000005"]
 
 
-def test_what_a_kill_left_behind_is_ignored_and_overwritten(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 5, state(), keep=2)
-    half = tmp_path / "step-000010.tmp"
-    half.mkdir()
-    (half / state_file(tmp_path, 5).name).write_bytes(b"half of it")
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["step"] == 5
-    checkpoint.save(tmp_path, 10, state(), keep=2)
-    assert steps(tmp_path) == ["step-000005", "step-000010"]
+def test_the_same_step_again_where_it_was_damaged(tmp_path: Path) -> None:
+    save(tmp_path, 5, 5)
+    (tmp_path / "step-000005" / "state.pt").write_bytes(b"PK")
+    save(tmp_path, 5, 5)
+    assert newest_step(tmp_path) == 5
+    assert names(tmp_path) == ["step-000005", "step-000005.damaged-0"]
 
 
-def test_a_kill_while_writing_leaves_the_older_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, 5, state(), keep=1)
-
-    def half(_: object, file: Any) -> None:  # noqa: ANN401  a file or its name
-        file.write(b"PK")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(torch, "save", half)
-    with pytest.raises(KeyboardInterrupt):
-        checkpoint.save(tmp_path, 10, state(), keep=1)
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["step"] == 5
+def test_what_people_leave_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    others = ["step-old", "step-000004 copy", "step-000009.tmp", "step-000003.tmp-mine", "step-000002.damaged-0"]
+    for name in others:
+        shutil.copytree(tmp_path / "step-000005", tmp_path / name)
+    save(tmp_path, 6, 6)
+    assert newest_step(tmp_path) == 6
+    assert names(tmp_path) == sorted([*others, "step-000006"])
 
 
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_truncated(tmp_path: Path, share: float) -> None:
-    checkpoint.save(tmp_path, 5, state(), keep=1)
-    file = state_file(tmp_path, 5)
-    file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
-    message = refusal(tmp_path)
-    assert str(file) in message
-    assert f"delete {file.parent}" in message
+def test_what_dead_writers_left_is_dropped(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    for name in ("step-000010.tmp-1", "step-000015.tmp-3", "step-000015.tmp-4", "step-000002.tmp-1.tmp-2"):
+        shutil.copytree(tmp_path / "step-000005", tmp_path / name)
+    save(tmp_path, 6, fence=3)
+    assert names(tmp_path) == ["step-000006", "step-000015.tmp-4"]  # that of a later writer stays
 
 
-def test_flipped_bit(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 5, state(), keep=1)
-    file = state_file(tmp_path, 5)
+def test_each_file_is_on_the_disk_before_the_checkpoint_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a power failure could lose: whatever is written but not flushed, contents and names alike."""
+    flushed: dict[Path, int] = {}
+    renamed: list[tuple[Path, dict[Path, int]]] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noting_fsync(descriptor: int) -> None:
+        fsync(descriptor)
+        flushed[Path(os.readlink(f"/proc/self/fd/{descriptor}"))] = os.fstat(descriptor).st_size
+
+    def noting_rename(source: Path, target: Path) -> None:
+        rename(source, target)
+        renamed.append((target, dict(flushed)))
+
+    monkeypatch.setattr(os, "fsync", noting_fsync)
+    monkeypatch.setattr(os, "rename", noting_rename)
+    folder = tmp_path / "run" / "checkpoints"
+    save(folder, 5)
+    ((target, before),) = renamed
+    temporary = folder / "step-000005.tmp-1"
+    assert target == folder / "step-000005"
+    assert before[temporary / "state.pt"] == (target / "state.pt").stat().st_size
+    assert before[temporary / "manifest.json"] == (target / "manifest.json").stat().st_size
+    assert temporary in before
+    assert {folder, folder.parent} <= flushed.keys() - before.keys()
+
+
+# --- damage
+
+
+def damage_truncate(share: float) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(file.read_bytes()[: int(share * file.stat().st_size)])
+
+
+def flip(file: Path) -> None:
     data = bytearray(file.read_bytes())
-    number = torch.tensor(1.5, dtype=torch.float64).numpy().tobytes()
-    data[data.index(number * 3)] ^= 1
+    data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    assert str(file) in refusal(tmp_path)
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+def rewrite(*, sealed: bool = True, **changes: object) -> Callable[[Path], object]:
+    """Change the manifest; sealed: as a writer would."""
+
+    def damage(file: Path) -> None:
+        manifest = json.loads(file.read_text()) | changes
+        if sealed:
+            del manifest["sha256"]
+            manifest["sha256"] = checkpoint._seal(manifest)
+        file.write_text(json.dumps(manifest))
+
+    return damage
+
+
+DAMAGES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    **{f"state cut at {share}": ("state.pt", damage_truncate(share)) for share in (0, 0.01, 0.5, 0.999)},
+    "state with a flipped bit": ("state.pt", flip),
+    "state longer": ("state.pt", lambda file: file.write_bytes(file.read_bytes() + b"\0")),
+    "no state": ("state.pt", lambda file: file.unlink()),
+    "state is a folder": ("state.pt", make_folder),
+    **{f"manifest cut at {share}": ("manifest.json", damage_truncate(share)) for share in (0, 0.5)},
+    "no manifest": ("manifest.json", lambda file: file.unlink()),
+    "manifest is no text": ("manifest.json", lambda file: file.write_bytes(b"\xff\x00")),
+    "manifest is a list": ("manifest.json", lambda file: file.write_text("[1]")),
+    "manifest nested": ("manifest.json", lambda file: file.write_text("[" * 100_000)),
+    "manifest of another run, unsealed": ("manifest.json", rewrite(sealed=False, run="f" * 8)),
+    "manifest of another format, unsealed": ("manifest.json", rewrite(sealed=False, format=99)),
+    "manifest without files": ("manifest.json", rewrite(files={})),
+    "manifest with another file": ("manifest.json", rewrite(files={"state.pt": {}, "/dev/zero": {}})),
+    "manifest with odd files": ("manifest.json", rewrite(files=3)),
+    "digest of another kind": ("manifest.json", rewrite(files={"state.pt": {"size": True, "sha256": None}})),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_a_damaged_one_is_named_and_the_one_before_it_used(name: str, tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step, step, keep=2)
+    file, damage = DAMAGES[name]
+    damage(tmp_path / "step-000010" / file)
+    found, (line,) = newest(tmp_path, RUN)
+    assert found == tmp_path / "step-000005"
+    assert line.startswith(f"{tmp_path / 'step-000010'} is damaged (")
+    assert "\n" not in line
+
+
+def test_a_bit_that_flips_anywhere_in_a_manifest_is_found(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step, step, keep=2)
+    file = tmp_path / "step-000010" / "manifest.json"
+    written = file.read_bytes()
+    for place in range(len(written)):
+        data = bytearray(written)
+        data[place] ^= 1 << place % 8
+        file.write_bytes(data)
+        with pytest.raises(checkpoint.Damaged):
+            checkpoint._verify(file.parent, RUN)
+
+
+def test_where_none_is_whole_nothing_is_begun_again(tmp_path: Path) -> None:
+    for step in (5, 10):
+        save(tmp_path, step, step, keep=2)
+        flip(tmp_path / f"step-{step:06d}" / "state.pt")
+    with pytest.raises(UserError, match=r"no checkpoint is whole: .*step-000010.*step-000005") as refused:
+        newest(tmp_path, RUN)
+    one_line(refused.value)
+
+
+def test_a_damaged_one_is_set_aside_but_not_lost(tmp_path: Path) -> None:
+    for _ in range(2):
+        save(tmp_path, 5, 5)
+        checkpoint.set_aside(tmp_path / "step-000005")
+    assert names(tmp_path) == ["step-000005.damaged-0", "step-000005.damaged-1"]
+    assert newest(tmp_path, RUN) == (None, [])
+
+
+def test_another_format_and_another_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 5)
+    with pytest.raises(UserError, match="is of another run: take it out of there") as refused:
+        newest(tmp_path, "another")
+    one_line(refused.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
+        save(tmp_path, 6)
+    told = f"has format {checkpoint.FORMAT + 1}, but this version reads {checkpoint.FORMAT}"
+    with pytest.raises(UserError, match=told) as refused:
+        newest(tmp_path, RUN)
+    one_line(refused.value)
 
 
 class Hostile:
@@ -136,35 +285,240 @@ class Hostile:
         return os.system, (f"touch '{self.file}'",)
 
 
-def test_code_is_not_run(tmp_path: Path) -> None:
-    trace = tmp_path / "trace"
-    checkpoint.save(tmp_path / "checkpoints", 5, state() | {"meter": Hostile(trace)}, keep=1)
-    message = refusal(tmp_path / "checkpoints")
-    assert "can't be read" in message
+def test_code_is_not_run_even_if_the_manifest_is_right(tmp_path: Path) -> None:
+    trace, folder = tmp_path / "trace", tmp_path / "checkpoints"
+    checkpoint.save(folder, 5, state() | {"meter": Hostile(trace)}, owner(), CheckpointConfig())
+    found, damaged = newest(folder, RUN)
+    assert found is not None
+    assert damaged == []
+    with pytest.raises(UserError, match="can't be read") as refused:
+        checkpoint.load(found)
+    assert f"delete {found}" in one_line(refused.value)
     assert not trace.exists()
     # It would have run: that is what weights_only prevents.
-    torch.load(state_file(tmp_path / "checkpoints", 5), weights_only=False)
+    torch.load(found / "state.pt", weights_only=False)
     assert trace.exists()
 
 
-def test_format_of_another_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", checkpoint.FORMAT + 1)
-        checkpoint.save(tmp_path, 5, state(), keep=1)
-    assert f"has format {checkpoint.FORMAT + 1}, but this version reads {checkpoint.FORMAT}" in refusal(tmp_path)
+def test_what_holds_no_state_is_refused(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    torch.save([1], tmp_path / "step-000005" / "state.pt")
+    with pytest.raises(UserError, match="it holds something else"):
+        checkpoint.load(tmp_path / "step-000005")
 
 
-def test_what_people_leave_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
-    checkpoint.save(tmp_path, 5, state(), keep=1)
-    for name in ("step-old", "step-000004 copy", "step-000009.tmp"):
-        shutil.copytree(tmp_path / "step-000005", tmp_path / name)
-    checkpoint.save(tmp_path, 6, state(), keep=1)
-    found = load_newest(tmp_path)
-    assert found is not None
-    assert found["step"] == 6
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "step-old",
-        "step-000004 copy",
-        "step-000006",
-        "step-000009.tmp",
-    }
+# --- faults at every operation
+
+
+def operations(folder: Path) -> list[str]:
+    """What a checkpoint that drops another one does to the disk."""
+    save(folder, 5, 5)
+    done: list[str] = []
+    with watched(counting(done)):
+        save(folder, 10, 10, fence=2)
+    return done
+
+
+def test_every_kind_of_operation_is_there_to_fail(tmp_path: Path) -> None:
+    done = operations(tmp_path)
+    assert set(done) == {"mkdir", "open", "write", "fsync", "rename", "unlink", "rmdir"}
+    assert done.count("rename") == 2
+    assert done.count("fsync") == 5
+
+
+def check_that_it_goes_on(folder: Path) -> None:
+    """The newest complete checkpoint is there; the next process cleans up, and writes the rest."""
+    assert newest_step(folder) in (5, 10)
+    assert newest(folder, RUN)[1] == []
+    checkpoint.sweep(folder, 3)
+    save(folder, 10, 10, fence=3)
+    assert newest_step(folder) == 10
+    save(folder, 15, 15, fence=3)
+    assert names(folder) == ["step-000015"]
+    assert newest_step(folder) == 15
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_fault_at_every_operation(
+    code: int, for_good: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For a moment, or for good."""
+    outcomes = set()
+    for at in range(len(operations(tmp_path / "counted"))):
+        folder = tmp_path / str(at)
+        save(folder, 5, 5)
+        caplog.clear()
+        refused = None
+        with watched(refusing(at, code, for_good=for_good)):
+            try:
+                save(folder, 10, 10, fence=2)
+            except RunError as error:
+                refused = one_line(error)
+        if refused is not None:
+            assert refused.startswith(f"{folder / 'step-000010'} can't be written ({os.strerror(code)})")
+        outcomes.add("not written" if refused else "not dropped" if "can't be dropped" in caplog.text else "")
+        check_that_it_goes_on(folder)
+    assert outcomes >= {"not written", "not dropped"}
+
+
+def test_a_kill_at_every_operation(tmp_path: Path) -> None:
+    total = len(operations(tmp_path / "counted"))
+    left = set()
+    for at in range(total):
+        folder = tmp_path / str(at)
+        save(folder, 5, 5)
+
+        def killed(folder: Path = folder, at: int = at) -> None:
+            with watched(killing(at)):
+                save(folder, 10, 10, fence=2)
+
+        assert in_child(killed) == KILLED
+        left.add(newest_step(folder))
+        check_that_it_goes_on(folder)
+    assert left == {5, 10}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    if os.system(f"mount -t tmpfs -o size=64k tmpfs '{tmp_path}' 2>/dev/null"):
+        pytest.skip("no small disk can be mounted here")
+    try:
+        save(tmp_path, 5, 5, keep=2)
+        (tmp_path / "other").write_bytes(bytes(50 * 1024))
+        with pytest.raises(RunError, match=r"step-000010 can't be written \(No space left on device\)"):
+            save(tmp_path, 10, 10, keep=2)
+        assert newest_step(tmp_path) == 5
+        (tmp_path / "other").unlink()
+        save(tmp_path, 10, 10, keep=2)
+        assert names(tmp_path) == ["step-000005", "step-000010"]
+    finally:
+        os.system(f"umount '{tmp_path}'")
+
+
+# --- the writer behind the training
+
+
+@pytest.fixture
+def held(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """No checkpoint is written before this is set."""
+    real, go = checkpoint.save, threading.Event()
+
+    def save_later(*args: Any) -> None:  # noqa: ANN401
+        assert go.wait(20)
+        real(*args)
+
+    monkeypatch.setattr(checkpoint, "save", save_later)
+    return go
+
+
+def test_what_is_written_is_what_was_there_when_it_was_asked_for(tmp_path: Path, held: threading.Event) -> None:
+    writer = Writer(tmp_path, owner(), CheckpointConfig())
+    live = state(5)
+    writer.submit(5, live)
+    live["networks"]["generator"]["weight"].add_(1)  # training goes on
+    live["meter"]["counts"]["generator/l1"] = 9
+    writer.check()  # doesn't wait
+    assert not (tmp_path / "step-000005").exists()
+    held.set()
+    writer.wait()
+    assert newest_step(tmp_path) == 5
+    assert checkpoint.load(tmp_path / "step-000005")["meter"]["counts"] == {"generator/l1": 2}
+
+
+def test_one_write_at_a_time(tmp_path: Path, held: threading.Event) -> None:
+    writer = Writer(tmp_path, owner(), CheckpointConfig(keep=3))
+    writer.submit(5, state(5))
+    second = threading.Thread(target=lambda: writer.submit(10, state(10)))
+    second.start()
+    second.join(0.2)
+    assert second.is_alive()
+    held.set()
+    second.join(20)
+    writer.wait()
+    assert names(tmp_path) == ["step-000005", "step-000010"]
+
+
+def test_the_host_copy_keeps_how_a_tensor_lies_in_memory() -> None:
+    """Fused Adam goes through weights and moments side by side."""
+    weights = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    (copied,) = checkpoint.to_host([weights])
+    assert copied.stride() == weights.stride()
+    assert copied.data_ptr() != weights.data_ptr()
+
+
+def test_what_a_checkpoint_counts_on_is_on_the_disk_first(tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+    writer = Writer(tmp_path, owner(), CheckpointConfig(), flush=lambda: seen.append(names(tmp_path)))
+    for step in (5, 10):
+        writer.submit(step, state(step))
+    writer.wait()
+    assert seen == [[], ["step-000005"]]
+
+
+def failing(folder: Path, on_error: str, refuse: Callable[[], None] = lambda: None) -> Writer:
+    """A writer whose folder can't be made, because a file lies there."""
+    folder.write_text("in the way")
+    settings = CheckpointConfig(on_error=on_error)  # type: ignore[arg-type]
+    return Writer(folder, Owner(RUN, 1, refuse), settings)
+
+
+def wait_until_told(writer: Writer) -> None:
+    while writer._writing is not None:
+        writer.check()
+
+
+def test_a_failure_surfaces_in_the_training(tmp_path: Path) -> None:
+    writer = failing(tmp_path / "file", "stop")
+    writer.submit(5, state())
+    with pytest.raises(RunError, match="step-000005 can't be written"):
+        wait_until_told(writer)
+    writer.check()  # it is told once
+    writer.submit(10, state())
+    with pytest.raises(RunError, match="step-000010 can't be written"):
+        writer.submit(15, state())
+
+
+def test_a_failure_is_a_warning_if_that_is_wanted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer = failing(tmp_path / "file", "warn")
+    writer.submit(5, state())
+    wait_until_told(writer)
+    assert len(re.findall("step-000005 can't be written .*; training goes on", caplog.text)) == 1
+    (tmp_path / "file").unlink()
+    writer.submit(10, state(10))
+    writer.wait()
+    assert newest_step(tmp_path / "file") == 10
+    assert len(caplog.records) == 1
+
+
+def fenced_off() -> None:
+    raise RunError("process 5 on there has taken over")
+
+
+@pytest.mark.parametrize("on_error", ["stop", "warn"])
+def test_whoever_is_fenced_off_writes_no_more(on_error: str, tmp_path: Path) -> None:
+    save(tmp_path, 5, 5)
+    settings = CheckpointConfig(on_error=on_error)  # type: ignore[arg-type]
+    writer = Writer(tmp_path, Owner(RUN, 1, fenced_off), settings)
+    writer.submit(10, state(10))
+    with pytest.raises(RunError, match="has taken over"):
+        writer.wait()
+    assert newest_step(tmp_path) == 5
+    other = failing(tmp_path / "file", on_error, fenced_off)  # a failure of any kind may come from that
+    other.submit(10, state(10))
+    with pytest.raises(RunError, match="has taken over"):
+        other.wait()
+
+
+def test_whoever_sleeps_just_before_publishing_cannot_publish_later(tmp_path: Path) -> None:
+    """It believes that it is the owner, and is overtaken before it says so."""
+    save(tmp_path, 5, 5)
+
+    def sleep() -> None:
+        checkpoint.sweep(tmp_path, 2)  # the new owner begins
+        assert newest_step(tmp_path) == 5
+
+    with pytest.raises(RunError, match="step-000010 can't be written"):
+        checkpoint.save(tmp_path, 10, state(10), Owner(RUN, 1, sleep), CheckpointConfig())
+    assert newest_step(tmp_path) == 5
+    assert newest(tmp_path, RUN)[1] == []

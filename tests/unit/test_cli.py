@@ -225,6 +225,7 @@ def test_dry_run_tells_and_stops(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     batches = ["--train.global_batch_size", "20", "--train.micro_batch_size", "4"]
     command = parse(["--dry_run", "--model.width", "4", *batches])
     train(command)

@@ -114,15 +114,25 @@ def test_no_nonsense_for_a_weight(key: str, value: float) -> None:
 OPERATIONAL = {
     "resume",
     "run.dir",
+    "run.silence",
+    "run.patience",
     "train.micro_batch_size",
     "train.nonfinite",
     "train.skip_limit",
+    "train.max_minutes",
     "log.every",
     "evaluate.every",
     "checkpoint.every",
     "checkpoint.keep",
+    "checkpoint.keep_every",
+    "checkpoint.on_error",
     "track.wandb",
     "track.project",
+    "track.entity",
+    "track.group",
+    "track.tags",
+    "track.notes",
+    "track.job_type",
 }
 
 
@@ -143,6 +153,8 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
             return value / 2 or 0.25
         case str():
             return value + "x"
+        case list():
+            return [*value, "x"]
     raise TypeError(key)
 
 
@@ -214,9 +226,18 @@ def test_quickstarts_differ_only_in_the_task() -> None:
         assert keys["quickstart_ae"][key] == keys["quickstart_cgan"][key]
 
 
-@pytest.mark.parametrize(("key", "processes", "micro"), [("model.norm", 2, None), ("discriminator.norm", 1, 4)])
-def test_batch_statistics_need_the_whole_batch(key: str, processes: int, micro: int | None) -> None:
-    config = changed(changed(Config(), key, "batch"), "train.micro_batch_size", micro)
-    assert divide_batches(changed(config, "train.micro_batch_size", None), 1).accumulation == 1  # fine
-    with pytest.raises(UserError, match=rf"{key} is batch.*try {key} group"):
+@pytest.mark.parametrize("key", ["model.norm", "discriminator.norm"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batch_statistics_need_the_whole_batch(key: str, processes: int) -> None:
+    config = changed(changed(Config(), key, "batch"), "train.micro_batch_size", 4)
+    with pytest.raises(UserError) as refused:
         divide_batches(config, processes)
+    told = re.fullmatch(rf"{key} is batch, .*micro_batch_size 4 .*try {key} group, or (\S+) (\d+)", str(refused.value))
+    assert told
+    for way_out in (changed(config, key, "group"), changed(config, told[1], int(told[2]))):
+        divide_batches(way_out, processes)
+
+
+def test_batch_statistics_do_not_mind_processes() -> None:
+    config = changed(changed(Config(), "model.norm", "batch"), "discriminator.norm", "batch")
+    assert divide_batches(config, 4).accumulation == 1

@@ -1,14 +1,17 @@
 """A run folder: whose run it is, whether it may be continued, how far it got."""
 
 import dataclasses
+import errno
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from faults import refusing_kind, watched
 from helpers import changed
 
-from colordist.config import Config, UserError, fingerprint
-from colordist.run_folder import RunFolder, folder_for, step_name
+from colordist.config import Config, RunError, UserError, fingerprint
+from colordist.run_folder import RunFolder, folder_for, replace_text, step_name
 
 
 @pytest.fixture
@@ -131,8 +134,38 @@ def test_markers(begun: RunFolder) -> None:
     assert begun.is_finished(steps)
     assert begun.is_finished(steps - 1)
     assert not begun.is_finished(steps + 1)  # more is wanted
-    begun.unmark()
+    begun.begin(changed(Config(), "train.steps", steps + 1))
     assert begun.state == "unfinished"
+    assert begun.settings()["train"]["steps"] == steps + 1
+
+
+def test_the_marker_says_why_and_answers_the_file(begun: RunFolder) -> None:
+    begun.stop_file.touch()
+    begun.mark("stopped", 3, "SIGUSR1")
+    assert json.loads((begun.path / "stopped").read_text()) == {"step": 3, "reason": "SIGUSR1"}
+    assert not begun.stop_file.exists()
+
+
+def test_a_disk_that_refuses_is_one_line(begun: RunFolder) -> None:
+    with watched(refusing_kind("write", errno.EROFS)):
+        with pytest.raises(UserError, match=r"run can't be written \(Read-only file system\): name another --run\.dir"):
+            begun.begin(Config())
+        with pytest.raises(RunError, match=r"finished can't be written \(Read-only file system\): once it can be, the"):
+            begun.mark("finished", 3)
+    assert begun.settings()["task"] == "cgan"
+    assert begun.state == "unfinished"
+
+
+@pytest.mark.parametrize("kind", ["open", "write", "fsync", "replace"])
+def test_a_file_is_replaced_whole_or_not_at_all(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    replace_text(file, "before")
+    with watched(refusing_kind(kind)), pytest.raises(OSError, match="No space left"):
+        replace_text(file, "after")
+    assert file.read_text() == "before"
+    replace_text(file, "after")
+    assert file.read_text() == "after"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("text", ["train: [1,", "", "- 1\n", "hello", "\x00"])

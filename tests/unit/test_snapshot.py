@@ -87,11 +87,28 @@ def halve(name: str) -> Callable[[Path], None]:
     return damage
 
 
+def flip(name: str) -> Callable[[Path], None]:
+    """One bit of the last byte: safetensors doesn't notice."""
+
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / name).read_bytes())
+        data[-1] ^= 1
+        (folder / name).write_bytes(data)
+
+    return damage
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (lambda folder: folder.rename(folder.with_name("gone")), "holds no snapshot"),
     "no description": (lambda folder: (folder / "model.json").unlink(), "holds no snapshot"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "holds no snapshot"),
     "half a description": (halve("model.json"), "is damaged"),
+    "a flipped bit in the weights": (
+        flip("model.safetensors"),
+        "is damaged: model.safetensors is not what was written",
+    ),
+    "no digest of the weights": (rewrite(lambda about: about.update(sha256="no")), "is not what was written"),
+    "nested": (lambda folder: (folder / "model.json").write_text("[" * 100_000), "is damaged"),
     "half of the weights": (halve("model.safetensors"), "is damaged"),
     "no text": (lambda folder: (folder / "model.json").write_bytes(b"\xff\x00"), "is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[1]"), "is damaged"),
@@ -120,5 +137,21 @@ def test_damage_is_one_line(name: str, tmp_path: Path) -> None:
 def test_weights_of_nothing(tmp_path: Path) -> None:
     snapshot.write(tmp_path / "a", network(CONFIG), CONFIG, {})
     save_file({}, tmp_path / "a" / "model.safetensors")
+    rewrite(lambda about: about.pop("sha256"))(tmp_path / "a")
     with pytest.raises(UserError, match="is damaged"):
         snapshot.read(tmp_path / "a")
+
+
+def test_an_older_one_without_a_digest_is_read(tmp_path: Path) -> None:
+    module = network(CONFIG)
+    snapshot.write(tmp_path / "a", module, CONFIG, {"step": 5})
+    rewrite(lambda about: about.pop("sha256"))(tmp_path / "a")
+    found, _, about = snapshot.read(tmp_path / "a")
+    assert all(torch.equal(value, module.state_dict()[name]) for name, value in found.state_dict().items())
+    assert snapshot.step_of(tmp_path / "a", about) == 5
+
+
+@pytest.mark.parametrize("about", [{}, {"step": "5"}, {"step": None}])
+def test_a_step_that_is_not_there_is_one_line(about: dict[str, object], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^the snapshot in \S+a is damaged: model\.json has no step$"):
+        snapshot.step_of(tmp_path / "a", about)

@@ -1,6 +1,7 @@
 """Whole runs, small enough for a second: what they leave behind, and that a kill changes nothing."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import shutil
@@ -12,16 +13,13 @@ import pytest
 import torch
 from helpers import alone_on_the_cpu, tiny
 from PIL import Image
+from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
 from colordist import snapshot
-from colordist.cli import Command
 from colordist.config import UserError, flatten
-from colordist.data.loader import Batch
-from colordist.engine.runtime import Engine
+from colordist.engine import checkpoint
 from colordist.run_folder import RunFolder
-from colordist.tasks.task import Task
-from colordist.train import train
 from colordist.trainer import Diverged
 
 Kind = Literal["autoencoder", "cgan"]
@@ -31,66 +29,6 @@ Kind = Literal["autoencoder", "cgan"]
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with alone_on_the_cpu(monkeypatch):
         yield
-
-
-def run(path: Path, **settings: Any) -> RunFolder:  # noqa: ANN401  any setting
-    """Train, or go on training."""
-    train(Command(tiny(run__dir=str(path), **settings), Path("tiny.yaml"), False))
-    return RunFolder(path)
-
-
-class Killed(BaseException):
-    """As sudden as a signal."""
-
-
-def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> RunFolder:  # noqa: ANN401
-    """Train, and be killed in a step."""
-    real = Engine.step
-
-    def step(engine: Engine, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        log = real(engine, task, batches, step)
-        if step == at:
-            raise Killed
-        return log
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, "step", step)
-        with pytest.raises(Killed):
-            run(path, **settings)
-    return RunFolder(path)
-
-
-def learned(folder: RunFolder) -> list[dict[str, float]]:
-    """metrics.jsonl without how fast it went."""
-    return [{key: v for key, v in line.items() if key != "images_per_second"} for line in folder.records()]
-
-
-def flat(state: object, prefix: str = "") -> dict[str, object]:
-    """All values in nested dicts and lists."""
-    if isinstance(state, dict | list):
-        pairs = state.items() if isinstance(state, dict) else enumerate(state)
-        return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}/{key}").items()}
-    return {prefix: state}
-
-
-def everything(folder: RunFolder) -> dict[str, object]:
-    """All that the newest checkpoint holds."""
-    (file,) = sorted(folder.checkpoints.iterdir())[-1].iterdir()
-    return flat(torch.load(file, weights_only=True))
-
-
-def assert_bit_equal(first: RunFolder, second: RunFolder) -> None:
-    expected, found = everything(first), everything(second)
-    assert expected.keys() == found.keys()
-    for key, value in expected.items():
-        other = found[key]
-        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
-        assert same, key
-    tensors = [key for key, value in expected.items() if isinstance(value, Tensor)]
-    for part in ("module", "optimizer", "ema"):  # all of it was there to be compared
-        assert any(f"/{part}/" in key for key in tensors)
-    weights = [folder.snapshots / "latest" / "model.safetensors" for folder in (first, second)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 # --- what a run leaves behind
@@ -261,7 +199,8 @@ def test_precisions(precision: str, resolved: str, dtype: torch.dtype, tmp_path:
 def test_divergence_is_told(policy: str, updates: int, task: Kind, tmp_path: Path) -> None:
     rate = {"optimizer__generator__lr": 1e30, "optimizer__generator__warmup_steps": 0}
     policies = {"train__nonfinite": policy, "train__skip_limit": 2}
-    told = rf"^the gradient of the \w+ was not finite in {updates} updates in a row, up to step \d: try a lower"
+    when = r"at step \d" if updates == 1 else rf"in {updates} updates in a row, up to step \d"
+    told = rf"^the gradient of the \w+ was not finite {when}: try a lower"
     with pytest.raises(Diverged, match=told) as refused:
         run(tmp_path / "run", task=task, log__every=1, **rate, **policies)
     assert "\n" not in str(refused.value)
@@ -270,17 +209,29 @@ def test_divergence_is_told(policy: str, updates: int, task: Kind, tmp_path: Pat
 
 def test_an_impossible_launch_makes_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(UserError, match="3 processes can't share"):
         run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
+def rewrite_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Put another state into a checkpoint, as if it had been written there."""
+    torch.save(state, path / "state.pt")
+    data = (path / "state.pt").read_bytes()
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"]["state.pt"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    del manifest["sha256"]
+    manifest["sha256"] = checkpoint._seal(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+
+
 def test_a_checkpoint_of_other_networks_is_refused_in_one_line(tmp_path: Path) -> None:
     done = run(tmp_path / "run", train__steps=3)
-    (file,) = (done.checkpoints / "step-000003").iterdir()
-    state = torch.load(file, weights_only=True)
+    (newest,) = done.checkpoints.iterdir()
+    state = torch.load(newest / "state.pt", weights_only=True)
     del state["networks"]["generator"]["module"]["last.weight"]
-    torch.save(state, file)
+    rewrite_checkpoint(newest, state)
     with pytest.raises(UserError, match=r"doesn't fit these networks .*last\.weight") as refused:
         run(tmp_path / "run", train__steps=6)
     assert "\n" not in str(refused.value)

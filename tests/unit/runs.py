@@ -1,0 +1,75 @@
+"""Whole runs in this process, small enough for a second; killed, if that is wanted; and what they have learned."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny
+from torch import Tensor
+
+from colordist.cli import Command
+from colordist.data.loader import Batch
+from colordist.engine.runtime import Engine
+from colordist.run_folder import RunFolder, numbered
+from colordist.tasks.task import Task
+from colordist.train import train
+
+
+def run(path: Path, **settings: Any) -> RunFolder:  # noqa: ANN401  any setting
+    """Train, or go on training."""
+    train(Command(tiny(run__dir=str(path), **settings), Path("tiny.yaml"), False))
+    return RunFolder(path)
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""
+
+
+def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> RunFolder:  # noqa: ANN401
+    """Train, and be killed in a step."""
+    real = Engine.step
+
+    def step(engine: Engine, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
+        log = real(engine, task, batches, step)
+        if step == at:
+            raise Killed
+        return log
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "step", step)
+        with pytest.raises(Killed):
+            run(path, **settings)
+    return RunFolder(path)
+
+
+def learned(folder: RunFolder) -> list[dict[str, float]]:
+    """metrics.jsonl without how fast it went."""
+    return [{key: v for key, v in line.items() if key != "images_per_second"} for line in folder.records()]
+
+
+def flat(state: object, prefix: str = "") -> dict[str, object]:
+    """All values in nested dicts and lists."""
+    if isinstance(state, dict | list):
+        pairs = state.items() if isinstance(state, dict) else enumerate(state)
+        return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}/{key}").items()}
+    return {prefix: state}
+
+
+def everything(folder: RunFolder) -> dict[str, object]:
+    """All that the newest checkpoint holds."""
+    return flat(torch.load(numbered(folder.checkpoints)[-1] / "state.pt", weights_only=True))
+
+
+def assert_bit_equal(first: RunFolder, second: RunFolder) -> None:
+    expected, found = everything(first), everything(second)
+    assert expected.keys() == found.keys()
+    for key, value in expected.items():
+        other = found[key]
+        same = torch.equal(value, other) if isinstance(value, Tensor) and isinstance(other, Tensor) else value == other
+        assert same, key
+    tensors = [key for key, value in expected.items() if isinstance(value, Tensor)]
+    for part in ("module", "optimizer", "ema"):  # all of it was there to be compared
+        assert any(f"/{part}/" in key for key in tensors)
+    weights = [folder.snapshots / "latest" / "model.safetensors" for folder in (first, second)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
