@@ -29,6 +29,8 @@ test: install
 # What takes longer, besides.
 test-all: install
 	$(BIN)/python -m pytest tests/distributed -m "slow"
+	$(BIN)/python -m pytest tests/browser -m "browser"
+	$(BIN)/python -m pytest tests/slurm -m "slurm"
 
 check: install
 	$(BIN)/ruff check .

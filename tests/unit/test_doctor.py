@@ -1,0 +1,207 @@
+"""What the doctor finds: in facts, and between processes that meet over this machine's own network."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import ROOT
+
+from colordist import checkup
+from colordist.checkup import Facts, Finding, Place, judge, meet
+from colordist.config import DataConfig, UserError
+
+RUN = Path("runs/a")
+WELL = Facts(
+    rank=0, host="a", versions={"python": "3.11.7", "torch": "2.15"}, devices="2 x H200", free=9.0, folder="", data=""
+)
+
+
+def found(*everybody: Facts) -> dict[str, Finding]:
+    return {finding.name: finding for finding in judge(everybody, RUN)}
+
+
+def test_where_all_is_well_nothing_is_told_but_facts() -> None:
+    findings = judge([WELL, replace(WELL, rank=1, host="b", skew=-0.2)], RUN)
+    assert {finding.status for finding in findings} == {"ok"}
+    assert not any(finding.way_out for finding in findings)
+    assert not checkup.failed(findings)
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "status", "words"),
+    [
+        ({"versions": {"python": "3.11.7", "torch": "2.14"}}, "torch", "failed", "2.15 on a, 2.14 on b"),
+        ({"versions": {"python": "3.11.7"}}, "torch", "failed", "2.15 on a, none on b"),
+        ({"devices": "no GPU, 2 cores"}, "devices", "warning", "2 x H200 on a, no GPU, 2 cores on b"),
+        ({"folder": "runs/a can't be written (Read-only)"}, "run folder", "failed", "(Read-only) on b"),
+        ({"shares_folder": False}, "shared disk", "failed", "b sees another run folder"),
+        ({"free": 1.5}, "free space", "warning", "1.5 GiB"),
+        ({"skew": -3.0}, "clocks", "warning", "b is -3.0 s off"),
+        ({"data": "there is no folder photos"}, "images", "failed", "there is no folder photos, on b"),
+    ],
+)
+def test_what_is_amiss_on_one_machine_is_told_with_its_name(
+    change: dict[str, object], name: str, status: str, words: str
+) -> None:
+    other = replace(WELL, rank=1, host="b", **change)  # type: ignore[arg-type]
+    findings = found(WELL, other)
+    assert findings[name].status == status
+    assert words in findings[name].value
+    assert findings[name].way_out
+    assert [finding.name for finding in findings.values() if finding.status != "ok"] == [name]
+
+
+def test_the_table_is_one_line_a_finding() -> None:
+    lines = checkup.table([Finding("clocks", "ok", "fine"), Finding("images", "failed", "gone", "fetch them")])
+    assert lines.splitlines() == ["ok  clocks  fine", "NO  images  gone: fetch them"]
+
+
+# --- meeting
+
+
+@pytest.fixture
+def place() -> Place:
+    """Two processes, and a port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return Place(0, 2, "127.0.0.1", server.getsockname()[1])
+
+
+@pytest.fixture(autouse=True)
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "_PATIENCE", 10.0)
+
+
+class Other:
+    """The second of two processes, in a thread."""
+
+    def __init__(self, place: Place, facts: Facts, run: Path) -> None:
+        self.goes_on: bool | None = None
+        self._thread = threading.Thread(target=self._meet, args=(place, facts, run))
+        self._thread.start()
+
+    def _meet(self, place: Place, facts: Facts, run: Path) -> None:
+        findings, self.goes_on = meet(replace(place, rank=1), facts, run)
+        assert findings == []
+
+    def join(self) -> bool | None:
+        self._thread.join()
+        return self.goes_on
+
+
+def test_two_processes_meet(place: Place, tmp_path: Path) -> None:
+    other = Other(place, replace(WELL, rank=1, host="b"), tmp_path / "run")
+    findings, go_on = meet(place, WELL, tmp_path / "run")
+    assert go_on
+    assert other.join() is True
+    assert findings[0].value == "2 on 2 machines: a, b"
+    assert {finding.status for finding in findings} == {"ok"}
+    assert not (tmp_path / "run").exists()  # nothing is left behind
+
+
+def test_both_learn_that_something_failed(place: Place, tmp_path: Path) -> None:
+    other = Other(place, replace(WELL, rank=1, host="b", data="no images"), tmp_path / "run")
+    _, go_on = meet(place, WELL, tmp_path / "run")
+    assert not go_on
+    assert other.join() is False
+
+
+def test_another_folder_by_the_same_name_is_found(place: Place, tmp_path: Path) -> None:
+    other = Other(place, replace(WELL, rank=1, host="b"), tmp_path / "elsewhere")
+    findings, go_on = meet(place, WELL, tmp_path / "run")
+    other.join()
+    assert not go_on
+    assert [finding.name for finding in findings if finding.status == "failed"] == ["shared disk"]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_taken_port_is_told(world_size: int, place: Place, tmp_path: Path) -> None:
+    with socket.create_server(("", place.port or 0)), pytest.raises(UserError, match="set another MASTER_PORT") as told:
+        meet(replace(place, world_size=world_size), WELL, tmp_path / "run")
+    assert f"port {place.port} on {socket.gethostname()} is taken" in str(told.value)
+
+
+def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkup, "_PATIENCE", 0.2)
+    with pytest.raises(UserError, match="process 1 didn't come"):
+        meet(place, WELL, tmp_path / "run")
+
+
+def test_a_first_process_that_is_not_there_is_named(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkup, "_PATIENCE", 0.2)
+    with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{place.port}"):
+        meet(replace(place, rank=1), WELL, tmp_path / "run")
+
+
+def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(UserError, match="set both"):
+        Place.here()
+    monkeypatch.setenv("MASTER_ADDR", "a")
+    monkeypatch.setenv("MASTER_PORT", "4711")
+    assert Place.here() == Place(1, 2, "a", 4711)
+
+
+# --- facts
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    told, _ = checkup._try_folder(tmp_path / "file" / "run")
+    assert "can't be written" in told
+    assert "Not a directory" in told
+
+
+def test_looking_leaves_no_folder_behind(tmp_path: Path) -> None:
+    told, free = checkup._try_folder(tmp_path / "a" / "b")
+    assert told == ""
+    assert free > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_images_that_would_have_to_be_fetched_are_told(tmp_path: Path) -> None:
+    cifar = DataConfig(source="cifar10", root=str(tmp_path))
+    assert "compute nodes may have no internet" in checkup.missing_data(cifar)
+    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"")
+    assert checkup.missing_data(cifar) == ""
+    assert "there is no folder" in checkup.missing_data(DataConfig(source="folder", root=str(tmp_path / "nowhere")))
+    assert checkup.missing_data(DataConfig()) == ""
+
+
+# --- the verb
+
+
+@pytest.fixture
+def environment() -> dict[str, str]:
+    others = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    return {key: value for key, value in os.environ.items() if not key.startswith("SLURM") and key not in others}
+
+
+def doctor(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "colordist.doctor", "--quick", "--json", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_quick_checks_do_without_torch(environment: dict[str, str], tmp_path: Path) -> None:
+    done = doctor(environment, "--run.dir", str(tmp_path / "run"))
+    assert done.returncode == 0
+    rows = {row["name"]: row for row in json.loads(done.stdout)}
+    assert rows["processes"]["value"] == f"1 on 1 machines: {socket.gethostname()}"
+    assert rows["run folder"]["status"] == "ok"
+    assert not [line for line in done.stderr.splitlines() if line.split("|")[-1].strip() in ("torch", "accelerate")]
+
+
+def test_what_failed_is_the_exit_code(environment: dict[str, str], tmp_path: Path) -> None:
+    done = doctor(environment, "--data.source", "folder", "--data.root", str(tmp_path / "nowhere"))
+    assert done.returncode == 1
+    assert {row["name"] for row in json.loads(done.stdout) if row["status"] == "failed"} == {"images"}
