@@ -1,36 +1,99 @@
-"""Compare runs: ``python -m colordist.report RUN [RUN ...] -o PICTURE.png``."""
+"""Compare runs: ``python -m colordist.report RUN [RUN ...]``."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from colordist.cli import run
-from colordist.config import UserError
-from colordist.run_folder import RunFolder
+from colordist.config import TrackConfig, UserError
+from colordist.run_folder import RunFolder, replace_text
 
 
 def main() -> None:
-    """Print a table of scores, and draw the same test images through every run."""
+    """Print a table of scores and write a page to compare runs by; or list the runs that there are."""
     parser = argparse.ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
-    parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="Run folder.")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.png", help="Where to draw the picture.")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="The page to write (.html), or a picture alone (.png). Default: report.html in the first run's folder.",
+    )
+    parser.add_argument("--wandb", action="store_true", help="Create a report at Weights & Biases, too.")
+    parser.add_argument(
+        "--list",
+        type=Path,
+        nargs="?",
+        const=Path("runs"),
+        metavar="FOLDER",
+        help="List the runs under a folder (default: runs), newest first, and stop.",
+    )
+    parser.add_argument("--sync", action="store_true", help="Send to W&B what an outage kept back, and stop.")
     options = parser.parse_args()
-    run(lambda: report([RunFolder(path) for path in options.runs], options.output))
+    if options.sync:
+        run(lambda: sync([RunFolder(path) for path in options.runs]))
+        return
+    if options.list is not None:
+        run(lambda: list_runs(options.list))
+        return
+    run(lambda: report([RunFolder(path) for path in options.runs], options.output, wandb=options.wandb))
 
 
-def report(runs: list[RunFolder], output: Path | None) -> None:
-    """Scores of runs beside floors and ceiling; and a picture, if there is a place for it."""
-    from colordist.reporting.picture import comparison
-    from colordist.reporting.scores import score_table
+def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -> None:
+    """Scores of runs beside floors and ceiling, on the terminal and in a file to look at."""
+    if not runs:
+        raise UserError("no run named: name run folders, or see them with --list")
+    output = output or runs[0].path / "report.html"
+    if output.suffix not in (".html", ".png"):
+        raise UserError(f"-o {output} is neither .html nor .png")
 
-    print(score_table(runs))
-    if output is not None:
-        picture = comparison(runs)
-        try:
-            output.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(output)
-        except (OSError, ValueError) as error:
-            raise UserError(f"-o {output} can't be written: {error}") from None
-        print(f"picture: {output}")
+    from colordist.reporting.comparison import compare
+    from colordist.reporting.scores import table_of
+
+    comparison = compare(runs)
+    print(table_of(comparison.runs) if comparison.rows else "no scores yet")
+    print(comparison.verdict)
+    if output.suffix == ".png":
+        from colordist.reporting.picture import comparison as picture_of
+
+        write(output, "picture", picture_of(runs).save)
+    else:
+        from colordist.reporting.html import page
+
+        text = page(comparison)
+        write(output, "page", lambda file: replace_text(file, text))
+    if wandb:
+        from colordist.reporting.wandb_report import publish
+
+        print(f"W&B report: {publish(comparison)}")
+
+
+def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
+    """Write a file and tell where it lies. Raises UserError where that is impossible."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"-o {file} can't be written: {error}") from None
+    print(f"{what}: {file}")
+
+
+def sync(runs: list[RunFolder]) -> None:
+    """Send to W&B's server what isn't there yet."""
+    from colordist import tracking
+
+    for each in runs:
+        settings = each.settings()
+        sent = tracking.sync(each.path, TrackConfig(**settings["track"]), settings)
+        print(f"{each.path}: {sent} lines sent")
+
+
+def list_runs(folder: Path) -> None:
+    """Print the runs under a folder."""
+    from colordist.reporting.listing import find, listing
+
+    print(listing(find(folder), folder))
 
 
 if __name__ == "__main__":

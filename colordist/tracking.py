@@ -5,17 +5,27 @@ floors and ceiling ``reference/NAME/NAME``.
 """
 
 import json
+import logging
+import netrc
+import os
 import sys
 import uuid
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import urlparse
 
 from tqdm import tqdm
 
-from colordist.config import TrackConfig
-from colordist.run_folder import read_records, replace_text
+from colordist.config import RunError, TrackConfig, UserError
+from colordist.run_folder import read_records, replace_text, writing
 
 Record = dict[str, float]
+
+log = logging.getLogger(__name__)
+
+_INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
 
 
 class Tracker(Protocol):
@@ -40,13 +50,17 @@ class JsonLines:
     def __init__(self, file: Path, start: int) -> None:
         """start: the step that the run begins or continues with; what was logged after it is done again, so dropped."""
         kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
-        replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-        self._file = file.open("a")
+        self._path = file
+        with writing(file):
+            replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
+            self._file = file.open("ab", buffering=0)  # what the disk refused isn't tried again by close()
 
     def log(self, record: Record) -> None:
-        """Append a line."""
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        """Append a line. Raises RunError where that is impossible."""
+        rest = (json.dumps(record) + "\n").encode()
+        with writing(self._path):
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def picture(self, file: Path, step: int) -> None:
         """Pictures lie in the run folder already."""
@@ -90,37 +104,134 @@ class Terminal:
 
 
 class WandB:
-    """Weights & Biases: one run, whose steps are ours."""
+    """Weights & Biases: follows metrics.jsonl, line by line, so that what is shown there is what is written here.
 
-    def __init__(self, config: TrackConfig, folder: Path, settings: dict[str, Any]) -> None:
+    How many lines went there stands in the run folder. A continued run logs some lines again, equal to the bit: those
+    aren't sent twice. What an outage kept back is sent when the run goes on, or by ``report --sync``.
+    """
+
+    def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
+        """about: settings and surroundings of the run. Raises UserError for `online` without a key."""
         import wandb
 
-        identity = folder / "wandb_id"
-        if not identity.exists():
-            identity.write_text(uuid.uuid4().hex[:8])
-        self._wandb = wandb
-        self._run = wandb.init(
-            project=config.project,
-            name=folder.name,
-            id=identity.read_text(),
-            resume="allow",
-            mode="offline" if config.wandb == "offline" else "online",
-            dir=folder,
-            config=settings,
-        )
-        self._run.define_metric("*", step_metric="step")
+        self._wandb, self._config, self._folder, self._about = wandb, config, folder, about
+        self._file = folder / "wandb.json"
+        self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "online": 0, "offline": 0}
+        if self._file.exists():
+            self._known |= json.loads(self._file.read_text())
+        self.mode = _mode(config)
+        self.sent = 0
+        """Lines that went there this time."""
+        self._run = self._begin()
+        lines = read_records(folder / "metrics.jsonl")
+        self._line = len(lines)
+        for line, record in enumerate(lines):
+            self._send(record, line)
+
+    def _begin(self) -> Any:  # noqa: ANN401  wandb is imported only here
+        """Begin or continue the run there; offline, if the server can't be reached."""
+        config = self._config
+        options: dict[str, Any] = {
+            **{"id": self._known["id"], "resume": "allow", "name": self._folder.name, "dir": self._folder},
+            **{"project": config.project, "entity": config.entity, "group": config.group, "tags": config.tags or None},
+            **{"notes": config.notes, "job_type": config.job_type, "config": self._about},
+        }
+        settings = self._wandb.Settings(init_timeout=_INIT_TIMEOUT, console="off")
+        try:
+            run = self._wandb.init(mode=self.mode, settings=settings, **options)
+        except Exception as error:
+            if self.mode == "offline":
+                raise RunError(f"wandb can't write to {self._folder} ({_line(error)})") from None
+            log.warning("wandb can't be reached (%s): it writes to %s instead", _line(error), self._folder / "wandb")
+            self.mode = "offline"
+            self._wandb.teardown()  # it still holds the run's id
+            run = self._wandb.init(mode=self.mode, settings=settings, **options)
+        run.define_metric("step")
+        run.define_metric("images")
+        run.define_metric("*", step_metric="step")
+        return run
 
     def log(self, record: Record) -> None:
-        """Send a record."""
-        self._run.log(record)
+        """Send a record: the next line of metrics.jsonl."""
+        self._send(record, self._line)
+        self._line += 1
 
     def picture(self, file: Path, step: int) -> None:
-        """Send a picture."""
-        self._run.log({"step": step, "samples": self._wandb.Image(str(file))})
+        """Send a picture, with the line before."""
+        if self._line >= self._known[self.mode]:
+            self._try(lambda: self._run.log({"step": step, "samples": self._wandb.Image(str(file))}, step=self._line))
 
     def close(self) -> None:
         """Finish the run."""
-        self._run.finish()
+        self._try(lambda: self._run.finish())
+
+    def _send(self, record: Record, line: int) -> None:
+        """Send a line that hasn't gone there yet."""
+        if line < self._known[self.mode]:
+            return
+        # The line's number is W&B's own step, so a line sent twice counts once there.
+        if self._try(lambda: self._run.log(record, step=line)):
+            self._known[self.mode] = line + 1
+            self.sent += 1
+            self._try(lambda: replace_text(self._file, json.dumps(self._known) + "\n"))
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something has failed, so that no more is sent."""
+        return self._run is None
+
+    def _try(self, work: Callable[[], object]) -> bool:
+        """Do something that may fail without harm to the run: it is said once, and then no more is tried."""
+        if self._run is None:
+            return False
+        try:
+            work()
+        except Exception as error:
+            log.warning("wandb failed (%s): the run goes on; report --sync sends the rest later", _line(error))
+            self._run = None
+            return False
+        return True
+
+
+def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
+    """Send what hasn't gone to the server yet. Returns how many lines of metrics.jsonl that were.
+
+    Raises UserError without a key, RunError where the server can't be reached.
+    """
+    if _mode(replace(config, wandb="online")) == "offline":
+        raise UserError("WANDB_MODE is offline: unset it to send anything")
+    there = WandB(replace(config, wandb="online"), folder, settings)
+    sent = there.sent
+    there.close()
+    if there.is_broken or there.mode == "offline":
+        raise RunError(f"W&B's server can't be reached: what is missing there is still in {folder / 'metrics.jsonl'}")
+    return sent
+
+
+def _mode(config: TrackConfig) -> Literal["online", "offline"]:
+    """Where records go. Never asks for a key. Raises UserError for `online` without one."""
+    if config.wandb == "offline" or os.environ.get("WANDB_MODE") == "offline":
+        return "offline"
+    if _has_key():
+        return "online"
+    if config.wandb == "online":
+        raise UserError("track.wandb is online, but there is no key: run `wandb login` once, or try track.wandb auto")
+    return "offline"
+
+
+def _has_key() -> bool:
+    """Whether this machine has a key for the server."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class Trackers:

@@ -2,14 +2,18 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import refusing_kind, watched
+from PIL import Image
 
-from colordist.config import TrackConfig
-from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB
+from colordist.config import RunError, TrackConfig, UserError
+from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, _has_key, sync
 
 
 @pytest.fixture
@@ -28,6 +32,31 @@ def test_a_record_is_on_disk_at_once(file: Path) -> None:
     tracker.log({"step": 10, "generator/l1": math.nan})
     assert math.isnan(records(file)[1]["generator/l1"])
     tracker.close()
+
+
+@pytest.mark.parametrize("kind", ["open", "write", "fsync", "replace"])
+def test_a_full_disk_at_the_start_is_one_line(kind: str, file: Path) -> None:
+    file.write_text('{"step": 5}\n{"step": 10}\n')
+    told = r"metrics\.jsonl can't be written \(No space left on device\): once it can be, the same command continues$"
+    with watched(refusing_kind(kind)), pytest.raises(RunError, match=told):
+        JsonLines(file, 5)
+    assert records(file) == [{"step": 5}, {"step": 10}]
+
+
+def test_a_full_disk_is_one_line_and_the_line_before_it_whole(file: Path) -> None:
+    full = False
+    with watched(lambda name: refusing_kind("write")(name) if full else None):
+        tracker = JsonLines(file, 0)
+        tracker.log({"step": 5})
+        full = True
+        with pytest.raises(RunError, match=r"metrics\.jsonl can't be written \(No space left on device\)"):
+            tracker.log({"step": 10, "generator/l1": 1 / 3})
+        tracker.close()  # nothing is tried again
+    assert file.read_text().startswith('{"step": 5}\n{"ste')
+    continued = JsonLines(file, 5)
+    continued.log({"step": 10})
+    continued.close()
+    assert records(file) == [{"step": 5}, {"step": 10}]
 
 
 def test_what_is_done_again_is_dropped(file: Path) -> None:
@@ -113,70 +142,136 @@ def test_trackers_pass_everything_on(tmp_path: Path) -> None:
     assert two[0].calls == two[1].calls == [{"step": 1}, (tmp_path, 1), "closed"]
 
 
-# --- Weights & Biases
+# --- Weights & Biases: real runs, offline, read back with its own reader
 
 
-class FakeRun:
-    def __init__(self) -> None:
-        self.logged: list[dict[str, Any]] = []
-
-    def define_metric(self, name: str, step_metric: str) -> None:
-        assert (name, step_metric) == ("*", "step")
-
-    def log(self, record: dict[str, Any]) -> None:
-        self.logged.append(record)
-
-    def finish(self) -> None:
-        self.logged.append({"finished": True})
-
-
-def test_a_continued_run_is_the_same_run_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb = pytest.importorskip("wandb")
-    asked: list[dict[str, Any]] = []
-
-    def init(**options: Any) -> FakeRun:  # noqa: ANN401  any option
-        asked.append(options)
-        return FakeRun()
-
-    monkeypatch.setattr(wandb, "init", init)
-    for _ in range(2):
-        tracker = WandB(TrackConfig(wandb="online", project="mine"), tmp_path, {"seed": 3})
-        tracker.log({"step": 1})
-        tracker.close()
-    first, second = asked
-    assert first == second
-    assert len(first["id"]) == 8
-    assert (first["project"], first["mode"], first["config"], first["resume"]) == (
-        "mine",
-        "online",
-        {"seed": 3},
-        "allow",
-    )
-    (tmp_path / "other").mkdir()
-    WandB(TrackConfig(wandb="offline"), tmp_path / "other", {})
-    assert asked[2]["mode"] == "offline"
-    assert asked[2]["id"] != first["id"]
-
-
-@pytest.fixture
-def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    pytest.importorskip("wandb")
+@pytest.fixture(autouse=True)
+def _quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_MODE", "offline")
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
     for folder in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(folder, str(tmp_path / folder))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     yield
-    import wandb
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].teardown()
 
-    wandb.teardown()
+
+def history(folder: Path) -> list[dict[str, Any]]:
+    """What was logged, in order, over all continuations."""
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
+    rows: list[dict[str, Any]] = []
+    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
+        told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=True).stdout
+        records = [json.loads(line) for line in told.splitlines()]
+        rows += [record["history"]["item"] for record in records if record["type"] == "history"]
+    return [{key: value for key, value in row.items() if key[0] != "_" or key == "_step"} for row in rows]
 
 
-@pytest.mark.usefixtures("quiet_wandb")
-def test_offline_run_writes_files(tmp_path: Path) -> None:
+def follow(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
+    """Log these steps as a run does that begins or continues with a step."""
+    folder.mkdir(exist_ok=True)
+    written = JsonLines(folder / "metrics.jsonl", start)
+    there = WandB(TrackConfig(**({"wandb": "offline"} | settings)), folder, {"seed": 3})
+    for step in steps:
+        for tracker in (written, there):
+            tracker.log({"step": step, "generator/l1": 1 / step})
+    there.close()
+    written.close()
+
+
+def test_offline_run_holds_what_was_logged_once_and_in_order(tmp_path: Path) -> None:
+    follow(tmp_path / "run", 0, [1, 2, 3])
+    assert history(tmp_path / "run") == [
+        {"_step": step - 1, "step": step, "generator/l1": 1 / step} for step in (1, 2, 3)
+    ]
+
+
+def test_a_continued_run_logs_nothing_twice(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    follow(folder, 0, [1, 2, 3])  # killed after step 3; the last checkpoint is of step 1
+    follow(folder, 1, [2, 3, 4])
+    assert [row["step"] for row in history(folder)] == [1, 2, 3, 4]
+    assert [row["_step"] for row in history(folder)] == [0, 1, 2, 3]
+    assert len({path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*")}) == 1
+
+
+def test_what_was_kept_back_is_sent_when_the_run_goes_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    tracker = WandB(TrackConfig(wandb="offline"), folder, {"seed": 3})
-    tracker.log({"step": 1, "generator/l1": 0.5})
+    written = JsonLines(folder / "metrics.jsonl", 0)
+    written.log({"step": 1, "generator/l1": 1.0})
+    written.close()
+    follow(folder, 1, [2])
+    assert [row["step"] for row in history(folder)] == [1, 2]
+
+
+def test_pictures_are_sent(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    picture = folder / "grid.png"
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(picture)
+    tracker = WandB(TrackConfig(wandb="offline"), folder, {})
+    tracker.log({"step": 5, "scores/mae": 0.5})
+    tracker.picture(picture, 5)
     tracker.close()
-    (written,) = folder.glob("wandb/offline-run-*/*.wandb")
-    assert written.stat().st_size > 0
+    (kept,) = folder.glob("wandb/offline-run-*/files/media/images/*.png")
+    assert kept.read_bytes() == picture.read_bytes()
+
+
+def test_auto_without_a_key_is_offline_and_online_is_refused(tmp_path: Path) -> None:
+    follow(tmp_path / "run", 0, [1], wandb="auto")
+    assert len(history(tmp_path / "run")) == 1
+    with pytest.raises(UserError, match="there is no key: run `wandb login` once") as refused:
+        follow(tmp_path / "other", 0, [1], wandb="online")
+    assert "\n" not in str(refused.value)
+
+
+def test_a_server_that_cannot_be_reached_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("colordist.tracking._INIT_TIMEOUT", 2.0)
+    follow(tmp_path / "run", 0, [1, 2], wandb="online")
+    assert [row["step"] for row in history(tmp_path / "run")] == [1, 2]
+    assert caplog.text.count("wandb can't be reached") == 1
+
+
+def test_a_failure_in_the_middle_is_said_once_and_the_run_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tracker = WandB(TrackConfig(wandb="offline"), folder, {})
+    tracker.log({"step": 1})
+    tracker._run.finish()  # from now on it takes nothing
+    for step in (2, 3):
+        tracker.log({"step": step})
+    tracker.close()
+    assert caplog.text.count("wandb failed") == 1
+    assert json.loads((folder / "wandb.json").read_text())["offline"] == 1  # what is missing is known
+
+
+@pytest.mark.parametrize("host", ["api.wandb.ai", "wandb.lab.org"])
+def test_a_key_in_netrc_is_found(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not _has_key()
+    (tmp_path / "netrc").write_text(f"machine {host} login user password {'a' * 40}\n")
+    monkeypatch.setenv("WANDB_BASE_URL", f"https://{host}")
+    assert _has_key()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.org")
+    assert not _has_key()
+
+
+def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    follow(tmp_path / "run", 0, [1, 2])
+    with pytest.raises(UserError, match="there is no key"):
+        sync(tmp_path / "run", TrackConfig(), {})
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr("colordist.tracking._INIT_TIMEOUT", 2.0)
+    with pytest.raises(RunError, match="can't be reached") as failed:
+        sync(tmp_path / "run", TrackConfig(), {})
+    assert "\n" not in str(failed.value)
+    assert json.loads((tmp_path / "run" / "wandb.json").read_text())["online"] == 0  # nothing counts as sent

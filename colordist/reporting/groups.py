@@ -1,0 +1,79 @@
+"""Runs of the same settings, which differ in their seed only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from colordist.config import Value, learning_keys
+from colordist.reporting.told import Run
+
+_MOST_NAMED = 2  # settings in a name
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of the same settings."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def counted(self) -> tuple[Run, ...]:
+        """One run a seed, the one that was scored last: the same seed again would be no second opinion."""
+        best: dict[int, Run] = {}
+        for run in self.runs:
+            if run.scores and (run.seed not in best or (run.scored_step or 0) > (best[run.seed].scored_step or 0)):
+                best[run.seed] = run
+        return tuple(best.values())
+
+    def scores(self, metric: str) -> list[float]:
+        """One score a seed, of the runs that have it."""
+        return [run.scores[metric] for run in self.counted if metric in run.scores]
+
+
+def group(runs: Sequence[Run]) -> list[Group]:
+    """Put runs together whose learning keys differ in `seed` only. In the order in which they are named.
+
+    Operational keys (where a run lives, how often it logs) don't count: they don't change what is learned.
+    """
+    members: dict[str, list[Run]] = {}
+    for run in runs:
+        members.setdefault(repr(sorted(_settings(run).items())), []).append(run)
+    found = [tuple(each) for each in members.values()]
+    return [Group(name, each) for name, each in zip(_names([each[0] for each in found]), found, strict=True)]
+
+
+def run_names(groups: Sequence[Group]) -> dict[Run, str]:
+    """A name for each run: its group's; with the seed where there are several; with the folder where one is twice."""
+    names: dict[Run, str] = {}
+    for each in groups:
+        seeds = [run.seed for run in each.runs]
+        for run in each.runs:
+            name = each.name if len(each.runs) == 1 else f"{each.name}, seed {run.seed}"
+            names[run] = name if seeds.count(run.seed) == 1 else f"{name} ({run.folder.path.resolve().name})"
+    return names
+
+
+def _settings(run: Run) -> dict[str, Value]:
+    return {key: value for key, value in learning_keys(run.settings).items() if key != "seed"}
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """What groups are called: by task; where several have the same, by what differs, or else by their first folder.
+
+    A task that all have isn't repeated.
+    """
+    names = []
+    all_alike = len(runs) > 1 and len({run.task for run in runs}) == 1
+    for run in runs:
+        alike = [_settings(other) for other in runs if other.task == run.task]
+        mine = _settings(run)
+        differing = [key for key in mine if any(other.get(key) != mine[key] for other in alike)]
+        if len(alike) == 1:
+            names.append(run.task)
+        elif 0 < len(differing) <= _MOST_NAMED:
+            names.append(", ".join([run.task] * (not all_alike) + [f"{key} {mine[key]}" for key in differing]))
+        else:
+            name = run.folder.path.resolve().name
+            names.append(name if all_alike else f"{run.task} {name}")
+    twice = {name for name in names if names.count(name) > 1}
+    return [f"{run.task} {run.folder.path}" if name in twice else name for name, run in zip(names, runs, strict=True)]

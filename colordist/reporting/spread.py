@@ -1,0 +1,67 @@
+"""What a difference between two sets of seeds is worth."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, variance
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A difference of means."""
+
+    mean: float
+    margin: float | None
+    """Half the width of its confidence interval; None where the spread of seeds isn't known."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the confidence interval leaves zero out."""
+        return self.margin is not None and abs(self.mean) > self.margin
+
+
+def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> Difference:
+    """The first's mean minus the second's, with the confidence interval of Welch (Biometrika 34, 1947).
+
+    comparisons: how many are made at once, by which the chance of error is divided (Bonferroni). With fewer than two
+    values on either side, or none that differ on both, nothing is known of the spread.
+    """
+    mean = fmean(ours) - fmean(theirs)
+    if min(len(ours), len(theirs)) < 2:
+        return Difference(mean, None)
+    shares = [variance(values) / len(values) for values in (ours, theirs)]
+    if sum(shares) == 0:
+        return Difference(mean, None)
+    sizes = [len(values) - 1 for values in (ours, theirs)]
+    freedom = sum(shares) ** 2 / sum(share**2 / size for share, size in zip(shares, sizes, strict=True))
+    factor = student_quantile(1 - (1 - CONFIDENCE) / comparisons, max(1, math.floor(freedom)))
+    return Difference(mean, factor * math.sqrt(sum(shares)))
+
+
+def student_quantile(share: float, freedom: int) -> float:
+    """The t that bounds the middle `share` of Student's distribution. share: in (0, 1); freedom: 1 or more."""
+    low, high = 0.0, 1.0
+    while student_share(high, freedom) < share:
+        low, high = high, 2 * high
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if student_share(middle, freedom) < share else (low, middle)
+    return high
+
+
+def student_share(t: float, freedom: int) -> float:
+    """How much of Student's distribution lies between -t and t (Abramowitz, Stegun 1964, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, total, term = math.cos(angle), 0.0, 1.0
+    if freedom % 2:
+        term = math.cos(angle)
+        for step in range(1, freedom - 1, 2):
+            total += term
+            term *= cosine**2 * (step + 1) / (step + 2)
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    for step in range(0, freedom - 1, 2):
+        total += term
+        term *= cosine**2 * (step + 1) / (step + 2)
+    return math.sin(angle) * total

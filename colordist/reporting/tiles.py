@@ -1,0 +1,121 @@
+"""The same test images through every run, cut out of the runs' newest sample grids."""
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from colordist.data.source import Image as Pixels
+from colordist.metrics.ciede2000 import ciede2000
+from colordist.metrics.metric import rgb_to_lab
+from colordist.reporting.told import Run
+from colordist.run_folder import numbered
+
+_LARGEST = 192  # pixels of a tile in the page
+_LOSSLESS = 64  # pixels up to which tiles are stored exactly
+_MEASURED = 64  # pixels to which larger tiles are reduced before their differences are measured
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Test images, as grey, through each run, and true: uint8 [N, size, size, 3] each."""
+
+    grey: Pixels
+    answers: dict[Run, Pixels]
+    truth: Pixels
+    left_out: dict[Run, str]
+    """Runs that can't be shown beside the others, with the reason."""
+
+    @property
+    def size(self) -> int:
+        """Width and height of an image in pixels."""
+        return int(self.truth.shape[1])
+
+    @cached_property
+    def from_truth(self) -> dict[Run, NDArray[np.float64]]:
+        """CIEDE2000 between answer and truth, mean over each image: [N]."""
+        truth = _lab(self.truth)
+        return {run: _distance(lab, truth) for run, lab in self._labs.items()}
+
+    @cached_property
+    def between_runs(self) -> NDArray[np.float64]:
+        """CIEDE2000 between two runs' answers, mean over each image and over all pairs: [N]; 0 for one run."""
+        pairs = [_distance(one, other) for one, other in combinations(self._labs.values(), 2)]
+        return np.mean(pairs, axis=0) if pairs else np.zeros(len(self.truth))
+
+    @cached_property
+    def _labs(self) -> dict[Run, torch.Tensor]:
+        return {run: _lab(answers) for run, answers in self.answers.items()}
+
+
+def gallery(runs: Sequence[Run]) -> Gallery | None:
+    """Cut up each run's newest grid; None where no run has one."""
+    grids: dict[Run, list[Pixels]] = {}
+    left_out: dict[Run, str] = {}
+    for run in runs:
+        files = numbered(run.folder.samples, r"\.png")
+        if not files:
+            left_out[run] = "has no samples yet"
+            continue
+        try:
+            grids[run] = _cut(np.asarray(Image.open(files[-1]).convert("RGB")))
+        except (OSError, ValueError):
+            left_out[run] = f"has a sample grid that can't be read ({files[-1].name})"
+    if not grids:
+        return None
+    grey, _, truth = next(iter(grids.values()))
+    for run, (_, _, own) in grids.items():
+        if not np.array_equal(own, truth):
+            left_out[run] = "shows other test images"
+    answers = {run: answer for run, (_, answer, _) in grids.items() if run not in left_out}
+    return Gallery(grey, answers, truth, left_out)
+
+
+def data_uri(tile: Pixels) -> str:
+    """A picture as text that stands in a page: exact up to 64 pixels, else JPEG with whole chroma, reduced to 192."""
+    picture = Image.fromarray(tile)
+    buffer = io.BytesIO()
+    if len(tile) <= _LOSSLESS:
+        picture.save(buffer, "PNG", optimize=True)
+        kind = "png"
+    else:
+        picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+        picture.save(buffer, "JPEG", quality=92, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
+
+
+def storage_note(size: int) -> str | None:
+    """How tiles of a size are stored, if not exactly."""
+    if size <= _LOSSLESS:
+        return None
+    reduced = f"reduced from {size} to {_LARGEST} pixels and " if size > _LARGEST else ""
+    return f"In this page the pictures are {reduced}compressed (JPEG, quality 92)."
+
+
+def _cut(grid: Pixels) -> list[Pixels]:
+    """Rows of a grid, each as images [N, size, size, 3]."""
+    size = len(grid) // 3
+    if len(grid) != 3 * size or size == 0 or grid.shape[1] % size:
+        raise ValueError("no grid of three rows of square images")
+    return [np.stack(np.split(row, row.shape[1] // size, axis=1)) for row in np.split(grid, 3)]
+
+
+def _lab(tiles: Pixels) -> torch.Tensor:
+    """CIE Lab: float32 [N, 3, size, size], reduced to _MEASURED."""
+    if tiles.shape[1] > _MEASURED:
+        small = [Image.fromarray(tile).resize((_MEASURED, _MEASURED), Image.Resampling.BOX) for tile in tiles]
+        tiles = np.stack([np.asarray(tile) for tile in small])
+    return rgb_to_lab(torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2)).float()
+
+
+def _distance(one: torch.Tensor, other: torch.Tensor) -> NDArray[np.float64]:
+    distance: NDArray[np.float64] = ciede2000(one, other).flatten(1).double().mean(dim=1).numpy()
+    return distance

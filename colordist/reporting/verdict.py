@@ -1,0 +1,145 @@
+"""What may be said of runs in a line or two: never more than the spread of seeds carries."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from colordist.reporting.board import Cell, Row
+from colordist.reporting.groups import Group
+from colordist.reporting.told import Run
+
+_FIRST_CHOICE = "ciede2000"  # the difference as the eye sees it
+_MOST_NAMED = 3  # runs in a line
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Plain text."""
+
+    line: str
+    """The verdict itself."""
+    reasons: list[str]
+    """What it rests on."""
+    caveats: list[str]
+    """What to keep in mind."""
+
+    def __str__(self) -> str:
+        return " ".join([self.line, *self.reasons, *self.caveats])
+
+
+def judge(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
+    """Compare groups by their board's rows."""
+    caveats = _caveats(groups)
+    row = next((each for each in rows if each.metric.name == _FIRST_CHOICE), rows[0] if rows else None)
+    if row is None:
+        return Verdict("There are no scores yet.", [], caveats)
+    ranked = sorted(
+        ((group, cell) for group, cell in zip(groups, row.cells, strict=True) if cell),
+        key=lambda pair: (not pair[1].is_best, abs(pair[1].to_best.mean) if pair[1].to_best else 0.0),
+    )
+    if len(ranked) == 1:
+        return Verdict(_alone(*ranked[0], row), [], [*caveats, *_few_seeds([ranked[0][0]])])
+    return Verdict(_compared(ranked, row), _others(groups, ranked[0][0], row, rows), [*caveats, *_few_seeds(groups)])
+
+
+def _alone(group: Group, cell: Cell, row: Row) -> str:
+    line = f"{group.name} reaches {_score(row, cell)}"
+    floor, ceiling = row.floor, row.references.get("ceiling")
+    if floor is None or ceiling is None:
+        return f"{line}."
+    if cell.is_below_floor:
+        return f"{line}: no better than the floor, {_digits(row, floor)}, which needs no network."
+    way = (row.loss(floor) - row.loss(cell.mean)) / (row.loss(floor) - row.loss(ceiling))
+    limits = f"from the better floor ({_digits(row, floor)}) to the ceiling ({_digits(row, ceiling)})"
+    return f"{line}: {100 * way:.0f} % of the way {limits}."
+
+
+def _compared(ranked: list[tuple[Group, Cell]], row: Row) -> str:
+    (best, best_cell), (second, second_cell) = ranked[:2]
+    label, to_best = row.metric.label, second_cell.to_best
+    if to_best is None:
+        return f"{best.name} and {second.name} are equal: {_score(row, best_cell)}."
+    scores = f"{_digits(row, best_cell.mean)} against {_digits(row, second_cell.mean)}"
+    several = len(ranked) > 2
+    next_best = f"{second.name}, the next best" if several else second.name
+    by = f"{_digits(row, abs(to_best.mean))}"
+    if to_best.is_clear and to_best.margin is not None:
+        margin = f"{by} ± {_digits(row, to_best.margin)}"
+        return f"{best.name} beats {next_best}, by {label}: {scores}, a difference of {margin}."
+    if to_best.margin is not None:
+        known = f"the difference, {by} ± {_digits(row, to_best.margin)}, is within what seeds alone may make"
+        return f"Not decided between {best.name} and {next_best}: {label} {scores}; {known}."
+    return f"So far {best.name} scores better than {next_best}: {label} {scores}. That may be luck."
+
+
+def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[Row]) -> list[str]:
+    """How the first by the headline's metric fares by the others."""
+    place = list(groups).index(best)
+    ahead, behind, open_ = [], [], []
+    for row in rows:
+        mine = row.cells[place]
+        others = [cell for number, cell in enumerate(row.cells) if cell and number != place]
+        if row is headline or mine is None or not others:
+            continue
+        if mine.is_best and all(cell.to_best and cell.to_best.is_clear for cell in others):
+            ahead.append(row)
+        elif mine.to_best and mine.to_best.is_clear:
+            behind.append(row)
+        else:
+            open_.append(row)
+    if not ahead and not behind:
+        leads = sum(1 for row in rows if (cell := row.cells[place]) and cell.is_best)
+        return [f"It has the better mean in {leads} of {len(rows)} scores."] if len(rows) > 1 else []
+    parts = [f"ahead in {_labels(ahead)}"] if ahead else []
+    parts += [f"behind in {_labels(behind)}"] if behind else []
+    rest = f" {len(open_)} more are undecided." if len(open_) > 1 else " One more is undecided." if open_ else ""
+    return [f"By other scores, {best.name} is clearly {' and '.join(parts)}.{rest}"]
+
+
+def _caveats(groups: Sequence[Group]) -> list[str]:
+    runs = [run for group in groups for run in group.runs]
+    caveats = []
+    if unfinished := [run for run in runs if run.state != "finished"]:
+        which = "" if len(unfinished) > _MOST_NAMED else f": {', '.join(_progress(run) for run in unfinished)}"
+        caveats.append(f"{_count(unfinished)} not finished{which}.")
+    if unscored := [run for run in runs if not run.scores]:
+        caveats.append(f"{_count(unscored)} without scores yet.")
+    for group in groups:
+        if len({run.scored_step for run in group.counted}) > 1:
+            caveats.append(f"{group.name}: its runs were scored at different steps.")
+        if left_out := [run for run in group.runs if run.scores and run not in group.counted]:
+            folders = ", ".join(run.folder.path.name for run in left_out)
+            caveats.append(f"{group.name}: a seed is there twice, which is no second opinion: {folders} isn't counted.")
+    return caveats
+
+
+def _few_seeds(groups: Sequence[Group]) -> list[str]:
+    counts = {group.name: len(group.counted) for group in groups if group.counted}
+    single = [name for name, count in counts.items() if count == 1]
+    if single:
+        who = "One seed each" if len(single) == len(counts) > 1 else f"One seed of {', '.join(single)}"
+        return [f"{who}: how much of this is luck isn't known. Three seeds or more would tell."]
+    return []
+
+
+def _score(row: Row, cell: Cell) -> str:
+    text = f"{row.metric.label} {_digits(row, cell.mean)}"
+    if len(cell.scores) > 1:
+        low, high = _digits(row, min(cell.scores)), _digits(row, max(cell.scores))
+        text += f" ({len(cell.scores)} seeds: {low} to {high})"
+    return text
+
+
+def _digits(row: Row, score: float) -> str:
+    return f"{score:.{row.metric.digits}f}"
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    return ", ".join(row.metric.label for row in rows)
+
+
+def _count(runs: Sequence[Run]) -> str:
+    return "1 run is" if len(runs) == 1 else f"{len(runs)} runs are"
+
+
+def _progress(run: Run) -> str:
+    return f"{run.folder.path.name} at step {run.step:,} of {run.steps:,}"

@@ -1,0 +1,59 @@
+"""Run folders that look trained, for tests of reports."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from helpers import config_with
+from PIL import Image
+
+from colordist.metrics.floors import REFERENCES
+from colordist.run_folder import RunFolder
+
+REFERENCE = {  # by metric: grey, constant, ceiling, truth
+    "ciede2000": (18.0, 14.0, 2.0, 0.0),
+    "psnr": (16.0, 17.0, 30.0, 100.0),
+    "colorfulness": (0.0, 20.0, 88.0, 86.0),
+}
+
+
+def trained(
+    path: Path,
+    *,
+    scores: dict[str, float] | None = None,
+    settings: dict[str, Any] | None = None,
+    losses: int = 20,
+    truth: int = 0,
+    answer: int = 1,
+    images: str = "11111111 22222222",
+    finished: bool = True,
+) -> RunFolder:
+    """A run folder. scores: its last ones; truth, answer: seeds of the noise that its pictures show."""
+    folder = RunFolder(path)
+    folder.write_settings(config_with({"loss.warmup_steps": 0, "train.steps": 10 * losses} | (settings or {})))
+    references = {
+        f"reference/{each.name}/{metric}": values[place]
+        for metric, values in REFERENCE.items()
+        for place, each in enumerate(REFERENCES)
+    }
+    lines: list[dict[str, float]] = [{"step": 0, "images": 0, **references}]
+    for place in range(1, losses + 1):
+        line = {"step": 10 * place, "images": 160 * place, "images_per_second": 100.0 + place}
+        lines.append(line | {"generator/l1": 1 / place, "generator/lr": 0.001, "discriminator/real": 0.5})
+        if scores and place in (losses // 2, losses):
+            worse = {name: value + losses - place for name, value in scores.items()}
+            lines.append({**_where(line), **{f"scores/{name}": value for name, value in worse.items()}})
+    folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    folder.samples.mkdir()
+    noise = [np.random.default_rng(seed).integers(0, 256, (16, 4 * 16, 3), dtype=np.uint8) for seed in (truth, answer)]
+    grey = np.repeat(noise[0][..., :1], 3, axis=2)
+    Image.fromarray(np.concatenate([grey, noise[1], noise[0]])).save(folder.samples / "step-000010.png")
+    (path / "images").write_text(images + "\n")
+    if finished:
+        folder.mark("finished", 10 * losses)
+    return folder
+
+
+def _where(line: dict[str, float]) -> dict[str, float]:
+    return {"step": line["step"], "images": line["images"]}

@@ -1,0 +1,163 @@
+"""What the report's page is made of: curves, pictures, histograms, settings, commands."""
+
+import shlex
+from base64 import b64decode
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from report_runs import trained
+
+from colordist.cli import parse
+from colordist.config import learning_keys
+from colordist.data.source import Image as Pixels
+from colordist.metrics.ciede2000 import ciede2000
+from colordist.metrics.metric import rgb_to_lab
+from colordist.reporting.curves import MOST_POINTS, Curve, curve, loss_keys, thin
+from colordist.reporting.hues import CENTERS, histograms
+from colordist.reporting.settings import command, differences
+from colordist.reporting.tiles import data_uri, gallery
+from colordist.reporting.told import Run, tell
+from colordist.run_folder import RunFolder
+
+
+def told(*folders: RunFolder) -> list[Run]:
+    return tell(folders)
+
+
+# --- curves
+
+
+def test_a_short_curve_is_whole(tmp_path: Path) -> None:
+    (run,) = told(trained(tmp_path / "a", losses=5))
+    found = curve(run, "generator/l1")
+    assert found is not None
+    assert found.steps.tolist() == [10, 20, 30, 40, 50]
+    assert found.images.tolist() == [160, 320, 480, 640, 800]
+    assert found.values.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert curve(run, "generator/nothing") is None
+
+
+def test_a_long_curve_keeps_its_ends_and_spikes() -> None:
+    values = np.sin(np.arange(10_000) / 50).astype(np.float32)
+    values[1234], values[8765] = 50, -50
+    steps = np.arange(10_000, dtype=np.int32)
+    thinned = thin(Curve(steps, 16 * steps, values))
+    assert len(thinned.steps) <= MOST_POINTS
+    assert {0, 1234, 8765, 9999} <= set(thinned.steps.tolist())
+    assert np.array_equal(thinned.images, 16 * thinned.steps)
+    assert np.array_equal(thinned.values, values[thinned.steps])
+    assert np.all(np.diff(thinned.steps) > 0)
+
+
+def test_losses_are_told_from_rates_and_scores(tmp_path: Path) -> None:
+    assert loss_keys(told(trained(tmp_path / "a", scores={"psnr": 20.0}))) == ["generator/l1", "discriminator/real"]
+
+
+# --- pictures
+
+
+def test_pictures_are_cut_from_the_newest_grid(tmp_path: Path) -> None:
+    runs = told(trained(tmp_path / "a"), trained(tmp_path / "b", answer=2))
+    found = gallery(runs)
+    assert found is not None
+    assert found.truth.shape == (4, 16, 16, 3)
+    grid = np.asarray(Image.open(runs[1].folder.samples / "step-000010.png"))
+    assert np.array_equal(found.answers[runs[1]][2], grid[16:32, 32:48])
+    assert np.array_equal(found.grey[0], grid[:16, :16])
+    assert np.array_equal(np.asarray(picture(data_uri(found.truth[3]))), found.truth[3])  # exact
+
+
+def test_distances_between_runs_and_from_the_truth(tmp_path: Path) -> None:
+    runs = told(*(trained(tmp_path / name, answer=seed) for name, seed in (("a", 1), ("b", 2), ("c", 1))))
+    found = gallery(runs)
+    assert found is not None
+    one, two = (lab(found.answers[run]) for run in runs[:2])
+    between = ciede2000(one, two).mean(dim=(1, 2)).numpy()
+    assert found.between_runs == pytest.approx(between * 2 / 3, rel=1e-4)  # of three pairs, one is the same twice
+    assert found.from_truth[runs[0]] == pytest.approx(
+        ciede2000(one, lab(found.truth)).mean(dim=(1, 2)).numpy(), rel=1e-4
+    )
+
+
+def test_what_cannot_be_shown_beside_the_others_is_said(tmp_path: Path) -> None:
+    runs = told(*(trained(tmp_path / name, truth=seed) for name, seed in (("a", 0), ("b", 5), ("c", 0), ("d", 0))))
+    (runs[2].folder.samples / "step-000010.png").write_bytes(b"no picture")
+    (runs[3].folder.samples / "step-000010.png").unlink()
+    found = gallery(runs)
+    assert found is not None
+    assert [*found.answers] == [runs[0]]
+    assert [found.left_out[run].split(" (")[0] for run in runs[1:]] == [
+        "shows other test images",
+        "has a sample grid that can't be read",
+        "has no samples yet",
+    ]
+    assert gallery(runs[3:]) is None
+
+
+def test_large_pictures_are_reduced() -> None:
+    assert picture(data_uri(np.zeros((300, 300, 3), np.uint8))).size == (192, 192)
+    assert picture(data_uri(np.zeros((100, 100, 3), np.uint8))).size == (100, 100)
+
+
+def picture(uri: str) -> Image.Image:
+    return Image.open(BytesIO(b64decode(uri.split(",")[1])))
+
+
+def lab(tiles: Pixels) -> Any:  # noqa: ANN401
+    import torch
+
+    return rgb_to_lab(torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2))
+
+
+# --- histograms
+
+
+def test_histograms_are_shares() -> None:
+    tiles = np.zeros((2, 4, 4, 3), np.uint8)
+    tiles[0] = (255, 0, 0)  # a 80.1, b 67.2
+    found = histograms(tiles)
+    assert {center: share for center, share in zip(CENTERS, found.a, strict=True) if share} == {0: 50, 80: 50}
+    assert {center: share for center, share in zip(CENTERS, found.b, strict=True) if share} == {0: 50, 65: 50}
+
+
+# --- settings and commands
+
+
+def test_only_what_differs(tmp_path: Path) -> None:
+    other = {"run.dir": "elsewhere", "log.every": 7, "optimizer.generator.lr": 0.5}
+    found = differences(told(trained(tmp_path / "a"), trained(tmp_path / "b", settings=other)))
+    assert [(each.key, each.values, each.is_learned_from) for each in found] == [
+        ("optimizer.generator.lr", ["0.001", "0.5"], True),
+        ("log.every", ["50", "7"], False),
+    ]
+
+
+def test_a_key_that_one_run_does_not_know(tmp_path: Path) -> None:
+    old, new = trained(tmp_path / "a"), trained(tmp_path / "b")
+    old.config_file.write_text(old.config_file.read_text().replace("  flip: true\n", ""))
+    (found,) = differences(told(old, new))
+    assert (found.key, found.values) == ("data.flip", ["-", "true"])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"seed": 3},
+        {"task": "autoencoder", "model.name": "autoencoder", "model.bottleneck": 4, "train.precision": "fp32"},
+        {"data.source": "folder", "data.root": "my photos; rm -rf $HOME 'x'", "data.classes": ["a b", "c"]},
+        {"optimizer.generator.clip_norm": 1e-05, "data.flip": False, "train.micro_batch_size": 4},
+    ],
+)
+def test_the_command_repeats_the_run(tmp_path: Path, settings: dict[str, Any]) -> None:
+    import dataclasses
+
+    (run,) = told(trained(tmp_path / "a run", settings=settings))
+    launch, dash_m, *arguments = shlex.split(command(run))[1:]
+    assert (launch, dash_m, arguments[0]) == ("launch", "-m", "colordist.train")
+    config = parse(arguments[1:]).config
+    assert learning_keys(dataclasses.asdict(config)) == learning_keys(run.settings)
+    assert config.run.dir == f"{tmp_path}/a run-again"
