@@ -25,12 +25,13 @@ def export(folder: Path, file: Path) -> None:
     from colordist import onnx_file, snapshot
 
     generator, model, about = snapshot.read(snapshot.latest(folder))
+    step = snapshot.step_of(snapshot.latest(folder), about)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         difference = onnx_file.write(file, generator, model)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
-    print(f"{file}: step {about['step']}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
+    print(f"{file}: step {step}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
 
 
 if __name__ == "__main__":

@@ -64,6 +64,13 @@ def test_mistakes_are_one_line(run: Path, arguments: list[str], told: str) -> No
     assert "\n" not in str(refusal.value)
 
 
+def test_a_snapshot_that_names_no_step(run: Path) -> None:
+    file = run / "snapshots" / "latest" / "model.json"
+    file.write_text(json.dumps({key: value for key, value in json.loads(file.read_text()).items() if key != "step"}))
+    with pytest.raises(UserError, match=r"latest is damaged: model\.json has no step$"):
+        evaluate(*parse([str(run)]))
+
+
 def test_a_run_without_a_snapshot(run: Path) -> None:
     (run / "snapshots" / "latest").unlink()
     with pytest.raises(UserError, match="no snapshot yet"):

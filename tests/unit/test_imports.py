@@ -12,7 +12,20 @@ PACKAGE = ROOT / "colordist"
 # A module imports its own level or lower ones. "" is the package itself, which offers the API.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("config",),
-    ("models", "network", "data", "metrics", "color", "snapshot", "run_folder", "memory", "onnx_file"),
+    (
+        "models",
+        "network",
+        "data",
+        "metrics",
+        "color",
+        "snapshot",
+        "run_folder",
+        "lock",
+        "stopping",
+        "checkup",
+        "memory",
+        "onnx_file",
+    ),
     ("tasks", "engine", "tracking"),
     ("trainer", "evaluation", "reporting", "colorizer", "photo_files"),
     ("build",),
