@@ -51,6 +51,7 @@ from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import Batch
+from colordist.data.plan import CHANCES
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
 from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
@@ -195,7 +196,8 @@ def noise(config: Config, step: int) -> Batch:
     random = torch.Generator().manual_seed(2 * step + dist.get_rank())
     channels = ColorSpace(config.model.color_space).channels
     grey = torch.rand(count, 1, size, size, generator=random) * 2 - 1
-    return Batch(grey, torch.randn(count, channels, size, size, generator=random))
+    truth = torch.randn(count, channels, size, size, generator=random)
+    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0))
 
 
 def wait_for(hook: Callable[..., Any]) -> Callable[..., Any]:

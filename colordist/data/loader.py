@@ -19,14 +19,24 @@ from colordist.data.source import Split
 
 @dataclass(frozen=True)
 class Batch:
-    """What a task learns from: grey [B, 1, H, W] in [-1, 1] and the true colours [B, C, H, W], of about unit size."""
+    """What a task learns from."""
 
     grey: Tensor
+    """[B, 1, H, W] in [-1, 1]."""
     truth: Tensor
+    """The true colours: [B, C, H, W], of about unit size."""
+    chance: Tensor
+    """What a task decides by chance: [B, CHANCES], uniform in [0, 1), made by the plan."""
+    noise: Tensor
+    """What a generator takes for its choice among several answers: [B, draws, numbers], made by the plan."""
 
     def __len__(self) -> int:
         """How many images."""
         return len(self.grey)
+
+    def __getitem__(self, part: slice) -> "Batch":
+        """A slice of the images."""
+        return Batch(self.grey[part], self.truth[part], self.chance[part], self.noise[part])
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
@@ -57,11 +67,15 @@ class Loader:
         return [self._batch(mine[part]) for part in micro_batches(len(mine), self.micro_batch_size)]
 
     def _batch(self, portion: Portion) -> Batch:
-        index = torch.from_numpy(portion.index).to(self.images.device, non_blocking=True)
-        flip = torch.from_numpy(portion.flip).to(self.images.device, non_blocking=True)
+        device = self.images.device
+        index = torch.from_numpy(portion.index).to(device, non_blocking=True)
+        flip = torch.from_numpy(portion.flip).to(device, non_blocking=True)
+        # Converted on this side: not every device has float64.
+        chance = torch.from_numpy(portion.chance).to(self.dtype).to(device, non_blocking=True)
+        noise = torch.from_numpy(portion.noise).to(self.dtype).to(device, non_blocking=True)
         rgb = self.images[index]
         rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
-        return Batch(*self.color_space.split(rgb, self.dtype))
+        return Batch(*self.color_space.split(rgb, self.dtype), chance, noise)
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:

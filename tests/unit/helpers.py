@@ -12,6 +12,7 @@ import torch
 
 from colordist.config import Config
 from colordist.data.loader import Batch
+from colordist.data.plan import CHANCES
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +68,14 @@ def random_batch(count: int, size: int = 16, channels: int = 2, dtype: torch.dty
     """Noise."""
     random = torch.Generator().manual_seed(count)
     grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
-    return Batch(grey, torch.randn(count, channels, size, size, generator=random, dtype=dtype))
+    truth = torch.randn(count, channels, size, size, generator=random, dtype=dtype)
+    chance = torch.rand(count, CHANCES, generator=random, dtype=dtype)
+    return Batch(grey, truth, chance, torch.randn(count, 3, 2, generator=random, dtype=dtype))
+
+
+def batch_of(grey: torch.Tensor, truth: torch.Tensor) -> Batch:
+    """Images without anything left to chance."""
+    return Batch(grey, truth, grey.new_full((len(grey), CHANCES), 0.5), grey.new_zeros(len(grey), 0, 0))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
 from colordist.build import build_task
@@ -53,7 +53,7 @@ def state(task: Task, name: str) -> dict[str, Tensor]:
 
 
 def portions(batch: Batch, most: int | None) -> list[Batch]:
-    return [Batch(batch.grey[part], batch.truth[part]) for part in micro_batches(len(batch), most)]
+    return [batch[part] for part in micro_batches(len(batch), most)]
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
@@ -250,7 +250,7 @@ def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
     seen: list[torch.dtype] = []
     layer = next(m for m in task.networks["generator"].module.modules() if isinstance(m, torch.nn.Conv2d))
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    log = engine.step(task, [Batch(BATCH.grey.float(), BATCH.truth.float())], 0)
+    log = engine.step(task, [batch_of(BATCH.grey.float(), BATCH.truth.float())], 0)
     assert seen == [torch.bfloat16]
     assert all(value.isfinite() for value in log.values())
     for network in task.networks.values():

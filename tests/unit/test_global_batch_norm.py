@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor, nn
 
 from colordist.build import build_task
-from colordist.data.loader import Batch
 from colordist.engine.batch_norm import GlobalBatchNorm2d, RunningStatistics, use_global_statistics
 from colordist.engine.runtime import Engine
 from colordist.tasks.task import Task
@@ -168,7 +167,7 @@ def test_a_skipped_update_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> No
         engine, task = prepared(discriminator__spectral_norm=False)
         engine.step(task, [BATCH], 0)
         before = {name: state(task, name) for name in task.networks}
-        log = engine.step(task, [Batch(BATCH.grey * float("nan"), BATCH.truth)], 1)
+        log = engine.step(task, [batch_of(BATCH.grey * float("nan"), BATCH.truth)], 1)
         assert log["generator/skipped"] == log["discriminator/skipped"] == 1
         for name in task.networks:
             assert all(torch.equal(value, before[name][key]) for key, value in state(task, name).items())

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colordist.data.plan import Plan, micro_batches, share
+from colordist.data.plan import CHANCES, Plan, micro_batches, share
 
 
 def test_golden_numbers() -> None:
@@ -70,11 +70,32 @@ def test_a_step_does_not_depend_on_those_before() -> None:
 @settings(deadline=None, max_examples=50)
 @given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
 def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
-    whole = Plan(1, 23, batch, True).step(step)
+    whole = Plan(1, 23, batch, True, noise=(2, 3)).step(step)
     parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
     assert sum(map(len, parts)) == batch
     assert np.array_equal(np.concatenate([part.index for part in parts]), whole.index)
     assert np.array_equal(np.concatenate([part.flip for part in parts]), whole.flip)
+    assert np.array_equal(np.concatenate([part.chance for part in parts]), whole.chance)
+    assert np.array_equal(np.concatenate([part.noise for part in parts]), whole.noise)
+
+
+def test_noise_is_normal_and_chance_uniform_whatever_is_drawn_besides() -> None:
+    plan = Plan(0, 100, 500, True, noise=(4, 8))
+    portion = plan.step(3)
+    assert portion.noise.shape == (500, 4, 8)
+    assert portion.chance.shape == (500, CHANCES)
+    # 16,000 and 4,000 numbers: means within 4 standard errors.
+    assert abs(portion.noise.mean()) < 4 / 16000**0.5
+    assert abs(portion.noise.var() - 1) < 4 * (2 / 16000) ** 0.5
+    assert abs(portion.chance.mean() - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
+    assert 0 <= portion.chance.min() < 0.01
+    assert 0.99 < portion.chance.max() < 1
+    assert np.array_equal(portion.chance.astype(np.float32), portion.chance)
+    assert np.abs(np.corrcoef(portion.noise.reshape(500, -1).T) - np.eye(32)).max() < 5 / 500**0.5
+    without = Plan(0, 100, 500, True).step(3)
+    assert np.array_equal(without.chance, portion.chance)
+    assert np.array_equal(without.index, portion.index)
+    assert not np.array_equal(plan.step(4).noise, portion.noise)
 
 
 def test_about_half_are_flipped() -> None:

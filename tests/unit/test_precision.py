@@ -56,7 +56,7 @@ class Training:
     def step(self, step: int, micro: int | None = None) -> dict[str, float]:
         """Returns the log."""
         batch = random_batch(6 + step, dtype=self.engine.dtype)
-        portions = [Batch(batch.grey[part], batch.truth[part]) for part in micro_batches(len(batch), micro)]
+        portions = [batch[part] for part in micro_batches(len(batch), micro)]
         return {name: float(value) for name, value in self.engine.step(self.task, portions, step).items()}
 
     def learned(self, name: str) -> dict[str, Tensor]:

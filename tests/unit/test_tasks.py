@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 
 import pytest
 import torch
+from helpers import batch_of
 from torch import Tensor, nn
 
 from colordist.config import LossConfig, OptimizerConfig
-from colordist.data.loader import Batch
 from colordist.network import Network
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.cgan import CGANTask
@@ -18,7 +18,7 @@ Calls = Mapping[str, Callable[..., Tensor]]
 
 # Two images of one pixel. Truth is 0; the answers below are 2 and -4 in every channel: mean |difference| 3, mean square
 # (4 + 16) / 2 = 10.
-BATCH = Batch(torch.zeros(2, 1, 1, 1), torch.zeros(2, 2, 1, 1))
+BATCH = batch_of(torch.zeros(2, 1, 1, 1), torch.zeros(2, 2, 1, 1))
 
 
 def answers() -> Tensor:
@@ -127,7 +127,7 @@ def test_discriminator_sees_the_truth_first_and_the_same_grey() -> None:
         seen.append((grey, color))
         return torch.zeros(4, 1)
 
-    batch = Batch(torch.tensor([0.5, -0.5]).view(2, 1, 1, 1), torch.ones(2, 2, 1, 1))
+    batch = batch_of(torch.tensor([0.5, -0.5]).view(2, 1, 1, 1), torch.ones(2, 2, 1, 1))
     cgan().loss("discriminator", {"discriminator": discriminator}, batch, answers(), step=0)
     ((grey, color),) = seen
     assert grey.flatten().tolist() == [0.5, -0.5, 0.5, -0.5]
@@ -165,7 +165,7 @@ def test_difference_of_neighbours(pixel: str) -> None:
     assert difference_distance(pixel, color, even).item() == pytest.approx(mean)  # type: ignore[arg-type]
     assert difference_distance(pixel, color, color + 3).item() == 0  # type: ignore[arg-type]
 
-    batch = Batch(torch.zeros(1, 1, 2, 2), even)
+    batch = batch_of(torch.zeros(1, 1, 2, 2), even)
     loss = cgan(pixel=pixel, pixel_weight=0.0, difference_weight=4.0).loss("generator", says(0), batch, color, step=0)
     assert loss.parts["difference"].item() == pytest.approx(mean)
     assert loss.total.item() == pytest.approx(4 * mean + math.log(2))
