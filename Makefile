@@ -19,7 +19,7 @@ $(VENV)/installed: pyproject.toml
 train: install
 	$(LAUNCH) -m colordist.train --config configs/quickstart_ae.yaml --run.dir $(RUNS)/ae
 	$(LAUNCH) -m colordist.train --config configs/quickstart_cgan.yaml --run.dir $(RUNS)/cgan
-	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan -o $(RUNS)/comparison.png
+	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan -o $(RUNS)/report.html
 
 # Unit tests and a distributed smoke test.
 test: install

@@ -9,7 +9,7 @@ hits all of them, launcher included, or a single one. ``--damage`` besides spoil
 the kills.
 
 At last the run is compared with one that nobody killed: everything in the last checkpoint (weights, optimizer states,
-averaged weights, ...) and the snapshot must be the same to the bit, and metrics.jsonl but for ``images_per_second``; no
+averaged weights, ...) and the snapshot must be the same to the bit, and metrics.jsonl but for the pace; no
 step may be missing there or stand there twice. Exit code 0 if all that holds, else 1.
 """
 
@@ -33,6 +33,8 @@ from typing import Any, Literal
 import psutil
 import torch
 from torch import Tensor
+
+from colordist.tracking import PACE
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = [
@@ -133,7 +135,7 @@ class Run:
     def lines(self) -> list[dict[str, Any]]:
         """metrics.jsonl but for how fast it went."""
         found = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
-        return [{key: value for key, value in line.items() if key != "images_per_second"} for line in found]
+        return [{key: value for key, value in line.items() if key not in PACE} for line in found]
 
     def finish(self) -> None:
         """Start it, or continue it, to its end. Raises Failed if it doesn't get there."""

@@ -292,6 +292,8 @@ class TrackConfig:
     """A remark there."""
     job_type: str = "train"
     """Kind of run there."""
+    snapshots: bool = False
+    """Send each snapshot there, too: an artifact with the aliases `latest` and, where it scored best, `best`."""
 
 
 @dataclass(frozen=True, kw_only=True)

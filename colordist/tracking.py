@@ -8,6 +8,7 @@ import json
 import logging
 import netrc
 import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable
@@ -16,27 +17,40 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import urlparse
 
+import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from colordist.config import RunError, TrackConfig, UserError
+from colordist.metrics import hues
 from colordist.run_folder import read_records, replace_text, writing
 
 Record = dict[str, float]
 
 log = logging.getLogger(__name__)
 
+PACE = ("images_per_second", "waiting_for_data", "peak_memory_mb")
+"""What the machine makes of a run: all that two runs of the same config may differ in."""
+
+BEST = "ciede2000"
+"""The score, lower is better, by which a snapshot is the best."""
+
 _INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
 
 
 class Tracker(Protocol):
-    """Takes records, and now and then a picture."""
+    """Takes records, and now and then a picture and a snapshot."""
 
     def log(self, record: Record) -> None:
         """Take a record."""
         ...
 
     def picture(self, file: Path, step: int) -> None:
-        """Take a picture that lies in the run folder."""
+        """Take a picture that lies in the run folder: rows grey, answers, truth."""
+        ...
+
+    def snapshot(self, folder: Path, step: int) -> None:
+        """Take a snapshot that lies in the run folder."""
         ...
 
     def close(self) -> None:
@@ -65,6 +79,9 @@ class JsonLines:
     def picture(self, file: Path, step: int) -> None:
         """Pictures lie in the run folder already."""
 
+    def snapshot(self, folder: Path, step: int) -> None:
+        """So do snapshots."""
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -80,7 +97,7 @@ class Terminal:
 
     def log(self, record: Record) -> None:
         """Show losses and speed."""
-        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy_real", "/accuracy_fake")
+        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy", "/accuracy_real", "/accuracy_fake")
         losses = {key: value for key, value in record.items() if "/" in key and not key.startswith(hidden[0])}
         shown = {key: value for key, value in losses.items() if not key.endswith(hidden[1])}
         shown = {key: value for key, value in shown.items() if value or not key.endswith("/skipped")}
@@ -98,6 +115,9 @@ class Terminal:
     def picture(self, file: Path, step: int) -> None:
         """A terminal shows none."""
 
+    def snapshot(self, folder: Path, step: int) -> None:
+        """Nor this."""
+
     def close(self) -> None:
         """Leave the bar as it stands."""
         self._bar.close()
@@ -106,8 +126,9 @@ class Terminal:
 class WandB:
     """Weights & Biases: follows metrics.jsonl, line by line, so that what is shown there is what is written here.
 
-    How many lines went there stands in the run folder. A continued run logs some lines again, equal to the bit: those
-    aren't sent twice. What an outage kept back is sent when the run goes on, or by ``report --sync``.
+    A continued run logs some lines again, equal to the bit: those aren't sent twice. W&B itself is asked what it has,
+    for a kill may take what it hadn't stored yet. What is missing there is sent when the run goes on, or by
+    ``report --sync``.
     """
 
     def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
@@ -116,17 +137,35 @@ class WandB:
 
         self._wandb, self._config, self._folder, self._about = wandb, config, folder, about
         self._file = folder / "wandb.json"
-        self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "online": 0, "offline": 0}
+        self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "offline": 0}
         if self._file.exists():
             self._known |= json.loads(self._file.read_text())
         self.mode = _mode(config)
         self.sent = 0
         """Lines that went there this time."""
+        self._scores: list[float] = []
+        """How each snapshot so far has scored."""
+        stored = self._stored()
         self._run = self._begin()
+        # The server counts for itself; lines are W&B's steps.
+        self._next = self._run.step if self.mode == "online" else stored
+        self._is_new = False
+        """Whether the newest line hadn't gone there before; nor, then, what belongs to it."""
         lines = read_records(folder / "metrics.jsonl")
         self._line = len(lines)
         for line, record in enumerate(lines):
             self._send(record, line)
+
+    def _stored(self) -> int:
+        """How many lines are in the files for `wandb sync`; as far as is known, if those are gone."""
+        files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known['id']}/*.wandb"), reverse=True)
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
+        for file in files:
+            told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
+            step = json.loads(told or "{}").get("step")
+            if isinstance(step, int):
+                return step + 1
+        return 0 if files else int(self._known["offline"])
 
     def _begin(self) -> Any:  # noqa: ANN401  wandb is imported only here
         """Begin or continue the run there; offline, if the server can't be reached."""
@@ -157,9 +196,31 @@ class WandB:
         self._line += 1
 
     def picture(self, file: Path, step: int) -> None:
-        """Send a picture, with the line before."""
-        if self._line >= self._known[self.mode]:
-            self._try(lambda: self._run.log({"step": step, "samples": self._wandb.Image(str(file))}, step=self._line))
+        """Send a picture, with the line before; and the a,b histograms of its answers and of the truth."""
+        if self._is_new:
+            shown = self._colors(file)
+            self._try(lambda: self._run.log({"step": step} | shown, step=self._line - 1))
+
+    def _colors(self, file: Path) -> dict[str, Any]:
+        _, answers, truth = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
+        edges = np.append(hues.CENTERS, hues.CENTERS[-1] + hues.WIDTH) - hues.WIDTH / 2
+        shown: dict[str, Any] = {"samples": self._wandb.Image(str(file))}
+        for name, row in ("answers", answers), ("truth", truth):
+            shares = hues.histograms(row[None])
+            shown[f"histogram/{name}/a"] = self._wandb.Histogram(np_histogram=(shares.a, edges))
+            shown[f"histogram/{name}/b"] = self._wandb.Histogram(np_histogram=(shares.b, edges))
+        return shown
+
+    def snapshot(self, folder: Path, step: int) -> None:
+        """Send a snapshot, if that is wanted."""
+        if self._config.snapshots and self._is_new:
+            best = self._scores and self._scores[-1] == min(self._scores)
+            self._try(lambda: self._send_snapshot(folder, step, ["latest", "best"] if best else ["latest"]))
+
+    def _send_snapshot(self, folder: Path, step: int, aliases: list[str]) -> None:
+        artifact = self._wandb.Artifact(f"{self._folder.name}-snapshot", type="model", metadata={"step": step})
+        artifact.add_dir(str(folder))
+        self._run.log_artifact(artifact, aliases=aliases)
 
     def close(self) -> None:
         """Finish the run."""
@@ -167,12 +228,17 @@ class WandB:
 
     def _send(self, record: Record, line: int) -> None:
         """Send a line that hasn't gone there yet."""
-        if line < self._known[self.mode]:
+        if f"scores/{BEST}" in record:
+            self._scores.append(record[f"scores/{BEST}"])
+        self._is_new = line >= self._next
+        if not self._is_new:
             return
         # The line's number is W&B's own step, so a line sent twice counts once there.
         if self._try(lambda: self._run.log(record, step=line)):
-            self._known[self.mode] = line + 1
+            self._next = line + 1
             self.sent += 1
+            if self.mode == "offline":
+                self._known["offline"] = self._next
             self._try(lambda: replace_text(self._file, json.dumps(self._known) + "\n"))
 
     @property
@@ -212,14 +278,14 @@ def _mode(config: TrackConfig) -> Literal["online", "offline"]:
     """Where records go. Never asks for a key. Raises UserError for `online` without one."""
     if config.wandb == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline"
-    if _has_key():
+    if has_key():
         return "online"
     if config.wandb == "online":
         raise UserError("track.wandb is online, but there is no key: run `wandb login` once, or try track.wandb auto")
     return "offline"
 
 
-def _has_key() -> bool:
+def has_key() -> bool:
     """Whether this machine has a key for the server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
@@ -249,6 +315,11 @@ class Trackers:
         """Give all of them a picture."""
         for tracker in self._trackers:
             tracker.picture(file, step)
+
+    def snapshot(self, folder: Path, step: int) -> None:
+        """Give all of them a snapshot."""
+        for tracker in self._trackers:
+            tracker.snapshot(folder, step)
 
     def close(self) -> None:
         """Close all of them."""

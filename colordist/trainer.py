@@ -62,7 +62,8 @@ class Trainer:
         self.engine.rehearse(self.task, self.loader.micro_batches(step)[0], step)
         meter.restart_clock()
         while step < config.train.steps:
-            batches = self.loader.micro_batches(step)
+            with meter.waiting():
+                batches = self.loader.micro_batches(step)
             meter.add(self.engine.step(self.task, batches, step))
             step += 1
             if config.train.nonfinite == "stop":
@@ -121,9 +122,9 @@ class Trainer:
         return ema.module
 
     def _log(self, step: int) -> None:
-        means, speed = self.meter.finish_interval(self.engine)
+        means, pace = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
-        record |= {"images_per_second": speed} | means
+        record |= pace | {"peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
             record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
         self._tell(record)
@@ -170,6 +171,7 @@ class Trainer:
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
             snapshot.write(saved, self._generator, self.config.model, about)
+        self.tracker.snapshot(saved, step)
 
     def _checkpoint(self, step: int) -> None:
         refuse_drift(self.engine, step)  # so that a checkpoint can be trusted
@@ -213,6 +215,8 @@ class Meter:
     counts: dict[str, int] = dataclasses.field(default_factory=dict)
     steps: int = 0
     since: float = dataclasses.field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    """Seconds that the host spent on getting batches."""
 
     def add(self, values: dict[str, Tensor]) -> None:
         """Take a step's values: scalars."""
@@ -221,13 +225,20 @@ class Meter:
             self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
             self.counts[key] = self.counts.get(key, 0) + 1
 
-    def finish_interval(self, engine: Engine) -> tuple[dict[str, float], float]:
-        """Means over steps and processes, in one reduction; and images per second. Starts the next interval."""
+    def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
+        """Means over steps and processes, in one reduction; and how fast it went here. Starts the next interval.
+
+        The pace: ``images_per_second`` over all processes, and ``waiting_for_data``, the share of this process's time.
+        """
         means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
-        speed = self.steps * self.global_batch_size / (time.perf_counter() - self.since)
+        seconds = time.perf_counter() - self.since
+        pace = {
+            "images_per_second": self.steps * self.global_batch_size / seconds,
+            "waiting_for_data": self.waited / seconds,
+        }
         self.sums, self.counts, self.steps = {}, {}, 0
         self.restart_clock()
-        return means, speed
+        return means, pace
 
     def _means(self, sums: dict[str, float]) -> dict[str, float]:
         """What was skipped is counted, and has no part in its network's means."""
@@ -248,9 +259,16 @@ class Meter:
         yield
         self.since += time.perf_counter() - start
 
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent in here is spent on getting data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
     def restart_clock(self) -> None:
         """Count time from now."""
-        self.since = time.perf_counter()
+        self.since, self.waited = time.perf_counter(), 0.0
 
     def _reduced(self, engine: Engine) -> dict[str, Tensor]:
         """The mean over all processes of each sum."""

@@ -5,6 +5,8 @@ The engine decides these, per process. What ``accelerate launch`` exports by its
 """
 
 import os
+import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -38,6 +40,14 @@ def resolve_precision(precision: str, device: str) -> Precision:
         case "fp64" | "fp32" | "bf16" | "fp16":
             return precision
     raise ValueError(precision)
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory that this process has had at once so far, in MB: the GPU's, where there is one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # what the kernel counts in
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def share_cores() -> None:

@@ -27,6 +27,7 @@ from colordist.engine.ddp import DDPLearner
 from colordist.engine.environment import (
     deepspeed_settled,
     device_type,
+    peak_memory,
     refuse_other_clipping,
     refuse_unfit_launch,
     resolve_precision,
@@ -306,6 +307,10 @@ class Engine:
     def backend(self) -> str:
         """What carries messages between processes."""
         return str(dist.get_backend()) if dist.is_initialized() else "none"
+
+    def peak_memory(self) -> float:
+        """The most memory that this process has had at once so far, in MB."""
+        return peak_memory(self.device)
 
     @property
     def is_first_on_machine(self) -> bool:

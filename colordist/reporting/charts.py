@@ -7,12 +7,12 @@ from bokeh.models import DataRange1d
 from bokeh.plotting import figure
 
 from colordist.metrics import METRICS, Metric
+from colordist.metrics.hues import CENTERS, Histograms
 from colordist.reporting import drawing
 from colordist.reporting.board import FLOORS, References
 from colordist.reporting.curves import SPEED, Curve, curve, loss_keys
 from colordist.reporting.drawing import Dash, Style, Styled
 from colordist.reporting.groups import Group
-from colordist.reporting.hues import CENTERS, Histograms
 from colordist.reporting.told import Run
 
 COLORS = 8

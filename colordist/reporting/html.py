@@ -11,7 +11,8 @@ import numpy as np
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from colordist.reporting import charts, drawing, hues, settings, tiles
+from colordist.metrics import hues
+from colordist.reporting import charts, drawing, settings, tiles
 from colordist.reporting.board import FLOORS, LIMITS, Row, common_references
 from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison

@@ -10,6 +10,7 @@ from colordist.reporting.board import Row
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import SPEED, loss_keys
 from colordist.reporting.told import Run
+from colordist.tracking import has_key
 
 _SCORES = ("ciede2000", "colorfulness")
 _WIDTH, _HEIGHT = 8, 6  # of a panel; a row is 24 wide
@@ -24,11 +25,11 @@ def publish(comparison: Comparison) -> str:
     """
     ids = [wandb_id(run) for run in comparison.runs]
     project = _common(comparison, "project")
-    import wandb
-
-    if not wandb.login(prompt=False):
+    if not has_key():
         raise UserError("--wandb: there is no key: run `wandb login` once. The local page is written")
     try:
+        import wandb
+
         report = build(comparison, ids, project, _common(comparison, "entity") or str(wandb.Api().default_entity))
         report.save()
     except ImportError:

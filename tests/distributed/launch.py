@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from colordist.tracking import PACE
+
 ROOT = Path(__file__).parents[2]
 
 # Small enough to be quick, with everything on that could make processes differ.
@@ -86,5 +88,5 @@ def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
 def records(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock or on the number of processes."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    ours = ("images_per_second", "sync_bytes")
+    ours = (*PACE, "sync_bytes")
     return [{key: value for key, value in line.items() if key not in ours} for line in lines]

@@ -11,13 +11,16 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from wandb_files import history
 
+from colordist.tracking import PACE
 from launch import begin, finish
 from launch import records as records_of
 
@@ -67,7 +70,7 @@ def state(run: Path) -> dict[str, Any]:
 def lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl but for how fast it went."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in found]
+    return [{key: value for key, value in line.items() if key not in PACE} for line in found]
 
 
 def assert_bit_equal(found: Path, expected: Path) -> None:
@@ -257,6 +260,10 @@ def last_step(run: Path) -> int:
     return int(json.loads(whole)["step"]) if whole else -1
 
 
+def has_reached(run: Path, step: int) -> bool:
+    return last_step(run) >= step
+
+
 def stopped(run: Path) -> dict[str, Any]:
     """What the marker says. The checkpoint is of that step, and nothing came after it."""
     marker: dict[str, Any] = json.loads((run / "stopped").read_text())
@@ -317,6 +324,30 @@ def test_one_of_two_processes_is_told_to_stop(started: list[subprocess.Popen[str
     done = finish(begin(command))
     assert done.returncode == 0, done.stderr
     assert_bit_equal(run, folder / "2" / "long")
+
+
+def test_a_run_killed_twice_is_told_to_wandb_once_and_in_order(
+    started: list[subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    """W&B stores what it is given a little later, so a kill takes lines from it that metrics.jsonl has."""
+    run = tmp_path / "run"
+    settings = LONG | {"track.wandb": "offline", "train.steps": 60, "evaluate.every": 20, "checkpoint.every": 10}
+    quiet = {"WANDB_SILENT": "true"} | {f"WANDB_{kind}_DIR": str(tmp_path / kind) for kind in ("DATA", "CACHE")}
+    for death in (17, 38, None):
+        process = begin([*ALONE, "-m", "colordist.train", *arguments(run, settings)], **quiet)
+        started.append(process)
+        if death is not None:
+            wait_for(partial(has_reached, run, death), process)
+            process.kill()
+        assert finish(process).returncode == (0 if death is None else -signal.SIGKILL)
+    told = history(run)
+    written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["_step"] for row in told] == list(range(len(written)))
+    assert [row["step"] for row in told] == [line["step"] for line in written]
+    for row, line in zip(told, written, strict=True):
+        assert {key: row[key] for key in line if key not in PACE} == {k: v for k, v in line.items() if k not in PACE}
+    shown = [row["step"] for row in told if "samples.path" in row]
+    assert shown == [0, 20, 40, 60]
 
 
 def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:

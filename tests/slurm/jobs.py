@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 import torch
 from cluster import Cluster
 
+from colordist.tracking import PACE
+
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
@@ -113,7 +115,7 @@ class Run:
         """metrics.jsonl without what depends on the clock or on the number of processes."""
         file = self.path / "metrics.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        others = ("images_per_second", "sync_bytes")
+        others = (*PACE, "sync_bytes")
         return [{key: value for key, value in line.items() if key not in others} for line in lines]
 
     @property

@@ -13,6 +13,7 @@ from colordist.data.loader import Batch
 from colordist.engine.runtime import Engine
 from colordist.run_folder import RunFolder, numbered
 from colordist.tasks.task import Task
+from colordist.tracking import PACE
 from colordist.train import train
 
 
@@ -45,7 +46,7 @@ def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings:
 
 def learned(folder: RunFolder) -> list[dict[str, float]]:
     """metrics.jsonl without how fast it went."""
-    return [{key: v for key, v in line.items() if key != "images_per_second"} for line in folder.records()]
+    return [{key: v for key, v in line.items() if key not in PACE} for line in folder.records()]
 
 
 def flat(state: object, prefix: str = "") -> dict[str, object]:

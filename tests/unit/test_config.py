@@ -133,6 +133,7 @@ OPERATIONAL = {
     "track.tags",
     "track.notes",
     "track.job_type",
+    "track.snapshots",
 }
 
 

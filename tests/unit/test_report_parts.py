@@ -15,9 +15,9 @@ from colordist.cli import parse
 from colordist.config import learning_keys
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
+from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.curves import MOST_POINTS, Curve, curve, loss_keys, thin
-from colordist.reporting.hues import CENTERS, histograms
 from colordist.reporting.settings import command, differences
 from colordist.reporting.tiles import data_uri, gallery
 from colordist.reporting.told import Run, tell

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 import pytest
 from faults import refusing_kind, watched
 from PIL import Image
+from wandb_files import history, inspect
 
 from colordist.config import RunError, TrackConfig, UserError
-from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, _has_key, sync
+from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, has_key, sync
 
 
 @pytest.fixture
@@ -131,6 +131,9 @@ def test_trackers_pass_everything_on(tmp_path: Path) -> None:
         def picture(self, file: Path, step: int) -> None:
             self.calls.append((file, step))
 
+        def snapshot(self, folder: Path, step: int) -> None:
+            self.calls.append(("snapshot", folder, step))
+
         def close(self) -> None:
             self.calls.append("closed")
 
@@ -138,8 +141,9 @@ def test_trackers_pass_everything_on(tmp_path: Path) -> None:
     trackers = Trackers([*two])
     trackers.log({"step": 1})
     trackers.picture(tmp_path, 1)
+    trackers.snapshot(tmp_path, 1)
     trackers.close()
-    assert two[0].calls == two[1].calls == [{"step": 1}, (tmp_path, 1), "closed"]
+    assert two[0].calls == two[1].calls == [{"step": 1}, (tmp_path, 1), ("snapshot", tmp_path, 1), "closed"]
 
 
 # --- Weights & Biases: real runs, offline, read back with its own reader
@@ -156,17 +160,6 @@ def _quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     yield
     if "wandb" in sys.modules:
         sys.modules["wandb"].teardown()
-
-
-def history(folder: Path) -> list[dict[str, Any]]:
-    """What was logged, in order, over all continuations."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
-    rows: list[dict[str, Any]] = []
-    for file in sorted(folder.glob("wandb/offline-run-*/*.wandb")):
-        told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=True).stdout
-        records = [json.loads(line) for line in told.splitlines()]
-        rows += [record["history"]["item"] for record in records if record["type"] == "history"]
-    return [{key: value for key, value in row.items() if key[0] != "_" or key == "_step"} for row in rows]
 
 
 def follow(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
@@ -207,17 +200,44 @@ def test_what_was_kept_back_is_sent_when_the_run_goes_on(tmp_path: Path) -> None
     assert [row["step"] for row in history(folder)] == [1, 2]
 
 
-def test_pictures_are_sent(tmp_path: Path) -> None:
+def test_pictures_and_their_colours_are_sent_with_the_scores(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     picture = folder / "grid.png"
-    Image.new("RGB", (4, 4), (255, 0, 0)).save(picture)
+    grid = Image.new("RGB", (4, 12), (128, 128, 128))  # grey all over, but for the truth
+    grid.paste((255, 0, 0), (0, 8, 4, 12))
+    grid.save(picture)
     tracker = WandB(TrackConfig(wandb="offline"), folder, {})
     tracker.log({"step": 5, "scores/mae": 0.5})
     tracker.picture(picture, 5)
+    tracker.log({"step": 10})
     tracker.close()
     (kept,) = folder.glob("wandb/offline-run-*/files/media/images/*.png")
     assert kept.read_bytes() == picture.read_bytes()
+    row, after = history(folder)
+    assert after == {"_step": 1, "step": 10}
+    assert (row["_step"], row["step"], row["scores/mae"]) == (0, 5, 0.5)
+    for name, a, b in (("answers", 0, 0), ("truth", 80.1, 67.2)):  # Lab of grey, and of red
+        for channel, value in (("a", a), ("b", b)):
+            shares, edges = (row[f"histogram/{name}/{channel}.{part}"] for part in ("values", "bins"))
+            assert [share for share in shares if share] == [100]
+            place = shares.index(100)
+            assert edges[place] < value < edges[place + 1]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_snapshots_are_sent_if_wanted_and_the_best_is_named(wanted: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for step in (5, 10, 15):
+        (folder / "snapshots" / str(step)).mkdir(parents=True)
+        (folder / "snapshots" / str(step) / "model.json").write_text(str(step))
+    tracker = WandB(TrackConfig(wandb="offline", snapshots=wanted), folder, {})
+    for step, score in ((5, 8.0), (10, 7.0), (15, 9.0)):
+        tracker.log({"step": step, "scores/ciede2000": score})
+        tracker.snapshot(folder / "snapshots" / str(step), step)
+    tracker.close()
+    aliases = [sorted(record["artifact"]["aliases"]) for record in inspect(folder) if record["type"] == "artifact"]
+    assert aliases == ([["best", "latest"], ["best", "latest"], ["latest"]] if wanted else [])
 
 
 def test_auto_without_a_key_is_offline_and_online_is_refused(tmp_path: Path) -> None:
@@ -256,12 +276,12 @@ def test_a_failure_in_the_middle_is_said_once_and_the_run_goes_on(
 
 @pytest.mark.parametrize("host", ["api.wandb.ai", "wandb.lab.org"])
 def test_a_key_in_netrc_is_found(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not _has_key()
+    assert not has_key()
     (tmp_path / "netrc").write_text(f"machine {host} login user password {'a' * 40}\n")
     monkeypatch.setenv("WANDB_BASE_URL", f"https://{host}")
-    assert _has_key()
+    assert has_key()
     monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.org")
-    assert not _has_key()
+    assert not has_key()
 
 
 def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,4 +294,3 @@ def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(RunError, match="can't be reached") as failed:
         sync(tmp_path / "run", TrackConfig(), {})
     assert "\n" not in str(failed.value)
-    assert json.loads((tmp_path / "run" / "wandb.json").read_text())["online"] == 0  # nothing counts as sent

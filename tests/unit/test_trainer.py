@@ -62,6 +62,9 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     assert [record["images"] for record in losses] == [8, 16, 24]
     assert losses[0]["generator/lr"] == pytest.approx(0.2)  # the rate of the second step: two quarters
     assert all(record["images_per_second"] > 0 for record in losses)
+    assert all(0 < record["waiting_for_data"] < 1 for record in losses)
+    assert all(50 < record["peak_memory_mb"] < 50_000 for record in losses)
+    assert losses[0]["peak_memory_mb"] <= losses[-1]["peak_memory_mb"]
     assert {"generator/adversarial", "discriminator/fake", "generator/gradient_norm"} <= losses[0].keys()
     scores = [record for record in records if "scores/mae" in record]
     assert [record["step"] for record in scores] == [0, 6]
