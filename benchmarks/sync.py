@@ -46,7 +46,7 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.build import build_task
+from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
@@ -197,7 +197,7 @@ def noise(config: Config, step: int) -> Batch:
     channels = ColorSpace(config.model.color_space).channels
     grey = torch.rand(count, 1, size, size, generator=random) * 2 - 1
     truth = torch.randn(count, channels, size, size, generator=random)
-    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0))
+    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0), grey, torch.arange(count))
 
 
 def wait_for(hook: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
         colorizer = colordist.load("runs/horses")
         picture = colorizer(Image.open("photo.jpg"))
         picture.save("photo-coloured.png")
+        another = colorizer(Image.open("photo.jpg"), variant=1)  # if it was trained with model.noise
 
     run: a run folder (its latest snapshot is used), or a snapshot's folder.
     resolution: of the network's colours: the shorter side in pixels. Default: the one it was trained at.

@@ -4,40 +4,49 @@ import logging
 import os
 import subprocess
 import zlib
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Tensor
 
 from colordist import snapshot
+from colordist.build_source import build_source
+from colordist.build_task import build_task, initialize
 from colordist.checkup import code_digest
 from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config, DataConfig, UserError, Value, flatten, identity
+from colordist.config import (
+    BatchArithmetic,
+    Config,
+    DataConfig,
+    EvaluateConfig,
+    ModelConfig,
+    UserError,
+    Value,
+    flatten,
+    identity,
+)
 from colordist.data.loader import Loader, load
-from colordist.data.plan import Plan
+from colordist.data.plan import Plan, variant_noise
 from colordist.data.source import MarkedSplit, Source
 from colordist.engine import checkpoint
 from colordist.engine.agreement import refuse_difference, refuse_other_settings
+from colordist.engine.environment import refuse_penalties
 from colordist.engine.judge import Limits
 from colordist.engine.runtime import Engine
-from colordist.evaluation import Evaluation, Examiner
+from colordist.evaluation import VARIANTS, Evaluation, Examiner
 from colordist.lock import Lock
 from colordist.memory import estimate
 from colordist.metrics import METRICS
+from colordist.metrics.chosen import chosen_features, chosen_metrics
 from colordist.metrics.floors import median_ab
-from colordist.models import build_discriminator, build_generator
-from colordist.network import Network
+from colordist.model_card import ModelCard
 from colordist.run_folder import RunFolder, numbered, writing
 from colordist.stopping import StopRequests
-from colordist.tasks.autoencoder import AutoencoderTask
-from colordist.tasks.cgan import CGANTask
-from colordist.tasks.task import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
 from colordist.trainer import Meter, Trainer, restore
 
@@ -51,23 +60,30 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     """
     train = config.train
     limits = Limits(config.run.silence, config.run.patience)
+    if config.task == "cgan":
+        refuse_penalties({"loss.r1_weight": config.loss.r1_weight, "loss.r2_weight": config.loss.r2_weight})
     engine = Engine(precision_of(config, folder), deterministic=train.deterministic, tf32=train.tf32, limits=limits)
     config = replace(config, train=replace(config.train, precision=engine.precision))
     refuse_other_settings(engine, flatten(asdict(config)))
     refuse_other_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
+    weights = initialize(task, config, engine)
     engine.prepare(task)
     with engine.busy("loading images"):
         images = load(source.train, engine.device, "training images", quiet=not engine.is_main)
-    examiner = build_examiner(config.model.color_space, source, engine)
+    examiner = build_examiner(config.model, source, config.evaluate, engine)
     digests = f"{image_digest(images)} {image_digest(examiner.truth)}"
     refuse_difference(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
     locks: list[Lock] = []
     meter = Meter(config.train.global_batch_size)
     with ExitStack() as on_failure:
-        engine.together(lambda: locks.append(take_folder(config, folder, digests, on_failure)), here=engine.is_main)
-        start = restore(load_newest(config, folder, engine), engine, meter)
+
+        def take() -> None:
+            locks.append(take_folder(config, folder, digests, weights, on_failure))
+
+        engine.together(take, here=engine.is_main)
+        start = restore(load_newest(config, folder, engine), engine, task, meter)
         tracker = build_tracker(config, folder, engine, start)
         engine.together(lambda: folder.begin(config), here=engine.is_main)
         on_failure.pop_all()
@@ -80,6 +96,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         examiner=examiner,
         tracker=tracker,
         meter=meter,
+        card=ModelCard(config, len(images), len(examiner.truth), revision()),
         start=start,
         requests=requests or StopRequests(),
         lock=locks[0] if locks else None,
@@ -132,9 +149,18 @@ def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Wr
 
 def build_loader(config: Config, images: Tensor, engine: Engine) -> Loader:
     """What gives this process its part of each step. images: the training split, uint8 [N, 3, H, W]."""
+    if config.task == "cyclegan" and len(images) < 2:
+        raise UserError("task cyclegan divides the training images into two halves, but there is only one: add some")
     return Loader(
         images=images,
-        plan=Plan(config.seed, len(images), config.train.global_batch_size, config.data.flip),
+        plan=Plan(
+            config.seed,
+            len(images),
+            config.train.global_batch_size,
+            config.data.flip,
+            noise=(config.loss.draws, config.model.noise),
+            unpaired=config.task == "cyclegan",
+        ),
         color_space=ColorSpace(config.model.color_space),
         dtype=engine.dtype,
         micro_batch_size=config.train.micro_batch_size,
@@ -143,76 +169,8 @@ def build_loader(config: Config, images: Tensor, engine: Engine) -> Loader:
     )
 
 
-def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. What has to be fetched or decoded is done by one process, while the others wait.
-
-    Then once on each other machine: where the disk is shared, that finds everything done.
-    """
-    opened: list[Source] = []
-
-    def open_here() -> None:
-        with engine.busy("fetching or decoding images"):
-            opened.append(open_source(config))
-
-    if config.source != "synthetic":  # which has nothing to fetch
-        engine.together(open_here, here=engine.is_main)
-        first_elsewhere = engine.is_first_on_machine and not engine.is_main
-        engine.together(open_here, here=first_elsewhere)
-    return opened[0] if opened else open_source(config)
-
-
-def open_source(config: DataConfig) -> Source:
-    """The images of one config. Raises UserError where they can't be had."""
-    match config.source:
-        case "synthetic":
-            from colordist.data.synthetic import synthetic
-
-            return synthetic(config.seed, config.image_size, config.train_images, config.test_images)
-        case "cifar10":
-            from colordist.data.cifar10 import cifar10, download
-
-            download(Path(config.root))
-            return cifar10(Path(config.root), config.class_names, config.image_size)
-        case "folder":
-            from colordist.data.folder import folder
-
-            return folder(Path(config.root), config.class_names, config.image_size, cache_folder())
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept for the next start."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"
-
-
-def build_task(config: Config) -> Task:
-    """The task with its networks. The same weights on every process: they depend on the seed alone."""
-    generator = Network(
-        seeded(config.seed, lambda: build_generator(config.model)),
-        config.optimizer.generator,
-        config.train.steps,
-        ema_images=config.train.ema_images,
-    )
-    if config.task == "autoencoder":
-        return AutoencoderTask(generator, config.loss.pixel)
-    channels = ColorSpace(config.model.color_space).channels
-    discriminator = Network(
-        # Another seed than the generator's, so that changing one network leaves the other's weights as they are.
-        seeded(config.seed + 1, lambda: build_discriminator(config.discriminator, channels)),
-        config.optimizer.discriminator,
-        config.train.steps,
-    )
-    return CGANTask(generator, discriminator, config.loss)
-
-
-def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
-    """Make a module whose random weights depend on the seed and on nothing else."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
-
-
-def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: Engine) -> Examiner:
-    """What scores a network, on the test split."""
+def build_examiner(model: ModelConfig, source: Source, config: EvaluateConfig, engine: Engine) -> Examiner:
+    """What scores a generator of this kind, on the test split. config: by what, besides the usual."""
     objects = None
     if isinstance(source.test, MarkedSplit):
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
@@ -221,10 +179,22 @@ def build_examiner(color_space: Literal["lab", "rgb"], source: Source, engine: E
         truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
     if torch.equal(truth[:, 0], truth[:, 1]) and torch.equal(truth[:, 1], truth[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    return Examiner(truth, objects, METRICS, ColorSpace(color_space), engine)
+    with engine.busy("fetching networks that score"):
+        metrics = [*METRICS, *chosen_metrics(config, engine.device)]
+        features = chosen_features(config, source.labels, truth.shape[-1], engine.device)
+    networks = [each.network for each in features]
+    refuse_difference(engine, "scores by another classifier", networks, "give all machines the same")
+    noise = build_noise(model, len(truth)).to(engine.dtype).to(engine.device) if model.noise else None
+    return Examiner(truth, objects, noise, metrics, features, ColorSpace(model.color_space), engine)
 
 
-def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
+def build_noise(model: ModelConfig, images: int) -> Tensor:
+    """The noise by which the test images are scored, the same in every run: [images, VARIANTS, model.noise]."""
+    draws = [[variant_noise(image, each, model.noise) for each in range(VARIANTS)] for image in range(images)]
+    return torch.from_numpy(np.array(draws))
+
+
+def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
     """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
     generator, model, about = snapshot.read(snapshot.latest(folder))
     step = snapshot.step_of(snapshot.latest(folder), about)
@@ -233,14 +203,15 @@ def evaluate_snapshot(folder: Path, data: DataConfig) -> Evaluation | None:
         raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
     engine = Engine("fp32")
     source = build_source(data, engine)
-    examiner = build_examiner(model.color_space, source, engine)
+    examiner = build_examiner(model, source, config, engine)
     with engine.busy("loading images"):
         train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
     references = examiner.references(median_ab(train.split(1024)))
     scores = examiner.scores(generator.to(engine.device, engine.dtype))
     engine.close()
     images = len(source.test)
-    found = Evaluation(str(folder), step, asdict(data), images, scores, references)
+    networks = [each.network for each in examiner.features]
+    found = Evaluation(str(folder), step, asdict(data), images, scores, references, networks)
     return found if engine.is_main else None
 
 
@@ -283,6 +254,11 @@ def surroundings(engine: Engine) -> dict[str, Value]:
     }
 
 
+def revision() -> str:
+    """What stands for the code: of its files, and where it is a checkout, the commit."""
+    return f"{code_digest()} (git {commit})" if (commit := git_revision()) else code_digest()
+
+
 def git_revision() -> str | None:
     """The commit that the code is of; None where it isn't a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
@@ -297,14 +273,19 @@ def image_digest(images: Tensor) -> str:
     return f"{zlib.crc32(images.cpu().numpy().data):08x}"
 
 
-def take_folder(config: Config, folder: RunFolder, images: str, on_failure: ExitStack) -> Lock:
-    """Make this process the writer of a run folder that fits. images: what stands for the run's images."""
+def take_folder(config: Config, folder: RunFolder, images: str, weights: str | None, on_failure: ExitStack) -> Lock:
+    """Make this process the writer of a run folder that fits.
+
+    images, weights: what stands for the run's images, and for the weights that it begins with, if not at random.
+    """
     folder.refuse_other_run(config)
     folder.refuse_lost_parts()
     lock = Lock.acquire(folder.path, config.run.silence, tell=log.info)
     on_failure.callback(lock.release)
     folder.refuse_other_run(config)  # the writer before may have begun one since
     folder.refuse_other_images(images)
+    if weights is not None:
+        folder.refuse_other_weights(weights)
     with writing(folder.checkpoints):
         checkpoint.sweep(folder.checkpoints, lock.fence)
     return lock

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from colordist.config import Config, DataConfig, UserError
+from colordist.data.archive import ARCHIVES
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -116,10 +117,10 @@ def missing_data(config: DataConfig) -> str:
     root = Path(config.root).expanduser()
     if config.source == "folder" and not root.is_dir():
         return f"there is no folder {root}"
-    if config.source == "cifar10":
-        unpacked, archive = root / "cifar-10-batches-py", root / "cifar-10-python.tar.gz"
-        if not unpacked.is_dir() and not archive.is_file():
-            return f"{root} holds neither {unpacked.name} nor {archive.name}: compute nodes may have no internet"
+    if config.source in ARCHIVES:
+        unpacked, file = root / ARCHIVES[config.source].unpacked, root / ARCHIVES[config.source].file
+        if not unpacked.is_dir() and not file.is_file():
+            return f"{root} holds neither {unpacked.name} nor {file.name}: compute nodes may have no internet"
     return ""
 
 

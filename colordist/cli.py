@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from colordist.config import Config, RunError, UserError
 from colordist.engine import launch, watch
 
-VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
+VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
 QUICKSTART = "quickstart_cgan"
 _PATIENCE = 15.0  # seconds
 
@@ -133,6 +133,9 @@ def _wanted(hint: Any, value: str) -> str:  # noqa: ANN401  any type that a fiel
         choices = [str(choice) for choice in get_args(hint)]
         nearest = difflib.get_close_matches(value, choices, n=1, cutoff=0)[0]
         return f"one of {', '.join(choices)}: did you mean {nearest}?"
+    if get_origin(hint) in (list, dict):
+        form = "[A, B]" if get_origin(hint) is list else "{KEY: number}"
+        return f"a {get_origin(hint).__name__}, as in {form}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
     return " or ".join(words.get(part, str(part)) for part in get_args(hint) or (hint,))
 

@@ -116,6 +116,19 @@ class ColorSpace:
         color = rgb.to(dtype) / 255
         return grey, srgb_to_lab(color)[:, 1:] / AB_SCALE if self.name == "lab" else color * 2 - 1
 
+    def image(self, grey: Tensor, color: Tensor) -> Tensor:
+        """A whole colour image, as a network takes it in.
+
+        grey: [B, 1, H, W]; color: [B, channels, H, W]. Returns [B, 3, H, W]: grey, a and b; or R, G and B.
+        """
+        return torch.cat([grey, color], dim=1) if self.name == "lab" else color
+
+    def colorless(self, grey: Tensor) -> Tensor:
+        """A grey image in the form of a colour image. grey: [B, 1, H, W]. Returns [B, 3, H, W]."""
+        if self.name == "rgb":
+            return grey.expand(-1, 3, -1, -1)
+        return self.image(grey, torch.zeros_like(grey).expand(-1, 2, -1, -1))
+
     def join(self, grey: Tensor, color: Tensor) -> Tensor:
         """Turn a network's answer into a picture.
 

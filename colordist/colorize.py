@@ -18,6 +18,7 @@ def main() -> None:
     parser.add_argument("--side_by_side", action="store_true", help="Write grey and coloured, for looking.")
     parser.add_argument("--overwrite", action="store_true", help="Replace pictures that exist.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Default: png.")
+    parser.add_argument("--variants", type=int, metavar="N", help="Write N answers to each: STEM-1, STEM-2 and so on.")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos read, then coloured together. Default: 8.")
     options = parser.parse_intermixed_args()
     run(lambda: colorize(options))
@@ -33,8 +34,12 @@ def colorize(options: argparse.Namespace) -> None:
     size, out = options.batch_size, options.output
     if size < 1:
         raise UserError(f"--batch_size is {size}, but must be at least 1: try --batch_size 8")
-    jobs = find_photos(options.photos, out, f".{options.format}")
+    if options.variants is not None and options.variants < 1:
+        raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
+    jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.run, options.resolution)
+    if options.variants is not None and options.variants > (most := colorizer.answers):
+        raise UserError(f"--variants is {options.variants}, but this network knows {most} (model.noise): try {most}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -58,23 +58,30 @@ class Colorizer:
         self.space = ColorSpace(model.color_space)
         self.resolution = resolution
         self.multiple = 2**model.depth
+        self.noise = model.noise
+        self.answers = max(1, model.noise)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Image.Image, variant: int = 0) -> Image.Image:
         """Colour one image of any mode and size: see `colorize`."""
-        return self.colorize([image])[0]
+        return self.colorize([image], variant=variant)[0]
 
-    def colorize(self, images: Sequence[Image.Image], batch_size: int = BATCH_SIZE) -> list[Image.Image]:
+    def colorize(
+        self, images: Sequence[Image.Image], batch_size: int = BATCH_SIZE, variant: int = 0
+    ) -> list[Image.Image]:
         """Colour images of any mode and size; those that look alike in shape go through the network together.
 
+        variant: which of the network's answers, from 0 up to `answers` - 1; without noise it has one. What a number
+        stands for is the same for all images.
+
         Returns images of mode RGB, or RGBA for those with transparency. Raises Undecodable for values of unknown range
-        (modes I and F).
+        (modes I and F), UserError for a variant that isn't there.
         """
         chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        return [picture for chunk in chunks for picture in self.paint([read_photo(image) for image in chunk])]
+        return [picture for chunk in chunks for picture in self.paint([read_photo(image) for image in chunk], variant)]
 
-    def paint(self, photos: Sequence[Photo]) -> Iterator[Image.Image]:
+    def paint(self, photos: Sequence[Photo], variant: int = 0) -> Iterator[Image.Image]:
         """Run the network on all photos, in one batch per shape; then give the pictures one by one, in order."""
-        yield from map(self._join, photos, self._colors(photos))
+        yield from map(self._join, photos, self._colors(photos, variant))
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The width and height in which the network sees a photo of this width and height."""
@@ -85,7 +92,7 @@ class Colorizer:
         return width, height
 
     @torch.inference_mode()
-    def _colors(self, photos: Sequence[Photo]) -> list[Tensor]:
+    def _colors(self, photos: Sequence[Photo], variant: int) -> list[Tensor]:
         """For each photo a and b over AB_SCALE, [2, h, w], where w x h is `input_size`."""
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
@@ -94,11 +101,21 @@ class Colorizer:
         for size, members in shapes.items():
             inputs = [_tensor(decode.scale(photos[index].visible, size)) for index in members]
             grey = torch.stack(inputs).to(self.device) / 127.5 - 1
-            color = self.network(grey)
+            color = self._answer(grey, variant)
             if self.space.name == "rgb":
                 color = srgb_to_lab(self.space.join(grey, color))[:, 1:] / AB_SCALE
             colors |= zip(members, color, strict=True)
         return [colors[index] for index in range(len(photos))]
+
+    def _answer(self, grey: Tensor, variant: int) -> Tensor:
+        """What the network makes of grey images."""
+        if not 0 <= variant < self.answers:
+            raise UserError(f"variant is {variant}, but this network has {self.answers}, counted from 0: try variant 0")
+        inputs = [grey]
+        if self.noise:
+            inputs.append(F.one_hot(torch.tensor(variant), self.noise).to(grey).expand(len(grey), -1))
+        color: Tensor = self.network(*inputs)
+        return color
 
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:

@@ -10,7 +10,10 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Value = str | int | float | bool | list[Any] | None
+Value = str | int | float | bool | list[Any] | dict[str, float] | None
+Part = Literal["encoder", "decoder"]
+"""Part of a generator: what reads the image, and what makes an answer of that."""
+PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 class UserError(Exception):
@@ -56,20 +59,22 @@ class RunConfig:
 class DataConfig:
     """Which images."""
 
-    source: Literal["synthetic", "cifar10", "folder"] = "synthetic"
+    source: Literal["synthetic", "cifar10", "cifar100", "stl10", "folder"] = "synthetic"
     """Where images come from. `synthetic` is painted on the spot and needs no download."""
     root: str = "data"
-    """Folder of the images (`folder`) or of the downloaded archive (`cifar10`)."""
+    """Folder of the images (`folder`) or of the downloaded archive (`cifar10`, `cifar100`, `stl10`)."""
     classes: list[str] | str = "all"
     """Names of the classes to use, e.g. [horse, cat], or `all`."""
     image_size: int = 32
     """Width and height in pixels."""
     seed: int = 0
-    """Seed of the painted scenes (`synthetic` only)."""
+    """Seed of the painted scenes (`synthetic`), and of the choice where `data.fraction` leaves images out."""
     train_images: int = 4096
     """How many scenes to learn from (`synthetic` only)."""
     test_images: int = 512
     """How many scenes to be scored on (`synthetic` only)."""
+    fraction: float = 1.0
+    """Share of the training images to learn from."""
     flip: bool = True
     """Mirror each training image left to right with probability one half."""
 
@@ -78,6 +83,8 @@ class DataConfig:
         _at_least("data.seed", self.seed, 0)
         _at_least("data.train_images", self.train_images, 1)
         _at_least("data.test_images", self.test_images, 1)
+        if not 0 < self.fraction <= 1:
+            raise UserError(f"data.fraction is {self.fraction}, but must be above 0 and at most 1: try data.fraction 1")
         if not self.classes:
             raise UserError("data.classes is empty: name at least one class, or write data.classes all")
 
@@ -108,8 +115,29 @@ class ModelConfig:
     """Channels at the lowest resolution. Default: what width and depth give."""
     norm: Norm = "group"
     """Normalisation after each convolution."""
+    blocks: int = 0
+    """Residual blocks at each resolution, once down and once up; 0: one plain convolution instead (`unet`)."""
+    attention_level: int | None = None
+    """Resolution at which pixels see each other, once down and once up: halved so often (`unet`). Default: none."""
+
+    noise: int = 0
+    """Numbers of noise that it takes with each image: the largest chooses one of so many palettes. 0: none (`unet`)."""
 
     def __post_init__(self) -> None:
+        _at_least("model.blocks", self.blocks, 0)
+        _at_least("model.noise", self.noise, 0)
+        if self.noise == 1:
+            raise UserError("model.noise is 1, which leaves no choice: try model.noise 6, or model.noise 0")
+        if self.noise and self.name != "unet":
+            raise UserError(
+                f"model.noise is {self.noise}, but model.name {self.name} has no use for it: try model.name unet, or "
+                "model.noise 0"
+            )
+        if self.attention_level is not None:
+            _in_range("model.attention_level", self.attention_level, 0, self.depth)
+        if self.name != "unet" and (self.blocks or self.attention_level is not None):
+            key = "model.blocks" if self.blocks else "model.attention_level"
+            raise UserError(f"{key} is set, but model.name {self.name} has none: try model.name unet, or leave it out")
         _at_least("model.width", self.width, 4)
         _in_range("model.depth", self.depth, 1, 8)
         _at_least("model.bottleneck", self.bottleneck, 2)
@@ -117,7 +145,7 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorConfig:
-    """The discriminator: sees grey and colour, says real or fake."""
+    """The discriminator: says real or fake of grey and colour (`cgan`), or of one kind of image alone (`cyclegan`)."""
 
     width: int = 16
     """Channels of the first layer; doubled at each level down, up to eight times this."""
@@ -135,28 +163,61 @@ class DiscriminatorConfig:
         _in_range("discriminator.depth", self.depth, 1, 8)
 
 
+AUGMENTATIONS = ("translation", "cutout")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
     """What the generator is asked to make small."""
 
     pixel: Literal["l1", "l2"] = "l1"
-    """Distance between its colours and the true ones."""
+    """Distance between its colours and the true ones; `cyclegan`: between an image and what comes back of it."""
     pixel_weight: float = 1.0
     """Weight of that distance (`cgan`; the `autoencoder` has nothing to weigh it against)."""
     difference_weight: float = 10.0
     """Weight of the same distance between differences of neighbouring pixels (arXiv 1511.05440; `cgan`)."""
+    adversarial: Literal["bce", "relativistic"] = "bce"
+    """Tell real from fake, or the real one of a pair from the fake one (arXiv 1807.00734, 2501.05441; `cgan`)."""
     adversarial_weight: float = 1.0
-    """Weight of fooling the discriminator (`cgan`)."""
+    """Weight of fooling the discriminator (`cgan`, `cyclegan`)."""
     label_smoothing: float = 0.0
-    """Tell the discriminator that real is 1 minus this (`cgan`, one-sided)."""
+    """Tell the discriminator that real is 1 minus this (`cgan`, `cyclegan`, one-sided)."""
+    r1_weight: float = 0.0
+    """Twice the weight of the discriminator's squared gradient at real colours (arXiv 1801.04406: gamma; `cgan`)."""
+    r2_weight: float = 0.0
+    """The same at fake colours (`cgan`)."""
+    augment: list[str] = dataclasses.field(default_factory=list)
+    """What the discriminator's images go through: `translation`, `cutout` or both (arXiv 2006.10738; `cgan`)."""
+    draws: int = 1
+    """Answers to each image, of which the one nearest to the true colours is asked to be near (arXiv 1806.07772)."""
+    cycle_weight: float = 10.0
+    """Weight of an image's distance from itself, there and back again, either way (`cyclegan`)."""
+    identity_weight: float = 5.0
+    """Weight of the distance between a grey image and what the decolorizer makes of it (`cyclegan`)."""
+    pool_slots: int = 3
+    """Older generated images kept for each place in the global batch, to be judged again; 0: off (`cyclegan`)."""
     warmup_steps: int = 300
-    """Steps at the start in which only the generator learns, from the pixel distance alone (`cgan`)."""
+    """Steps at the start without discriminators: pixel distance (`cgan`), cycle and identity (`cyclegan`) alone."""
 
     def __post_init__(self) -> None:
         _at_least("loss.pixel_weight", self.pixel_weight, 0)
         _at_least("loss.difference_weight", self.difference_weight, 0)
         _at_least("loss.adversarial_weight", self.adversarial_weight, 0)
         _in_range("loss.label_smoothing", self.label_smoothing, 0, 0.5)
+        _at_least("loss.draws", self.draws, 1)
+        _at_least("loss.r1_weight", self.r1_weight, 0)
+        _at_least("loss.r2_weight", self.r2_weight, 0)
+        if self.adversarial == "relativistic" and self.label_smoothing > 0:
+            raise UserError(
+                f"loss.label_smoothing is {self.label_smoothing}, but loss.adversarial relativistic has no labels: "
+                "try loss.label_smoothing 0"
+            )
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise UserError(f"loss.augment has {name}: try {' or '.join(AUGMENTATIONS)}")
+        _at_least("loss.cycle_weight", self.cycle_weight, 0)
+        _at_least("loss.identity_weight", self.identity_weight, 0)
+        _at_least("loss.pool_slots", self.pool_slots, 0)
         _at_least("loss.warmup_steps", self.warmup_steps, 0)
 
 
@@ -179,13 +240,21 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GeneratorOptimizerConfig(OptimizerConfig):
+    """The same for a network that has parts."""
+
+    factors: dict[Part, float] = dataclasses.field(default_factory=dict)
+    """What the learning rate is multiplied by in parts of the network, e.g. {encoder: 0.1}. Default: nowhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class OptimizersConfig:
     """One optimizer a network."""
 
-    generator: OptimizerConfig = OptimizerConfig()
-    """The generator's optimizer."""
+    generator: GeneratorOptimizerConfig = GeneratorOptimizerConfig()
+    """The generator's optimizer, and the decolorizer's (`cyclegan`)."""
     discriminator: OptimizerConfig = OptimizerConfig()
-    """The discriminator's optimizer (`cgan`)."""
+    """The discriminator's optimizer (`cgan`), and the grey discriminator's (`cyclegan`)."""
 
     def __post_init__(self) -> None:
         for network in dataclasses.fields(self):
@@ -196,6 +265,12 @@ class OptimizersConfig:
             _at_least(f"{key}.warmup_steps", optimizer.warmup_steps, 0)
             if optimizer.clip_norm is not None:
                 _above_zero(f"{key}.clip_norm", optimizer.clip_norm, 1.0)
+        for part, factor in self.generator.factors.items():
+            if not 0 < factor < float("inf"):
+                raise UserError(
+                    f"optimizer.generator.factors has {part} {factor}, but must be above 0: to hold that part, "
+                    f"try train.freeze [{part}]"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,6 +297,12 @@ class TrainConfig:
     """Stop after this time, with a checkpoint, as a signal would; the same command continues. Default: no limit."""
     ema_images: int = 1000
     """Half-life, in images, of the generator's averaged weights, which are what is scored and saved; 0: off."""
+    init_from: str | None = None
+    """Snapshot whose weights the generator begins with, or a run, for its latest. Default: random weights."""
+    init_strict: bool = True
+    """Refuse a snapshot that doesn't fit `model`; `false` takes the weights that do."""
+    freeze: list[Part] = dataclasses.field(default_factory=list)
+    """Parts of the generator that don't learn: `encoder` or `decoder`."""
 
     def __post_init__(self) -> None:
         _at_least("train.steps", self.steps, 1)
@@ -229,6 +310,8 @@ class TrainConfig:
         _at_least("train.micro_batch_size", self.micro_batch_size, 1)
         _at_least("train.ema_images", self.ema_images, 0)
         _at_least("train.skip_limit", self.skip_limit, 1)
+        if {*PARTS} <= {*self.freeze}:
+            raise UserError("train.freeze names both parts, so nothing would learn: try train.freeze [encoder]")
         if self.max_minutes is not None:
             _above_zero("train.max_minutes", self.max_minutes, 60)
 
@@ -244,15 +327,25 @@ class LogConfig:
         _at_least("log.every", self.every, 1)
 
 
+NETWORKS = ("inception", "lpips")
+
+
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Scores over the whole test split, and a grid of samples. Always done at the last step."""
 
     every: int = 500
     """Interval in steps."""
+    classifier: str | None = None
+    """Folder of a classifier (`python -m colordist.classifier`) to score by, too; the same for all runs to compare."""
+    networks: list[str] = dataclasses.field(default_factory=list)
+    """Fetched networks to score by, too: `inception` (FID, KID), `lpips` or both. They need `colordist[metrics]`."""
 
     def __post_init__(self) -> None:
         _at_least("evaluate.every", self.every, 1)
+        for name in self.networks:
+            if name not in NETWORKS:
+                raise UserError(f"evaluate.networks has {name}: try {' or '.join(NETWORKS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,12 +389,16 @@ class TrackConfig:
     """Send each snapshot there, too: an artifact with the aliases `latest` and, where it scored best, `best`."""
 
 
+ADVERSARIAL = ("cgan", "cyclegan")
+"""Tasks with a discriminator."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """A run: what is learned, from what, how and for how long; and how it is watched."""
 
-    task: Literal["autoencoder", "cgan"] = "cgan"
-    """What is learned: colours near the true ones, or colours that a discriminator takes for true."""
+    task: Literal["autoencoder", "cgan", "cyclegan"] = "cgan"
+    """What is learned: colours near the true ones; those that a discriminator takes for true; those without pairs."""
     seed: int = 0
     """Seed of weights, order of images and augmentation."""
     resume: Literal["auto", "never"] = "auto"
@@ -313,7 +410,7 @@ class Config:
     model: ModelConfig = ModelConfig()
     """The generator: the network that colours."""
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    """The discriminator (`cgan`)."""
+    """The discriminator (`cgan`), or both of them (`cyclegan`)."""
     loss: LossConfig = LossConfig()
     """What the generator is asked to make small."""
     optimizer: OptimizersConfig = OptimizersConfig()
@@ -331,19 +428,54 @@ class Config:
 
     def __post_init__(self) -> None:
         _in_range("seed", self.seed, 0, 2**63 - 2)
+        factors = self.optimizer.generator.factors
+        for key, parts in ("train.freeze", self.train.freeze), ("optimizer.generator.factors", [*factors]):
+            for part in parts:
+                if part not in PARTS:
+                    raise UserError(f"{key} has {part!r}, but the parts are {' and '.join(PARTS)}: try {PARTS[0]}")
+        for part in self.train.freeze:
+            if part in factors:
+                raise UserError(
+                    f"optimizer.generator.factors has {part}, which train.freeze holds: leave one of the two"
+                )
         _divides("model.depth", self.model.depth, self.data.image_size)
-        if self.task == "cgan":
+        if self.loss.draws > 1 and self.model.noise == 0:
+            raise UserError(
+                f"loss.draws is {self.loss.draws}, but without noise all answers are the same: try model.noise 6"
+            )
+        if self.task == "cyclegan":
+            self._refuse_unknown_to_cyclegan()
+        if self.task in ADVERSARIAL:
             _divides("discriminator.depth", self.discriminator.depth, self.data.image_size)
             if self.loss.warmup_steps >= self.train.steps:
                 raise UserError(
                     f"loss.warmup_steps is {self.loss.warmup_steps}, but train.steps {self.train.steps}, so the "
                     f"discriminator would never learn: try loss.warmup_steps {self.train.steps // 4}"
                 )
-            if self.loss.pixel_weight == 0 and self.loss.warmup_steps > 0:
+            weight = "pixel_weight" if self.task == "cgan" else "cycle_weight"
+            if getattr(self.loss, weight) == 0 and self.loss.warmup_steps > 0:
                 raise UserError(
-                    f"loss.warmup_steps is {self.loss.warmup_steps}, but with loss.pixel_weight 0 there is nothing to "
+                    f"loss.warmup_steps is {self.loss.warmup_steps}, but with loss.{weight} 0 there is nothing to "
                     "learn in it: try loss.warmup_steps 0"
                 )
+            if self.discriminator.norm == "batch" and (self.loss.r1_weight > 0 or self.loss.r2_weight > 0):
+                key = "loss.r1_weight" if self.loss.r1_weight > 0 else "loss.r2_weight"
+                raise UserError(
+                    f"{key} weighs each image's own gradient, but with discriminator.norm batch an image has none of "
+                    "its own: try discriminator.norm group"
+                )
+
+    def _refuse_unknown_to_cyclegan(self) -> None:
+        """What only pairs make sense of, or nobody has needed yet."""
+        for key, value, usual in (
+            ("model.noise", self.model.noise, 0),
+            ("loss.adversarial", self.loss.adversarial, "bce"),
+            ("loss.r1_weight", self.loss.r1_weight, 0.0),
+            ("loss.r2_weight", self.loss.r2_weight, 0.0),
+            ("loss.augment", self.loss.augment, []),
+        ):
+            if value != usual:
+                raise UserError(f"{key} is {value}, which task cyclegan can't: try {key} {usual}, or task cgan")
 
 
 def _divides(key: str, depth: int, size: int) -> None:
@@ -365,7 +497,7 @@ def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Value]:
     """``{"train": {"steps": 5}}`` to ``{"train.steps": 5}``."""
     flat: dict[str, Value] = {}
     for key, value in section.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key != "factors":  # which is a setting, not a section
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value
@@ -429,7 +561,7 @@ def divide_batches(config: Config, processes: int) -> BatchArithmetic:
     """``batch_arithmetic`` of a config. Raises UserError also where dividing a batch would change what is learned."""
     batches = batch_arithmetic(config.train, processes)
     norms = {"model.norm": config.model.norm}
-    if config.task == "cgan":
+    if config.task in ADVERSARIAL:
         norms["discriminator.norm"] = config.discriminator.norm
     for key, norm in norms.items():
         if norm == "batch" and batches.accumulation > 1:

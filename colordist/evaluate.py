@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from colordist.cli import new_parser, read, run
-from colordist.config import DataConfig, UserError
+from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.run_folder import RunFolder
 
 
@@ -15,12 +15,13 @@ def main() -> None:
     run(lambda: evaluate(*parse()))
 
 
-def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Path | None]:
-    """The run, the data (the run's own but for what is given), and where to write the scores."""
+def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, EvaluateConfig, Path | None]:
+    """The run, the data and the networks to score by (the run's own but for what is given), and where to write."""
     parser = argparse.ArgumentParser(
         prog="colordist evaluate",
         description="Score a run's newest snapshot on the whole test split, beside floors and ceiling.",
-        epilog="--data.KEY VALUE scores it on other images; the keys are those of `colordist train --help`.",
+        epilog="--data.KEY VALUE scores it on other images, --evaluate.classifier DIR or --evaluate.networks [NAME] by "
+        "other networks, too; the keys are those of `colordist train --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
@@ -28,17 +29,20 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Path | 
     options, others = parser.parse_known_args(arguments)
     settings = new_parser("evaluate", "")
     settings.add_class_arguments(DataConfig, "data")
-    settings.set_defaults({f"data.{key}": value for key, value in RunFolder(options.run).settings()["data"].items()})
-    return options.run, read(settings, others).data, options.output
+    settings.add_class_arguments(EvaluateConfig, "evaluate")
+    own = RunFolder(options.run).settings()
+    settings.set_defaults({f"{part}.{key}": own[part][key] for part in ("data", "evaluate") for key in own[part]})
+    chosen = read(settings, others)
+    return options.run, chosen.data, chosen.evaluate, options.output
 
 
-def evaluate(folder: Path, data: DataConfig, output: Path | None) -> None:
+def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
     """Print the scores beside floors and ceiling, and write them."""
     from colordist.build import evaluate_snapshot
     from colordist.reporting.scores import beside_references
 
     output = output or folder / f"evaluation-{data.source}.json"
-    evaluation = evaluate_snapshot(folder, data)
+    evaluation = evaluate_snapshot(folder, data, config)
     if evaluation is None:  # not the first process
         return
     print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))

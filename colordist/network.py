@@ -2,13 +2,15 @@
 
 import copy
 import math
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from colordist.config import OptimizerConfig
+from colordist.config import OptimizerConfig, Part
 from colordist.models.blocks import iterate_spectral_norm
+from colordist.models.parts import freeze, part_of
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -57,15 +59,34 @@ class EMA:
 class Network:
     """A module with its optimizer, its learning-rate schedule and, for generators, its EMA copy."""
 
-    def __init__(self, module: nn.Module, config: OptimizerConfig, steps: int, ema_images: int | None = None) -> None:
-        """ema_images: half-life of the EMA copy; None for a network that needs none."""
+    def __init__(
+        self,
+        module: nn.Module,
+        config: OptimizerConfig,
+        steps: int,
+        ema_images: int | None = None,
+        frozen: Collection[Part] = (),
+        factors: Mapping[Part, float] | None = None,
+    ) -> None:
+        """ema_images: half-life of the EMA copy; None for a network that needs none.
+
+        frozen: parts that don't learn. factors: what the learning rate is multiplied by in parts; 1 in all others.
+        """
         self.module = module
         self.config = config
         self.steps = steps
         self.ema = EMA(module, ema_images) if ema_images is not None else None
+        freeze(module, frozen)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in module.named_parameters():
+            part = part_of(module, name)
+            if part not in frozen:
+                groups.setdefault((factors or {}).get(part, 1.0), []).append(parameter)
+        self._factors = tuple(groups)
+        self.learning = [parameter for group in groups.values() for parameter in group]
         # Fused: one kernel for all weights, and one that can be told on the device to leave everything as it is.
-        betas = config.beta1, config.beta2
-        self.optimizer = torch.optim.Adam(module.parameters(), lr=config.lr, betas=betas, fused=True)
+        betas, each = (config.beta1, config.beta2), [{"params": group} for group in groups.values()]
+        self.optimizer = torch.optim.Adam(each, lr=config.lr, betas=betas, fused=True)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""
@@ -73,14 +94,24 @@ class Network:
 
     def begin_turn(self, step: int) -> None:
         """Get ready to learn in a step."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate(step)
+        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
+            group["lr"] = factor * self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         iterate_spectral_norm(self.module)
 
+    def wake(self, awake: bool) -> None:
+        """Let it learn, or not: what is frozen never does."""
+        for parameter in self.learning:
+            parameter.requires_grad_(awake)
+
     def parameter_count(self) -> int:
         """How many numbers it learns."""
-        return sum(parameter.numel() for parameter in self.module.parameters())
+        return sum(parameter.numel() for parameter in self.learning)
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether some of it is frozen, or learns at another rate."""
+        return len(self._factors) > 1 or len(self.learning) < len(list(self.module.parameters()))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""

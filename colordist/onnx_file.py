@@ -33,8 +33,10 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
 
     Returns the largest difference between onnxruntime's answer and torch's, over sizes other than the one it was
     traced at, as a share of the answer's largest value. Raises UserError where a package is missing, RunError if the
-    difference is above TOLERANCE.
+    difference is above TOLERANCE, UserError for a network that takes noise.
     """
+    if config.noise:
+        raise UserError("a network that takes noise can't be exported: train one with model.noise 0")
     try:
         import onnxruntime
         import onnxscript  # noqa: F401  torch's exporter needs it

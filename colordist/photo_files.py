@@ -23,9 +23,18 @@ class Job:
 
     photo: Path
     target: Path
+    variants: int | None = None
+    """How many pictures, each with its number behind the file's stem; None: one."""
+
+    @property
+    def targets(self) -> list[Path]:
+        """The file of each picture."""
+        if self.variants is None:
+            return [self.target]
+        return [self.target.with_stem(f"{self.target.stem}-{number}") for number in range(1, self.variants + 1)]
 
 
-def find_photos(arguments: Sequence[str], out: Path, suffix: str) -> list[Job]:
+def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int | None = None) -> list[Job]:
     """What to colour: files, image files below folders, and those that a pattern such as ``'photos/**/*.jpg'`` matches.
 
     A picture keeps its place below the folder, or below the pattern's part without wildcards. Earlier pictures, in an
@@ -45,7 +54,8 @@ def find_photos(arguments: Sequence[str], out: Path, suffix: str) -> list[Job]:
             paths = [path for path in paths if not path.parent.resolve().is_relative_to(results)]
         if not paths:
             raise UserError(f"no photo found at {argument}: give image files, folders of them or quoted patterns")
-        jobs |= dict.fromkeys(Job(path, out / path.relative_to(root).with_name(path.stem + suffix)) for path in paths)
+        targets = [out / path.relative_to(root).with_name(path.stem + suffix) for path in paths]
+        jobs |= dict.fromkeys(Job(path, target, variants) for path, target in zip(paths, targets, strict=True))
     return list(jobs)
 
 
@@ -54,13 +64,14 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     photos = {job.photo.resolve() for job in jobs}
     first: dict[Path, Job] = {}
     reasons: dict[Job, str] = {}
-    for job in jobs:
-        if (other := first.setdefault(job.target, job)) is not job:
-            reasons[job] = f"{job.target} is the name for {other.photo} already: colour it with another -o"
-        elif job.target.resolve() in photos:
-            reasons[job] = f"{job.target} is itself one of the photos: colour it with another -o"
-        elif os.path.lexists(job.target) and not overwrite:
-            reasons[job] = f"{job.target} exists: give --overwrite, or another -o"
+    pictures = [(job, target) for job in jobs for target in job.targets]
+    for job, target in pictures:
+        if (other := first.setdefault(target, job)) is not job:
+            reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
+        elif target.resolve() in photos:
+            reasons[job] = f"{target} is itself one of the photos: colour it with another -o"
+        elif os.path.lexists(target) and not overwrite:
+            reasons[job] = f"{target} exists: give --overwrite, or another -o"
     return reasons
 
 
@@ -75,11 +86,13 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -
                 photos[job] = read_photo(job.photo)
             except decode.Undecodable as error:
                 failed[job] = error.reason
-    for (job, photo), picture in zip(photos.items(), colorizer.paint([*photos.values()]), strict=True):
-        try:
-            save(beside(photo, picture) if side_by_side else picture, job.target)
-        except (OSError, ValueError) as error:  # a full disk, or a picture too large for the format
-            failed[job] = f"{job.target} can't be written: {error}"
+    for variant in range(max(len(job.targets) for job in jobs)):
+        for (job, photo), picture in zip(photos.items(), colorizer.paint([*photos.values()], variant), strict=True):
+            target = job.targets[variant]
+            try:
+                save(beside(photo, picture) if side_by_side else picture, target)
+            except (OSError, ValueError) as error:  # a full disk, or a picture too large for the format
+                failed[job] = f"{target} can't be written: {error}"
     return failed
 
 

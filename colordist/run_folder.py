@@ -123,12 +123,19 @@ class RunFolder:
 
     def refuse_other_images(self, fingerprint: str) -> None:
         """Remember the images that the run learns from and is scored on; raise UserError if they were others."""
-        file = self.path / "images"
+        self._refuse_other("images", fingerprint, "the images have changed")
+
+    def refuse_other_weights(self, digest: str) -> None:
+        """Remember the weights that the generator began with; raise UserError if they were others."""
+        self._refuse_other("init_from", digest, "the snapshot that train.init_from names has changed")
+
+    def _refuse_other(self, name: str, digest: str, changed: str) -> None:
+        file = self.path / name
         if not file.exists():
             with writing(file):
-                replace_text(file, fingerprint + "\n")
-        elif file.read_text().strip() != fingerprint:
-            raise UserError(f"the images have changed since the run in {self.path} began: name another --run.dir")
+                replace_text(file, digest + "\n")
+        elif file.read_text().strip() != digest:
+            raise UserError(f"{changed} since the run in {self.path} began: name another --run.dir")
 
     def mark(self, state: Literal["finished", "stopped"], step: int, reason: str = "") -> None:
         """Say how the run ended. A request to stop has been answered by that."""

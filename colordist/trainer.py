@@ -20,6 +20,8 @@ from colordist.engine.runtime import Engine
 from colordist.evaluation import Examiner
 from colordist.lock import Lock
 from colordist.metrics.floors import median_ab
+from colordist.model_card import ModelCard
+from colordist.reporting.told import Run
 from colordist.run_folder import RunFolder, step_name, writing
 from colordist.stopping import StopRequests
 from colordist.tasks.task import Task
@@ -44,6 +46,7 @@ class Trainer:
     examiner: Examiner
     tracker: Tracker
     meter: "Meter"
+    card: ModelCard
     start: int
     """The step to begin or to continue with."""
     requests: StopRequests
@@ -170,13 +173,15 @@ class Trainer:
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
-            snapshot.write(saved, self._generator, self.config.model, about)
+            card = self.card.text(step, scores, Run(self.folder, {}, self.folder.records()).references)
+            snapshot.write(saved, self._generator, self.config.model, about, card)
         self.tracker.snapshot(saved, step)
 
     def _checkpoint(self, step: int) -> None:
         refuse_drift(self.engine, step)  # so that a checkpoint can be trusted
         state = {
             "networks": self.engine.state_dict(),
+            "task": self.engine.whole(self.task.state),
             "meter": self.meter.state_dict(self.engine),
         }
         if self.writer is not None:
@@ -190,7 +195,7 @@ def skips_allowed(train: TrainConfig, precision: str) -> int:
     return 16 if precision == "fp16" else 0
 
 
-def restore(state: dict[str, Any] | None, engine: Engine, meter: "Meter") -> int:
+def restore(state: dict[str, Any] | None, engine: Engine, task: Task, meter: "Meter") -> int:
     """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with.
 
     Raises UserError if it doesn't fit: another version may have other networks by the same settings.
@@ -199,6 +204,8 @@ def restore(state: dict[str, Any] | None, engine: Engine, meter: "Meter") -> int
         return 0
     try:
         engine.load_state_dict(state["networks"])
+        for name, rows in task.state.items():
+            rows.copy_(state["task"][name])
         meter.load_state_dict(state["meter"], engine)
         return int(state["step"])
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:

@@ -22,12 +22,12 @@ from tqdm import tqdm
 
 from colordist.config import UserError
 from colordist.data.decode import EXTENSIONS, Undecodable, decode, fit
-from colordist.data.source import ArraySplit, Source, check_classes
+from colordist.data.source import ArraySplit, Labels, Source, check_classes
 
 logger = logging.getLogger(__name__)
 
 TEST_SHARE = 0.1  # of the images, where no folder test/ says which
-_CACHE_VERSION = 1  # raise it when decoding, the split or the layout of the cache changes
+_CACHE_VERSION = 2  # raise it when decoding, the split or the layout of the cache changes
 _NAMES_SHOWN = 5
 
 Skipped = dict[str, list[str]]  # reason -> names of the files
@@ -57,7 +57,7 @@ def folder(root: Path, classes: tuple[str, ...] | None, image_size: int, cache: 
             content = _load(stem, image_size) or content  # the map is shared between processes, our copy is not
     _report(root, content, found)
     train, test = np.split(content.images, [content.train])
-    return Source("folder", ArraySplit(train), ArraySplit(test))
+    return Source("folder", ArraySplit(train), ArraySplit(test), _labels(content))
 
 
 # What is there
@@ -158,6 +158,7 @@ class _Content:
     images: NDArray[np.uint8]  # RGB [N, size, size, 3], the training images first
     train: int  # how many training images
     colourless: int  # how many of those are R == G == B everywhere
+    classes: list[str]  # each image's; "" for one that lies in no class's folder
     skipped: Skipped
 
 
@@ -190,7 +191,23 @@ def _read(root: Path, found: _Found, size: int) -> _Content:
     order += [index for index, out in zip(usable, held_out, strict=True) if out]
     images = images[order]
     colourless = sum(bool((image == image[..., :1]).all()) for image in images[:train])
-    return _Content(images, train, colourless, dict(skipped))
+    classes = [_class_of(found.files[index].name, found.divided) for index in order]
+    return _Content(images, train, colourless, classes, dict(skipped))
+
+
+def _class_of(name: str, divided: bool) -> str:
+    """The folder that an image lies in, counted from train/ and test/, or from the root; "" where there is none."""
+    folders = name.split("/")[1 if divided else 0 : -1]
+    return folders[0] if folders else ""
+
+
+def _labels(content: _Content) -> Labels | None:
+    """What the images show, where each lies in a class's folder."""
+    names = sorted(set(content.classes))
+    if "" in names:
+        return None
+    labels = np.searchsorted(names, content.classes).astype(np.int64)
+    return Labels(tuple(names), labels[: content.train], labels[content.train :])
 
 
 def _held_out(root: Path, found: _Found, names: list[str], skipped: Skipped) -> list[bool]:
@@ -269,7 +286,7 @@ def _load(stem: Path, size: int) -> _Content | None:
         images = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
         whole = images.dtype == np.uint8 and images.shape == (about["images"], size, size, 3)
         if whole and zlib.crc32(images.data) == about["crc32"]:
-            return _Content(images, about["train"], about["colourless"], about["skipped"])
+            return _Content(images, about["train"], about["colourless"], about["classes"], about["skipped"])
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -284,6 +301,7 @@ def _store(stem: Path, content: _Content) -> bool:
         "images": len(content.images),
         "train": content.train,
         "colourless": content.colourless,
+        "classes": content.classes,
         "skipped": content.skipped,
         "crc32": zlib.crc32(content.images.data),
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,11 +25,15 @@ class Batch:
     grey: Tensor
     """[B, 1, H, W] in [-1, 1]."""
     truth: Tensor
-    """The true colours: [B, C, H, W], of about unit size."""
+    """True colours: [B, C, H, W], of about unit size. Of the images in ``grey``, unless training is unpaired."""
     chance: Tensor
     """What a task decides by chance: [B, CHANCES], uniform in [0, 1), made by the plan."""
     noise: Tensor
     """What a generator takes for its choice among several answers: [B, draws, numbers], made by the plan."""
+    truth_grey: Tensor
+    """The grey of the images that ``truth`` shows: [B, 1, H, W] in [-1, 1]. ``grey``, unless training is unpaired."""
+    place: Tensor
+    """Where in the global batch each stands: [B], whole numbers."""
 
     def __len__(self) -> int:
         """How many images."""
@@ -36,7 +41,7 @@ class Batch:
 
     def __getitem__(self, part: slice) -> "Batch":
         """A slice of the images."""
-        return Batch(self.grey[part], self.truth[part], self.chance[part], self.noise[part])
+        return Batch(**{name: value[part] for name, value in vars(self).items()})
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
@@ -68,14 +73,22 @@ class Loader:
 
     def _batch(self, portion: Portion) -> Batch:
         device = self.images.device
-        index = torch.from_numpy(portion.index).to(device, non_blocking=True)
-        flip = torch.from_numpy(portion.flip).to(device, non_blocking=True)
         # Converted on this side: not every device has float64.
         chance = torch.from_numpy(portion.chance).to(self.dtype).to(device, non_blocking=True)
         noise = torch.from_numpy(portion.noise).to(self.dtype).to(device, non_blocking=True)
-        rgb = self.images[index]
-        rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
-        return Batch(*self.color_space.split(rgb, self.dtype), chance, noise)
+        place = torch.from_numpy(portion.place).to(device, non_blocking=True)
+        grey, truth = self._split(portion.index, portion.flip)
+        truth_grey = grey
+        if self.plan.unpaired:
+            truth_grey, truth = self._split(portion.truth_index, portion.truth_flip)
+        return Batch(grey, truth, chance, noise, truth_grey, place)
+
+    def _split(self, index: NDArray[np.int64], flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """Grey and colours of some images, mirrored or not."""
+        device = self.images.device
+        rgb = self.images[torch.from_numpy(index).to(device, non_blocking=True)]
+        mirrored = torch.from_numpy(flip).to(device, non_blocking=True)[:, None, None, None]
+        return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:

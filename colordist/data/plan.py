@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Each use of random numbers has a stream of its own, so that adding one doesn't move the others.
-_ORDER, _FLIP, _CHANCE, _NOISE = 0, 1, 2, 3
+_ORDER, _FLIP, _CHANCE, _NOISE, _HALVES, _TRUTH_ORDER, _TRUTH_FLIP, _VARIANT = range(8)
 
 CHANCES = 8
 """How many numbers the plan draws for whatever else a task decides by chance about a sample."""
@@ -38,9 +38,9 @@ def _normal(seed: int, stream: int, index: int, count: int) -> NDArray[np.float6
     return normal
 
 
-@lru_cache(maxsize=2)  # a step may cross from one epoch into the next
-def _epoch_order(seed: int, epoch: int, length: int) -> NDArray[np.int64]:
-    return np.argsort(_random_bits(seed, _ORDER, epoch, length), kind="stable")
+@lru_cache(maxsize=4)  # a step may cross from one epoch into the next; two orders where training is unpaired
+def _order(seed: int, stream: int, epoch: int, length: int) -> NDArray[np.int64]:
+    return np.argsort(_random_bits(seed, stream, epoch, length), kind="stable")
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,16 @@ class Portion:
     """What a task decides by chance: [n, CHANCES], uniform in [0, 1)."""
     noise: NDArray[np.float64]
     """What a generator takes for its choice among several answers: [n, draws, numbers], standard normal."""
+    truth_index: NDArray[np.int64]
+    """Which image's colours to learn from: [n]. ``index``, unless training is unpaired."""
+    truth_flip: NDArray[np.bool_]
+    """Whether to mirror that one: [n]."""
+    place: NDArray[np.int64]
+    """Where in the global batch the sample stands: [n]."""
 
     def __getitem__(self, part: slice) -> "Portion":
         """A slice of the samples."""
-        return Portion(self.index[part], self.flip[part], self.chance[part], self.noise[part])
+        return Portion(**{name: value[part] for name, value in vars(self).items()})
 
     def __len__(self) -> int:
         """How many samples."""
@@ -78,21 +84,48 @@ class Plan:
     flip: bool
     noise: tuple[int, int] = (0, 0)
     """How many draws of noise a sample gets, and of how many numbers each."""
+    unpaired: bool = False
+    """Whether grey and colours are shown of different images: one half is only seen as grey, the other in colour."""
 
     def step(self, step: int) -> Portion:
         """The samples of a step (counted from 0), global_batch_size of them."""
-        positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        epochs, places = np.divmod(positions, self.length)
-        index = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            now = epochs == epoch
-            index[now] = _epoch_order(self.seed, int(epoch), self.length)[places[now]]
         size = self.global_batch_size
-        heads = _random_bits(self.seed, _FLIP, step, size) >> np.uint64(63) == 1
+        index, flip = self._draw(step, _ORDER, self.length), self._heads(step, _FLIP)
+        truth_index, truth_flip = index, flip
+        if self.unpaired:
+            grey_half, truth_half = self.halves()
+            index = grey_half[self._draw(step, _ORDER, len(grey_half))]
+            truth_index = truth_half[self._draw(step, _TRUTH_ORDER, len(truth_half))]
+            truth_flip = self._heads(step, _TRUTH_FLIP)
         chance = _uniform(self.seed, _CHANCE, step, size * CHANCES).reshape(size, CHANCES)
         draws, numbers = self.noise
         noise = _normal(self.seed, _NOISE, step, size * draws * numbers).reshape(size, draws, numbers)
-        return Portion(index, heads & self.flip, chance, noise)
+        return Portion(index, flip, chance, noise, truth_index, truth_flip, place=np.arange(size))
+
+    def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which images are seen as grey and which in colour where training is unpaired: each at least one of two."""
+        order = _order(self.seed, _HALVES, 0, self.length)
+        return order[: self.length // 2], order[self.length // 2 :]
+
+    def _draw(self, step: int, stream: int, length: int) -> NDArray[np.int64]:
+        """A step's samples out of ``length``."""
+        positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
+        epochs, places = np.divmod(positions, length)
+        drawn = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            now = epochs == epoch
+            drawn[now] = _order(self.seed, stream, int(epoch), length)[places[now]]
+        return drawn
+
+    def _heads(self, step: int, stream: int) -> NDArray[np.bool_]:
+        """Which of a step's samples to mirror."""
+        heads: NDArray[np.bool_] = _random_bits(self.seed, stream, step, self.global_batch_size) >> np.uint64(63) == 1
+        return heads & np.bool_(self.flip)
+
+
+def variant_noise(image: int, variant: int, numbers: int) -> NDArray[np.float64]:
+    """The noise for one answer to a test image: ``numbers`` of them, standard normal, the same in every run."""
+    return _normal(image, _VARIANT, variant, numbers)
 
 
 def share(total: int, rank: int, world_size: int) -> slice:

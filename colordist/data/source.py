@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -34,6 +34,18 @@ class MarkedSplit(Split, Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What each image shows.
+
+    classes: their names. train, test: each image's place among them, [N], in the order of the split.
+    """
+
+    classes: tuple[str, ...]
+    train: NDArray[np.int64]
+    test: NDArray[np.int64]
+
+
 @dataclass(frozen=True)
 class Source:
     """Where images come from: one split to learn from, one to be scored on."""
@@ -41,6 +53,8 @@ class Source:
     name: str
     train: Split
     test: Split
+    labels: Labels | None = None
+    """None where the source doesn't know what its images show."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +74,38 @@ class ArraySplit:
         """The image at this index: a view, uint8 RGB, [size, size, 3]."""
         image: Image = self.images[index]
         return image
+
+
+@dataclass(frozen=True, eq=False)
+class PartOfSplit:
+    """Some images of a split. indices: which ones, [n]."""
+
+    whole: Split
+    indices: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self.indices)
+
+    def __getitem__(self, index: int, /) -> Image:
+        """The image at this index: uint8 RGB, [size, size, 3]."""
+        return self.whole[int(self.indices[index])]
+
+
+def part_of_training(source: Source, fraction: float, seed: int) -> Source:
+    """A source of which only a part is learned from: at least one image. What is scored on stays whole.
+
+    Which images, the seed says, and nothing else; those of a smaller fraction are among those of a larger one.
+
+    fraction: above 0, at most 1.
+    """
+    if fraction == 1:
+        return source
+    # Raw words, which numpy promises never to change.
+    order = np.argsort(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(source.train)), kind="stable")
+    indices = np.sort(order[: max(1, round(fraction * len(order)))])
+    labels = source.labels and replace(source.labels, train=source.labels.train[indices])
+    return replace(source, train=PartOfSplit(source.train, indices), labels=labels)
 
 
 def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:

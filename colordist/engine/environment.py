@@ -142,6 +142,16 @@ def refuse_other_clipping(key: str, clip_norm: float | None) -> None:
         )
 
 
+def refuse_penalties(weights: dict[str, float]) -> None:
+    """Raise UserError if the launcher asks for DeepSpeed and a loss has gradients in it. weights: of these, by key."""
+    for key, weight in weights.items():
+        if weight > 0 and zero_stage() is not None:
+            raise UserError(
+                f"{key} is {weight}, but colordist doesn't differentiate twice with DeepSpeed: use "
+                f"launch/multi_gpu.yaml, or set {key} 0"
+            )
+
+
 @contextmanager
 def deepspeed_settled(device: str) -> Iterator[None]:
     """In here, Accelerate doesn't run DeepSpeed its own way, which is for one network. Later, it knows its device."""

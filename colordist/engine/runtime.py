@@ -22,6 +22,7 @@ from torch import Tensor
 
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
+from colordist.data.plan import share
 from colordist.engine.batch_norm import RunningStatistics, use_global_statistics
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.environment import (
@@ -41,7 +42,7 @@ from colordist.engine.learner import Learner
 from colordist.engine.meeting import METHOD
 from colordist.engine.watch import Watch
 from colordist.network import Network
-from colordist.tasks.task import Calls, Task
+from colordist.tasks.task import Calls, Generated, Task
 
 _MEETING = timedelta(minutes=10)  # to start all processes
 _TIMEOUT = timedelta(days=1)  # the last resort: the watch ends what hangs, and knows what may take long
@@ -147,6 +148,7 @@ class Engine:
             self._learners[name] = self._learner(name, network)
             self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
+        task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
     def _learner(self, name: str, network: Network) -> Learner:
         """One of the engine that the launcher asks for."""
@@ -155,6 +157,9 @@ class Engine:
         from colordist.engine.deepspeed import DeepSpeedLearner
 
         refuse_other_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
+        if network.has_parts:
+            keys = "train.freeze and optimizer.generator.factors"
+            raise UserError(f"{keys} don't work with DeepSpeed: launch with launch/multi_gpu.yaml")
         return DeepSpeedLearner(network, self.accelerator, stage)
 
     @_by_all
@@ -179,43 +184,49 @@ class Engine:
         """Run all phases of a step. Returns what to log, by "network/quantity": scalars, still on the device.
 
         batches: this process's micro-batches. A phase finishes all of them, and steps, before the next phase begins.
-        With a single one, its colours are generated once and serve all phases; with several, keeping all their graphs
-        would undo what micro-batches are for, so each phase generates them again.
+        With a single one, the generators run once, for all phases; with several, keeping all their graphs would undo
+        what micro-batches are for, so they run again in each phase.
         """
         self.watch.at_step(step + 1)
-        colors, phases = None, task.phases(step)
+        generated, phases = None, task.phases(step)
         for statistics in self._statistics.values():
             statistics.remember()
         if len(batches) == 1:
-            colors = task.generate(self._wake(tuple(name for name in task.generators if name in phases)), batches[0])
+            awake = self._wake(tuple(name for name in task.generators if name in phases))
+            generated = task.generate(awake, batches[0])
         log: dict[str, Tensor] = {}
         for phase in phases:
-            log |= self._turn(task, phase, batches, colors, step)
+            log |= self._turn(task, phase, batches, generated, step)
         sent = [learner.bytes_sent for name, learner in self._learners.items() if name in phases]
         if None not in sent:
             log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
     def _turn(
-        self, task: Task, phase: str, batches: list[Batch], colors: Tensor | None, step: int
+        self, task: Task, phase: str, batches: list[Batch], generated: Generated | None, step: int
     ) -> dict[str, Tensor]:
         learner = self._learners[phase]
         learner.begin_turn(step)
         images = sum(len(batch) for batch in batches)
         log: dict[str, Tensor] = {}
         calls = self._wake((phase,))
+        states: list[dict[str, Tensor]] = []
         for batch in batches:
             weight = len(batch) / images
             with learner.averaging(last=batch is batches[-1]):
-                color = task.generate(calls, batch) if colors is None else colors
-                loss = task.loss(phase, calls, batch, color, step)
+                answer = task.generate(calls, batch) if generated is None else generated
+                loss = task.loss(phase, calls, batch, answer, step)
                 learner.backward(loss.total * weight)
             self.watch.progress()
+            states.append(loss.state)
             for name, part in loss.parts.items():
                 log[name] = log.get(name, torch.zeros_like(part)) + part.detach() * weight
         log |= learner.update()
         skipped = log["skipped"]
         self._statistics[phase].restore_where(skipped)
+        for batch, state in zip(batches, states, strict=True):
+            for name, rows in state.items():
+                task.state[name][batch.place] = rows.where(skipped == 0, task.state[name][batch.place])
         self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
         learner.follow(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # What was skipped is counted, but is no part of any mean.
@@ -226,7 +237,7 @@ class Engine:
     def _wake(self, names: tuple[str, ...]) -> Calls:
         """Let only these networks learn. Returns all networks as they may be called now."""
         for name, learner in self._learners.items():
-            learner.network.module.requires_grad_(name in names)
+            learner.network.wake(name in names)
             self._statistics[name].follow(name in names)
         return {name: learner.awake if name in names else learner.asleep for name, learner in self._learners.items()}
 
@@ -258,6 +269,15 @@ class Engine:
             return values.cpu()
         total: Tensor = self.accelerator.reduce(values.to(self.device), reduction="sum")
         return total.cpu()
+
+    def whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A task's ``state`` with the rows of all processes, on every process."""
+        whole: dict[str, Tensor] = {}
+        for name, rows in state.items():
+            mine, own = torch.zeros_like(rows), share(len(rows), self.rank, self.world_size)
+            mine[own] = rows[own]
+            whole[name] = self.sum(mine)
+        return whole
 
     @_by_all
     def wait(self) -> None:

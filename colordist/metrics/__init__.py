@@ -3,13 +3,17 @@
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.ciede2000 import CIEDE2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
+from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
+from colordist.metrics.inception import FID, KID
+from colordist.metrics.lpips import LPIPS
 from colordist.metrics.mae import MAE
-from colordist.metrics.metric import Metric, Pictures
+from colordist.metrics.metric import Heading, Metric, Pictures
+from colordist.metrics.own import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.ssim import SSIM
-from colordist.metrics.vivid import VIVID
+from colordist.metrics.vivid import RAREST, VIVID
 
 METRICS: tuple[Metric, ...] = (
     MAE,
@@ -23,7 +27,12 @@ METRICS: tuple[Metric, ...] = (
     COLORFULNESS,
     COLORFULNESS_GAP,
     VIVID,
+    RAREST,
+    DIVERSITY,
 )
-"""In the order of tables."""
+"""What is always scored, in the order of tables."""
 
-__all__ = ["METRICS", "Metric", "Pictures", "Scorer"]
+HEADINGS: tuple[Heading, ...] = (*METRICS, FRECHET_OWN, KERNEL_OWN, NAMED_OWN, FID, KID, LPIPS)
+"""All that may be scored, in the order of tables."""
+
+__all__ = ["HEADINGS", "METRICS", "Heading", "Metric", "Pictures", "Scorer"]

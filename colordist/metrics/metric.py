@@ -1,7 +1,7 @@
 """What a metric is, and what it looks at."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -25,12 +25,14 @@ class Pictures:
 
     prediction, truth: uint8 [B, 3, H, W], sRGB: what files would hold, so scores are those after 8-bit rounding and
     gamut clipping. objects: uint8 [B, H, W], the number of the ambiguous object at each pixel (0: none); None where
-    the source marks no objects.
+    the source marks no objects. variants: uint8 [B, V, 3, H, W], several answers to each image, prediction the first;
+    None where there is only one.
     """
 
     prediction: Tensor
     truth: Tensor
     objects: Tensor | None = None
+    variants: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.prediction.dtype != torch.uint8 or self.truth.dtype != torch.uint8:
@@ -43,22 +45,25 @@ class Pictures:
         """CIE Lab of prediction and truth, each [B, 3, H, W]: computed once for all metrics that need it."""
         return rgb_to_lab(self.prediction), rgb_to_lab(self.truth)
 
+    @cached_property
+    def lab_of_answers(self) -> list[Tensor]:
+        """CIE Lab of all answers, each [B, 3, H, W], the prediction's first."""
+        others = [] if self.variants is None else self.variants[:, 1:].unbind(dim=1)
+        return [self.lab[0], *map(rgb_to_lab, others)]
+
     def colored(self) -> "Pictures":
         """Only the pictures whose truth has any colour: images with R = G = B everywhere are left out."""
         red, green, blue = self.truth.unbind(1)
         keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
         if keep.all():
             return self
-        return Pictures(self.prediction[keep], self.truth[keep], None if self.objects is None else self.objects[keep])
+        objects, variants = (None if each is None else each[keep] for each in (self.objects, self.variants))
+        return Pictures(self.prediction[keep], self.truth[keep], objects, variants)
 
 
 @dataclass(frozen=True)
-class Metric:
-    """A number that says how good a set of answers is.
-
-    The sums of batches are added, over batches and over processes, and only then turned into a score. So the score
-    is the same for any batch size and any number of processes.
-    """
+class Heading:
+    """What tables say of a score."""
 
     name: str
     """Key in files, e.g. ``ciede2000``."""
@@ -66,14 +71,24 @@ class Metric:
     """Heading in tables, e.g. ``CIEDE2000``."""
     better: Literal["lower", "higher", "truth"]
     """``truth``: the nearer to the score of the true images, the better."""
+    digits: int = field(default=2, kw_only=True)
+    """Decimals worth printing."""
+
+
+@dataclass(frozen=True)
+class Metric(Heading):
+    """A number that says how good a set of answers is.
+
+    The sums of batches are added, over batches and over processes, and only then turned into a score. So the score
+    is the same for any batch size and any number of processes.
+    """
+
     size: int
     """How many sums there are."""
     sums: Callable[[Pictures], Tensor]
     """The sums over a batch: float64 [size], on the CPU."""
     score: Callable[[Tensor], float]
     """From the sums over the whole test split to the score; nan when nothing was counted."""
-    digits: int = 2
-    """Decimals worth printing."""
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
@@ -102,4 +117,4 @@ def mean_over_images(
         values = per_image(pictures).cpu().double()
         return torch.stack([values.sum(), torch.tensor(float(len(values)), dtype=torch.float64)])
 
-    return Metric(name, label, better, 2, sums, ratio, digits)
+    return Metric(name, label, better, 2, sums, ratio, digits=digits)

@@ -15,11 +15,15 @@ class Autoencoder(nn.Module):
     only the colours, because the lightness is the input's.
     """
 
-    def __init__(self, *, outputs: int, width: int, depth: int, bottleneck: int | None, norm: Norm) -> None:
+    ENCODER = ("encoder",)
+
+    def __init__(
+        self, *, inputs: int, outputs: int, width: int, depth: int, bottleneck: int | None, norm: Norm
+    ) -> None:
         super().__init__()
         widths = level_widths(width, depth, bottleneck)
         self.encoder = nn.Sequential(
-            ConvBlock(1, width, norm),
+            ConvBlock(inputs, width, norm),
             *(
                 nn.Sequential(ConvBlock(above, below, norm, stride=2), ConvBlock(below, below, norm))
                 for above, below in pairwise(widths)
@@ -33,7 +37,7 @@ class Autoencoder(nn.Module):
             last_convolution(width, outputs),
         )
 
-    def forward(self, grey: Tensor) -> Tensor:
-        """grey [B, 1, H, W] in [-1, 1] -> colour [B, outputs, H, W], unbounded."""
-        color: Tensor = self.decoder(self.encoder(grey))
+    def forward(self, image: Tensor) -> Tensor:
+        """image [B, inputs, H, W], grey as a rule, of about unit size -> [B, outputs, H, W], unbounded."""
+        color: Tensor = self.decoder(self.encoder(image))
         return color

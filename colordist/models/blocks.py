@@ -17,11 +17,25 @@ def normalisation(norm: Norm, channels: int) -> nn.Module:
                 max(groups for groups in range(1, 9) if channels % groups == 0 and channels >= 2 * groups), channels
             )
         case "instance":
-            return nn.InstanceNorm2d(channels, affine=True)
+            return InstanceNorm(channels, affine=True)
         case "batch":
             return nn.BatchNorm2d(channels)
         case "none":
             return nn.Identity()
+
+
+class InstanceNorm(nn.InstanceNorm2d):
+    """The same, but with the right gradient for one image alone.
+
+    Torch 2.15 on CPUs then takes a gradient in channels_last for one that isn't.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        answer = super().forward(input)
+        if len(input) == 1 and answer.requires_grad:
+            answer.register_hook(lambda gradient: gradient.contiguous())
+        return answer
 
 
 def convolution(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
@@ -43,6 +57,52 @@ class ConvBlock(nn.Sequential):
         )
 
 
+class ResidualBlock(nn.Module):
+    """Normalisation, SiLU, convolution, twice, added to the input (pre-activation: He et al. 2016, arXiv 1603.05027).
+
+    [B, C, H, W] -> the same shape. The last convolution is zero at first, so the block begins as the identity and deep
+    networks train as easily as shallow ones (arXiv 1901.09321).
+    """
+
+    def __init__(self, channels: int, norm: Norm) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            normalisation(norm, channels),
+            nn.SiLU(),
+            convolution(channels, channels, norm),
+            normalisation(norm, channels),
+            nn.SiLU(),
+            zeroed(convolution(channels, channels, "none")),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        answer: Tensor = x + self.layers(x)
+        return answer
+
+
+class SelfAttention(nn.Module):
+    """Each pixel takes from those that are like it, added to the input (Zhang et al. 2019, arXiv 1805.08318).
+
+    [B, C, H, W] -> the same shape. One head: the levels where this is affordable have no more channels than others give
+    to one. Time and, without a fused kernel, memory grow with the square of the number of pixels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = normalisation("group", channels)  # whatever the others do: unnormalised products grow out of hand
+        # Without bias: a key's would add the same to all of a query's products: its gradient would be rounding noise.
+        self.inward = nn.Conv2d(channels, 3 * channels, 1, bias=False)
+        self.outward = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        pixels = self.inward(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, H W, 3 C]
+        taken = F.scaled_dot_product_attention(*pixels[:, None].chunk(3, dim=-1))  # [B, 1, H W, C]
+        answer: Tensor = x + self.outward(taken[:, 0].transpose(1, 2).reshape(x.shape))
+        return answer
+
+
 class Up(nn.Sequential):
     """Twice the height and width. [B, inputs, H, W] -> [B, outputs, 2H, 2W].
 
@@ -56,9 +116,13 @@ class Up(nn.Sequential):
 
 def last_convolution(inputs: int, outputs: int) -> nn.Conv2d:
     """From features to colour. Zero at first, so that training starts from grey and not from a riot of colour."""
-    layer = nn.Conv2d(inputs, outputs, 1)
-    nn.init.zeros_(layer.weight)
+    return zeroed(nn.Conv2d(inputs, outputs, 1))
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The same layer, with which training starts as if it weren't there."""
     assert layer.bias is not None
+    nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
     return layer
 

@@ -1,4 +1,4 @@
-"""Discriminator: is this the true colour of this grey image?"""
+"""Discriminator: is this the true colour of this grey image? Or, given an image alone: is this a true one?"""
 
 from itertools import pairwise
 from typing import Literal
@@ -11,37 +11,43 @@ from colordist.models.blocks import add_spectral_norm, convolution, level_widths
 
 
 class Discriminator(nn.Module):
-    """Conditional discriminator, for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
+    """Discriminator for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
 
-    Sees grey and colour together. No normalisation after the first layer, as in DCGAN (arXiv 1511.06434).
+    A conditional one sees grey and colour together. No normalisation after the first layer, as in DCGAN (arXiv
+    1511.06434).
     """
 
     def __init__(
         self,
         *,
-        color_channels: int,
+        inputs: int,
         width: int,
         depth: int,
         output: Literal["patch", "image"],
         norm: Norm,
         spectral_norm: bool,
+        offset: bool,
     ) -> None:
+        """offset: whether it may add the same to all logits: nothing teaches it what, where only differences count."""
         super().__init__()
         widths = level_widths(width, depth)
         # The first layer works at full resolution: that neighbouring pixels have the same colour is easily seen there.
-        layers: list[nn.Module] = [convolution(1 + color_channels, width, "none"), nn.LeakyReLU(0.2, inplace=True)]
+        layers: list[nn.Module] = [convolution(inputs, width, "none"), nn.LeakyReLU(0.2, inplace=True)]
         for above, below in pairwise(widths):
             layers += [
                 convolution(above, below, norm, kernel=4, stride=2),
                 normalisation(norm, below),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=offset))
         self.output = output
         if spectral_norm:
             add_spectral_norm(self)
 
-    def forward(self, grey: Tensor, color: Tensor) -> Tensor:
-        """grey [B, 1, H, W] and colour [B, C, H, W] -> logits: [B, 1, H', W'], one a patch, or [B, 1]."""
-        logits: Tensor = self.layers(torch.cat([grey, color], dim=1))
+    def forward(self, *images: Tensor) -> Tensor:
+        """Images [B, C, H, W] that belong together, in all of ``inputs`` channels -> logits [B, 1, H', W'] or [B, 1].
+
+        One logit a patch, or one an image.
+        """
+        logits: Tensor = self.layers(torch.cat(images, dim=1))
         return logits if self.output == "patch" else logits.mean(dim=(2, 3))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from colordist.config import UserError
-from colordist.metrics import METRICS, Metric
+from colordist.metrics import HEADINGS, Heading
 from colordist.metrics.floors import REFERENCES
 from colordist.reporting.groups import Group
 from colordist.reporting.spread import Difference, difference
@@ -42,7 +42,7 @@ class Cell:
 class Row:
     """All scores by one metric."""
 
-    metric: Metric
+    metric: Heading
     references: dict[str, float]
     """By the reference's name."""
     cells: list[Cell | None]
@@ -63,13 +63,14 @@ def board(groups: Sequence[Group]) -> list[Row]:
     """A row for each metric that a group has a score for, in the order of tables."""
     references = common_references([run for group in groups for run in group.runs])
     return [
-        _row(metric, groups, references) for metric in METRICS if any(group.scores(metric.name) for group in groups)
+        _row(metric, groups, references) for metric in HEADINGS if any(group.scores(metric.name) for group in groups)
     ]
 
 
 def common_references(runs: Sequence[Run]) -> References:
     """The floors' and the ceiling's scores. Raises UserError for runs that were scored on different images."""
     first: Run | None = None
+    found: References = {}
     for run in runs:
         if not run.references:
             continue
@@ -77,22 +78,27 @@ def common_references(runs: Sequence[Run]) -> References:
             first = run
         elif not alike(first.references, run.references):
             one, other = first.folder.path, run.folder.path
-            raise UserError(f"{one} and {other} were scored on different images: they can't be compared")
-    return first.references if first else {}
+            raise UserError(
+                f"{one} and {other} were scored on different images, or by other classifiers: they can't be compared"
+            )
+        found = {name: found.get(name, {}) | scores for name, scores in run.references.items()}
+    return found
 
 
 def alike(one: References, other: References) -> bool:
-    """Whether two sets of references are of the same images: on another device the last digits may differ."""
+    """Whether two sets of references are of the same images: on another device the last digits may differ.
+
+    One of them may have been scored by more metrics.
+    """
     flat, flat_other = (
         {(name, metric): score for name, scores in each.items() for metric, score in scores.items()}
         for each in (one, other)
     )
-    return flat.keys() == flat_other.keys() and all(
-        math.isclose(flat[key], flat_other[key], rel_tol=1e-4) for key in flat
-    )
+    shared = flat.keys() & flat_other.keys()
+    return bool(shared) and all(math.isclose(flat[key], flat_other[key], rel_tol=1e-4, abs_tol=1e-6) for key in shared)
 
 
-def loss(metric: Metric, score: float, references: dict[str, float]) -> float:
+def loss(metric: Heading, score: float, references: dict[str, float]) -> float:
     """A score turned so that lower is better. references: this metric's, by the reference's name."""
     match metric.better:
         case "lower":
@@ -103,7 +109,7 @@ def loss(metric: Metric, score: float, references: dict[str, float]) -> float:
             return abs(score - references.get("truth", math.nan))
 
 
-def _row(metric: Metric, groups: Sequence[Group], references: References) -> Row:
+def _row(metric: Heading, groups: Sequence[Group], references: References) -> Row:
     limits = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
     row = Row(metric, limits, [])
     scores = [group.scores(metric.name) for group in groups]

@@ -13,7 +13,7 @@ MOST_POINTS = 4 * STRETCHES
 """A curve of more points is thinned: of each stretch the first, last, lowest and highest are kept."""
 
 SPEED = "images_per_second"
-_NO_LOSS = {"lr", "gradient_norm", "skipped", "accuracy_real", "accuracy_fake", "loss_scale", "scale"}
+_NO_LOSS = {"lr", "gradient_norm", "skipped", "accuracy", "accuracy_real", "accuracy_fake", "loss_scale", "scale"}
 _NO_PHASE = {"scores", "reference", "histogram"}
 
 

@@ -1,9 +1,9 @@
 """Scores of runs, beside floors and ceiling, as a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from colordist.config import UserError
-from colordist.metrics import METRICS
+from colordist.metrics import HEADINGS
 from colordist.metrics.floors import REFERENCES
 from colordist.metrics.table import table
 from colordist.reporting.board import common_references
@@ -31,9 +31,14 @@ def table_of(runs: Sequence[Run]) -> str:
     return beside_references(common_references(runs), answers)
 
 
-def beside_references(references: Mapping[str, Scores], answers: Mapping[str, Scores]) -> str:
-    """A table of answers' scores between the floors' and the ceiling's. references: by name; answers: by label."""
+def beside_references(
+    references: Mapping[str, Scores], answers: Mapping[str, Scores], form: Callable[..., str] = table
+) -> str:
+    """A table of answers' scores between the floors' and the ceiling's.
+
+    references: by name; answers: by label; form: what makes a table of columns and headings.
+    """
     columns = {each.label: references.get(each.name, {}) for each in REFERENCES}
     floors = {label: scores for label, scores in columns.items() if label.startswith("floor")}
-    shown = [metric for metric in METRICS if any(metric.name in scores for scores in answers.values())]
-    return table(floors | dict(answers) | columns, shown)
+    shown = [metric for metric in HEADINGS if any(metric.name in scores for scores in answers.values())]
+    return form(floors | dict(answers) | columns, shown)

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from colordist.config import RunError, UserError
-from colordist.metrics import METRICS
+from colordist.metrics import HEADINGS
 from colordist.reporting.board import Row
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import SPEED, loss_keys
@@ -46,7 +46,7 @@ def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> 
     logged = {key for run in comparison.runs for record in run.records for key in record}
     scores = (f"scores/{name}" for name in _SCORES)
     keys = [*(key for key in (*scores, SPEED) if key in logged), *loss_keys(comparison.runs)]
-    titles = {f"scores/{metric.name}": metric.label for metric in METRICS} | {SPEED: "Images/s"}
+    titles = {f"scores/{metric.name}": metric.label for metric in HEADINGS} | {SPEED: "Images/s"}
     panels: list[Any] = [
         wr.LinePlot(x="step", y=[key], title=titles.get(key, key), layout=_place(number))
         for number, key in enumerate(keys)

@@ -6,17 +6,22 @@ from torch import Tensor
 
 from colordist.data.loader import Batch
 from colordist.network import Network
+from colordist.tasks.draws import answers, nearest
 from colordist.tasks.losses import pixel_distance
 from colordist.tasks.task import Calls, Loss
 
 
 class AutoencoderTask:
-    """Regression. Where several colours are equally likely, the best answer lies between them: it is dull."""
+    """Regression. Where several colours are equally likely, the best answer lies between them: it is dull.
+
+    With several draws of noise only the nearest answer counts, so each may be one of those colours.
+    """
 
     generators: tuple[str, ...] = ("generator",)
 
     def __init__(self, generator: Network, pixel: Literal["l1", "l2"]) -> None:
         self.networks = {"generator": generator}
+        self.state: dict[str, Tensor] = {}
         self.pixel = pixel
 
     def phases(self, step: int) -> tuple[str, ...]:
@@ -24,10 +29,10 @@ class AutoencoderTask:
         return ("generator",)
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colour [B, C, H, W] from grey."""
-        return calls["generator"](batch.grey)
+        """Colours from grey: [B * draws, C, H, W]."""
+        return answers(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        """Distance to the true colours."""
-        distance = pixel_distance(self.pixel, color, batch.truth)
+        """Distance to the true colours, of the answer that is nearest to them."""
+        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.truth)
         return Loss(distance, {self.pixel: distance})

@@ -9,7 +9,16 @@ from torch import Tensor
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
 from colordist.network import Network
-from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
+from colordist.tasks.augment import augment
+from colordist.tasks.draws import answers, first, nearest
+from colordist.tasks.losses import (
+    cross_entropy,
+    difference_distance,
+    pixel_distance,
+    real_or_fake,
+    relativistic,
+    squared_gradients,
+)
 from colordist.tasks.task import Calls, Loss
 
 
@@ -20,6 +29,7 @@ class CGANTask:
 
     def __init__(self, generator: Network, discriminator: Network, config: LossConfig) -> None:
         self.networks = {"generator": generator, "discriminator": discriminator}
+        self.state: dict[str, Tensor] = {}
         self.config = config
 
     def phases(self, step: int) -> tuple[str, ...]:
@@ -27,38 +37,64 @@ class CGANTask:
         return ("generator",) if step < self.config.warmup_steps else ("discriminator", "generator")
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colour [B, C, H, W] from grey."""
-        return calls["generator"](batch.grey)
+        """Colours from grey: [B * draws, C, H, W]."""
+        return answers(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
         """The loss of the network whose turn it is."""
         if phase == "discriminator":
-            return self._discriminator_loss(calls, batch, color.detach())
+            return self._discriminator_loss(calls, batch, first(color, batch).detach())
         return self._generator_loss(calls, batch, color, adversarial=step >= self.config.warmup_steps)
 
     def _discriminator_loss(self, calls: Calls, batch: Batch, color: Tensor) -> Loss:
+        weights = {"r1": self.config.r1_weight, "r2": self.config.r2_weight}
+        colors = torch.cat([batch.truth, color]).requires_grad_(any(weights.values()))
         # Real and fake in one pass: one all-reduce, and twice the work a launch.
-        logits = calls["discriminator"](torch.cat([batch.grey, batch.grey]), torch.cat([batch.truth, color]))
-        real, fake = logits.chunk(2)
-        loss_real = cross_entropy(real, 1 - self.config.label_smoothing)
-        loss_fake = cross_entropy(fake, 0)
-        parts = {
-            "real": loss_real,
-            "fake": loss_fake,
-            "accuracy_real": (real > 0).to(real.dtype).mean(),
-            "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
-        }
-        return Loss((loss_real + loss_fake) / 2, parts)
+        logits = self._judge(calls, batch, colors)
+        found = self._compare(*logits.chunk(2))
+        total, parts = found.total, found.parts
+        if colors.requires_grad:
+            squares = squared_gradients(logits, colors).chunk(2)
+            for (name, weight), each in zip(weights.items(), squares, strict=True):
+                parts[name] = each.mean()
+                total = total + weight / 2 * parts[name]
+        return Loss(total, parts)
+
+    def _compare(self, real: Tensor, fake: Tensor) -> Loss:
+        """How badly the discriminator tells real from fake, by its logits."""
+        if self.config.adversarial == "relativistic":
+            loss = relativistic(real, fake)
+            return Loss(loss, {"relativistic": loss, "accuracy": (real > fake).to(real.dtype).mean()})
+        return real_or_fake(real, fake, self.config.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
-        distance = pixel_distance(self.config.pixel, color, batch.truth)
+        near = nearest(self.config.pixel, color, batch)
+        distance = pixel_distance(self.config.pixel, near, batch.truth)
         parts: dict[str, Tensor] = {self.config.pixel: distance}
         total = self.config.pixel_weight * distance
         if self.config.difference_weight > 0:
-            parts["difference"] = difference_distance(self.config.pixel, color, batch.truth)
+            parts["difference"] = difference_distance(self.config.pixel, near, batch.truth)
             total = total + self.config.difference_weight * parts["difference"]
         if adversarial:
-            # The non-saturating loss: make the discriminator say "real".
-            parts["adversarial"] = cross_entropy(calls["discriminator"](batch.grey, color), 1)
+            parts["adversarial"] = self._fool(calls, batch, first(color, batch))
             total = total + self.config.adversarial_weight * parts["adversarial"]
         return Loss(total, parts)
+
+    def _fool(self, calls: Calls, batch: Batch, color: Tensor) -> Tensor:
+        """How far the discriminator is from taking the colours for real, or for more real than the true ones."""
+        logits = self._judge(calls, batch, color)
+        if self.config.adversarial == "relativistic":
+            with torch.no_grad():
+                real = self._judge(calls, batch, batch.truth)
+            return relativistic(logits, real)
+        return cross_entropy(logits, 1)  # the non-saturating loss: make the discriminator say "real"
+
+    def _judge(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
+        """The discriminator's logits of colours for the batch's grey images, or twice as many for each of them twice.
+
+        What they go through first is the same for an image's true and generated colours: only what is of one piece of
+        the picture can be compared pair by pair.
+        """
+        times = len(colors) // len(batch)
+        grey, chance = torch.cat([batch.grey] * times), torch.cat([batch.chance] * times)
+        return calls["discriminator"](*augment(self.config.augment, grey, colors, chance))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from colordist.tasks.task import Loss
+
 
 def pixel_distance(kind: Literal["l1", "l2"], color: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute (l1) or squared (l2) difference over all pixels and channels: a scalar."""
@@ -26,3 +28,39 @@ def difference_distance(kind: Literal["l1", "l2"], color: Tensor, truth: Tensor)
 def cross_entropy(logits: Tensor, target: float) -> Tensor:
     """Binary cross-entropy of logits of any shape against one target in [0, 1] (Goodfellow et al. 2014): a scalar."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
+
+
+def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
+    """How badly a discriminator tells real from fake. real, fake: its logits, of any shape.
+
+    label_smoothing: real is 1 minus this.
+    """
+    parts = {
+        "real": cross_entropy(real, 1 - label_smoothing),
+        "fake": cross_entropy(fake, 0),
+        "accuracy_real": (real > 0).to(real.dtype).mean(),
+        "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
+    }
+    return Loss((parts["real"] + parts["fake"]) / 2, parts)
+
+
+def relativistic(logits: Tensor, others: Tensor) -> Tensor:
+    """How far logits, of any shape, are from lying above others of the same pairs: the mean of softplus: a scalar.
+
+    Relativistic pairing (Jolicoeur-Martineau 2018, arXiv 1807.00734) as in R3GAN (Huang et al. 2024, arXiv 2501.05441,
+    equation 2). A discriminator wants the real ones' above the fake ones', a generator the other way round.
+    """
+    return F.softplus(others - logits).mean()
+
+
+def squared_gradients(logits: Tensor, color: Tensor) -> Tensor:
+    """Squared length of the gradient of each image's logit, the mean of its patches, with respect to its colours.
+
+    For zero-centred gradient penalties (Mescheder et al. 2018, arXiv 1801.04406, equation 9). logits: [B, ...], of
+    images that a network sees one by one, and in whose graph color [B, C, H, W] is. Returns [B], of color's type, to be
+    differentiated again.
+    """
+    # Of the sum, not the mean, of patches: in half precision, small gradients would vanish.
+    (gradient,) = torch.autograd.grad(logits.sum(), color, create_graph=True)
+    patches = logits[0].numel()
+    return (gradient / patches).square().sum(dim=(1, 2, 3))

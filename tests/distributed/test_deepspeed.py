@@ -33,6 +33,7 @@ SETTINGS = [
     *("--optimizer.discriminator.clip_norm", "0.05", "--optimizer.discriminator.schedule", "linear"),
 ]
 HALF = ("--train.precision", "bf16", "--train.steps", "6")
+FOUR_NETWORKS = ("--task", "cyclegan", "--loss.pool_slots", "2", "--train.steps", "6")
 AT_ONCE = ("--train.micro_batch_size", "14")  # the generator runs once a step, for both turns
 
 
@@ -50,14 +51,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def common(name: str) -> list[list[str]]:
         return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", "--loss.warmup_steps", "0")]
 
-    work(folder, [*common("plain"), job("train", "plain/half", *HALF)])
+    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS))
+    work(folder, [*common("plain"), *(job("train", f"plain/{name}", *settings) for name, settings in some)])
     for stage in STAGES:
         zero = f"zero{stage}"
         jobs = [
             *common(zero),
             *(fork(f"{zero}/whole", f"{zero}/again"), job("train", f"{zero}/again")),
             *(fork("plain/whole", f"{zero}/taken"), job("train", f"{zero}/taken", *AT_ONCE)),
-            *([job("train", f"{zero}/half", *HALF)] if stage == 2 else []),
+            *(job("train", f"{zero}/{name}", *settings) for name, settings in some if stage == 2),
             job("misuse", f"{zero}/misuse", "--loss.warmup_steps", "0"),
         ]
         work(folder, jobs, stage)
@@ -192,6 +194,10 @@ def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> 
         assert all((each["computes"], each["types"]) == ("torch.bfloat16", ["torch.float32"]) for each in kept.values())
     for one, two in zip(records(runs / "plain/half"), records(runs / "zero2/half"), strict=True):
         assert two == pytest.approx(one, rel=0.05, abs=0.01)
+
+
+def test_networks_that_run_several_times_before_a_backward_pass(runs: Path) -> None:
+    assert_close(runs / "zero2/cyclegan", runs / "plain/cyclegan", step=6)
 
 
 def test_a_snapshot_is_like_any_other(runs: Path) -> None:

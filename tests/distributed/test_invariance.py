@@ -51,13 +51,26 @@ COMMON: dict[str, Any] = {
 FP64 = {"train.precision": "fp64"}
 FP32 = {"train.precision": "fp32"}
 AUTOENCODER = {"task": "autoencoder"}
+CYCLEGAN = {"task": "cyclegan", "loss.pool_slots": 2}
+EVERYTHING: dict[str, Any] = {
+    "model.blocks": 1,
+    "model.attention_level": 1,
+    "loss.adversarial": "relativistic",
+    "loss.r1_weight": 0.5,
+    "loss.r2_weight": 0.2,
+    "loss.augment": ["translation", "cutout"],
+}
 EXACT: dict[str, dict[str, Any]] = {
     "cgan-group-instance": FP64 | {"model.norm": "group", "discriminator.norm": "instance"},
     "cgan-instance-none": FP64 | {"model.norm": "instance"},
     "cgan-none-group": FP64 | {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
+    "cgan-everything": FP64 | EVERYTHING,
+    "cgan-noise": FP64 | {"model.noise": 2, "loss.draws": 3},
     "autoencoder-group": FP64 | AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
     "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
     "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "loss.pixel": "l2"},
+    "cyclegan": FP64 | CYCLEGAN,
+    "cyclegan-rgb": FP64 | CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
     "fp32-cgan-group": FP32,

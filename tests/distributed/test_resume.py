@@ -39,8 +39,10 @@ SETTINGS: dict[str, Any] = {
 KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task": "autoencoder"},
     "cgan": {"task": "cgan"},
+    "cyclegan": {"task": "cyclegan", "loss.pool_slots": 2},
     "bf16": {"task": "cgan", "train.precision": "bf16"},
 }
+ELASTIC = ("cgan", "cyclegan")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Time enough to send a signal.
@@ -146,6 +148,7 @@ def killed_alone(folder: Path) -> int:
     deaths = {
         "autoencoder": [{"ranks": [0], "step": 3}, {"ranks": [0], "step": 8, "operation": 5}],
         "cgan": [{"ranks": [0], "step": 12, "operation": 15}],
+        "cyclegan": [{"ranks": [0], "step": 10}],
         "bf16": [{"ranks": [0], "step": 6}],
     }
     jobs = [job(folder / "1" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
@@ -160,24 +163,26 @@ def killed_together(folder: Path) -> int:
     deaths = {
         "autoencoder": [{"ranks": [0, 1], "step": 5}],
         "cgan": [{"ranks": [1], "step": 6}],  # one process only: the other one has to notice
+        "cyclegan": [{"ranks": [1], "step": 10}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
     }
     jobs = [job(folder / "2" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
     jobs += [job(folder / "2" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
-    jobs += [job(folder / "2" / "long", LONG | {"log.every": 7}), job(folder / "2" / "elastic", KINDS["cgan"], stop=5)]
+    jobs += [job(folder / "2" / "long", LONG | {"log.every": 7})]
+    jobs += [job(folder / "2" / f"{kind}-elastic", KINDS[kind], stop=5) for kind in ELASTIC]
     return together(folder, jobs, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> None:
-    assert killed_alone == 5
+    assert killed_alone == 6
     assert_bit_equal(folder / "1" / kind, folder / "1" / f"{kind}-straight")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
     """The launcher starts them again when they have died, and not when they are finished or stopped."""
-    assert killed_together == 4
+    assert killed_together == 5
     assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
 
 
@@ -190,17 +195,27 @@ def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
     assert_bit_equal(folder / "3" / "cgan", folder / "3" / "straight")
 
 
-@pytest.mark.usefixtures("killed_alone", "killed_together")
-def test_from_two_processes_to_one_and_back(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def there_and_back(folder: Path, killed_together: int) -> None:
+    """Runs that two processes began go on on one, and end on two."""
+    runs = {kind: folder / "2" / f"{kind}-elastic" for kind in ELASTIC}
+    assert killed_together
+    for run in runs.values():
+        first = json.loads((run / "stopped").read_text())
+        assert first["reason"] == "so planned"
+        assert 5 <= first["step"] < 10  # two processes agree on a step still to come
+    alone(folder, [job(run, KINDS[kind], stop=10) for kind, run in runs.items()])
+    for run in runs.values():
+        assert json.loads((run / "stopped").read_text()) == {"step": 10, "reason": "so planned"}
+    together(folder, [job(run, KINDS[kind]) for kind, run in runs.items()], 2)
+
+
+@pytest.mark.parametrize("kind", ELASTIC)
+@pytest.mark.usefixtures("killed_alone", "there_and_back")
+def test_from_two_processes_to_one_and_back(kind: str, folder: Path) -> None:
     """As near to the run on two processes as the run on one is."""
-    run = folder / "2" / "elastic"
-    first = json.loads((run / "stopped").read_text())
-    assert first["reason"] == "so planned"
-    assert 5 <= first["step"] < 10  # two processes agree on a step still to come
-    alone(folder, [job(run, KINDS["cgan"], stop=10)])
-    assert json.loads((run / "stopped").read_text()) == {"step": 10, "reason": "so planned"}
-    together(folder, [job(run, KINDS["cgan"])], 2)
-    two, one = folder / "2" / "cgan-straight", folder / "1" / "cgan-straight"
+    run = folder / "2" / f"{kind}-elastic"
+    two, one = folder / "2" / f"{kind}-straight", folder / "1" / f"{kind}-straight"
     assert 0 < distance(run, two) < 3 * distance(one, two)
     assert [line["step"] for line in records_of(run)] == [line["step"] for line in records_of(two)]
     for line, expected in zip(records_of(run), records_of(two), strict=True):

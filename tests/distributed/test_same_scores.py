@@ -4,7 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from colordist import classifier_file
+from colordist.classifier_file import About
+from colordist.models.classifier import Classifier
+from colordist.run_folder import RunFolder
 from launch import TINY, start, train
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
@@ -15,11 +20,17 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
     run = tmp_path / "run"
     done = train(*TINY, "--run.dir", str(run), "--train.precision", "fp32")
     assert done.returncode == 0, done.stderr
+    torch.manual_seed(0)
+    image_size = RunFolder(run).settings()["data"]["image_size"]
+    about = About(("cat", "dog"), image_size, "0 1", epochs=1, seed=0, accuracy=50, accuracy_on_grey=50)
+    classifier_file.write(tmp_path / "classifier", Classifier(2), about)
+    more = ("--data.test_images", "150", "--evaluate.classifier", str(tmp_path / "classifier"))
     found = []
     for processes in (1, 2, 3, 4):
         file = tmp_path / f"{processes}.json"
-        done = start("colordist.evaluate", str(run), "--data.test_images", "150", "-o", str(file), processes=processes)
+        done = start("colordist.evaluate", str(run), *more, "-o", str(file), processes=processes)
         assert done.returncode == 0, done.stderr
         found.append(json.loads(file.read_text()))
     assert found[0]["images"] == 150
+    assert {"frechet_own", "kernel_own"} < set(found[0]["scores"])
     assert all(each == found[0] for each in found)

@@ -30,10 +30,18 @@ CASES: dict[str, dict[str, Any]] = {
     "accumulated": {"train.micro_batch_size": 2},
     "fp64": {"train.precision": "fp64", "model.width": 4, "discriminator.width": 4},
     "autoencoder": {"task": "autoencoder", "train.micro_batch_size": 2},
+    "cyclegan": {"task": "cyclegan", "model.width": 8},
+    "frozen": {"train.freeze": ["encoder"], "optimizer.generator.factors": {"decoder": 0.5}},
 }
 ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
 # In its second turn DDP sorts a network's gradients into new buckets, and tells the other processes how.
-SETTLED = {"generator": 2, "discriminator": COMMON["loss.warmup_steps"] + 2}
+SETTLED = dict.fromkeys(["generator", "decolorizer"], 2)
+SETTLED |= dict.fromkeys(["discriminator", "grey_discriminator"], COMMON["loss.warmup_steps"] + 2)
+TURNS = {
+    "autoencoder": ["generator"],
+    "cgan": ["discriminator", "generator"],
+    "cyclegan": ["discriminator", "grey_discriminator", "generator", "decolorizer"],
+}
 
 Event = dict[str, Any]
 
@@ -88,12 +96,18 @@ def test_in_its_turn_a_networks_gradients_travel_once_and_nothing_else(case: str
         assert {event["name"] for event in travelled} == {"gloo:all_reduce"}
         assert sum(event["bytes"] for event in travelled) == sizes[name] * ITEMSIZE[case], (step, name)
         assert len(travelled) == sum(event["name"].startswith("c10d::") for event in events)
-    phases = ["generator"] if "autoencoder" in CASES[case].values() else ["discriminator", "generator"]
+    phases = TURNS[CASES[case].get("task", "cgan")]
     late = range(SETTLED["discriminator"], COMMON["train.steps"])
     assert [turn for turn in turns if turn[0] in late] == [(step, name) for step in late for name in phases]
 
 
-@pytest.mark.parametrize("case", ["whole", "accumulated", "fp64"])
+def test_what_is_frozen_has_no_share_in_that(runs: Path) -> None:
+    whole, frozen = parameters(runs / "whole"), parameters(runs / "frozen")
+    assert 0 < frozen["generator"] < whole["generator"]
+    assert frozen["discriminator"] == whole["discriminator"]
+
+
+@pytest.mark.parametrize("case", ["whole", "accumulated", "fp64", "frozen"])
 def test_in_the_warm_up_only_the_generators_gradients_travel(case: str, runs: Path) -> None:
     warm_up = [(name, step) for name, step, _ in sections(runs / case) if step < COMMON["loss.warmup_steps"]]
     assert warm_up == [("generator", 2), ("after", 2), ("generator", 3), ("after", 3)]
@@ -112,8 +126,9 @@ def test_the_log_tells_what_travelled(case: str, runs: Path) -> None:
     lines = [json.loads(line) for line in (runs / case / "metrics.jsonl").read_text().splitlines()]
     told = {line["step"]: line["sync_bytes"] for line in lines if "sync_bytes" in line}
     sizes = parameters(runs / case)
-    both = sum(sizes.values()) * ITEMSIZE[case]
-    assert told == {4: sizes["generator"] * ITEMSIZE[case], 8: both, 12: both}
+    everything = sum(sizes.values()) * ITEMSIZE[case]
+    at_first = sum(sizes[name] for name in sizes if "discriminator" not in name) * ITEMSIZE[case]
+    assert told == {4: at_first, 8: everything, 12: everything}
 
 
 @pytest.mark.parametrize("rank", [0, 1])

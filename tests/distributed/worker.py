@@ -6,7 +6,7 @@ A job is ``{"run": FOLDER, "settings": {"train.steps": 5}}``. Its run lies in th
 
 - ``seen-RANK.json``: what a process learned from, the error that it ended with, numbers of parameters, and digests of
   all that it learned;
-- ``state.pt``: ``Engine.state_dict()`` at the end;
+- ``state.pt``: ``Engine.state_dict()`` at the end, and the whole state of the task as ``task``;
 - ``trace-RANK.json``, where a job has ``"trace": STEP``: from that step on, what the profiler saw.
 
 ``"plant": {"network": N, "steps": [...], "rank": R, "value": "nan"}`` spoils losses of one network on one process.
@@ -29,7 +29,7 @@ from colordist.build import build_trainer
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
 from colordist.run_folder import RunFolder
-from colordist.tasks.task import Calls, Loss, Task
+from colordist.tasks.task import Calls, Generated, Loss, Task
 from colordist.trainer import Trainer
 
 Job = dict[str, Any]
@@ -64,7 +64,7 @@ def do(job: Job) -> Trainer:
         trainer.close()
     if finish_trace is not None:
         (folder.path / f"trace-{rank}.json").write_text(json.dumps(finish_trace(folder.path / f"chrome-{rank}.json")))
-    state = trainer.engine.state_dict()
+    state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
     parameters = {name: network.parameter_count() for name, network in trainer.task.networks.items()}
@@ -79,7 +79,8 @@ def note_images(trainer: Trainer) -> list[list[int]]:
     real = trainer.engine.step
 
     def step(task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        grey = torch.cat([batch.grey for batch in batches]) * 127.5 + 127.5
+        seen = [torch.cat([batch.grey, batch.truth_grey], dim=1) for batch in batches]
+        grey = torch.cat(seen) * 127.5 + 127.5
         noted.append([zlib.crc32(image.numpy().tobytes()) for image in grey.round().to(torch.uint8)])
         return real(task, batches, step)
 
@@ -91,12 +92,12 @@ def plant(task: Task, what: dict[str, Any]) -> None:
     """Spoil losses of one network, and what is logged of them."""
     real = task.loss
 
-    def loss(phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        found = real(phase, calls, batch, color, step)
+    def loss(phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
+        found = real(phase, calls, batch, generated, step)
         if phase != what["network"] or step not in what["steps"]:
             return found
         spoiled = float(what["value"])
-        return Loss(found.total * spoiled, {name: part * spoiled for name, part in found.parts.items()})
+        return Loss(found.total * spoiled, {name: part * spoiled for name, part in found.parts.items()}, found.state)
 
     task.loss = loss  # type: ignore[method-assign]
 

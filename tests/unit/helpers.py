@@ -64,18 +64,28 @@ def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     return config_with(TINY | {key.replace("__", "."): value for key, value in settings.items()})
 
 
-def random_batch(count: int, size: int = 16, channels: int = 2, dtype: torch.dtype = torch.float64) -> Batch:
-    """Noise."""
+def random_batch(
+    count: int,
+    size: int = 16,
+    channels: int = 2,
+    dtype: torch.dtype = torch.float64,
+    noise: tuple[int, int] = (1, 0),
+) -> Batch:
+    """Images of noise. noise: how many draws for the generator, and of how many numbers each."""
     random = torch.Generator().manual_seed(count)
     grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
     truth = torch.randn(count, channels, size, size, generator=random, dtype=dtype)
     chance = torch.rand(count, CHANCES, generator=random, dtype=dtype)
-    return Batch(grey, truth, chance, torch.randn(count, 3, 2, generator=random, dtype=dtype))
+    truth_grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
+    drawn = torch.randn(count, *noise, generator=random, dtype=dtype)
+    return Batch(grey, truth, chance, drawn, truth_grey, torch.arange(count))
 
 
 def batch_of(grey: torch.Tensor, truth: torch.Tensor) -> Batch:
     """Images without anything left to chance."""
-    return Batch(grey, truth, grey.new_full((len(grey), CHANCES), 0.5), grey.new_zeros(len(grey), 0, 0))
+    count = len(grey)
+    chance, noise = grey.new_full((count, CHANCES), 0.5), grey.new_zeros(count, 0, 0)
+    return Batch(grey, truth, chance, noise, grey, torch.arange(count))
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from colordist import checkup
-from colordist.build import build_task, refuse_other_code
+from colordist.build import refuse_other_code
+from colordist.build_task import build_task
 from colordist.checkup import code_digest
 from colordist.config import RunError, UserError
 from colordist.engine import agreement

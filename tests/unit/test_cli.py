@@ -220,7 +220,7 @@ def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_dry_run_tells_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from colordist.build import build_task
+    from colordist.build_task import build_task
     from colordist.train import train
 
     monkeypatch.chdir(tmp_path)

@@ -363,3 +363,42 @@ def test_12_megapixels_in_less_than_2_gigabytes(run_folder: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout.split()[-1]) < 2e9 / (1 if sys.platform == "darwin" else 1024)
     assert Image.open("out/large.png").size == (8000, 3000)
+
+
+# --- several answers
+
+
+def test_variants_have_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_snapshot(tmp_path / "noisy" / "snapshots" / "step-000001", noise=3)
+    photo("in/a.jpg")
+    photo("in/sub/b.v2.png", level=50)
+    Path("in/no.jpg").write_text("no photo")
+    assert call(monkeypatch, tmp_path / "noisy", "in", "-o", "out", "--variants", "3") == 1
+    names = [f"{stem}-{number}.png" for stem in ("a", "sub/b.v2") for number in (1, 2, 3)]
+    assert found() == names
+    assert len({Path("out", name).read_bytes() for name in names}) == 6
+    shown = capsys.readouterr()
+    assert shown.err.count("skipped in/no.jpg") == 1
+    assert "coloured 2 of 3 photos" in shown.err
+
+    assert call(monkeypatch, tmp_path / "noisy", "in/a.jpg", "-o", "out") == 0
+    assert Path("out/a.png").read_bytes() == Path("out/a-1.png").read_bytes()
+    assert call(monkeypatch, tmp_path / "noisy", "in/a.jpg", "-o", "out", "--variants", "3") == 1
+    assert "a-3.png exists: give --overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [("4", "--variants is 4, but this network knows 1 (model.noise): try 1"), ("0", "try --variants 4")],
+)
+def test_mistaken_variants_are_one_line(
+    count: str, told: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.jpg")
+    assert call(monkeypatch, run_folder, "a.jpg", "-o", "out", "--variants", count) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert told in said
+    assert not Path("out").exists()

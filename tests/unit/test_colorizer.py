@@ -31,13 +31,16 @@ Space = Literal["lab", "rgb"]
 spaces: list[Space] = ["lab", "rgb"]
 
 
-def write_snapshot(folder: Path, space: Space = "lab", name: Literal["unet", "autoencoder"] = "unet") -> Path:
+def write_snapshot(
+    folder: Path, space: Space = "lab", name: Literal["unet", "autoencoder"] = "unet", noise: int = 0
+) -> Path:
     """A tiny network that answers a riot of colour, since its last layer isn't zero."""
     torch.manual_seed(0)
-    model = ModelConfig(name=name, color_space=space, width=4, depth=DEPTH)
+    model = ModelConfig(name=name, color_space=space, width=4, depth=DEPTH, noise=noise)
     network = build_generator(model)
-    for parameter in list(network.parameters())[-2:]:
-        torch.nn.init.normal_(parameter)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter)
     snapshot.write(folder, network, model, {"image_size": SIZE})
     return folder
 
@@ -298,3 +301,26 @@ def test_load_refuses(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give a resolution"):
         colordist.load(step)
     assert colordist.load(step, 16).resolution == 16
+
+
+# --- several answers
+
+
+def test_variants_differ_and_each_comes_again(tmp_path: Path) -> None:
+    noisy = colordist.load(write_snapshot(tmp_path / "step-1", noise=3))
+    assert noisy.answers == 3
+    photo, other = noise(20, 12), noise(31, 40, seed=1)
+    variants = [noisy(photo, variant=number) for number in range(3)]
+    assert len({picture.tobytes() for picture in variants}) == 3
+    assert noisy(photo).tobytes() == variants[0].tobytes()
+    together = noisy.colorize([other, photo, photo], variant=2)
+    assert np.abs(pixels(together[1]) - pixels(variants[2])).max() <= 1  # rounded in another batch
+    assert all(np.abs(grey(picture) - grey(photo)).max() <= 1 for picture in variants)
+    with pytest.raises(UserError, match="variant is 3, but this network has 3, counted from 0: try variant 0"):
+        noisy(photo, variant=3)
+
+
+def test_a_network_without_noise_has_one_answer() -> None:
+    assert colorizer()(noise(20, 12), variant=0).size == (20, 12)
+    with pytest.raises(UserError, match="variant is 1, but this network has 1, counted from 0: try variant 0"):
+        colorizer()(noise(20, 12), variant=1)

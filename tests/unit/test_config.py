@@ -7,13 +7,16 @@ from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
-from helpers import ROOT, changed, leaves
+from helpers import ROOT, changed, config_with, leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
 from colordist.cli import parse
 from colordist.config import (
+    ADVERSARIAL,
     Config,
+    LossConfig,
+    ModelConfig,
     TrainConfig,
     UserError,
     batch_arithmetic,
@@ -23,7 +26,7 @@ from colordist.config import (
     learning_keys,
 )
 
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
 # --- how a batch is divided
 
@@ -96,7 +99,48 @@ def test_advice_for_shallow_networks_fits(size: int, depth: int) -> None:
     follow_advice(size, depth)
 
 
-@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight"])
+def refused(**settings: object) -> str:
+    """What is said of settings that don't fit."""
+    with pytest.raises(UserError) as refusal:
+        config_with({key.replace("__", "."): value for key, value in settings.items()})
+    return str(refusal.value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("model.blocks", 1), ("model.attention_level", 0), ("model.noise", 4)])
+def test_only_the_unet_is_refined(key: str, value: int) -> None:
+    unfit = ModelConfig(name="autoencoder")
+    with pytest.raises(UserError, match=rf"{key} is .*model.name autoencoder .*try model.name unet"):
+        changed(unfit, key.removeprefix("model."), value)
+
+
+def test_attention_needs_a_level_that_is_there() -> None:
+    assert refused(model__attention_level=4).endswith("try model.attention_level 3")
+
+
+def test_several_answers_need_noise() -> None:
+    assert refused(loss__draws=2).endswith("try model.noise 6")
+    assert "leaves no choice" in refused(model__noise=1)
+    assert config_with({"model.noise": 4, "loss.draws": 2}).loss.draws == 2
+
+
+def test_relativistic_pairs_have_no_labels() -> None:
+    assert config_with({"loss.label_smoothing": 0.1}).loss.label_smoothing == 0.1
+    with pytest.raises(UserError, match=r"loss.label_smoothing is 0.1, .* try loss.label_smoothing 0"):
+        LossConfig(adversarial="relativistic", label_smoothing=0.1)
+
+
+def test_augmentations_have_names() -> None:
+    assert refused(loss__augment=["cutout", "flip"]) == "loss.augment has flip: try translation or cutout"
+
+
+@pytest.mark.parametrize("key", ["loss.r1_weight", "loss.r2_weight"])
+def test_a_penalty_needs_images_that_do_not_see_each_other(key: str) -> None:
+    batch = changed(Config(), "discriminator.norm", "batch")
+    with pytest.raises(UserError, match=rf"{key} .* discriminator.norm batch .* try discriminator.norm group"):
+        changed(batch, key, 0.1)
+
+
+@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight", "loss.r1_weight", "loss.r2_weight"])
 def test_no_infinite_weight(key: str) -> None:
     with pytest.raises(UserError, match=key):
         changed(Config(), key, float("inf"))
@@ -126,6 +170,8 @@ OPERATIONAL = {
     "checkpoint.keep",
     "checkpoint.keep_every",
     "checkpoint.on_error",
+    "evaluate.classifier",
+    "evaluate.networks",
     "track.wandb",
     "track.project",
     "track.entity",
@@ -143,6 +189,16 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return next(choice for choice in get_args(hint) if choice != value)
     if key.endswith(".depth"):
         return 2 if value == 1 else 1
+    if key == "model.attention_level":
+        return 2
+    if key == "loss.augment":
+        return ["cutout"]
+    if key == "evaluate.networks":
+        return ["lpips"]
+    if key == "train.freeze":
+        return ["encoder"]
+    if key.endswith(".factors"):
+        return {"encoder": 0.5}
     match value:
         case None:
             return "elsewhere" if str in get_args(hint) else 4
@@ -161,7 +217,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
 
 @pytest.mark.parametrize(("key", "hint"), leaves(), ids=str)
 def test_identity_is_what_is_learned(key: str, hint: Any) -> None:  # noqa: ANN401
-    config = Config()
+    config = changed(Config(), "model.noise", 4 if key in ("loss.draws", "model.noise") else 0)
     value = flatten(dataclasses.asdict(config))[key]
     other = changed(config, key, another(key, hint, value))
     assert other != config
@@ -190,7 +246,7 @@ def test_flatten() -> None:
 
 
 def test_the_configs_are_there() -> None:
-    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan"} <= {file.stem for file in CONFIGS}
+    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan", "cyclegan"} <= {file.stem for file in CONFIGS}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -200,7 +256,8 @@ def test_config_parses_and_dry_runs(file: Path) -> None:
     config = parse(["--config", str(file)]).config
     told = describe(config, batch_arithmetic(config.train, 1))
     assert "generator:" in told
-    assert ("discriminator: " in told) == (config.task == "cgan")
+    assert ("discriminator: " in told) == (config.task in ADVERSARIAL)
+    assert ("decolorizer: " in told) == (config.task == "cyclegan")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -215,6 +272,40 @@ def test_config_has_a_comment_for_each_key(file: Path) -> None:
 
 def test_defaults_are_the_quickstart() -> None:
     assert parse(["--config", str(ROOT / "configs" / "quickstart_cgan.yaml")]).config == Config()
+
+
+GAME = {"task", "discriminator.width", "discriminator.norm", "discriminator.spectral_norm", "loss.warmup_steps"}
+GAME |= {"loss.pixel_weight", "loss.difference_weight", "optimizer.discriminator.lr"}
+GAME |= {"optimizer.discriminator.schedule", "optimizer.discriminator.warmup_steps"}
+# Each rung, the one that it stands on, and what differs. A discriminator's settings mean nothing without one.
+SPECTRAL = "discriminator.spectral_norm"
+RUNGS: dict[str, tuple[str, set[str]]] = {
+    "02-deep": ("01-shallow", {"model.depth"}),
+    "03-wide": ("02-deep", {"model.width"}),
+    "04-bottleneck": ("03-wide", {"model.bottleneck"}),
+    "05-unet": ("02-deep", {"model.name"}),
+    "06-gan": ("05-unet", GAME),
+    "07-spectral": ("06-gan", {"discriminator.norm", "discriminator.spectral_norm"}),
+    "08-ema": ("07-spectral", {"train.ema_images"}),
+    "09-warmup": ("08-ema", {"loss.warmup_steps"}),
+    "10-augment": ("09-warmup", {"loss.augment"}),
+    "11-backbone": ("10-augment", {"model.blocks", "model.attention_level"}),
+    "12-relativistic": ("11-backbone", {"loss.adversarial", "loss.r1_weight", "loss.r2_weight", SPECTRAL}),
+}
+
+
+def test_each_rung_of_the_ladder_is_tested() -> None:
+    assert sorted([*RUNGS, "01-shallow"]) == [file.stem for file in CONFIGS if file.parent.name == "ladder"]
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_a_rung_of_the_ladder_is_one_change(rung: str) -> None:
+    below, changes = RUNGS[rung]
+    one, other = (
+        flatten(dataclasses.asdict(parse(["--config", str(ROOT / f"configs/ladder/{name}.yaml")]).config))
+        for name in (below, rung)
+    )
+    assert {key for key in one if one[key] != other[key]} == changes
 
 
 def test_quickstarts_differ_only_in_the_task() -> None:

@@ -10,13 +10,14 @@ import torch
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
-from colordist.build import build_task
+from colordist.build_task import build_task
 from colordist.config import UserError
 from colordist.data.loader import Batch
 from colordist.data.plan import micro_batches
 from colordist.engine.environment import (
     deepspeed_settled,
     refuse_other_clipping,
+    refuse_penalties,
     refuse_unfit_launch,
     resolve_precision,
     zero_stage,
@@ -118,13 +119,17 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
         {"task": "autoencoder", "model__norm": "group", "model__width": 16},
         {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
         {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+        {"task": "autoencoder", "model__noise": 2, "loss__draws": 3},
+        {"task": "cgan", "model__noise": 2, "loss__draws": 3, "loss__pixel": "l2"},
     ],
-    ids=["ae", "ae group", "cgan spectral", "cgan image"],
+    ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
 def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
+    noise = settings.get("loss__draws", 1), settings.get("model__noise", 0)
+
     def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
-        logs = [engine.step(task, portions(random_batch(5 + step), most), step) for step in range(3)]
+        logs = [engine.step(task, portions(random_batch(5 + step, noise=noise), most), step) for step in range(3)]
         weights = {f"{name}/{key}": value for name in task.networks for key, value in state(task, name).items()}
         average = task.networks["generator"].ema
         assert average is not None
@@ -395,3 +400,12 @@ def test_alone_sums_are_its_own() -> None:
     assert (engine.rank, engine.world_size, engine.is_main, engine.is_first_on_machine) == (0, 1, True, True)
     assert torch.equal(engine.sum(torch.tensor([1.5, 2.5])), torch.tensor([1.5, 2.5]))
     assert engine.from_main({"a": [1]}) == {"a": [1]}
+
+
+def test_deepspeed_differentiates_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = {"loss.r1_weight": 0.0, "loss.r2_weight": 0.2}
+    refuse_penalties(weights)
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    refuse_penalties({"loss.r1_weight": 0.0, "loss.r2_weight": 0.0})
+    with pytest.raises(UserError, match=r"loss.r2_weight is 0.2, .* set loss.r2_weight 0"):
+        refuse_penalties(weights)

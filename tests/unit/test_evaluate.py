@@ -39,12 +39,28 @@ def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[s
     assert "floor: grey" in capsys.readouterr().out
 
 
+def test_several_answers_are_scored_as_in_training(tmp_path: Path) -> None:
+    folder = tmp_path / "noise"
+    settings = {"model__noise": 2, "loss__draws": 3, "task": "autoencoder", "optimizer__generator__lr": 0.05}
+    train(Command(tiny(run__dir=str(folder), **settings), Path("tiny.yaml"), False))
+    evaluate(*parse([str(folder)]))
+    found = json.loads((folder / "evaluation-synthetic.json").read_text())
+    logged = RunFolder(folder).records()[-1]
+    assert found["scores"]["diversity"] == pytest.approx(logged["scores/diversity"])
+    assert found["scores"]["diversity"] > 0
+    assert not any({"diversity", "rarest"} & scores.keys() for scores in found["references"].values())
+
+
+def test_one_answer_is_not_scored_for_its_variety(run: Path) -> None:
+    assert not {"scores/diversity", "scores/rarest"} & RunFolder(run).records()[-1].keys()
+
+
 def test_other_images(run: Path) -> None:
-    folder, data, output = parse(
+    folder, data, others, output = parse(
         [str(run), "--data.test_images", "7", "--data.seed", "1", "-o", str(run / "other.json")]
     )
     assert (data.test_images, data.seed, data.train_images) == (7, 1, 12)  # the rest is the run's own
-    evaluate(folder, data, output)
+    evaluate(folder, data, others, output)
     assert json.loads((run / "other.json").read_text())["images"] == 7
 
 

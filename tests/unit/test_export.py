@@ -1,7 +1,6 @@
 """export: the network in an ONNX file answers as it does here, at sizes that it was not traced at."""
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 
 from colordist import onnx_file, snapshot
 from colordist.color import AB_SCALE
-from colordist.config import ModelConfig, RunError
+from colordist.config import ModelConfig, RunError, UserError
 from colordist.export import export
 from colordist.models import build_generator
 
@@ -26,9 +25,16 @@ def network(config: ModelConfig) -> nn.Module:
     return module.eval()
 
 
-@pytest.mark.parametrize(("name", "space"), [("unet", "lab"), ("autoencoder", "rgb")])
-def test_onnxruntime_agrees(name: Literal["unet", "autoencoder"], space: Literal["lab", "rgb"], tmp_path: Path) -> None:
-    config = ModelConfig(name=name, color_space=space, width=4, depth=2)
+@pytest.mark.parametrize(
+    "config",
+    [
+        ModelConfig(name="unet", color_space="lab", width=4, depth=2),
+        ModelConfig(name="autoencoder", color_space="rgb", width=4, depth=2),
+        ModelConfig(blocks=1, attention_level=2, width=4, depth=2),
+    ],
+    ids=["unet", "autoencoder", "refined"],
+)
+def test_onnxruntime_agrees(config: ModelConfig, tmp_path: Path) -> None:
     module = network(config)
     snapshot.write(tmp_path / "run" / "snapshots" / "step-000001", module, config, {"step": 1})
     export(tmp_path / "run", tmp_path / "out" / "network.onnx")
@@ -38,9 +44,15 @@ def test_onnxruntime_agrees(name: Literal["unet", "autoencoder"], space: Literal
         grey = torch.rand(shape)
         with torch.no_grad():
             color = module(grey * 2 - 1)
-        expected = color * AB_SCALE if space == "lab" else (color + 1) / 2
+        expected = color * AB_SCALE if config.color_space == "lab" else (color + 1) / 2
         found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
         torch.testing.assert_close(found, expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0)
+
+
+def test_noise_is_refused(tmp_path: Path) -> None:
+    config = ModelConfig(width=4, depth=1, noise=2)
+    with pytest.raises(UserError, match=r"takes noise can't be exported: train one with model\.noise 0$"):
+        onnx_file.write(tmp_path / "network.onnx", network(config), config)
 
 
 def test_a_file_that_disagrees_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

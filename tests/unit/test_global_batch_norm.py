@@ -11,7 +11,7 @@ import torch.distributed as dist
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.build import build_task
+from colordist.build_task import build_task
 from colordist.engine.batch_norm import GlobalBatchNorm2d, RunningStatistics, use_global_statistics
 from colordist.engine.runtime import Engine
 from colordist.tasks.task import Task

@@ -19,17 +19,21 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "metrics",
         "color",
         "snapshot",
+        "transfer",
         "run_folder",
         "lock",
         "stopping",
         "checkup",
         "memory",
         "onnx_file",
+        "weights",
+        "fetching",
+        "classifier_file",
     ),
     ("tasks", "engine", "tracking"),
-    ("trainer", "evaluation", "reporting", "colorizer", "photo_files"),
-    ("build",),
-    ("train", "evaluate", "colorize", "export", "report", "doctor", "cli", ""),
+    ("trainer", "model_card", "evaluation", "reporting", "colorizer", "photo_files", "classifier_training"),
+    ("build", "build_source", "build_task", "build_classifier"),
+    ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier", "cli", ""),
 )
 # Of the same level or a lower one, and yet not to be known.
 FORBIDDEN = {"tasks": {"engine", "tracking"}, "models": {"network", "data", "metrics"}, "network": {"data"}}
@@ -40,6 +44,8 @@ RESERVED = {
     "torch.distributed": {"engine"},
     "wandb": {"tracking", "reporting"},
     "jsonargparse": {"cli"},
+    "torchmetrics": {"metrics"},
+    "torch_fidelity": {"metrics"},
 }
 
 

@@ -62,6 +62,29 @@ def test_grey_and_color_belong_together() -> None:
     assert (luma - levels).abs().max() <= 0.5 + 1e-3  # rounded
 
 
+@pytest.mark.parametrize("space", ["lab", "rgb"])
+def test_unpaired_batches(space: Literal["lab", "rgb"]) -> None:
+    plan = Plan(4, COUNT, BATCH, True, unpaired=True)
+    (batch,) = Loader(IMAGES, plan, ColorSpace(space), torch.float64, None, 0, 1).micro_batches(1)
+    portion = plan.step(1)
+    for index, flip, parts in (
+        (portion.index, portion.flip, {0: batch.grey}),
+        (portion.truth_index, portion.truth_flip, {0: batch.truth_grey, 1: batch.truth}),
+    ):
+        rgb = torch.stack(
+            [IMAGES[i].flip(-1) if flipped else IMAGES[i] for i, flipped in zip(index, flip, strict=True)]
+        )
+        expected = ColorSpace(space).split(rgb, torch.float64)
+        for part, found in parts.items():
+            assert torch.equal(found, expected[part])
+    assert batch.place.tolist() == list(range(BATCH))
+
+
+def test_paired_grey_is_held_once() -> None:
+    (batch,) = loader().micro_batches(0)
+    assert batch.truth_grey is batch.grey
+
+
 def joined(parts: list[list[Tensor]]) -> Tensor:
     return torch.cat([tensor for part in parts for tensor in part])
 

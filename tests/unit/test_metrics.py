@@ -12,6 +12,7 @@ from colordist.metrics import METRICS, Metric, Pictures, Scorer
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.ciede2000 import CIEDE2000, ciede2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP, colorfulness
+from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.floors import REFERENCES, ceiling, constant, grey, median_ab
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.mae import MAE
@@ -19,11 +20,11 @@ from colordist.metrics.metric import rgb_to_lab
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.ssim import SSIM
 from colordist.metrics.table import table
-from colordist.metrics.vivid import vivid
+from colordist.metrics.vivid import rarest, vivid
 
 COLORS = ((50.0, 0.0), (-25.0, 43.0), (-25.0, -43.0))
-VIVID = vivid(COLORS)
-ALL = (*METRICS, VIVID)
+VIVID, RAREST = vivid(COLORS), rarest(COLORS)
+ALL = (*METRICS, VIVID, RAREST)
 PERFECT = {
     "mae": 0,
     "psnr": 100,
@@ -62,10 +63,13 @@ def score(metric: Metric, prediction: Tensor, truth: Tensor, objects: Tensor | N
     return metric.score(metric.sums(Pictures(prediction, truth, objects)))
 
 
+# Those that compare one answer with the truth: the others need marked objects, or several answers.
+PAIRED = {m.name for m in METRICS} - {"vivid", "rarest", "diversity"}
+
 # --- what holds for every metric
 
 
-@pytest.mark.parametrize("metric", [m for m in METRICS if m.name != "vivid"], ids=lambda metric: metric.name)
+@pytest.mark.parametrize("metric", [m for m in METRICS if m.name in PAIRED], ids=lambda metric: metric.name)
 def test_the_truth_is_the_perfect_answer(metric: Metric) -> None:
     truth = noise(0, 3, 3, 16, 16)
     perfect = PERFECT.get(metric.name, score(COLORFULNESS, truth, truth))
@@ -364,6 +368,64 @@ def test_vivid_counts_objects_over_images_by_their_mean_colour() -> None:
     pictures = Pictures(torch.cat([first, second]), torch.cat([first, second]), torch.cat([objects, objects % 2]))
     assert VIVID.sums(pictures).tolist() == [1, 3]
     assert VIVID.score(VIVID.sums(pictures)) == pytest.approx(100 / 3)
+
+
+# --- several answers to an image
+
+
+def several(*answers: tuple[Tensor, Tensor]) -> Pictures:
+    """One image's answers, each with the same objects."""
+    images = torch.cat([image for image, _ in answers])
+    return Pictures(images[:1], images[:1], answers[0][1], images.unsqueeze(0))
+
+
+def test_rarest_is_a_third_when_all_colours_come_equally_often() -> None:
+    rose, azure, green = COLORS
+    pictures = several(scene(rose, azure), scene(azure, green), scene(green, rose))
+    assert RAREST.sums(pictures).tolist() == [2, 2, 2]
+    assert RAREST.score(RAREST.sums(pictures)) == pytest.approx(100 / 3)
+    assert VIVID.sums(pictures).tolist() == [6, 6]
+
+
+def test_rarest_is_zero_when_the_mode_collapsed() -> None:
+    pictures = several(*[scene(COLORS[0], COLORS[0])] * 4)
+    assert RAREST.score(RAREST.sums(pictures)) == 0
+    assert DIVERSITY.score(DIVERSITY.sums(pictures)) == 0
+
+
+def test_rarest_is_a_share_of_the_vivid_and_vivid_one_of_all_answers() -> None:
+    rose, azure, green = COLORS
+    pictures = several(scene(rose, rose), scene(azure, (0.0, 0.0)), scene(azure, green), scene(rose, (0.0, 0.0)))
+    assert RAREST.sums(pictures).tolist() == [3, 2, 1]
+    assert RAREST.score(RAREST.sums(pictures)) == pytest.approx(100 / 6)
+    assert VIVID.score(VIVID.sums(pictures)) == pytest.approx(75)
+
+
+def test_diversity_is_the_mean_over_pairs() -> None:
+    """Three answers, two of which are the same: two pairs of three differ."""
+    one, other = of_lab(50, *COLORS[0]), of_lab(50, *COLORS[1])
+    apart = score(CIEDE2000, one, other)
+    found = DIVERSITY.sums(Pictures(one, one, None, torch.stack([one, other, one], dim=1)))
+    assert DIVERSITY.score(found) == pytest.approx(apart * 2 / 3)
+
+
+def test_one_answer_has_no_rarest_colour_and_no_diversity() -> None:
+    image, objects = scene(*COLORS)
+    assert math.isnan(score(RAREST, image, image, objects))
+    assert math.isnan(score(DIVERSITY, image, image, objects))
+
+
+def test_answers_to_an_image_without_colour_are_not_counted() -> None:
+    image, objects = scene(COLORS[0])
+    pictures = several(*[(image, objects)] * 2)
+    plain_truth = Pictures(pictures.prediction, luma(image).expand_as(image), objects, pictures.variants)
+    for metric in (RAREST, DIVERSITY, VIVID):
+        scorer = Scorer([metric])
+        scorer.update(plain_truth)
+        assert not scorer.sums.any()
+
+
+# --- nothing to look at
 
 
 def test_vivid_without_marked_objects_counts_nothing() -> None:

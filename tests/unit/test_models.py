@@ -10,8 +10,15 @@ from torch import Tensor, nn
 
 from colordist.color import ColorSpace
 from colordist.config import DiscriminatorConfig, ModelConfig, Norm
-from colordist.models import build_discriminator, build_generator
-from colordist.models.blocks import SpectralNorm, add_spectral_norm, iterate_spectral_norm, level_widths
+from colordist.models import build_decolorizer, build_discriminator, build_generator
+from colordist.models.blocks import (
+    ResidualBlock,
+    SelfAttention,
+    SpectralNorm,
+    add_spectral_norm,
+    iterate_spectral_norm,
+    level_widths,
+)
 
 ARCHITECTURES: tuple[Literal["unet", "autoencoder"], ...] = ("unet", "autoencoder")
 NORMS: tuple[Norm, ...] = ("group", "instance", "batch", "none")
@@ -31,7 +38,7 @@ def discriminator(
 ) -> nn.Module:
     torch.manual_seed(0)
     config = DiscriminatorConfig(width=width, depth=depth, norm=norm, output=output, spectral_norm=spectral_norm)
-    return build_discriminator(config, color_channels=2)
+    return build_discriminator(config, channels=2)
 
 
 # --- generators
@@ -68,6 +75,109 @@ def wake(network: nn.Module) -> None:
                 parameter.copy_(noise(*parameter.shape, seed=number))
 
 
+# --- noise
+
+
+def test_noise_gives_several_answers_to_each_image() -> None:
+    network = build_generator(ModelConfig(width=4, depth=2, noise=3))
+    images, drawn = noise(2, 1, 8, 12), torch.eye(3).repeat(2, 1)
+    assert not network(images, drawn).any()  # grey at first
+    wake(network)
+    answers = network(images, drawn)
+    assert answers.shape == (6, 2, 8, 12)
+    one_by_one = [network(images[[each // 3]], drawn[[each]])[0] for each in range(6)]
+    torch.testing.assert_close(answers, torch.stack(one_by_one))
+    assert all(not torch.allclose(answers[0], answers[draw]) for draw in (1, 2))
+    among = torch.tensor([[0.3, -1.0, 0.2]] * 2 + [[-2.0, -0.1, -0.5]] * 4)  # the largest decides, nothing else
+    torch.testing.assert_close(network(images, among), answers[[0, 0, 1, 4, 4, 4]])
+
+
+def test_noise_leaves_the_other_weights_as_they_are() -> None:
+    networks = []
+    for numbers in (0, 3):
+        torch.manual_seed(0)
+        networks.append(build_generator(ModelConfig(width=4, depth=2, noise=numbers)).state_dict())
+    without, with_noise = networks
+    assert {name.split(".")[0] for name in with_noise.keys() - without.keys()} == {"modulate"}
+    assert all(torch.equal(value, with_noise[name]) for name, value in without.items())
+
+
+def test_the_way_back_takes_no_noise() -> None:
+    assert build_decolorizer(ModelConfig(width=4, depth=1, noise=3))(noise(1, 3, 4, 4)).shape == (1, 1, 4, 4)
+
+
+# --- residual blocks and attention
+
+REFINED = [(1, None), (2, None), (0, 0), (0, 2), (1, 1)]
+"""Residual blocks, and the level of attention."""
+
+
+@pytest.mark.parametrize(("blocks", "level"), REFINED)
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("size", [(8, 8), (12, 20)])
+def test_refined_networks_answer_grey_at_first(
+    blocks: int, level: int | None, norm: Norm, size: tuple[int, int]
+) -> None:
+    config = ModelConfig(width=6, depth=2, bottleneck=5, norm=norm, blocks=blocks, attention_level=level)
+    network = build_generator(config)
+    assert torch.equal(network(noise(3, 1, *size)), torch.zeros(3, 2, *size))
+    wake(network)
+    answer = network(noise(3, 1, *size))
+    assert answer.isfinite().all()
+    assert answer.std() > 0
+
+
+@pytest.mark.parametrize("layer", [ResidualBlock(6, "group"), ResidualBlock(6, "none"), SelfAttention(6)])
+def test_what_refines_begins_as_the_identity(layer: nn.Module) -> None:
+    x = noise(2, 6, 5, 3)
+    assert torch.equal(layer(x), x)
+    wake(layer)
+    assert layer(x).shape == x.shape
+    assert not torch.allclose(layer(x), x)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_blocks_and_attention_are_where_they_are_said_to_be(level: int) -> None:
+    """Once down and once up at each level, but for the lowest, where the way turns; widths are 4, 8 and 16."""
+    network = build_generator(ModelConfig(width=4, depth=2, blocks=2, attention_level=level))
+    seen: list[tuple[type, torch.Size]] = []
+    for module in network.modules():
+        if isinstance(module, ResidualBlock | SelfAttention):
+            module.register_forward_hook(lambda module, _, answer: seen.append((type(module), answer.shape[1:])))
+    network(noise(1, 1, 8, 12))
+    shapes = [torch.Size((4 * 2**each, 8 // 2**each, 12 // 2**each)) for each in (0, 1, 2, 1, 0)]
+    assert [shape for kind, shape in seen if kind is ResidualBlock] == [each for each in shapes for _ in range(2)]
+    expected = [shape for shape, each in zip(shapes, (0, 1, 2, 1, 0), strict=True) if each == level]
+    assert [shape for kind, shape in seen if kind is SelfAttention] == expected
+
+
+def test_attention_by_hand() -> None:
+    """Each pixel takes the mean of all values, weighed by the softmax of its products with all keys."""
+    layer = SelfAttention(4).double()
+    wake(layer)
+    x = noise(2, 4, 3, 5).double()
+    inward, outward = layer.inward.weight.flatten(1), layer.outward.weight.flatten(1)
+    assert layer.outward.bias is not None
+    for image, answer in zip(layer.norm(x).flatten(2), (layer(x) - x).flatten(2), strict=True):
+        query, key, value = (inward @ image).chunk(3)
+        weights = (query.T @ key / 2).softmax(dim=1)  # divided by the root of 4 channels
+        taken = outward @ (value @ weights.T) + layer.outward.bias[:, None]
+        assert torch.allclose(answer, taken, atol=1e-12)
+
+
+@pytest.mark.parametrize(("blocks", "level"), REFINED)
+@pytest.mark.parametrize("norm", ["group", "instance", "none"])
+def test_refined_networks_learn_everywhere(blocks: int, level: int | None, norm: Norm) -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(width=16, depth=2, norm=norm, blocks=blocks, attention_level=level)
+    network = build_generator(config).double()
+    wake(network)
+    (network(noise(4, 1, 16, 16).double()) - noise(4, 2, 16, 16, seed=1).double()).square().mean().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > ROUNDING, key
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_a_new_network_answers_grey(name: Literal["unet", "autoencoder"]) -> None:
     config = ModelConfig(name=name, width=4, depth=1, color_space="lab")
@@ -87,6 +197,29 @@ def test_images_of_a_batch_do_not_see_each_other(name: Literal["unet", "autoenco
     alone = torch.cat([network(image[None]) for image in grey])
     assert (network(grey) - alone).abs().max() < 1e-10
     assert (alone[0] - alone[1]).abs().max() > 1e-5  # but each sees its own
+
+
+@pytest.mark.parametrize("norm", ["group", "instance", "none"])
+@pytest.mark.parametrize("blocks", [0, 1])
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_images_teach_alone_what_they_teach_together(norm: Norm, blocks: int, network: str) -> None:
+    """Torch's instance normalisation has a wrong gradient for one image in channels_last."""
+    if network == "generator":
+        module = build_generator(ModelConfig(width=4, depth=2, norm=norm, blocks=blocks, attention_level=2))
+        inputs: tuple[Tensor, ...] = (noise(3, 1, 16, 16).double(),)
+    else:
+        module = discriminator(norm)
+        inputs = noise(3, 1, 16, 16).double(), noise(3, 2, 16, 16, seed=1).double()
+    wake(module)
+    module = module.to(dtype=torch.float64, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    gradients = []
+    for parts in ([slice(0, 3)], [slice(0, 1), slice(1, 3)], [slice(0, 2), slice(2, 3)]):
+        module.zero_grad()
+        for part in parts:
+            module(*(each[part] for each in inputs)).pow(3).sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in module.parameters()])
+    for together, *alone in zip(*gradients, strict=True):
+        assert all((each - together).norm() <= 1e-10 * together.norm() for each in alone)
 
 
 def bias_free_convolutions(network: nn.Module) -> tuple[int, int]:
@@ -161,6 +294,20 @@ def test_one_logit_a_patch_or_an_image(norm: Norm, depth: int, size: tuple[int, 
     assert image.shape == (2, 1)
     # The same seed, so the same weights: an image's logit is the mean of its patches'.
     assert torch.allclose(image, patches.mean(dim=(2, 3)), atol=1e-5)
+
+
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_without_an_offset_no_weight_adds_the_same_to_all_logits(spectral_norm: bool) -> None:
+    """Its gradient would be rounding noise where only differences of logits count."""
+    config = DiscriminatorConfig(width=16, depth=2, spectral_norm=spectral_norm)
+    torch.manual_seed(0)
+    network = build_discriminator(config, channels=2, offset=False).double()
+    grey, color = noise(4, 1, 16, 16).double(), noise(4, 2, 16, 16, seed=1).double()
+    real, fake = network(grey, color), network(grey, -color)
+    nn.functional.softplus(fake - real).mean().backward()
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > ROUNDING, key
 
 
 def test_discriminator_sees_grey_and_color() -> None:

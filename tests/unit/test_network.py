@@ -146,7 +146,7 @@ def test_buffers_are_copied() -> None:
 
 def new_network(steps: int = 6) -> Network:
     torch.manual_seed(1)
-    module = build_discriminator(DiscriminatorConfig(width=4, depth=1, spectral_norm=True), color_channels=2)
+    module = build_discriminator(DiscriminatorConfig(width=4, depth=1, spectral_norm=True), channels=2)
     return Network(module, OptimizerConfig(lr=0.01, warmup_steps=2), steps, ema_images=8)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colordist.data.plan import CHANCES, Plan, micro_batches, share
+from colordist.data.plan import CHANCES, Plan, micro_batches, share, variant_noise
 
 
 def test_golden_numbers() -> None:
@@ -19,6 +19,9 @@ def test_golden_numbers() -> None:
 
 
 GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
+GOLDEN_HALVES = [[6, 9, 0, 5, 1], [4, 2, 3, 8, 7]]
+GOLDEN_VARIANT = [0.35207422521725906, 0.005675546264341491]
+GOLDEN_UNPAIRED = [([5, 1, 6, 0], [4, 7, 8, 3]), ([9, 9, 0, 1], [2, 7, 4, 8])]
 GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
 
 
@@ -77,6 +80,51 @@ def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_si
     assert np.array_equal(np.concatenate([part.flip for part in parts]), whole.flip)
     assert np.array_equal(np.concatenate([part.chance for part in parts]), whole.chance)
     assert np.array_equal(np.concatenate([part.noise for part in parts]), whole.noise)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**40), length=st.integers(2, 60), batch=st.integers(1, 40))
+def test_unpaired_no_image_is_seen_in_both_forms(seed: int, length: int, batch: int) -> None:
+    plan = Plan(seed, length, batch, True, unpaired=True)
+    steps = [plan.step(step) for step in range(-(-length // batch))]  # enough for an epoch of either half
+    grey, colored = (
+        set(np.concatenate(each).tolist()) for each in zip(*((s.index, s.truth_index) for s in steps), strict=True)
+    )
+    assert not grey & colored
+    assert grey | colored == set(range(length))
+    assert 0 <= len(colored) - len(grey) <= 1
+
+
+def test_unpaired_each_has_its_own_order_and_flips() -> None:
+    """Golden numbers, too: fixed for ever."""
+    plan = Plan(7, 10, 4, True, unpaired=True)
+    assert [half.tolist() for half in plan.halves()] == GOLDEN_HALVES
+    assert [(step.index.tolist(), step.truth_index.tolist()) for step in map(plan.step, (0, 1))] == GOLDEN_UNPAIRED
+    many = [plan.step(step) for step in range(200)]
+    flips, truth_flips = (np.concatenate(each) for each in zip(*((s.flip, s.truth_flip) for s in many), strict=True))
+    assert abs(np.corrcoef(flips, truth_flips)[0, 1]) < 4 / 800**0.5
+    assert 0.4 < truth_flips.mean() < 0.6
+    for half, index in zip(plan.halves(), zip(*((s.index, s.truth_index) for s in many), strict=True), strict=True):
+        epochs = np.concatenate(index).reshape(-1, 5)
+        assert (np.sort(epochs) == np.sort(half)).all()  # each shows every image once
+        assert len({tuple(epoch) for epoch in epochs}) > 50
+
+
+def test_paired_the_truth_is_of_the_same_image() -> None:
+    step = Plan(7, 10, 4, True).step(3)
+    assert np.array_equal(step.index, step.truth_index)
+    assert np.array_equal(step.flip, step.truth_flip)
+    assert step.place.tolist() == [0, 1, 2, 3]
+    assert step[1:3].place.tolist() == [1, 2]
+
+
+def test_the_noise_of_a_variant_depends_on_image_and_variant_alone() -> None:
+    drawn = np.array([[variant_noise(image, variant, 8) for variant in range(4)] for image in range(500)])
+    assert np.array_equal(variant_noise(7, 2, 8), drawn[7, 2])
+    assert len(np.unique(drawn)) > 0.99 * drawn.size
+    assert abs(drawn.mean()) < 4 / 16000**0.5
+    assert abs(drawn.var() - 1) < 4 * (2 / 16000) ** 0.5
+    assert variant_noise(0, 1, 2) == pytest.approx(GOLDEN_VARIANT, abs=1e-12)  # scores stay comparable for ever
 
 
 def test_noise_is_normal_and_chance_uniform_whatever_is_drawn_besides() -> None:

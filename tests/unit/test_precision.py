@@ -12,14 +12,24 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.build import build_task
+from colordist.build_task import build_task
 from colordist.data.loader import Batch
 from colordist.data.plan import micro_batches
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Calls, Loss, Task
+from colordist.tasks.task import Calls, Generated, Loss, Task
 
 NETWORKS = ("generator", "discriminator")
+EVERYTHING: dict[str, Any] = {
+    "loss__adversarial": "relativistic",
+    "loss__r1_weight": 3.0,
+    "loss__r2_weight": 2.0,
+    "loss__augment": ["translation", "cutout"],
+    "discriminator__spectral_norm": False,
+    "model__blocks": 1,
+    "model__attention_level": 1,
+}
+"""What there is to choose in a conditional GAN, chosen."""
 Scale = float | Mapping[str, float] | None
 
 
@@ -75,8 +85,8 @@ class Training:
     def updates(self, name: str) -> int:
         return int(self.learned(name)["/optimizer/state/0/step"])
 
-    def _loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        loss = self._real_loss(phase, calls, batch, color, step)
+    def _loss(self, phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
+        loss = self._real_loss(phase, calls, batch, generated, step)
         return Loss(loss.total * self.spoiled.get((phase, step), 1.0), loss.parts)
 
 
@@ -226,10 +236,16 @@ def test_what_is_skipped_is_counted_network_by_network() -> None:
 
 @pytest.mark.parametrize("clip", [None, 1e-2])
 @pytest.mark.parametrize("micro", [None, 2])
-def test_scaling_clipping_and_accumulation_give_the_same_updates(clip: float | None, micro: int | None) -> None:
-    """A power of two scales without rounding, so only the order of sums over micro-batches is left to differ."""
-    plain = Training(train__precision="fp64", clip=clip)
-    scaled = Training(train__precision="fp64", clip=clip, scale=2.0**10)
+@pytest.mark.parametrize("more", [{}, EVERYTHING], ids=["plain", "everything"])
+def test_scaling_clipping_and_accumulation_give_the_same_updates(
+    clip: float | None, micro: int | None, more: dict[str, Any]
+) -> None:
+    """A power of two scales without rounding, so only the order of sums over micro-batches is left to differ.
+
+    Penalties are scaled once: with the loss that they are part of, not when they are measured.
+    """
+    plain = Training(train__precision="fp64", clip=clip, **more)
+    scaled = Training(train__precision="fp64", clip=clip, scale=2.0**10, **more)
     for step in range(4):
         expected, found = plain.step(step), scaled.step(step, micro)
         for name in NETWORKS:
@@ -241,14 +257,26 @@ def test_scaling_clipping_and_accumulation_give_the_same_updates(clip: float | N
         assert_close(scaled.learned(name), plain.learned(name), tolerance=1e-12)
 
 
+def test_penalties_in_half_precision_are_measured_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks compute in bf16, three digits; what is made of their gradients isn't rounded again."""
+    found = {}
+    for precision in ("bf16", "fp32"):
+        with alone_on_the_cpu(monkeypatch):
+            log = Training(train__precision=precision, **EVERYTHING).step(0)
+        assert all(torch.tensor(value).isfinite() for value in log.values())
+        found[precision] = [log[f"discriminator/{name}"] for name in ("r1", "r2", "gradient_norm")]
+    assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
+    assert torch.tensor(found["bf16"][0]).bfloat16().item() != found["bf16"][0]
+
+
 def test_an_overflow_in_one_of_several_micro_batches_spoils_the_whole_update() -> None:
     training = Training(scale=64.0)
     training.step(0)
     before = {name: training.learned(name) for name in NETWORKS}
     real, seen = training.task.loss, []
 
-    def loss(phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        found = real(phase, calls, batch, color, step)
+    def loss(phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
+        found = real(phase, calls, batch, generated, step)
         seen.append(phase)
         return Loss(found.total * torch.inf, found.parts) if seen == ["discriminator"] * 2 else found
 

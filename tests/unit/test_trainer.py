@@ -120,6 +120,15 @@ def test_a_kill_changes_nothing(task: Kind, log_every: int, tmp_path: Path, monk
     assert_bit_equal(straight, broken)
 
 
+def test_a_kill_does_not_change_what_noise_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"model__noise": 2, "loss__draws": 3, "loss__warmup_steps": 1}
+    straight = run(tmp_path / "straight", **settings)
+    broken = killed_run(tmp_path / "broken", monkeypatch, at=4, **settings)
+    run(broken.path, **settings)
+    assert learned(broken) == learned(straight)
+    assert_bit_equal(straight, broken)
+
+
 def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     straight = run(tmp_path / "straight", checkpoint__every=1)
     for at in (1, 2, 5):

@@ -1,0 +1,42 @@
+"""Train a classifier that judges colours: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
+
+from pathlib import Path
+from typing import Literal
+
+from colordist.cli import new_parser, read, run
+from colordist.config import DataConfig, UserError
+
+
+def main() -> None:
+    """Parse, build, run, close."""
+    run(lambda: teach(*parse()))
+
+
+def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, int, str]:
+    """The images, where to write, how many epochs, the seed and the precision."""
+    parser = new_parser("classifier", "Train a classifier by which evaluate.classifier judges colours. One process.")
+    parser.usage = "%(prog)s -o DIR [--data.KEY VALUE ...] [--epochs N] [--seed N] [--precision fp32] [--help]"
+    parser.add_argument("-o", "--output", type=str, help="Folder to write.")
+    parser.add_argument("--epochs", type=int, default=20, help="How often it sees each image.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of weights, order of images and augmentation.")
+    parser.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="Number format.")
+    parser.add_class_arguments(DataConfig, "data")
+    options = read(parser, arguments)
+    if options.output is None:
+        raise UserError("nowhere to write: name a folder, as -o classifier")
+    for name, least in (("epochs", 1), ("seed", 0)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} is {getattr(options, name)}, but must be at least {least}")
+    return options.data, Path(options.output).expanduser(), options.epochs, options.seed, options.precision
+
+
+def teach(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
+    """Train, write, tell how good it is."""
+    from colordist.build_classifier import teach_classifier
+
+    about = teach_classifier(data, folder, epochs, seed, precision)
+    print(f"{folder}: names {about.accuracy:.1f} % of the test images, {about.accuracy_on_grey:.1f} % without colour")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,232 @@
+"""The classifier that judges colours: what it learns, how it is kept, and scores by it."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import alone_on_the_cpu, tiny
+from PIL import Image
+from torch import Tensor
+
+from colordist import classifier_file
+from colordist.classifier import parse, teach
+from colordist.classifier_file import About
+from colordist.classifier_training import accuracy, augmented, train
+from colordist.cli import Command
+from colordist.config import UserError
+from colordist.data.ambiguous import GREYS, color_table
+from colordist.data.plan import Plan, Portion
+from colordist.evaluate import evaluate
+from colordist.evaluate import parse as parse_evaluate
+from colordist.models.classifier import FEATURES, Classifier, scaled
+from colordist.run_folder import RunFolder
+from colordist.train import train as train_run
+
+ABOUT = About(("azure", "green", "rose"), 16, "0 1", 5, 0, 90.0, 33.3)
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with alone_on_the_cpu(monkeypatch):
+        monkeypatch.setattr("colordist.engine.runtime.share_cores", lambda: torch.set_num_threads(1))
+        torch.set_num_threads(1)  # networks this small are slower on several, where others work beside
+        yield
+
+
+def coloured(seed: int, count: int) -> tuple[Tensor, Tensor]:
+    """Blotches, each in three colours with exactly the same grey: only colour tells the class."""
+    grey = np.random.default_rng(seed).integers(GREYS[0], GREYS[-1] + 1, (count, 4, 4)).repeat(4, 1).repeat(4, 2)
+    images = torch.from_numpy(np.concatenate([color_table()[colour][grey] for colour in range(3)])).permute(0, 3, 1, 2)
+    return images, torch.arange(3).repeat_interleave(count)
+
+
+def image_folder(root: Path, classes: tuple[str, ...] = ("rose", "azure", "green")) -> Path:
+    for seed, part, count in ((0, "train", 12), (1, "test", 4)):
+        images, labels = coloured(seed, count)
+        for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
+            if label < len(classes):
+                (root / part / classes[label]).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / part / classes[label] / f"{index}.png")
+    return root
+
+
+def randomized() -> Classifier:
+    """One whose every weight and every running mean counts."""
+    torch.manual_seed(0)
+    classifier = Classifier(3)
+    classifier(torch.randn(4, 3, 16, 16))
+    return classifier.eval()
+
+
+# --- training
+
+
+def test_it_learns_colours_and_nothing_else() -> None:
+    images, labels = coloured(0, 12)
+    torch.manual_seed(0)
+    classifier = train(Classifier(3), images, labels, epochs=10, seed=0, bf16=False)
+    unseen, truth = coloured(1, 20)
+    assert accuracy(classifier, unseen, truth) > 90
+    grey = unseen.float().mean(dim=1, keepdim=True).byte().expand_as(unseen)
+    luma_only = torch.cat([grey[:20]] * 3)  # as the three colours of a blotch have the same grey
+    assert accuracy(classifier, luma_only, truth) == pytest.approx(100 / 3)
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    images, labels = coloured(0, 8)
+    found = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(0)
+        found.append(train(Classifier(3), images, labels, epochs=2, seed=seed, bf16=False).head.weight)
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_images_are_mirrored_and_shifted_as_the_plan_says() -> None:
+    image = torch.arange(3 * 16 * 16).reshape(1, 3, 16, 16) % 251
+    chance = np.full((1, 8), 0.5)
+    chance[0, :2] = 0.99, 0.12  # down by 4, to the left by 3
+    found = augmented(
+        image, Portion(**(vars(Plan(0, 1, 1, True).step(0)) | {"flip": np.array([True]), "chance": chance}))
+    )
+    mirrored = image.flip(-1)
+    assert torch.equal(found[..., :12, 3:], mirrored[..., 4:, :13])
+    assert torch.equal(found[..., 12:, 3:], mirrored[..., [14, 13, 12, 11], :][..., :13])  # the edge in the mirror
+    assert torch.equal(found[..., :12, 2], mirrored[..., 4:, 1])
+
+
+# --- what is kept
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    classifier = randomized()
+    classifier_file.write(tmp_path / "kept", classifier, ABOUT)
+    found, about, digest = classifier_file.read(tmp_path / "kept")
+    assert about == ABOUT
+    assert len(digest) == 64
+    rgb = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(found(scaled(rgb)), classifier(scaled(rgb)))
+    assert found.features(scaled(rgb)).shape == (2, FEATURES)
+    assert not found.training
+    assert not any(parameter.requires_grad for parameter in found.parameters())
+
+
+def _without_a_key(folder: Path) -> None:
+    about = json.loads((folder / "classifier.json").read_text())
+    del about["image_size"]
+    (folder / "classifier.json").write_text(json.dumps(about))
+
+
+def _newer(folder: Path) -> None:
+    file = folder / "classifier.json"
+    file.write_text(file.read_text().replace('"format": 1', '"format": 2'))
+
+
+def _another_bit(folder: Path) -> None:
+    data = bytearray((folder / "classifier.safetensors").read_bytes())
+    data[-1] ^= 1
+    (folder / "classifier.safetensors").write_bytes(data)
+
+
+def _fewer_classes(folder: Path) -> None:
+    file = folder / "classifier.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"classes": ["rose"]}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (lambda folder: (folder / "classifier.json").unlink(), "holds no classifier"),
+        (lambda folder: (folder / "classifier.safetensors").unlink(), "holds no classifier"),
+        (lambda folder: (folder / "classifier.json").write_text("{"), "is damaged"),
+        (_without_a_key, "classifier.json has no image_size"),
+        (_newer, "has classifier format 2, but this version reads 1"),
+        (_another_bit, "classifier.safetensors is not what was written"),
+        (_fewer_classes, "is damaged"),
+    ],
+)
+def test_damage_is_one_line(harm: Callable[[Path], object], told: str, tmp_path: Path) -> None:
+    classifier_file.write(tmp_path / "kept", randomized(), ABOUT)
+    harm(tmp_path / "kept")
+    with pytest.raises(UserError) as refusal:
+        classifier_file.read(tmp_path / "kept")
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+# --- the verb
+
+
+def words(root: Path, output: Path, *more: str) -> list[str]:
+    data = ["--data.source", "folder", "--data.root", str(root), "--data.image_size", "16"]
+    return [*data, "-o", str(output), "--epochs", "10", "--precision", "fp32", *more]
+
+
+def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Train a classifier on a folder of images, a run on the same, and score by it, while training and afterwards."""
+    root = image_folder(tmp_path / "images")
+    teach(*parse(words(root, tmp_path / "classifier")))
+    about = classifier_file.read(tmp_path / "classifier")[1]
+    assert about.classes == ("azure", "green", "rose")
+    assert about.accuracy > 60 > 40 > about.accuracy_on_grey == pytest.approx(100 / 3)
+    assert "% of the test images" in capsys.readouterr().out
+
+    settings = {"data__source": "folder", "data__root": str(root), "data__image_size": 16}
+    folder = RunFolder(tmp_path / "run")
+    chosen = {"evaluate__classifier": str(tmp_path / "classifier")}
+    train_run(Command(tiny(run__dir=str(folder.path), **settings, **chosen), Path("tiny.yaml"), False))
+    logged = folder.records()[-1]
+    evaluate(*parse_evaluate([str(folder.path)]))
+    found = json.loads((folder.path / "evaluation-folder.json").read_text())
+    assert found["networks"][0].startswith("classifier ")
+    for name in ("frechet_own", "kernel_own", "named_own"):
+        assert found["scores"][name] == pytest.approx(logged[f"scores/{name}"])
+    truth, grey = found["references"]["truth"], found["references"]["grey"]
+    assert truth["frechet_own"] == pytest.approx(0, abs=1e-9)
+    assert truth["kernel_own"] == 0
+    assert truth["named_own"] == pytest.approx(about.accuracy)
+    assert grey["named_own"] == pytest.approx(100 / 3)
+    assert grey["frechet_own"] > 0
+    assert "Named % (own classifier)" in capsys.readouterr().out
+
+    with pytest.raises(UserError, match=r"knows images of 16 pixels, but data\.image_size is 32"):
+        evaluate(*parse_evaluate([str(folder.path), "--data.image_size", "32"]))
+
+
+def test_where_classes_are_not_known_nothing_is_named(tmp_path: Path) -> None:
+    classifier_file.write(tmp_path / "kept", randomized(), ABOUT)
+    chosen = {"evaluate__classifier": str(tmp_path / "kept"), "data__image_size": 16}
+    for name, settings in {
+        "synthetic": {},
+        "folder": {"data__source": "folder", "data__root": str(image_folder(tmp_path / "i", ("rose", "azure", "red")))},
+    }.items():
+        folder = tmp_path / name
+        train_run(Command(tiny(run__dir=str(folder), **chosen, **settings), Path("tiny.yaml"), False))
+        logged = RunFolder(folder).records()[-1]
+        assert {"scores/frechet_own", "scores/kernel_own"} < set(logged)
+        assert "scores/named_own" not in logged
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    root = image_folder(tmp_path / "images")
+    (tmp_path / "notes").mkdir()
+    single = image_folder(tmp_path / "single", ("rose",))
+    for arguments, told in {
+        (*words(root, tmp_path / "out")[:6],): "nowhere to write",
+        (*words(root, tmp_path / "notes"),): "no classifier: name another folder",
+        (*words(single, tmp_path / "out"),): "no labels of two classes or more",
+        (*words(root, tmp_path / "out", "--epochs", "0"),): "--epochs is 0, but must be at least 1",
+        (*words(root, tmp_path / "out", "--data.sorce", "x"),): "unknown key data.sorce",
+    }.items():
+        with pytest.raises(UserError) as refusal:
+            teach(*parse(list(arguments)))
+        assert told in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+    assert (tmp_path / "notes").is_dir()
+    with pytest.raises(UserError, match="nowhere holds no classifier"):
+        train_run(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__classifier="nowhere"), None, False))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -1,0 +1,118 @@
+"""Inception and LPIPS: the real networks where they should lie, with weights made here; and what to do without."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import alone_on_the_cpu, tiny
+from torch import Tensor
+
+from colordist.cli import Command
+from colordist.config import EvaluateConfig, UserError
+from colordist.metrics.chosen import chosen_features, chosen_metrics
+from colordist.metrics.lpips import LEAST
+from colordist.metrics.metric import Pictures
+from colordist.run_folder import RunFolder
+from colordist.train import train
+
+pytest.importorskip("torch_fidelity")
+pytest.importorskip("torchmetrics")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where torch keeps fetched weights: an empty folder; and no net."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    with alone_on_the_cpu(monkeypatch):
+        monkeypatch.setattr("colordist.engine.runtime.share_cores", lambda: torch.set_num_threads(1))
+        torch.set_num_threads(1)
+        yield tmp_path / "hub" / "checkpoints"
+
+
+def noise(seed: int, count: int = 3, size: int = 16) -> Tensor:
+    return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).byte()
+
+
+def chosen(*names: str) -> EvaluateConfig:
+    return EvaluateConfig(networks=list(names))
+
+
+def test_lpips(hub: Path, tmp_path: Path) -> None:
+    from torchvision.models import alexnet
+
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in alexnet().state_dict().items()}
+    torch.manual_seed(0)
+    weights = {
+        name: torch.randn(shape) / 20 if name.startswith("features") else torch.zeros(()).expand(shape)
+        for name, shape in shapes.items()
+    }
+    torch.save(weights, hub / "alexnet-owt-7be5be79.pth")
+    (metric,) = chosen_metrics(chosen("lpips"), CPU)
+    truth, prediction = noise(0), noise(1)
+    assert metric.score(metric.sums(Pictures(truth, truth))) == 0
+    found = metric.score(metric.sums(Pictures(prediction, truth)))
+    one_by_one = [metric.score(metric.sums(Pictures(prediction[[i]], truth[[i]]))) for i in range(3)]
+    assert found > 0
+    assert found == pytest.approx(sum(one_by_one) / 3, rel=1e-4)
+    small = torch.nn.functional.interpolate(truth.float(), (LEAST, LEAST), mode="nearest").byte()
+    assert metric.score(metric.sums(Pictures(small, small))) == 0  # large enough as it is
+
+    train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__networks=["lpips"]), Path("tiny.yaml"), False))
+    records = RunFolder(tmp_path / "run").records()
+    assert records[0]["reference/truth/lpips"] == 0 < records[0]["reference/grey/lpips"]
+    assert "scores/lpips" in records[-1]
+
+
+def test_inception(hub: Path) -> None:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Untrained(FeatureExtractorInceptionV3):  # type: ignore[misc]  # it has no types
+        def load_state_dict(self, *_: object) -> None:
+            """Keep what it was made with."""
+
+    torch.save({}, hub / "nothing.pth")
+    torch.manual_seed(0)
+    untrained = Untrained("untrained", ["2048"], str(hub / "nothing.pth"))
+    torch.save(untrained.state_dict(), hub / "weights-inception-2015-12-05-6726825d.pth")
+    (scores,) = chosen_features(chosen("inception"), None, 16, CPU)
+    truth, answers = (scores.features(noise(seed, 2)).double() for seed in (0, 1))
+    assert truth.shape == (2, scores.width)
+    assert [heading.name for heading in scores.headings] == ["fid", "kid"]
+    places = torch.arange(2)
+    assert scores.scores(truth, truth, places) == pytest.approx((0, 0), abs=1e-6 * float(truth.square().sum()))
+    fid, kid = scores.scores(answers, truth, places)
+    assert fid > 0
+    assert kid != 0
+
+
+@pytest.mark.parametrize("name", ["inception", "lpips"])
+def test_without_weights(name: str, hub: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as refusal:
+        train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__networks=[name]), Path("tiny.yaml"), False))
+    told = str(refusal.value)
+    assert told.startswith(f"evaluate.networks: the weights of {name} can't be had (")
+    assert "put https://" in told
+    assert f"into {hub}, or leave {name} out of evaluate.networks" in told
+    assert "\n" not in told
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(("name", "package"), [("inception", "torch_fidelity"), ("lpips", "torchmetrics")])
+def test_without_the_package(name: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [module for module in sys.modules if module.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)  # how Python notes what isn't there
+    with pytest.raises(UserError, match=r"needs .*: pip install 'colordist\[metrics\]', or leave"):
+        _ = chosen_features(chosen(name), None, 16, CPU), chosen_metrics(chosen(name), CPU)
+
+
+def test_an_unknown_network() -> None:
+    with pytest.raises(UserError, match=r"evaluate\.networks has vgg: try inception or lpips"):
+        chosen("vgg")
