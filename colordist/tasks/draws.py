@@ -31,7 +31,7 @@ def nearest(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
     """Of ``answers`` those nearest to the true colours, region by region, put together: [B, C, H, W].
 
     A distance asked of these alone leaves the others free to be what else is likely: the minimum over several
-    hypotheses (Guzman-Rivera et al. 2012; "best of many", Bhattacharyya et al. 2018, arXiv 1806.07772, equation 7). By
+    hypotheses (Guzman-Rivera et al. 2012; "best of many", Bhattacharyya et al. 2018, arXiv 1806.07772). By
     regions, because an image has several things whose colours don't depend on each other.
     """
     if len(color) == len(batch):
