@@ -5,7 +5,6 @@ step, in micro-batches of 4 and 3; 19 test images, which two processes can't sha
 """
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from PIL import Image
 
 import colordist
 from colordist import snapshot
-from launch import records
+from launch import clean_environment, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -72,7 +71,7 @@ def work(folder: Path, jobs: list[list[str]], stage: int | None = None) -> None:
     """Have the worker do jobs: in one process, or in two with DeepSpeed."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, str(Path(__file__).with_name("zero_worker.py")), str(folder / "jobs.json")]
-    environment = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "MASTER_ADDR")}
+    environment = clean_environment()
     if stage is not None:
         config = str(ROOT / f"launch/deepspeed_zero{stage}.yaml")
         launcher = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
