@@ -505,19 +505,28 @@ def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Value]:
 
 
 def learning_keys(config: dict[str, Any]) -> dict[str, Value]:
-    """The settings that make up a run's identity, from ``dataclasses.asdict(config)`` or a file with the same."""
-    return {key: value for key, value in flatten(config).items() if not key.startswith(OPERATIONAL)}
+    """The settings that make up a run's identity, from ``dataclasses.asdict(config)`` or a file with the same.
+
+    A file that an older version wrote lacks the newest: those have their defaults, which change nothing.
+    """
+    whole = flatten(dataclasses.asdict(Config())) | flatten(config)
+    return {key: value for key, value in whole.items() if not key.startswith(OPERATIONAL)}
 
 
 def fingerprint(config: Config) -> str:
     """Eight hexadecimal digits that stand for the learning keys: the same command gives the same ones."""
-    return _digest(learning_keys(dataclasses.asdict(config)))
+    return _digest(_chosen(config))
 
 
 def identity(config: Config) -> str:
     """As ``fingerprint``, but for how long: it stays the same when a run is asked for more steps."""
-    keys = learning_keys(dataclasses.asdict(config))
-    return _digest({key: value for key, value in keys.items() if key != "train.steps"})
+    return _digest({key: value for key, value in _chosen(config).items() if key != "train.steps"})
+
+
+def _chosen(config: Config) -> dict[str, Value]:
+    """The learning keys that aren't at their defaults: settings that are added later change no run's fingerprint."""
+    usual = learning_keys({})
+    return {key: value for key, value in learning_keys(dataclasses.asdict(config)).items() if value != usual[key]}
 
 
 def _digest(keys: dict[str, Value]) -> str:

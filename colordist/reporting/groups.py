@@ -57,6 +57,10 @@ def _settings(run: Run) -> dict[str, Value]:
     return {key: value for key, value in learning_keys(run.settings).items() if key != "seed"}
 
 
+def _shown(value: Value) -> str:
+    return "none" if value is None else str(value)
+
+
 def _names(runs: Sequence[Run]) -> list[str]:
     """What groups are called: by task; where several have the same, by what differs, or else by their first folder.
 
@@ -71,7 +75,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
         if len(alike) == 1:
             names.append(run.task)
         elif 0 < len(differing) <= _MOST_NAMED:
-            names.append(", ".join([run.task] * (not all_alike) + [f"{key} {mine[key]}" for key in differing]))
+            names.append(", ".join([run.task] * (not all_alike) + [f"{key} {_shown(mine[key])}" for key in differing]))
         else:
             name = run.folder.path.resolve().name
             names.append(name if all_alike else f"{run.task} {name}")
