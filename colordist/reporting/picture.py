@@ -1,5 +1,6 @@
 """One picture of several runs: the same test images through each of them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from colordist.reporting.names import labels
 from colordist.run_folder import RunFolder, numbered
 
 _TILE = 96  # pixels that a small image is enlarged to, at least
-_MARGIN = 170
+_GAP = 12  # beside a name
 
 
 def comparison(runs: Sequence[RunFolder]) -> Image.Image:
@@ -39,11 +40,13 @@ def _draw(rows: dict[str, Pixels]) -> Image.Image:
     tile = len(next(iter(rows.values())))
     scale = -(-_TILE // tile)
     height, width = tile * scale, next(iter(rows.values())).shape[1] * scale
-    picture = Image.new("RGB", (_MARGIN + width, len(rows) * (height + 2) - 2), "white")
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(20)
+    font = ImageFont.load_default(20)
+    margin = 2 * _GAP + math.ceil(max(font.getlength(name) for name in rows))
+    picture = Image.new("RGB", (margin + width, len(rows) * (height + 2) - 2), "white")
+    pen = ImageDraw.Draw(picture)
     for number, (name, row) in enumerate(rows.items()):
         top = number * (height + 2)
-        pen.text((_MARGIN - 12, top + height / 2), name, fill="black", font=font, anchor="rm")
+        pen.text((margin - _GAP, top + height / 2), name, fill="black", font=font, anchor="rm")
         enlarged = Image.fromarray(row).resize((width, height), Image.Resampling.NEAREST)
-        picture.paste(enlarged, (_MARGIN, top))
+        picture.paste(enlarged, (margin, top))
     return picture
