@@ -253,7 +253,7 @@ def test_a_server_that_cannot_be_reached_stops_nothing(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr("colordist.tracking._INIT_TIMEOUT", 2.0)
+    monkeypatch.setattr("colordist.tracking.weights_and_biases._INIT_TIMEOUT", 2.0)
     follow(tmp_path / "run", 0, [1, 2], wandb="online")
     assert [row["step"] for row in history(tmp_path / "run")] == [1, 2]
     assert caplog.text.count("wandb can't be reached") == 1
@@ -290,7 +290,7 @@ def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.Mo
         sync(tmp_path / "run", TrackConfig(), {})
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
-    monkeypatch.setattr("colordist.tracking._INIT_TIMEOUT", 2.0)
+    monkeypatch.setattr("colordist.tracking.weights_and_biases._INIT_TIMEOUT", 2.0)
     with pytest.raises(RunError, match="can't be reached") as failed:
         sync(tmp_path / "run", TrackConfig(), {})
     assert "\n" not in str(failed.value)

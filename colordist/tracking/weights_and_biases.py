@@ -1,8 +1,4 @@
-"""Where numbers go: metrics.jsonl always, the terminal, Weights & Biases when asked. Only the first process has any.
-
-A record is flat: ``{"step": 50, "images": 1600, "generator/l1": 0.1, ...}``. Scores are keyed ``scores/NAME``, those of
-floors and ceiling ``reference/NAME/NAME``.
-"""
+"""Numbers at Weights & Biases, beside metrics.jsonl."""
 
 import json
 import logging
@@ -14,113 +10,23 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from colordist.config import RunError, TrackConfig, UserError
 from colordist.metrics import hues
-from colordist.run_folder import read_records, replace_text, writing
-
-Record = dict[str, float]
+from colordist.run_folder import read_records, replace_text
+from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)
-
-PACE = ("images_per_second", "waiting_for_data", "peak_memory_mb")
-"""What the machine makes of a run: all that two runs of the same config may differ in."""
 
 BEST = "ciede2000"
 """The score, lower is better, by which a snapshot is the best."""
 
 _INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
-
-
-class Tracker(Protocol):
-    """Takes records, and now and then a picture and a snapshot."""
-
-    def log(self, record: Record) -> None:
-        """Take a record."""
-        ...
-
-    def picture(self, file: Path, step: int) -> None:
-        """Take a picture that lies in the run folder: rows grey, answers, truth."""
-        ...
-
-    def snapshot(self, folder: Path, step: int) -> None:
-        """Take a snapshot that lies in the run folder."""
-        ...
-
-    def close(self) -> None:
-        """Finish."""
-        ...
-
-
-class JsonLines:
-    """metrics.jsonl: one record a line, on disk at once."""
-
-    def __init__(self, file: Path, start: int) -> None:
-        """start: the step that the run begins or continues with; what was logged after it is done again, so dropped."""
-        kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
-        self._path = file
-        with writing(file):
-            replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-            self._file = file.open("ab", buffering=0)  # what the disk refused isn't tried again by close()
-
-    def log(self, record: Record) -> None:
-        """Append a line. Raises RunError where that is impossible."""
-        rest = (json.dumps(record) + "\n").encode()
-        with writing(self._path):
-            while rest:
-                rest = rest[self._file.write(rest) :]
-
-    def picture(self, file: Path, step: int) -> None:
-        """Pictures lie in the run folder already."""
-
-    def snapshot(self, folder: Path, step: int) -> None:
-        """So do snapshots."""
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-class Terminal:
-    """A progress bar with images/s, time left and losses; plain lines where there is no terminal."""
-
-    def __init__(self, steps: int, start: int) -> None:
-        self._interactive = sys.stderr.isatty()
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=not self._interactive, dynamic_ncols=True)
-        self._steps = steps
-
-    def log(self, record: Record) -> None:
-        """Show losses and speed."""
-        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy", "/accuracy_real", "/accuracy_fake")
-        losses = {key: value for key, value in record.items() if "/" in key and not key.startswith(hidden[0])}
-        shown = {key: value for key, value in losses.items() if not key.endswith(hidden[1])}
-        shown = {key: value for key, value in shown.items() if value or not key.endswith("/skipped")}
-        if not shown:
-            return
-        text = " ".join(f"{key} {value:.4f}" for key, value in shown.items())
-        step, speed = int(record["step"]), record["images_per_second"]
-        if self._interactive:
-            self._bar.set_postfix_str(f"{speed:.0f} images/s {text}", refresh=False)
-            self._bar.update(step - self._bar.n)
-        else:
-            left = (self._steps - step) * record["images"] / step / speed
-            print(f"step {step}/{self._steps} {speed:.0f} images/s {left:.0f} s left {text}", flush=True)
-
-    def picture(self, file: Path, step: int) -> None:
-        """A terminal shows none."""
-
-    def snapshot(self, folder: Path, step: int) -> None:
-        """Nor this."""
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        self._bar.close()
 
 
 class WandB:
@@ -298,30 +204,3 @@ def has_key() -> bool:
 
 def _line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-class Trackers:
-    """Several trackers as one."""
-
-    def __init__(self, trackers: list[Tracker]) -> None:
-        self._trackers = trackers
-
-    def log(self, record: Record) -> None:
-        """Give all of them a record."""
-        for tracker in self._trackers:
-            tracker.log(record)
-
-    def picture(self, file: Path, step: int) -> None:
-        """Give all of them a picture."""
-        for tracker in self._trackers:
-            tracker.picture(file, step)
-
-    def snapshot(self, folder: Path, step: int) -> None:
-        """Give all of them a snapshot."""
-        for tracker in self._trackers:
-            tracker.snapshot(folder, step)
-
-    def close(self) -> None:
-        """Close all of them."""
-        for tracker in self._trackers:
-            tracker.close()
