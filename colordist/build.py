@@ -3,7 +3,6 @@
 import logging
 import os
 import subprocess
-import zlib
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -30,9 +29,10 @@ from colordist.config import (
     flatten,
     identity,
 )
-from colordist.data.loader import Loader, load
+from colordist.data.loader import Loader, ResidentLoader, Share, image_digest, load, sample
 from colordist.data.plan import Plan, variant_noise
-from colordist.data.source import MarkedSplit, Source
+from colordist.data.source import MarkedSplit, Source, StreamedSplit
+from colordist.data.streaming import StreamingLoader
 from colordist.engine import checkpoint
 from colordist.engine.agreement import refuse_difference, refuse_other_settings
 from colordist.engine.environment import refuse_penalties
@@ -70,10 +70,9 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     task = build_task(config)
     weights = initialize(task, config, engine)
     engine.prepare(task)
-    with engine.busy("loading images"):
-        images = load(source.train, engine.device, "training images", quiet=not engine.is_main)
+    loader = build_loader(config, source, engine)
     examiner = build_examiner(config.model, source, config.evaluate, engine)
-    digests = f"{image_digest(images)} {image_digest(examiner.truth)}"
+    digests = f"{loader.digest} {image_digest(examiner.truth)}"
     refuse_difference(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
     locks: list[Lock] = []
     meter = Meter(config.train.global_batch_size)
@@ -92,11 +91,11 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         folder=folder,
         engine=engine,
         task=task,
-        loader=build_loader(config, images, engine),
+        loader=loader,
         examiner=examiner,
         tracker=tracker,
         meter=meter,
-        card=ModelCard(config, len(images), len(examiner.truth), revision()),
+        card=ModelCard(config, len(source.train), len(examiner.truth), revision()),
         start=start,
         requests=requests or StopRequests(),
         lock=locks[0] if locks else None,
@@ -147,26 +146,34 @@ def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Wr
     return checkpoint.Writer(folder.checkpoints, owner, config.checkpoint, flush=folder.flush_records)
 
 
-def build_loader(config: Config, images: Tensor, engine: Engine) -> Loader:
-    """What gives this process its part of each step. images: the training split, uint8 [N, 3, H, W]."""
-    if config.task == "cyclegan" and len(images) < 2:
+def build_loader(config: Config, source: Source, engine: Engine) -> Loader:
+    """What gives this process its part of each step."""
+    split = source.train
+    if config.task == "cyclegan" and len(split) < 2:
         raise UserError("task cyclegan divides the training images into two halves, but there is only one: add some")
-    return Loader(
-        images=images,
-        plan=Plan(
-            config.seed,
-            len(images),
-            config.train.global_batch_size,
-            config.data.flip,
-            noise=(config.loss.draws, config.model.noise),
-            unpaired=config.task == "cyclegan",
-        ),
-        color_space=ColorSpace(config.model.color_space),
-        dtype=engine.dtype,
-        micro_batch_size=config.train.micro_batch_size,
-        rank=engine.rank,
-        world_size=engine.world_size,
+    plan = Plan(
+        config.seed,
+        len(split),
+        config.train.global_batch_size,
+        config.data.flip,
+        noise=(config.loss.draws, config.model.noise),
+        unpaired=config.task == "cyclegan",
+        shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
+        shuffle_shards=config.data.shuffle_shards,
     )
+    share = Share(
+        plan,
+        ColorSpace(config.model.color_space),
+        engine.device,
+        engine.dtype,
+        config.train.micro_batch_size,
+        engine.rank,
+        engine.world_size,
+    )
+    if isinstance(split, StreamedSplit):
+        return StreamingLoader(split, share, config.data.workers)
+    with engine.busy("loading images"):
+        return ResidentLoader(load(split, engine.device, "training images", quiet=not engine.is_main), share)
 
 
 def build_examiner(model: ModelConfig, source: Source, config: EvaluateConfig, engine: Engine) -> Examiner:
@@ -205,8 +212,8 @@ def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) ->
     source = build_source(data, engine)
     examiner = build_examiner(model, source, config, engine)
     with engine.busy("loading images"):
-        train = load(source.train, engine.device, "training images", quiet=not engine.is_main)
-    references = examiner.references(median_ab(train.split(1024)))
+        median = median_ab(sample(source.train, engine.device))
+    references = examiner.references(median)
     scores = examiner.scores(generator.to(engine.device, engine.dtype))
     engine.close()
     images = len(source.test)
@@ -266,11 +273,6 @@ def git_revision() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def image_digest(images: Tensor) -> str:
-    """Eight hexadecimal digits that stand for a split's images and their order."""
-    return f"{zlib.crc32(images.cpu().numpy().data):08x}"
 
 
 def take_folder(config: Config, folder: RunFolder, images: str, weights: str | None, on_failure: ExitStack) -> Lock:

@@ -5,13 +5,12 @@ from pathlib import Path
 import torch
 
 from colordist import classifier_file
-from colordist.build import image_digest
 from colordist.build_source import build_source
 from colordist.build_task import seeded
 from colordist.classifier_file import About
 from colordist.classifier_training import accuracy, train
 from colordist.config import DataConfig, UserError
-from colordist.data.loader import load
+from colordist.data.loader import image_digest, load
 from colordist.data.source import Labels, Source
 from colordist.engine.runtime import Engine
 from colordist.metrics.floors import grey

@@ -46,8 +46,12 @@ def _whole_source(config: DataConfig) -> Source:
             from colordist.data.folder import folder
 
             return folder(Path(config.root), config.class_names, config.image_size, cache_folder())
+        case "shards":
+            from colordist.data.shards import shards
+
+            return shards(config.root, config.class_names, config.image_size, cache_folder() / "shards")
 
 
 def cache_folder() -> Path:
-    """Where decoded images are kept for the next start."""
+    """Where decoded images and fetched shards are kept for the next start."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"

@@ -117,6 +117,8 @@ def missing_data(config: DataConfig) -> str:
     root = Path(config.root).expanduser()
     if config.source == "folder" and not root.is_dir():
         return f"there is no folder {root}"
+    if config.source == "shards" and "://" not in config.root and not (root / "index.json").is_file():
+        return f"there is no {root / 'index.json'}"
     if config.source in ARCHIVES:
         unpacked, file = root / ARCHIVES[config.source].unpacked, root / ARCHIVES[config.source].file
         if not unpacked.is_dir() and not file.is_file():

@@ -59,10 +59,10 @@ class RunConfig:
 class DataConfig:
     """Which images."""
 
-    source: Literal["synthetic", "cifar10", "cifar100", "stl10", "folder"] = "synthetic"
+    source: Literal["synthetic", "cifar10", "cifar100", "stl10", "folder", "shards"] = "synthetic"
     """Where images come from. `synthetic` is painted on the spot and needs no download."""
     root: str = "data"
-    """Folder of the images (`folder`) or of the downloaded archive (`cifar10`, `cifar100`, `stl10`)."""
+    """Folder of the images (`folder`, `shards`: or URL) or of the archive (`cifar10`, `cifar100`, `stl10`)."""
     classes: list[str] | str = "all"
     """Names of the classes to use, e.g. [horse, cat], or `all`."""
     image_size: int = 32
@@ -77,8 +77,19 @@ class DataConfig:
     """Share of the training images to learn from."""
     flip: bool = True
     """Mirror each training image left to right with probability one half."""
+    shuffle_shards: int = 8
+    """How many shards are shuffled together (`shards` only); all of them: a full shuffle."""
+    workers: int = 2
+    """Processes that read and decode images, for each process that trains; 0: that one itself (`shards` only)."""
 
     def __post_init__(self) -> None:
+        _at_least("data.shuffle_shards", self.shuffle_shards, 1)
+        _at_least("data.workers", self.workers, 0)
+        if self.source == "shards" and "://" in self.root and not self.root.startswith(("http://", "https://")):
+            raise UserError(
+                f"data.root is {self.root}, but shards come from a folder, http or https: fetch them some other way, "
+                "and name their folder"
+            )
         _in_range("data.image_size", self.image_size, 16, 512)
         _at_least("data.seed", self.seed, 0)
         _at_least("data.train_images", self.train_images, 1)
@@ -489,7 +500,7 @@ def _divides(key: str, depth: int, size: int) -> None:
 # A run's identity is all keys but these, which may change when a run is continued.
 OPERATIONAL = (
     *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
-    *("train.micro_batch_size", "train.nonfinite", "train.skip_limit", "train.max_minutes"),
+    *("data.workers", "train.micro_batch_size", "train.nonfinite", "train.skip_limit", "train.max_minutes"),
 )
 
 

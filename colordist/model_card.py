@@ -26,6 +26,8 @@ _SOURCES = {
     "stl10": "STL-10 (Coates et al. 2011): photos from ImageNet, 96x96 pixels, in ten classes; the labelled ones",
     "folder": "a folder of images. What they show, where they come from and whether they were JPEGs, which blurs "
     "colours, is known to whoever put them there",
+    "shards": "images packed into shards. What they show, where they come from and whether they were JPEGs, which "
+    "blurs colours, is known to whoever packed them",
 }
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what

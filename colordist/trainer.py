@@ -111,6 +111,7 @@ class Trainer:
             if self.lock is not None:
                 last_first.callback(self.lock.release)
             last_first.callback(self.tracker.close)
+            last_first.callback(self.loader.close)
             if self.writer is not None:
                 last_first.callback(self.writer.wait)
 
@@ -146,7 +147,9 @@ class Trainer:
 
     def _log_references(self) -> None:
         record: Record = {"step": 0, "images": 0}
-        references = self.examiner.references(median_ab(self.loader.images.split(1024)))
+        with self.engine.busy("loading images"):
+            median = median_ab(self.loader.sample())
+        references = self.examiner.references(median)
         for name, scores in references.items():
             record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
         self._tell(record)

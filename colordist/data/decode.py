@@ -27,6 +27,13 @@ _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
+def kept_as_it_is(content: bytes) -> str | None:
+    """The extension of an image file that every build of PIL decodes, and other programs too; None for any other."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    return "png" if content.startswith(b"\x89PNG\r\n\x1a\n") else None
+
+
 def is_image_file(path: str | Path) -> bool:
     """Whether this is no folder, and its name promises an image; what is in it, `decode` will tell."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS and not os.path.isdir(path)
@@ -57,15 +64,16 @@ class Undecodable(Exception):
         self.reason = reason
 
 
-def decode(path: Path, size: int | None = None) -> Image.Image:
+def decode(file: Path | bytes, size: int | None = None) -> Image.Image:
     """Read one image: upright, sRGB, 8 bits, first frame, transparency over white.
 
+    file: where it lies, or what is in it.
     size: the side that `fit` will be asked for. A much larger JPEG is then decoded at 1/2, 1/4 or 1/8, never below
         three times this size; by default an image keeps its own resolution.
 
     Returns an image of mode RGB. Raises Undecodable, and nothing else, if there is none to be had.
     """
-    with _decoding(path) as image:
+    with _decoding(file) as image:
         if size is not None:
             image.draft(None, (int(size * _GAP), int(size * _GAP)))
         image.load()
@@ -124,9 +132,9 @@ def over_white(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _decoding(path: Path) -> Iterator[Image.Image]:
+def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
     """An open file, not yet decoded. Whatever goes wrong inside comes out as Undecodable."""
-    with _open(path) as image:
+    with _open(file) as image:
         if min(image.size) < MIN_SIDE:
             raise Undecodable(f"smaller than {MIN_SIDE} pixels")
         try:
@@ -144,14 +152,14 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: Path | bytes) -> Image.Image:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        status = file.stat() if isinstance(file, Path) else None
+        if status and not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
             raise Undecodable("not a regular file")
-        if status.st_size == 0:
+        if not (status.st_size if status else file):
             raise Undecodable("empty file")
-        return Image.open(path, formats=_formats())
+        return Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=_formats())
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:

@@ -1,11 +1,13 @@
 """From the plan to batches on the device.
 
-The training split is held there whole, as uint8, and indexed there: no file is opened and no image decoded while
-training.
+A training split that fits is held there whole, as uint8, and indexed there: no file is opened and no image decoded
+while training. For others see streaming.py.
 """
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,7 +17,9 @@ from tqdm import tqdm
 
 from colordist.color import ColorSpace
 from colordist.data.plan import Plan, Portion, micro_batches, share
-from colordist.data.source import Split
+from colordist.data.source import Split, StreamedSplit
+
+_SAMPLE = 4096  # images
 
 
 @dataclass(frozen=True)
@@ -50,45 +54,107 @@ def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = Tr
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
 
-@dataclass(frozen=True)
-class Loader:
-    """Gives each process its part of each step's global batch.
+def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
+    """Images enough to know what a split's colours are like: all, but of a streamed split the first few thousand.
 
-    images: uint8 [N, 3, H, W], on the device on which batches are wanted.
+    Batches of uint8 [B, 3, H, W] on the device.
     """
+    count = min(len(split), _SAMPLE) if isinstance(split, StreamedSplit) else len(split)
+    for part in in_batches(count, 256):
+        images = np.stack([split[index] for index in range(part.start, part.stop)])
+        yield torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
-    images: Tensor
+
+def image_digest(images: Tensor) -> str:
+    """Eight hexadecimal digits that stand for a split's images and their order."""
+    return f"{zlib.crc32(images.cpu().numpy().data):08x}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What falls to one process of each step's global batch, and in which form it is wanted."""
+
     plan: Plan
     color_space: ColorSpace
+    device: torch.device
     dtype: torch.dtype
     micro_batch_size: int | None
     rank: int
     world_size: int
 
-    def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in portions of at most micro_batch_size."""
+    def portions(self, step: int) -> list[Portion]:
+        """This process's samples of a step, in portions of at most micro_batch_size."""
         whole = self.plan.step(step)
         mine = whole[share(len(whole), self.rank, self.world_size)]
-        return [self._batch(mine[part]) for part in micro_batches(len(mine), self.micro_batch_size)]
+        return [mine[part] for part in micro_batches(len(mine), self.micro_batch_size)]
 
-    def _batch(self, portion: Portion) -> Batch:
-        device = self.images.device
+    def batch(self, portion: Portion, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
+        """What a task learns from a portion. images: from indices to uint8 [n, 3, H, W] on the device."""
         # Converted on this side: not every device has float64.
-        chance = torch.from_numpy(portion.chance).to(self.dtype).to(device, non_blocking=True)
-        noise = torch.from_numpy(portion.noise).to(self.dtype).to(device, non_blocking=True)
-        place = torch.from_numpy(portion.place).to(device, non_blocking=True)
-        grey, truth = self._split(portion.index, portion.flip)
+        chance = torch.from_numpy(portion.chance).to(self.dtype).to(self.device, non_blocking=True)
+        noise = torch.from_numpy(portion.noise).to(self.dtype).to(self.device, non_blocking=True)
+        place = torch.from_numpy(portion.place).to(self.device, non_blocking=True)
+        grey, truth = self._split(images(portion.index), portion.flip)
         truth_grey = grey
         if self.plan.unpaired:
-            truth_grey, truth = self._split(portion.truth_index, portion.truth_flip)
+            truth_grey, truth = self._split(images(portion.truth_index), portion.truth_flip)
         return Batch(grey, truth, chance, noise, truth_grey, place)
 
-    def _split(self, index: NDArray[np.int64], flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    def _split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Grey and colours of some images, mirrored or not."""
-        device = self.images.device
-        rgb = self.images[torch.from_numpy(index).to(device, non_blocking=True)]
-        mirrored = torch.from_numpy(flip).to(device, non_blocking=True)[:, None, None, None]
+        mirrored = torch.from_numpy(flip).to(self.device, non_blocking=True)[:, None, None, None]
         return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
+
+
+class Loader(Protocol):
+    """Gives each process its part of each step's global batch."""
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This process's images of a step, in portions of at most micro_batch_size."""
+        ...
+
+    def sample(self) -> Iterable[Tensor]:
+        """Images enough to know what the training split's colours are like: batches of uint8 [B, 3, H, W]."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """What stands for the training images and their order."""
+        ...
+
+    def close(self) -> None:
+        """Let go of whatever else is at work for it."""
+        ...
+
+
+@dataclass(frozen=True)
+class ResidentLoader:
+    """A loader of images that are held on the device.
+
+    images: uint8 [N, 3, H, W].
+    """
+
+    images: Tensor
+    share: Share
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """This process's images of a step, in portions of at most micro_batch_size."""
+        return [self.share.batch(portion, self._images) for portion in self.share.portions(step)]
+
+    def _images(self, index: NDArray[np.int64]) -> Tensor:
+        return self.images[torch.from_numpy(index).to(self.images.device, non_blocking=True)]
+
+    def sample(self) -> Iterable[Tensor]:
+        """All images: batches of uint8 [B, 3, H, W]."""
+        yield from self.images.split(1024)
+
+    @property
+    def digest(self) -> str:
+        """What stands for the images and their order."""
+        return image_digest(self.images)
+
+    def close(self) -> None:
+        """Nothing else is at work for it."""
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:

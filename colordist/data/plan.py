@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Each use of random numbers has a stream of its own, so that adding one doesn't move the others.
-_ORDER, _FLIP, _CHANCE, _NOISE, _HALVES, _TRUTH_ORDER, _TRUTH_FLIP, _VARIANT = range(8)
+_ORDER, _FLIP, _CHANCE, _NOISE, _HALVES, _TRUTH_ORDER, _TRUTH_FLIP, _VARIANT, _VISITS = range(9)
 
 CHANCES = 8
 """How many numbers the plan draws for whatever else a task decides by chance about a sample."""
@@ -39,8 +39,41 @@ def _normal(seed: int, stream: int, index: int, count: int) -> NDArray[np.float6
 
 
 @lru_cache(maxsize=4)  # a step may cross from one epoch into the next; two orders where training is unpaired
-def _order(seed: int, stream: int, epoch: int, length: int) -> NDArray[np.int64]:
-    return np.argsort(_random_bits(seed, stream, epoch, length), kind="stable")
+def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], at_once: int) -> NDArray[np.int64]:
+    """The samples of an epoch: shards in a random order, ``at_once`` at a time, shuffled within these windows.
+
+    shards: how many samples are in each. Windows differ in their number of shards by at most one.
+    """
+    bits = _random_bits(seed, stream, epoch, sum(shards))
+    visits = np.argsort(_random_bits(seed, _VISITS, epoch, len(shards)), kind="stable")
+    window = np.empty(len(shards), np.int64)
+    for number, part in enumerate(micro_batches(len(shards), at_once)):
+        window[visits[part]] = number
+    return np.lexsort((bits, np.repeat(window, shards)))
+
+
+@lru_cache(maxsize=2)
+def _halves(seed: int, shards: tuple[int, ...]) -> tuple["Half", "Half"]:
+    count = sum(shards)
+    order = _order(seed, _HALVES, 0, (count,), 1)
+    halves = order[: count // 2], order[count // 2 :]
+    if len(shards) == 1:
+        return Half(halves[0], (len(halves[0]),)), Half(halves[1], (len(halves[1]),))
+    shard = np.repeat(np.arange(len(shards)), shards)
+    first, second = (
+        Half(np.sort(half), tuple(np.bincount(shard[half], minlength=len(shards)).tolist())) for half in halves
+    )
+    return first, second
+
+
+@dataclass(frozen=True, eq=False)
+class Half:
+    """The images that are seen in one form only where training is unpaired."""
+
+    index: NDArray[np.int64]
+    """Which images of the training split, those of a shard side by side: [n]."""
+    shards: tuple[int, ...]
+    """How many of them are in each shard."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +109,10 @@ class Plan:
     """(seed, step, dataset length, global batch) -> samples and augmentation of a step.
 
     Each epoch shows every image once, in an order of its own; a step may cross from one epoch into the next.
+
+    Where images lie in shards, an epoch passes through windows, which share no shard: samples that follow one another
+    come from at most ``shuffle_shards`` shards within a window, and from as many more for each further window that
+    they reach into. So no stretch as long as the smallest window, or shorter, needs more than ``2 * shuffle_shards``.
     """
 
     seed: int
@@ -86,35 +123,42 @@ class Plan:
     """How many draws of noise a sample gets, and of how many numbers each."""
     unpaired: bool = False
     """Whether grey and colours are shown of different images: one half is only seen as grey, the other in colour."""
+    shards: tuple[int, ...] = ()
+    """How many images are in each shard, where they lie in shards: ``length`` in all, in the order of their index."""
+    shuffle_shards: int = 1
+    """How many shards are shuffled together; all of them: an order as without shards."""
 
     def step(self, step: int) -> Portion:
         """The samples of a step (counted from 0), global_batch_size of them."""
         size = self.global_batch_size
-        index, flip = self._draw(step, _ORDER, self.length), self._heads(step, _FLIP)
+        index, flip = self._draw(step, _ORDER, self._shards), self._heads(step, _FLIP)
         truth_index, truth_flip = index, flip
         if self.unpaired:
             grey_half, truth_half = self.halves()
-            index = grey_half[self._draw(step, _ORDER, len(grey_half))]
-            truth_index = truth_half[self._draw(step, _TRUTH_ORDER, len(truth_half))]
+            index = grey_half.index[self._draw(step, _ORDER, grey_half.shards)]
+            truth_index = truth_half.index[self._draw(step, _TRUTH_ORDER, truth_half.shards)]
             truth_flip = self._heads(step, _TRUTH_FLIP)
         chance = _uniform(self.seed, _CHANCE, step, size * CHANCES).reshape(size, CHANCES)
         draws, numbers = self.noise
         noise = _normal(self.seed, _NOISE, step, size * draws * numbers).reshape(size, draws, numbers)
         return Portion(index, flip, chance, noise, truth_index, truth_flip, place=np.arange(size))
 
-    def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which images are seen as grey and which in colour where training is unpaired: each at least one of two."""
-        order = _order(self.seed, _HALVES, 0, self.length)
-        return order[: self.length // 2], order[self.length // 2 :]
+    @property
+    def _shards(self) -> tuple[int, ...]:
+        return self.shards or (self.length,)
 
-    def _draw(self, step: int, stream: int, length: int) -> NDArray[np.int64]:
-        """A step's samples out of ``length``."""
+    def halves(self) -> tuple[Half, Half]:
+        """Which images are seen as grey and which in colour where training is unpaired: each at least one of two."""
+        return _halves(self.seed, self._shards)
+
+    def _draw(self, step: int, stream: int, shards: tuple[int, ...]) -> NDArray[np.int64]:
+        """A step's samples out of those in ``shards``."""
         positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        epochs, places = np.divmod(positions, length)
+        epochs, places = np.divmod(positions, sum(shards))
         drawn = np.empty_like(positions)
         for epoch in np.unique(epochs):
             now = epochs == epoch
-            drawn[now] = _order(self.seed, stream, int(epoch), length)[places[now]]
+            drawn[now] = _order(self.seed, stream, int(epoch), shards, self.shuffle_shards)[places[now]]
         return drawn
 
     def _heads(self, step: int, stream: int) -> NDArray[np.bool_]:

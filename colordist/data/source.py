@@ -1,7 +1,7 @@
 """What every source of images offers."""
 
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -31,6 +31,36 @@ class MarkedSplit(Split, Protocol):
 
     def objects(self, index: int) -> NDArray[np.uint8]:
         """The number of the ambiguous object at each pixel, [size, size]; 0 where there is none."""
+        ...
+
+
+@runtime_checkable
+class StreamedSplit(Split, Protocol):
+    """A split that needn't fit into memory: images are read when they are wanted, by worker processes."""
+
+    @property
+    def digest(self) -> str:
+        """What stands for the images and their order."""
+        ...
+
+    def read(self, index: int) -> Image | None:
+        """The image at this index, like ``[index]``; None if it is damaged. Raises RunError if it can't be had."""
+        ...
+
+    def stand_in(self) -> Image:
+        """What is shown instead of a damaged image."""
+        ...
+
+    def tell_damaged(self, indices: Sequence[int]) -> None:
+        """Some images are damaged: say so, but not again and again."""
+        ...
+
+    def part(self, indices: NDArray[np.int64]) -> "StreamedSplit":
+        """Some of the images. indices: which ones, ascending, [n]."""
+        ...
+
+    def shard_sizes(self) -> tuple[int, ...]:
+        """How many images lie side by side in each shard."""
         ...
 
 
@@ -105,7 +135,9 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
     order = np.argsort(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(source.train)), kind="stable")
     indices = np.sort(order[: max(1, round(fraction * len(order)))])
     labels = source.labels and replace(source.labels, train=source.labels.train[indices])
-    return replace(source, train=PartOfSplit(source.train, indices), labels=labels)
+    whole = source.train
+    train = whole.part(indices) if isinstance(whole, StreamedSplit) else PartOfSplit(whole, indices)
+    return replace(source, train=train, labels=labels)
 
 
 def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from packed import packed
 from torch import Tensor
 
 from launch import records, work
@@ -70,6 +71,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
     "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "loss.pixel": "l2"},
     "cyclegan": FP64 | CYCLEGAN,
+    "shards": FP64 | {"data.source": "shards", "data.shuffle_shards": 2},
     "cyclegan-rgb": FP64 | CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
@@ -90,6 +92,7 @@ Runs = Callable[[str, Division], Path]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """The folder of a case on so many processes, in such micro-batches. One launch a number of processes."""
     root = tmp_path_factory.mktemp("invariance")
+    shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
 
     @functools.cache
     def launched(processes: int) -> None:
@@ -98,7 +101,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for settings in [COMMON | own | {"train.micro_batch_size": micro}]
+                for settings in [COMMON | own | {"train.micro_batch_size": micro, "data.root": str(shards)}]
             ],
             root,
             processes,

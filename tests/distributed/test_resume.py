@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from packed import packed
 from wandb_files import history
 
 from colordist.tracking import PACE
@@ -41,8 +42,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "cgan": {"task": "cgan"},
     "cyclegan": {"task": "cyclegan", "loss.pool_slots": 2},
     "bf16": {"task": "cgan", "train.precision": "bf16"},
+    "shards": {"data.source": "shards", "data.shuffle_shards": 2},
 }
-ELASTIC = ("cgan", "cyclegan")
+ELASTIC = ("cgan", "cyclegan", "shards")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Time enough to send a signal.
@@ -100,7 +102,8 @@ def distance(one: Path, other: Path) -> float:
 
 
 def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
-    return {"run": str(run), "settings": SETTINGS | settings} | more
+    shards = {"data.root": str(run.parents[1] / "packed")}
+    return {"run": str(run), "settings": SETTINGS | settings | shards} | more
 
 
 def mortal(folder: Path, jobs: list[dict[str, Any]]) -> str:
@@ -137,8 +140,10 @@ def together(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs of this file lie."""
-    return tmp_path_factory.mktemp("runs")
+    """Where all runs of this file lie, and shards for some of them."""
+    folder = tmp_path_factory.mktemp("runs")
+    packed(folder, train=SETTINGS["data.train_images"], test=SETTINGS["data.test_images"])
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +155,7 @@ def killed_alone(folder: Path) -> int:
         "cgan": [{"ranks": [0], "step": 12, "operation": 15}],
         "cyclegan": [{"ranks": [0], "step": 10}],
         "bf16": [{"ranks": [0], "step": 6}],
+        "shards": [{"ranks": [0], "step": 9}],
     }
     jobs = [job(folder / "1" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
     jobs += [job(folder / "1" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
@@ -165,6 +171,7 @@ def killed_together(folder: Path) -> int:
         "cgan": [{"ranks": [1], "step": 6}],  # one process only: the other one has to notice
         "cyclegan": [{"ranks": [1], "step": 10}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
+        "shards": [{"ranks": [0], "step": 7}],
     }
     jobs = [job(folder / "2" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
     jobs += [job(folder / "2" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
@@ -175,14 +182,14 @@ def killed_together(folder: Path) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> None:
-    assert killed_alone == 6
+    assert killed_alone == 7
     assert_bit_equal(folder / "1" / kind, folder / "1" / f"{kind}-straight")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
     """The launcher starts them again when they have died, and not when they are finished or stopped."""
-    assert killed_together == 5
+    assert killed_together == 6
     assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
 
 

@@ -156,6 +156,7 @@ def test_no_nonsense_for_a_weight(key: str, value: float) -> None:
 # --- identity
 
 OPERATIONAL = {
+    "data.workers",
     "resume",
     "run.dir",
     "run.silence",

@@ -13,6 +13,7 @@ from PIL import Image
 
 from colordist.config import UserError
 from colordist.data import folder as module
+from colordist.data import folder_files
 from colordist.data.decode import Undecodable, decode
 from colordist.data.folder import folder
 from colordist.data.source import Source, Split
@@ -132,7 +133,7 @@ def test_only_a_train_folder_is_split_by_name(tmp_path: Path) -> None:
     ],
 )
 def test_hash_never_changes(name: str, value: int) -> None:
-    assert module._hash(name) == value
+    assert folder_files.name_hash(name) == value
 
 
 def test_split_by_name_never_changes(tmp_path: Path) -> None:
@@ -159,13 +160,13 @@ def test_an_image_more_moves_no_other(tmp_path: Path) -> None:
 
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=2, max_size=50))
 def test_both_splits_get_an_image(names: set[str]) -> None:
-    held_out = module._held_out(Path("root"), module._Found(divided=False), sorted(names), {})
+    held_out = folder_files._held_out(Path("root"), folder_files.Found(divided=False), sorted(names), {})
     assert 1 <= sum(held_out) < len(names)
 
 
 def test_share_of_the_test_split() -> None:
     names = [f"{index}.jpg" for index in range(20_000)]
-    held_out = module._held_out(Path("root"), module._Found(divided=False), names, {})
+    held_out = folder_files._held_out(Path("root"), folder_files.Found(divided=False), names, {})
     assert 0.09 < np.mean(held_out) < 0.11
 
 
@@ -258,9 +259,9 @@ def test_names_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 def test_a_file_gone_meanwhile_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     divided(tmp_path)
-    found = module._find(tmp_path, None)
+    found = folder_files.find(tmp_path, None)
     (tmp_path / "train/cat/0.png").unlink()
-    monkeypatch.setattr(module, "_find", lambda root, classes: found)
+    monkeypatch.setattr(module, "find", lambda root, classes: found)
     assert levels(read(tmp_path).train) == [3, 4, 5]
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.data.loader import Loader, in_batches, load
+from colordist.data.loader import ResidentLoader, Share, in_batches, load
 from colordist.data.plan import Plan
 from colordist.data.source import ArraySplit
 from colordist.data.synthetic import SyntheticSplit
@@ -25,9 +25,9 @@ def loader(
     micro: int | None = None,
     rank: int = 0,
     world_size: int = 1,
-) -> Loader:
+) -> ResidentLoader:
     plan = Plan(4, COUNT, BATCH, flip)
-    return Loader(IMAGES, plan, ColorSpace(space), dtype, micro, rank, world_size)
+    return ResidentLoader(IMAGES, Share(plan, ColorSpace(space), IMAGES.device, dtype, micro, rank, world_size))
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb"])
@@ -65,7 +65,8 @@ def test_grey_and_color_belong_together() -> None:
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 def test_unpaired_batches(space: Literal["lab", "rgb"]) -> None:
     plan = Plan(4, COUNT, BATCH, True, unpaired=True)
-    (batch,) = Loader(IMAGES, plan, ColorSpace(space), torch.float64, None, 0, 1).micro_batches(1)
+    share = Share(plan, ColorSpace(space), IMAGES.device, torch.float64, None, 0, 1)
+    (batch,) = ResidentLoader(IMAGES, share).micro_batches(1)
     portion = plan.step(1)
     for index, flip, parts in (
         (portion.index, portion.flip, {0: batch.grey}),

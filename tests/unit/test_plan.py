@@ -1,5 +1,6 @@
 """The plan: a pure function of (seed, step) that no number of processes can change."""
 
+import dataclasses
 from itertools import chain
 
 import numpy as np
@@ -20,6 +21,7 @@ def test_golden_numbers() -> None:
 
 GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
 GOLDEN_HALVES = [[6, 9, 0, 5, 1], [4, 2, 3, 8, 7]]
+GOLDEN_WINDOWS = [6, 12, 11, 10, 13, 9, 14, 15, 17, 8, 7, 16, 23, 21, 20, 3, 4, 22, 18, 0, 2, 5, 1, 19]
 GOLDEN_VARIANT = [0.35207422521725906, 0.005675546264341491]
 GOLDEN_UNPAIRED = [([5, 1, 6, 0], [4, 7, 8, 3]), ([9, 9, 0, 1], [2, 7, 4, 8])]
 GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
@@ -98,7 +100,7 @@ def test_unpaired_no_image_is_seen_in_both_forms(seed: int, length: int, batch: 
 def test_unpaired_each_has_its_own_order_and_flips() -> None:
     """Golden numbers, too: fixed for ever."""
     plan = Plan(7, 10, 4, True, unpaired=True)
-    assert [half.tolist() for half in plan.halves()] == GOLDEN_HALVES
+    assert [half.index.tolist() for half in plan.halves()] == GOLDEN_HALVES
     assert [(step.index.tolist(), step.truth_index.tolist()) for step in map(plan.step, (0, 1))] == GOLDEN_UNPAIRED
     many = [plan.step(step) for step in range(200)]
     flips, truth_flips = (np.concatenate(each) for each in zip(*((s.flip, s.truth_flip) for s in many), strict=True))
@@ -106,7 +108,7 @@ def test_unpaired_each_has_its_own_order_and_flips() -> None:
     assert 0.4 < truth_flips.mean() < 0.6
     for half, index in zip(plan.halves(), zip(*((s.index, s.truth_index) for s in many), strict=True), strict=True):
         epochs = np.concatenate(index).reshape(-1, 5)
-        assert (np.sort(epochs) == np.sort(half)).all()  # each shows every image once
+        assert (np.sort(epochs) == np.sort(half.index)).all()  # each shows every image once
         assert len({tuple(epoch) for epoch in epochs}) > 50
 
 
@@ -189,3 +191,80 @@ def test_micro_batches_are_few_even_and_complete(total: int, most: int | None) -
 )
 def test_micro_batches_by_hand(total: int, most: int | None, slices: list[slice]) -> None:
     assert micro_batches(total, most) == slices
+
+
+# --- shards
+
+
+@st.composite
+def sharded(draw: st.DrawFn) -> Plan:
+    sizes = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=15)))
+    seed, batch, at_once = draw(st.integers(0, 2**40)), draw(st.integers(1, 40)), draw(st.integers(1, 16))
+    return Plan(seed, sum(sizes), batch, True, shards=sizes, shuffle_shards=at_once)
+
+
+@settings(deadline=None, max_examples=100)
+@given(plan=sharded(), epoch=st.integers(0, 100))
+def test_an_epoch_passes_through_windows_of_shards(plan: Plan, epoch: int) -> None:
+    order = stretch(plan, epoch)
+    assert sorted(order) == list(range(plan.length))
+    shard = np.repeat(np.arange(len(plan.shards)), plan.shards)[order]
+    count = -(-len(plan.shards) // plan.shuffle_shards)
+    # Shards that are open at a place: begun at or before it, and not done before it.
+    first = {each: int(np.flatnonzero(shard == each)[0]) for each in set(shard.tolist())}
+    last = {each: int(np.flatnonzero(shard == each)[-1]) for each in set(shard.tolist())}
+    for place in range(plan.length):
+        opened = [each for each in first if first[each] <= place <= last[each]]
+        assert len(opened) <= plan.shuffle_shards
+    if plan.shuffle_shards == 1:  # one after the other
+        assert len(np.flatnonzero(np.diff(shard))) == count - 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(plan=sharded(), start=st.integers(0, 200), data=st.data())
+def test_the_bound_on_shards_needed_at_once(plan: Plan, start: int, data: st.DataObject) -> None:
+    """No stretch as long as the smallest window, or shorter, needs more than two windows, wherever it begins."""
+    count, smallest = len(plan.shards), plan.length
+    windows = -(-count // plan.shuffle_shards)
+    if windows > 1:  # no window has fewer samples than its shards in the smallest sizes
+        smallest = sum(sorted(plan.shards)[: count // windows])
+    length = data.draw(st.integers(1, smallest))
+    orders = [sample for epoch in (0, 1, 2) for sample in stretch(plan, epoch)]
+    shard = np.repeat(np.arange(count), plan.shards)[orders]
+    begin = start % (len(orders) - length + 1)
+    assert len(set(shard[begin : begin + length].tolist())) <= 2 * plan.shuffle_shards
+
+
+@settings(deadline=None, max_examples=30)
+@given(plan=sharded(), epoch=st.integers(0, 50))
+def test_one_window_over_all_shards_is_a_full_shuffle(plan: Plan, epoch: int) -> None:
+    whole = dataclasses.replace(plan, shuffle_shards=len(plan.shards))
+    assert stretch(whole, epoch) == stretch(dataclasses.replace(plan, shards=()), epoch)
+
+
+def test_shards_are_visited_in_an_order_of_each_epoch() -> None:
+    plan = Plan(7, 24, 5, True, shards=(6, 6, 6, 6), shuffle_shards=2)
+    assert stretch(plan, 0) == GOLDEN_WINDOWS
+    first = {tuple(sorted({index // 6 for index in stretch(plan, epoch)[:12]})) for epoch in range(30)}
+    assert len(first) == 6  # any two of four
+    within = {tuple(index for index in stretch(plan, epoch) if index < 6) for epoch in range(30)}
+    assert len(within) > 25
+
+
+@settings(deadline=None, max_examples=50)
+@given(plan=sharded().filter(lambda plan: plan.length > 1))
+def test_unpaired_shards(plan: Plan) -> None:
+    plan = dataclasses.replace(plan, unpaired=True)
+    steps = [plan.step(step) for step in range(-(-plan.length // plan.global_batch_size))]
+    for half, index in zip(
+        plan.halves(),
+        (np.concatenate([step.index for step in steps]), np.concatenate([step.truth_index for step in steps])),
+        strict=True,
+    ):
+        epoch = index[: len(half.index)]
+        assert sorted(epoch.tolist()) == sorted(half.index.tolist())
+        shard = np.repeat(np.arange(len(plan.shards)), plan.shards)[epoch].tolist()
+        assert all(
+            len({each for each in shard[: i + 1] if each in shard[i:]}) <= plan.shuffle_shards
+            for i in range(len(shard))
+        )

@@ -1,0 +1,200 @@
+"""Which image files lie below a folder, and which of them are to learn from: shared by `folder` and by packing."""
+
+import hashlib
+import logging
+import os
+import unicodedata
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from colordist.config import UserError
+from colordist.data.decode import EXTENSIONS, Undecodable
+from colordist.data.source import check_classes
+
+logger = logging.getLogger(__name__)
+
+TEST_SHARE = 0.1  # of the images, where no folder test/ says which
+_NAMES_SHOWN = 5
+
+Skipped = dict[str, list[str]]  # reason -> names of the files
+
+
+@dataclass(frozen=True)
+class File:
+    """One that promises to be an image."""
+
+    path: Path
+    name: str  # relative to root, POSIX
+    stamp: tuple[int, ...]  # size, time and permissions: whatever changes when the outcome of reading may change
+
+
+@dataclass
+class Found:
+    """What lies below a folder."""
+
+    divided: bool  # by folders train/ and test/
+    files: list[File] = field(default_factory=list)
+    skipped: Skipped = field(default_factory=lambda: defaultdict(list))
+    others: int = 0  # files that are no images and do not claim to be
+
+    def add(self, path: Path, name: str) -> None:
+        """Take, skip or count one file. A folder that comes here could not be listed."""
+        if os.path.isdir(path):
+            self.skipped["unreadable folder"].append(name)
+        elif path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
+            self.others += 1
+        else:
+            try:
+                status = path.stat()
+            except OSError as error:
+                reason = "unreadable" if isinstance(error, PermissionError) else "broken link"
+                self.skipped[reason].append(name)
+            else:
+                self.files.append(File(path, name, (status.st_size, status.st_mtime_ns, status.st_mode)))
+
+
+def find(root: Path, classes: tuple[str, ...] | None) -> Found:
+    """All image files below a folder, or in some of its classes, in the order of their names. Raises UserError."""
+    if not root.is_dir():
+        raise UserError(f"data.root: {root} is not a folder; give the folder that holds your images")
+    divided = (root / "train").is_dir() and (root / "test").is_dir()
+    parts = [root / "train", root / "test"] if divided else [root]
+    for part in parts:
+        if not os.access(part, os.R_OK | os.X_OK):
+            raise UserError(f"data.root: no permission to read {part}; change it, or give another folder")
+    found = Found(divided)
+    for top in _tops(root, parts, classes):
+        for path in _walk(top):
+            found.add(path, _normal(path.relative_to(root).as_posix()))
+    found.files.sort(key=lambda file: file.name)
+    return found
+
+
+def _tops(root: Path, parts: list[Path], classes: tuple[str, ...] | None) -> list[Path]:
+    """The folders to search: all parts, or the wanted classes' folders within them."""
+    if not classes:
+        return parts
+    folders = [child for part in parts for child in part.iterdir() if os.path.isdir(child) and child.name[0] != "."]
+    if not folders:
+        logger.warning("%s has no subfolders to name classes: data.classes is ignored, all its images are used", root)
+        return parts
+    wanted = {_normal(name) for name in classes}
+    check_classes(sorted(wanted), sorted({_normal(child.name) for child in folders}), " and ".join(map(str, parts)))
+    return [child for child in folders if _normal(child.name) in wanted]
+
+
+def _walk(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """All files below a folder by name, links followed; a folder that cannot be listed is yielded itself.
+
+    above: the folders that led here, since a link to one of them would never end.
+    """
+    here = top.resolve()
+    if here in above:
+        return
+    try:
+        children = sorted(top.iterdir())
+    except OSError:
+        yield top
+        return
+    for child in children:
+        if not os.path.isdir(child):  # unlike child.is_dir(), False where looking is forbidden
+            yield child
+        elif not child.name.startswith("."):  # .thumbnails and the like hold copies
+            yield from _walk(child, (*above, here))
+
+
+def _normal(name: str) -> str:
+    """The same name on every machine: some file systems store é as two characters."""
+    return unicodedata.normalize("NFC", name)
+
+
+def name_hash(name: str) -> int:
+    """A number below 2**64 that depends on nothing but the name."""
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[list[int], list[int], Skipped]:
+    """Which files, by their places in ``found.files``, to learn from and which to be scored on; and why not others.
+
+    read: called for each place, on all cores; where it raises Undecodable, the file is of no use. Raises UserError
+    where a split would be empty.
+    """
+
+    def outcome(index: int) -> str | None:
+        try:
+            read(index)
+        except Undecodable as error:
+            return error.reason
+        return None
+
+    # Decoders release the GIL, so threads are enough. What PIL warns of (a large image, an odd EXIF block) is either
+    # harmless or comes back as a reason.
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        outcomes, count = pool.map(outcome, range(len(found.files))), len(found.files)
+        reasons = list(tqdm(outcomes, "reading images", count, unit="image", leave=False, disable=None))
+
+    skipped: Skipped = defaultdict(list)
+    for file, reason in zip(found.files, reasons, strict=True):
+        if reason is not None:
+            skipped[reason].append(file.name)
+    usable = [index for index, reason in enumerate(reasons) if reason is None]
+    held_out = _held_out(root, found, [found.files[index].name for index in usable], skipped)
+    train = [index for index, out in zip(usable, held_out, strict=True) if not out]
+    test = [index for index, out in zip(usable, held_out, strict=True) if out]
+    return train, test, dict(skipped)
+
+
+def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> list[bool]:
+    """For each usable image, whether it belongs to the test split. Both splits get at least one image."""
+    remark = f"found {list_skipped(merge(found.skipped, skipped)) or 'no image files'} and {found.others} other files"
+    if found.divided:
+        held_out = [name.startswith("test/") for name in names]
+        for part, empty in ("train", all(held_out)), ("test", not any(held_out)):
+            if empty:
+                raise UserError(
+                    f"data.root: no usable image in {root / part} ({remark}); put some there, or name neither "
+                    f"folder train/ nor test/ to have {TEST_SHARE:.0%} of all images held out"
+                )
+        return held_out
+    if len(names) < 2:
+        raise UserError(
+            f"data.root: {len(names)} usable images in {root} ({remark}); "
+            "training needs two or more, one of them to be scored on"
+        )
+    hashes = [name_hash(name) for name in names]
+    count = sum(value < TEST_SHARE * 2**64 for value in hashes)
+    last = sorted(hashes)[min(max(count, 1), len(names) - 1) - 1]
+    return [value <= last for value in hashes]
+
+
+def class_of(name: str, divided: bool) -> str:
+    """The folder that an image lies in, counted from train/ and test/, or from the root; "" where there is none."""
+    folders = name.split("/")[1 if divided else 0 : -1]
+    return folders[0] if folders else ""
+
+
+def merge(one: Skipped, other: Skipped) -> Skipped:
+    """What was skipped here or there, in order of the reasons."""
+    return {reason: one.get(reason, []) + other.get(reason, []) for reason in sorted({*one, *other})}
+
+
+def list_skipped(skipped: Skipped) -> str:
+    """For instance '2 truncated or damaged (a.jpg, b.jpg), 1 empty file (c.png)'."""
+    parts = []
+    for reason, names in skipped.items():
+        shown = ", ".join(printable(name) for name in names[:_NAMES_SHOWN])
+        more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
+        parts.append(f"{len(names)} {reason} ({shown}{more})")
+    return ", ".join(parts)
+
+
+def printable(name: str) -> str:
+    """A file name may hold line breaks, or bytes that are no text."""
+    return "".join(character if character.isprintable() else "?" for character in name)
