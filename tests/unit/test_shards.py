@@ -112,7 +112,10 @@ def test_names_that_webdataset_would_cut_or_mix_up(tmp_path: Path) -> None:
     assert opened(tmp_path / "out").labels is None
 
 
-def test_packing_refuses_and_reports_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_packing_refuses_and_reports_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("colordist"), "handlers", [])  # other tests' verbs leave theirs
     root, out = images(tmp_path / "images"), tmp_path / "out"
     (root / "train" / "cat" / "broken.jpg").write_bytes(b"no image")
     main([str(root), "-o", str(out)])
