@@ -62,7 +62,13 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     limits = Limits(config.run.silence, config.run.patience)
     if config.task == "cgan":
         refuse_penalties({"loss.r1_weight": config.loss.r1_weight, "loss.r2_weight": config.loss.r2_weight})
-    engine = Engine(precision_of(config, folder), deterministic=train.deterministic, tf32=train.tf32, limits=limits)
+    engine = Engine(
+        precision_of(config, folder),
+        deterministic=train.deterministic,
+        tf32=train.tf32,
+        compiled=train.compile,
+        limits=limits,
+    )
     config = replace(config, train=replace(config.train, precision=engine.precision))
     refuse_other_settings(engine, flatten(asdict(config)))
     refuse_other_code(engine)

@@ -284,6 +284,9 @@ class OptimizersConfig:
                 )
 
 
+Compiled = Literal["off", "default", "graphs"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """How long, and in what portions."""
@@ -294,12 +297,16 @@ class TrainConfig:
     """Images a step over all processes together."""
     micro_batch_size: int | None = None
     """Most images a process computes at once; accumulation follows from it. Default: no limit."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in backward instead of keeping them: less memory, more time, the same numbers."""
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the networks. `auto`: bf16 on GPUs that have it, else fp32."""
     deterministic: bool = False
     """Use deterministic algorithms only (slower on GPUs; on CPUs they always are)."""
     tf32: bool = False
     """Let fp32 multiply in TF32, with 10 bits of mantissa instead of 23 (NVIDIA GPUs since Ampere: faster)."""
+    compile: Compiled = "off"
+    """Have PyTorch compile the networks; `graphs`: and record what a GPU is told, to play it again (CUDA graphs)."""
     nonfinite: Literal["skip", "stop"] = "skip"
     """When a gradient is infinite or no number: `skip` that network's update and count it, or `stop` the run."""
     skip_limit: int = 20
@@ -454,6 +461,19 @@ class Config:
             raise UserError(
                 f"loss.draws is {self.loss.draws}, but without noise all answers are the same: try model.noise 6"
             )
+        for key, weight in (("loss.r1_weight", self.loss.r1_weight), ("loss.r2_weight", self.loss.r2_weight)):
+            if weight > 0 and self.train.compile != "off":
+                raise UserError(
+                    f"{key} is {weight}, but PyTorch doesn't differentiate twice what it has compiled: try "
+                    f"train.compile off, or {key} 0"
+                )
+        if self.train.gradient_checkpointing:
+            for key, norm in self.norms.items():
+                if norm == "batch":
+                    raise UserError(
+                        f"{key} is batch, which follows the images that it sees, but with train.gradient_checkpointing "
+                        f"it sees them twice: try {key} group, or train.gradient_checkpointing false"
+                    )
         if self.task == "cyclegan":
             self._refuse_unknown_to_cyclegan()
         if self.task in ADVERSARIAL:
@@ -475,6 +495,12 @@ class Config:
                     f"{key} weighs each image's own gradient, but with discriminator.norm batch an image has none of "
                     "its own: try discriminator.norm group"
                 )
+
+    @property
+    def norms(self) -> dict[str, Norm]:
+        """How the task's networks are normalised, by key."""
+        norms = {"model.norm": self.model.norm}
+        return norms | {"discriminator.norm": self.discriminator.norm} if self.task in ADVERSARIAL else norms
 
     def _refuse_unknown_to_cyclegan(self) -> None:
         """What only pairs make sense of, or nobody has needed yet."""
@@ -500,7 +526,8 @@ def _divides(key: str, depth: int, size: int) -> None:
 # A run's identity is all keys but these, which may change when a run is continued.
 OPERATIONAL = (
     *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
-    *("data.workers", "train.micro_batch_size", "train.nonfinite", "train.skip_limit", "train.max_minutes"),
+    *("data.workers", "train.micro_batch_size", "train.gradient_checkpointing"),
+    *("train.nonfinite", "train.skip_limit", "train.max_minutes"),
 )
 
 
@@ -580,10 +607,7 @@ def batch_arithmetic(train: TrainConfig, processes: int) -> BatchArithmetic:
 def divide_batches(config: Config, processes: int) -> BatchArithmetic:
     """``batch_arithmetic`` of a config. Raises UserError also where dividing a batch would change what is learned."""
     batches = batch_arithmetic(config.train, processes)
-    norms = {"model.norm": config.model.norm}
-    if config.task in ADVERSARIAL:
-        norms["discriminator.norm"] = config.discriminator.norm
-    for key, norm in norms.items():
+    for key, norm in config.norms.items():
         if norm == "batch" and batches.accumulation > 1:
             raise UserError(
                 f"{key} is batch, whose statistics need a whole batch at once, but train.micro_batch_size "

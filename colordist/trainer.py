@@ -58,33 +58,42 @@ class Trainer:
 
     def fit(self) -> None:
         """Train until the last step, or until asked to stop. Raises Diverged when gradients no longer are numbers."""
-        config, meter, step = self.config, self.meter, self.start
+        config, step = self.config, self.start
         if step == 0:
             self._log_references()
             self._examine(0)
         self.engine.rehearse(self.task, self.loader.micro_batches(step)[0], step)
-        meter.restart_clock()
+        self.meter.restart_clock()
         while step < config.train.steps:
-            with meter.waiting():
-                batches = self.loader.micro_batches(step)
-            meter.add(self.engine.step(self.task, batches, step))
+            reason = self.advance(step)
             step += 1
-            if config.train.nonfinite == "stop":
-                self._refuse_divergence(step)
-            if self._due(step, config.log.every):
-                self._log(step)
-            if self._due(step, config.evaluate.every):
-                with meter.paused():
-                    self._examine(step)
-            if self._due(step, config.checkpoint.every):
-                with meter.paused():
-                    self._checkpoint(step)
-            if self.writer is not None:
-                self.writer.check()
-            if step < config.train.steps and (reason := self.engine.stops_after(step, self._asked_to_stop())):
+            if reason is not None:
                 self._end(step, "stopped", reason)
                 return
         self._end(step, "finished")
+
+    def advance(self, step: int) -> str | None:
+        """Run a step, counted from 0, and what is due after it. Returns why to stop here, if so."""
+        config, meter = self.config, self.meter
+        with meter.waiting():
+            batches = self.loader.micro_batches(step)
+        meter.add(self.engine.step(self.task, batches, step))
+        step += 1
+        if config.train.nonfinite == "stop":
+            self._refuse_divergence(step)
+        if self._due(step, config.log.every):
+            self._log(step)
+        if self._due(step, config.evaluate.every):
+            with meter.paused():
+                self._examine(step)
+        if self._due(step, config.checkpoint.every):
+            with meter.paused():
+                self._checkpoint(step)
+        if self.writer is not None:
+            self.writer.check()
+        if step == config.train.steps:
+            return None
+        return self.engine.stops_after(step, self._asked_to_stop())
 
     def _asked_to_stop(self) -> str | None:
         """Why this process was asked to stop. File and clock are looked at by the first one alone."""
@@ -232,8 +241,9 @@ class Meter:
         """Take a step's values: scalars."""
         self.steps += 1
         for key, value in values.items():
-            self.sums[key] = self.sums[key].to(value) + value if key in self.sums else value
+            self.sums[key] = self.sums[key].to(value) if key in self.sums else torch.zeros_like(value)
             self.counts[key] = self.counts.get(key, 0) + 1
+        torch._foreach_add_([self.sums[key] for key in values], list(values.values()))  # few launches, not many
 
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
         """Means over steps and processes, in one reduction; and how fast it went here. Starts the next interval.

@@ -91,9 +91,9 @@ class Share:
     def batch(self, portion: Portion, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
         """What a task learns from a portion. images: from indices to uint8 [n, 3, H, W] on the device."""
         # Converted on this side: not every device has float64.
-        chance = torch.from_numpy(portion.chance).to(self.dtype).to(self.device, non_blocking=True)
-        noise = torch.from_numpy(portion.noise).to(self.dtype).to(self.device, non_blocking=True)
-        place = torch.from_numpy(portion.place).to(self.device, non_blocking=True)
+        chance = send(torch.from_numpy(portion.chance).to(self.dtype), self.device)
+        noise = send(torch.from_numpy(portion.noise).to(self.dtype), self.device)
+        place = send(torch.from_numpy(portion.place), self.device)
         grey, truth = self._split(images(portion.index), portion.flip)
         truth_grey = grey
         if self.plan.unpaired:
@@ -102,8 +102,13 @@ class Share:
 
     def _split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Grey and colours of some images, mirrored or not."""
-        mirrored = torch.from_numpy(flip).to(self.device, non_blocking=True)[:, None, None, None]
+        mirrored = send(torch.from_numpy(flip), self.device)[:, None, None, None]
         return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
+
+
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Values on the device. From pageable memory a GPU may first finish what it is doing, while the host waits."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
 
 
 class Loader(Protocol):
@@ -142,7 +147,7 @@ class ResidentLoader:
         return [self.share.batch(portion, self._images) for portion in self.share.portions(step)]
 
     def _images(self, index: NDArray[np.int64]) -> Tensor:
-        return self.images[torch.from_numpy(index).to(self.images.device, non_blocking=True)]
+        return self.images[send(torch.from_numpy(index), self.images.device)]
 
     def sample(self) -> Iterable[Tensor]:
         """All images: batches of uint8 [B, 3, H, W]."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colordist.config import RunError
-from colordist.data.loader import Batch, Share, sample
+from colordist.data.loader import Batch, Share, sample, send
 from colordist.data.plan import Portion
 from colordist.data.source import StreamedSplit
 
@@ -103,7 +103,7 @@ class StreamingLoader:
         return [self._batch(portion, images) for portion, images in zip(portions, self._latest, strict=True)]
 
     def _batch(self, portion: Portion, images: Tensor) -> Batch:
-        parts = iter(images.to(self._share.device, non_blocking=True).split(len(portion)))
+        parts = iter(send(images, self._share.device).split(len(portion)))
         return self._share.batch(portion, lambda _: next(parts))
 
     def _take(self) -> Tensor:

@@ -66,7 +66,7 @@ class DDPLearner:
         optimizer.step()
         scaler.update()
         if scaler.is_enabled():
-            log["loss_scale"] = torch.tensor(scaler.get_scale())
+            log["loss_scale"] = scaler._get_scale_async().clone()  # type: ignore[union-attr]  # `get_scale` would wait
         return log
 
     def follow(self, images: int, batch: int) -> None:

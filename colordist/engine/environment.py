@@ -4,6 +4,7 @@ The engine decides these, per process. What ``accelerate launch`` exports by its
 ``OMP_NUM_THREADS=1``) counts as unset; what it was asked for counts.
 """
 
+import ctypes
 import os
 import resource
 import sys
@@ -13,8 +14,10 @@ from typing import Literal
 
 import torch
 
-from colordist.config import UserError
+from colordist.config import Compiled, UserError
 from colordist.engine.launch import number
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
@@ -54,6 +57,20 @@ def share_cores() -> None:
     """Give this process its share of the cores that it may use; a launcher would leave it one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // number("LOCAL_WORLD_SIZE", 1, at_least=1)))
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for what is allocated next, where it is glibc.
+
+    By default glibc gives buffers of 32 MB and more back to the system at once, and smaller ones when many are free;
+    in the next step the system maps them again and clears them page by page, a fifth of a step's time at 256x256.
+    """
+    for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
+        if setting in os.environ:  # whoever sets these knows better
+            return
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
 def set_numerics(*, deterministic: bool, tf32: bool) -> None:
@@ -101,6 +118,16 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
             f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set, so processes can't meet: "
             "set it to the first one's machine, or start with accelerate launch or torchrun"
         )
+
+
+def refuse_unfit_compilation(compiled: Compiled, device: str) -> None:
+    """Raise UserError where what ``train.compile`` asks for can't be had."""
+    if compiled == "off":
+        return
+    if zero_stage() is not None:
+        raise UserError(f"train.compile is {compiled}, which isn't done with DeepSpeed: use launch/multi_gpu.yaml")
+    if compiled == "graphs" and device != "cuda":
+        raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
 
 
 def zero_stage() -> int | None:

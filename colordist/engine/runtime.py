@@ -20,7 +20,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from colordist.config import RunError, UserError
+from colordist.config import Compiled, RunError, UserError
 from colordist.data.loader import Batch
 from colordist.data.plan import share
 from colordist.engine.batch_norm import RunningStatistics, use_global_statistics
@@ -28,8 +28,10 @@ from colordist.engine.ddp import DDPLearner
 from colordist.engine.environment import (
     deepspeed_settled,
     device_type,
+    keep_freed_memory,
     peak_memory,
     refuse_other_clipping,
+    refuse_unfit_compilation,
     refuse_unfit_launch,
     resolve_precision,
     set_numerics,
@@ -91,14 +93,23 @@ class Engine:
     """Runs a task's phases on whatever there is: one CPU or GPU, or many processes that work as one."""
 
     def __init__(
-        self, precision: str, *, deterministic: bool = False, tf32: bool = False, limits: Limits | None = None
+        self,
+        precision: str,
+        *,
+        deterministic: bool = False,
+        tf32: bool = False,
+        compiled: Compiled = "off",
+        limits: Limits | None = None,
     ) -> None:
-        """limits: how long processes wait for one another."""
+        """compiled: what ``train.compile`` says; limits: how long processes wait for one another."""
         launch = Launch.read()
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
         refuse_unfit_launch(kind, self.precision)
+        refuse_unfit_compilation(compiled, kind)
         share_cores()
+        if kind == "cpu":
+            keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
         with deepspeed_settled(kind), _meeting(launch.world_size):
             self.accelerator = Accelerator(
@@ -114,6 +125,7 @@ class Engine:
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
         self.is_main = self.rank == 0
+        self.compiled = compiled
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self._learners: dict[str, Learner] = {}
         self._statistics: dict[str, RunningStatistics] = {}
@@ -145,6 +157,9 @@ class Engine:
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.world_size > 1:
                 network.module = use_global_statistics(network.module, self.device)
+            if self.compiled != "off":
+                # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
+                network.module.compile(mode="reduce-overhead" if self.compiled == "graphs" else None)
             self._learners[name] = self._learner(name, network)
             self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
@@ -188,6 +203,8 @@ class Engine:
         what micro-batches are for, so they run again in each phase.
         """
         self.watch.at_step(step + 1)
+        if self.compiled == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # what the graphs left in memory may be overwritten from here on
         generated, phases = None, task.phases(step)
         for statistics in self._statistics.values():
             statistics.remember()
@@ -220,19 +237,19 @@ class Engine:
             self.watch.progress()
             states.append(loss.state)
             for name, part in loss.parts.items():
-                log[name] = log.get(name, torch.zeros_like(part)) + part.detach() * weight
+                share_of_it = part.detach() * weight
+                log[name] = log[name] + share_of_it if name in log else share_of_it
         log |= learner.update()
-        skipped = log["skipped"]
+        skipped = log.pop("skipped")
         self._statistics[phase].restore_where(skipped)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
                 task.state[name][batch.place] = rows.where(skipped == 0, task.state[name][batch.place])
         self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
         learner.follow(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
-        # What was skipped is counted, but is no part of any mean.
-        return {f"{phase}/{name}": value.where(skipped == 0, 0) for name, value in log.items()} | {
-            f"{phase}/skipped": skipped
-        }
+        # What was skipped is counted, but is no part of any mean. All in one go: a GPU is told few things, not many.
+        kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
+        return {f"{phase}/{name}": value for name, value in zip([*log, "skipped"], [*kept, skipped], strict=True)}
 
     def _wake(self, names: tuple[str, ...]) -> Calls:
         """Let only these networks learn. Returns all networks as they may be called now."""

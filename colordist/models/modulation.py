@@ -1,6 +1,6 @@
 """How noise reaches a network."""
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor, nn
 
 
@@ -17,7 +17,8 @@ class Modulation(nn.Module):
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """x [B, C, H, W], noise [B, palettes] -> the shape of x."""
-        chosen = F.one_hot(noise.argmax(dim=1), noise.shape[1]).to(x.dtype)
+        palettes = torch.arange(noise.shape[1], device=noise.device)
+        chosen = (noise.argmax(dim=1, keepdim=True) == palettes).to(x.dtype)
         scale, shift = self.palettes(chosen)[:, :, None, None].chunk(2, dim=1)
         modulated: Tensor = x * (1 + scale) + shift
         return modulated

@@ -162,6 +162,7 @@ OPERATIONAL = {
     "run.silence",
     "run.patience",
     "train.micro_batch_size",
+    "train.gradient_checkpointing",
     "train.nonfinite",
     "train.skip_limit",
     "train.max_minutes",
@@ -247,7 +248,7 @@ def test_flatten() -> None:
 
 
 def test_the_configs_are_there() -> None:
-    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan", "cyclegan"} <= {file.stem for file in CONFIGS}
+    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan", "cgan256", "cyclegan"} <= {file.stem for file in CONFIGS}
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

@@ -1,0 +1,89 @@
+"""What the benchmarks share: several processes of one script, hardware in words, median and spread."""
+
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+PATIENCE = 1200.0  # seconds
+
+
+def summary(values: Sequence[float]) -> dict[str, float]:
+    """Median and range."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def told(values: dict[str, float], digits: int = 3, scale: float = 1.0) -> str:
+    """A summary in words."""
+    middle, low, high = (f"{scale * values[key]:.{digits}f}" for key in ("median", "min", "max"))
+    return f"{middle} ({low} to {high}, n = {values['n']})"
+
+
+def hardware() -> str:
+    """The processor and how much of it may be used, the GPU if there is one, and the version of PyTorch."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{names[0] if names else platform.machine()}, {cores} cores{gpu}, torch {torch.__version__}"
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def run_together(script: str, arguments: Sequence[str], processes: int) -> None:
+    """Run a script in several processes that find one another as a launcher's would. Raises RuntimeError if one fails.
+
+    The script must call ``end_with_parent``.
+    """
+    settings = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    settings |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "TORCH_CPP_LOG_LEVEL": "ERROR"}
+    if processes == 1:
+        settings = dict(os.environ)
+    if not torch.cuda.is_available() or torch.cuda.device_count() < processes:
+        settings["ACCELERATE_USE_CPU"] = "true"
+    started: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in range(processes):
+            own = settings | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
+            line = [sys.executable, script, *arguments]
+            started.append(subprocess.Popen(line, env=own, stdin=subprocess.PIPE, stdout=sys.stderr))
+        _wait(started)
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+def _wait(started: list[subprocess.Popen[bytes]]) -> None:
+    """Wait for all; but not for the others as soon as one has failed."""
+    deadline = time.monotonic() + PATIENCE
+    while any(process.poll() is None for process in started) and not any(process.poll() for process in started):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"not through after {PATIENCE:.0f} seconds")
+        time.sleep(0.1)
+    if any(process.poll() for process in started):
+        raise RuntimeError("one of the processes failed")
+
+
+def end_with_parent() -> None:
+    """End this process when whoever started it is gone."""
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -1,0 +1,226 @@
+"""The trainer beside a bare loop: how much of the speed that PyTorch has to give does the trainer reach?
+
+    python benchmarks/step.py --json step.json
+    python benchmarks/step.py --processes 1 --precision bf16 --compile default
+
+The bare loop (``BareLoop``) is what one writes by hand for this one config and nothing else: the same networks, losses,
+flips, clipping, learning rates, averaged weights and precision, in plain PyTorch. It has no checkpoints, no agreement
+between processes, no skipping of infinite gradients, no gradient norms unless they are clipped, one configuration. On
+several processes each network is wrapped in DistributedDataParallel, and frozen while the other one learns.
+
+The trainer is the whole of it: ``Trainer.advance``, with its log, signals and watch. Both train in turns, a block of
+steps each, on the same images; who begins changes from round to round. Told is ``bare / trainer``: the share of the
+bare loop's pace that the trainer reaches. Above 1, the trainer is faster.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from measuring import end_with_parent, hardware, run_together, summary, told
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from colordist.build import build_trainer
+from colordist.cli import parse
+from colordist.color import ColorSpace
+from colordist.config import Config
+from colordist.data.loader import ResidentLoader
+from colordist.models import build_discriminator, build_generator
+from colordist.models.blocks import iterate_spectral_norm
+from colordist.run_folder import RunFolder
+from colordist.trainer import Trainer
+
+ROOT = Path(__file__).parents[1]
+
+
+class BareLoop:
+    """Trains the networks of ``configs/cgan.yaml``, written out."""
+
+    def __init__(self, config: Config, images: Tensor, precision: str) -> None:
+        """images: uint8 [N, 3, H, W], on the device where training is to be."""
+        self.config, self.images, self.device = config, images, images.device
+        self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+        self.color_space = ColorSpace(config.model.color_space)
+        torch.manual_seed(config.seed)
+        self.generator = self._placed(build_generator(config.model))
+        self.discriminator = self._placed(build_discriminator(config.discriminator, self.color_space.channels))
+        self.average = copy.deepcopy(self.generator).requires_grad_(False)
+        if config.train.compile != "off":
+            self.generator.compile()
+            self.discriminator.compile()
+        self.called_generator, self.called_discriminator = (
+            self._wrapped(self.generator),
+            self._wrapped(self.discriminator),
+        )
+        self.optimizers = {
+            name: torch.optim.Adam(module.parameters(), lr=0.0, betas=(each.beta1, each.beta2), fused=True)
+            for name, module, each in (
+                ("generator", self.generator, config.optimizer.generator),
+                ("discriminator", self.discriminator, config.optimizer.discriminator),
+            )
+        }
+        self.scalers = {
+            name: torch.amp.GradScaler(self.device.type, enabled=precision == "fp16") for name in self.optimizers
+        }
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.order, self.next = torch.empty(0, dtype=torch.int64), 0
+        self.sums = torch.zeros(4, device=self.device)
+
+    def _placed(self, module: nn.Module) -> nn.Module:
+        return module.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _wrapped(self, module: nn.Module) -> nn.Module:
+        if self.world_size == 1:
+            return module
+        return DistributedDataParallel(module, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """This process's share of the next images: grey and colours."""
+        size = self.config.train.global_batch_size
+        if self.next + size > len(self.order):
+            self.order, self.next = torch.randperm(len(self.images), generator=self.random), 0
+        index = self.order[self.next : self.next + size]
+        flip = torch.rand(size, generator=self.random) < 0.5
+        self.next += size
+        mine = slice(self.rank * size // self.world_size, (self.rank + 1) * size // self.world_size)
+        rgb = self.images[index[mine].to(self.device, non_blocking=True)]
+        mirrored = flip[mine].to(self.device, non_blocking=True)[:, None, None, None]
+        return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), torch.float32)
+
+    def advance(self, step: int) -> None:
+        """Train both networks once."""
+        loss, train = self.config.loss, self.config.train
+        grey, truth = self.batch()
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            color = self.called_generator(grey)
+            seen = torch.cat([truth, color.detach()]), torch.cat([grey, grey])
+            iterate_spectral_norm(self.discriminator)
+            real, fake = self.called_discriminator(seen[1], seen[0]).float().chunk(2)
+        real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - loss.label_smoothing))
+        fake_loss = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
+        self.learn("discriminator", self.discriminator, (real_loss + fake_loss) / 2, step)
+
+        self.discriminator.requires_grad_(False)
+        with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
+            judged = self.discriminator(grey, color).float()
+        pixel = F.l1_loss(color.float(), truth)
+        adversarial = F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
+        self.learn("generator", self.generator, loss.pixel_weight * pixel + loss.adversarial_weight * adversarial, step)
+        self.discriminator.requires_grad_(True)
+
+        images = (step + 1) * train.global_batch_size
+        decay = 0.5 ** (train.global_batch_size / min(train.ema_images, 0.05 * images))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.generator.parameters()), 1 - decay)
+        self.sums += torch.stack([real_loss, fake_loss, pixel, adversarial]).detach()
+        if (step + 1) % self.config.log.every == 0:
+            print(step + 1, *(self.sums / self.config.log.every).tolist())
+            self.sums.zero_()
+
+    def learn(self, name: str, module: nn.Module, loss: Tensor, step: int) -> None:
+        """One update."""
+        optimizer, scaler = self.optimizers[name], self.scalers[name]
+        config = getattr(self.config.optimizer, name)
+        warm = config.warmup_steps
+        rate = (step + 1) / (warm + 1) if step < warm else 1 - (step - warm) / (self.config.train.steps - warm)
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * rate
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        if config.clip_norm is not None:
+            scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(module.parameters(), config.clip_norm)
+        scaler.step(optimizer)
+        scaler.update()
+
+
+# --- in turns
+
+
+def work(options: argparse.Namespace) -> None:
+    """What each process does; the first one writes what was found."""
+    with tempfile.TemporaryDirectory(prefix="step-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        trainer = build_trainer(settings(options), RunFolder(Path(folder) / "run"))
+        assert isinstance(trainer.loader, ResidentLoader)
+        bare = BareLoop(trainer.config, trainer.loader.images, trainer.engine.precision)
+        found = compare(trainer, bare, options.rounds, options.steps)
+        found["load"] = os.getloadavg()[0]
+        if trainer.engine.is_main:
+            options.work.write_text(json.dumps(found))
+        trainer.close()
+        trainer.engine.close()
+
+
+def settings(options: argparse.Namespace) -> Config:
+    """The config, with the log once a block and nothing due besides."""
+    given = {"data.source": "synthetic", "data.train_images": 1000, "data.test_images": 16, "loss.warmup_steps": 0}
+    given |= {"log.every": options.steps, "evaluate.every": 10**9, "checkpoint.every": 10**9}
+    given |= {"train.precision": options.precision, "train.compile": options.compile}
+    lines = [f"--{key}={value}" for key, value in given.items()]
+    return parse(["--config", str(options.config), *lines, *(f"--{each}" for each in options.set)]).config
+
+
+def compare(trainer: Trainer, bare: BareLoop, rounds: int, steps: int) -> dict[str, Any]:
+    """A block of each in turns; the first round warms up."""
+    seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
+    advance = {"trainer": trainer.advance, "bare": bare.advance}
+    for turn in range(rounds + 1):
+        for name in sorted(seconds, reverse=bool(turn % 2)):
+            trainer.engine.wait()
+            begin = time.perf_counter()
+            for step in range(turn * steps, (turn + 1) * steps):
+                advance[name](step)
+            if bare.device.type == "cuda":
+                torch.cuda.synchronize()
+            trainer.engine.wait()
+            if turn:
+                seconds[name].append((time.perf_counter() - begin) / steps)
+    ratios = [one / other for one, other in zip(seconds["bare"], seconds["trainer"], strict=True)]
+    return {"ratio": summary(ratios), **{name: summary(values) for name, values in seconds.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "cgan.yaml", help="of a plain cgan")
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many work together")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", default="off", help="for both: as train.compile")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="any other settings")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=5, help="in a block")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # be one of the processes
+    options = parser.parse_args()
+    if options.work is not None:
+        end_with_parent()
+        work(options)
+        return
+    found: dict[str, Any] = {"hardware": hardware(), "config": options.config.stem, "precision": options.precision}
+    found |= {"compile": options.compile, "steps_a_block": options.steps, "processes": {}}
+    print(found["hardware"])
+    for count in options.processes:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "found.json"
+            run_together(__file__, [*sys.argv[1:], "--work", str(file)], count)
+            each = found["processes"][str(count)] = json.loads(file.read_text())
+        times = ", ".join(f"{name} {told(each[name], 1, 1e3)} ms" for name in ("trainer", "bare"))
+        print(f"{count} process{'es' if count > 1 else ''}: bare / trainer {told(each['ratio'])}; a step: {times}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

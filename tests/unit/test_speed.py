@@ -1,0 +1,159 @@
+"""What makes a step fast, but for how fast it is: nobody waits for the device, what is compiled learns the same."""
+
+import ctypes
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import alone_on_the_cpu, tiny
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from colordist.build import build_trainer
+from colordist.config import UserError
+from colordist.engine.environment import keep_freed_memory
+from colordist.engine.runtime import Engine
+from colordist.run_folder import RunFolder
+from colordist.trainer import Trainer
+
+aten = torch.ops.aten
+WAITS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2)
+"""What a host can't do before the device has done all that it was told: sizes and values depend on it."""
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with alone_on_the_cpu(monkeypatch):
+        yield
+
+
+@pytest.fixture
+def trainers(tmp_path: Path) -> Iterator[Callable[..., Trainer]]:
+    """Makes trainers; closes them."""
+    made: list[Trainer] = []
+
+    def make(**settings: Any) -> Trainer:  # noqa: ANN401  any setting
+        made.append(build_trainer(tiny(**settings), RunFolder(tmp_path / str(len(made)))))
+        return made[-1]
+
+    yield make
+    for trainer in made:
+        trainer.close()
+
+
+class Waits(TorchDispatchMode):
+    """Counts what makes the host wait for the device, had it one: also within backward."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.count: Counter[str] = Counter()
+        for name in ("cpu", "numpy", "tolist"):
+            monkeypatch.setattr(Tensor, name, self._counted(name, getattr(Tensor, name)))
+
+    def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401  whatever the method takes
+            self.count[name] += 1
+            return method(*arguments, **keywords)
+
+        return counted
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        if func.overloadpacket in WAITS:
+            self.count[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"task": "autoencoder"},
+        {"optimizer__generator__clip_norm": 1.0, "train__micro_batch_size": 3},
+        {"loss__augment": ["translation", "cutout"], "loss__r1_weight": 0.1, "loss__adversarial": "relativistic"},
+        {"model__noise": 2, "loss__draws": 2},
+        {"task": "cyclegan"},
+        {"train__precision": "bf16"},
+    ],
+    ids=lambda settings: ",".join(settings),
+)
+def test_between_lines_of_the_log_nobody_waits_for_the_device(
+    settings: dict[str, Any], trainers: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = trainers(train__steps=20, log__every=6, evaluate__every=20, checkpoint__every=20, **settings)
+    with Waits(monkeypatch) as waits:
+        for step in range(5):
+            trainer.advance(step)
+        assert not waits.count
+        trainer.advance(5)
+        assert waits.count  # the line itself has to know the numbers
+
+
+def learned(trainer: Trainer, steps: int = 3) -> dict[str, Tensor]:
+    for step in range(steps):
+        trainer.advance(step)
+    return {
+        f"{name}.{key}": value.clone()
+        for name, network in trainer.task.networks.items()
+        for key, value in network.module.state_dict().items()
+    }
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")
+def test_compiled_networks_learn_the_same(trainers: Callable[..., Trainer]) -> None:
+    plain, compiled = (
+        learned(trainers(train__precision="fp64", train__compile=each)) for each in ("off", "default")
+    )
+    assert plain.keys() == compiled.keys()
+    for key, value in plain.items():
+        torch.testing.assert_close(
+            compiled[key], value, rtol=1e-9, atol=1e-12, msg=lambda told, key=key: f"{key}: {told}"
+        )
+
+
+def test_what_is_compiled_is_what_the_wrapper_calls(trainers: Callable[..., Trainer]) -> None:
+    trainer = trainers(train__compile="default")
+    for name, network in trainer.task.networks.items():
+        assert network.module._compiled_call_impl is not None, name
+        assert not any("_orig_mod" in key for key in network.module.state_dict())
+
+
+def test_graphs_are_for_gpus() -> None:
+    with pytest.raises(UserError, match=r"train.compile is graphs.* try train.compile default"):
+        Engine("fp32", compiled="graphs")
+
+
+def test_what_is_compiled_is_not_differentiated_twice() -> None:
+    with pytest.raises(UserError, match=r"loss.r1_weight is 0.5.* try train.compile off, or loss.r1_weight 0"):
+        tiny(train__compile="default", loss__r1_weight=0.5)
+
+
+def test_deepspeed_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(UserError, match=r"train.compile is default, .* use launch/multi_gpu.yaml"):
+        Engine("fp32", compiled="default")
+
+
+class Malloc:
+    """Stands for the C library, and notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, int]] = []
+
+    def mallopt(self, what: int, value: int) -> int:
+        self.told.append((what, value))
+        return 1
+
+
+def test_whoever_sets_up_malloc_knows_better(monkeypatch: pytest.MonkeyPatch) -> None:
+    malloc = Malloc()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: malloc)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
+    keep_freed_memory()
+    assert malloc.told == []
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
+    keep_freed_memory()
+    assert len(malloc.told) == 2
