@@ -7,7 +7,10 @@ RUNS := runs/quickstart
 # One process, on whatever device there is. All values given, so that accelerate has nothing to guess.
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-.PHONY: install train test test-all check clean
+# Threads that wait fall asleep soon: tests run several processes on few cores.
+export GOMP_SPINCOUNT ?= 3000
+
+.PHONY: install train test test-all test-gpu check clean
 
 install: $(VENV)/installed
 
@@ -31,6 +34,10 @@ test-all: install
 	$(BIN)/python -m pytest tests/distributed -m "slow"
 	$(BIN)/python -m pytest tests/browser -m "browser"
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
+
+# What needs a GPU. With speed, and without an installation: benchmarks/gpu.sh.
+test-gpu: install
+	$(BIN)/python -m pytest tests/gpu -m "gpu"
 
 check: install
 	$(BIN)/ruff check .

@@ -120,6 +120,8 @@ ARMS: dict[str, Arm] = {
     "generator run in each phase": Arm(before=_generator_twice),
     "discriminator not frozen": Arm(before=_not_frozen),
     "numbers asked for each step": Arm(before=_waits_each_step),
+    "threads that watch for long": Arm(environment={"GOMP_SPINCOUNT": "300000"}),  # the default
+    "threads that sleep at once": Arm(environment={"OMP_WAIT_POLICY": "passive"}),
     "one thread": Arm(after=lambda _: torch.set_num_threads(1)),
     "compiled": Arm({"train.compile": "default"}),
     "bf16": Arm({"train.precision": "bf16"}),
@@ -174,7 +176,11 @@ def compare(names: list[str], options: argparse.Namespace) -> dict[str, Any]:
         for name in names:
             line = [sys.executable, __file__, *sys.argv[1:], "--work", name]
             processes[name] = subprocess.Popen(
-                line, env=os.environ | ARMS[name].environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                line,
+                env={"GOMP_SPINCOUNT": "3000"} | os.environ | ARMS[name].environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
             )
             ask(processes[name])
         seconds: dict[str, list[float]] = {name: [] for name in names}

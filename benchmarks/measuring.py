@@ -53,6 +53,7 @@ def run_together(script: str, arguments: Sequence[str], processes: int) -> None:
     settings |= {"WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes), "TORCH_CPP_LOG_LEVEL": "ERROR"}
     if processes == 1:
         settings = dict(os.environ)
+    settings.setdefault("GOMP_SPINCOUNT", "3000")  # as the trainer has it
     if not torch.cuda.is_available() or torch.cuda.device_count() < processes:
         settings["ACCELERATE_USE_CPU"] = "true"
     started: list[subprocess.Popen[bytes]] = []
@@ -61,15 +62,15 @@ def run_together(script: str, arguments: Sequence[str], processes: int) -> None:
             own = settings | ({"RANK": str(rank), "LOCAL_RANK": str(rank)} if processes > 1 else {})
             line = [sys.executable, script, *arguments]
             started.append(subprocess.Popen(line, env=own, stdin=subprocess.PIPE, stdout=sys.stderr))
-        _wait(started)
+        wait(started)
     finally:
         for process in started:
             process.kill()
             process.wait()
 
 
-def _wait(started: list[subprocess.Popen[bytes]]) -> None:
-    """Wait for all; but not for the others as soon as one has failed."""
+def wait(started: list[subprocess.Popen[bytes]]) -> None:
+    """Wait for all; but not for the others as soon as one has failed: they would wait for it. Raises RuntimeError."""
     deadline = time.monotonic() + PATIENCE
     while any(process.poll() is None for process in started) and not any(process.poll() for process in started):
         if time.monotonic() > deadline:
@@ -83,7 +84,8 @@ def end_with_parent() -> None:
     """End this process when whoever started it is gone."""
 
     def wait_for_the_end() -> None:
-        sys.stdin.read()
+        while os.read(0, 1):  # not by sys.stdin: a DataLoader's forked workers would wait for its lock for ever
+            pass
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -22,7 +22,7 @@ from unittest.mock import patch
 import sync
 import torch
 import torch.distributed as dist
-from measuring import end_with_parent, hardware, summary
+from measuring import end_with_parent, hardware, summary, wait
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
@@ -294,15 +294,12 @@ def run_two(arguments: Sequence[str], link: str) -> dict[str, Any]:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "found.json"
         slowed = link != "loopback"
-        with (
-            patch.object(sync, "__file__", __file__),  # what it starts
-            sync.started([*arguments, str(file)], namespaces=slowed) as processes,
-        ):
+        with sync.started(__file__, [*arguments, str(file)], namespaces=slowed) as processes:
             pin(processes)
             if slowed:
                 sync.join(processes, link)
             go(processes)
-            sync.wait(processes)
+            wait(processes)
         return read(file)
 
 

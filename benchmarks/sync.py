@@ -26,12 +26,10 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -42,6 +40,7 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
+from measuring import end_with_parent, free_port, hardware, summary, wait
 from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.profiler import ProfilerActivity, profile
@@ -57,7 +56,7 @@ from colordist.models.blocks import iterate_spectral_norm
 from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
 from colordist.tasks.task import Task
 
-Step = Callable[[int], None]
+Step = Callable[[int], object]
 """Trains both networks once, in a step of this number."""
 
 ROOT = Path(__file__).parents[1]
@@ -66,7 +65,6 @@ LINK = "link0"
 ADDRESSES = "192.0.2.1", "192.0.2.2"  # reserved for documentation, so nobody's
 TOOLS = "ip", "tc", "unshare", "nsenter"
 WARM_UP = 5  # steps
-PATIENCE = 1200.0  # seconds
 
 
 class Unavailable(Exception):
@@ -86,12 +84,6 @@ def work(configs: list[str], steps: int, file: Path) -> None:
     if engine.is_main:
         file.write_text(json.dumps(found))
     engine.close()
-
-
-def end_with_parent() -> None:
-    """Wait until whoever started this process is gone, and follow."""
-    sys.stdin.read()
-    os._exit(1)
 
 
 def measure_link() -> float:
@@ -141,6 +133,16 @@ def measure(engine: Engine, config: Config, steps: int) -> dict[str, Any]:
     }
 
 
+def noise(config: Config, step: int) -> Batch:
+    """This process's images of a step: noise, the same for all arms."""
+    count, size = config.train.global_batch_size // dist.get_world_size(), config.data.image_size
+    random = torch.Generator().manual_seed(2 * step + dist.get_rank())
+    channels = ColorSpace(config.model.color_space).channels
+    grey = torch.rand(count, 1, size, size, generator=random) * 2 - 1
+    truth = torch.randn(count, channels, size, size, generator=random)
+    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0), grey, torch.arange(count))
+
+
 def our_step(engine: Engine, config: Config) -> tuple[Step, Task]:
     """Our step, and its task."""
     task = build_task(config)
@@ -152,8 +154,8 @@ def our_step(engine: Engine, config: Config) -> tuple[Step, Task]:
     return run, task
 
 
-def usual_step(config: Config) -> tuple[Step, Task]:
-    """The usual step, and the task whose networks it trains."""
+def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) -> tuple[Step, Task]:
+    """The usual step, which returns both losses, and the task whose networks it trains. batches: makes its images."""
     accelerator, task, loss = Accelerator(cpu=True), build_task(config), config.loss
     g, d = task.networks["generator"], task.networks["discriminator"]
     for module in (g.module, d.module):
@@ -168,8 +170,8 @@ def usual_step(config: Config) -> tuple[Step, Task]:
             total = total + loss.difference_weight * difference_distance(loss.pixel, color, truth)
         return total + loss.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
 
-    def run(step: int) -> None:
-        batch = noise(config, step)
+    def run(step: int) -> tuple[Tensor, Tensor]:
+        batch = batches(config, step)
         grey, truth = batch.grey, batch.truth
         for network in (g, d):
             for group in network.optimizer.param_groups:
@@ -180,24 +182,17 @@ def usual_step(config: Config) -> tuple[Step, Task]:
         seen = torch.cat([truth, color.detach()])
         real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
         optimizer_d.zero_grad()
-        accelerator.backward((cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2)
+        loss_d = (cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2
+        accelerator.backward(loss_d)
         optimizer_d.step()
 
         optimizer_g.zero_grad()
-        accelerator.backward(generator_loss(grey, truth, color))
+        loss_g = generator_loss(grey, truth, color)
+        accelerator.backward(loss_g)
         optimizer_g.step()
+        return loss_d, loss_g
 
     return run, task
-
-
-def noise(config: Config, step: int) -> Batch:
-    """This process's images of a step: noise, the same for all arms."""
-    count, size = config.train.global_batch_size // dist.get_world_size(), config.data.image_size
-    random = torch.Generator().manual_seed(2 * step + dist.get_rank())
-    channels = ColorSpace(config.model.color_space).channels
-    grey = torch.rand(count, 1, size, size, generator=random) * 2 - 1
-    truth = torch.randn(count, channels, size, size, generator=random)
-    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0), grey, torch.arange(count))
 
 
 def wait_for(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -271,11 +266,6 @@ def difference(one: Task, other: Task) -> float:
     )
 
 
-def summary(values: list[float]) -> dict[str, float]:
-    """Median and range."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
 # --- what starts them
 
 
@@ -284,7 +274,7 @@ def run_on(link: str, configs: list[str], steps: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "found.json"
         arguments = ["--configs", *configs, "--steps", str(steps), "--work", str(file)]
-        with started(arguments, namespaces=link != "loopback") as processes:
+        with started(__file__, arguments, namespaces=link != "loopback") as processes:
             if link != "loopback":
                 join(processes, link)
             for process in processes:
@@ -296,14 +286,14 @@ def run_on(link: str, configs: list[str], steps: int) -> dict[str, Any]:
 
 
 @contextmanager
-def started(arguments: list[str], *, namespaces: bool) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Two processes of this script, in network namespaces of their own if asked for; killed in the end."""
+def started(script: str, arguments: list[str], *, namespaces: bool) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """Two processes of a script, in network namespaces of their own if asked for; killed in the end."""
     loopback = "lo" if platform.system() == "Linux" else "lo0"
     address, device, port = (ADDRESSES[0], LINK, 29500) if namespaces else ("127.0.0.1", loopback, free_port())
     settings = os.environ | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "ACCELERATE_USE_CPU": "true"}
     settings |= {"MASTER_ADDR": address, "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": device, "OMP_NUM_THREADS": "1"}
     settings |= {"KINETO_LOG_LEVEL": "99", "TORCH_CPP_LOG_LEVEL": "ERROR"}  # what they say here is of no interest
-    line = [*(("unshare", "--net") if namespaces else ()), sys.executable, __file__, *arguments]
+    line = [*(("unshare", "--net") if namespaces else ()), sys.executable, script, *arguments]
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in ("0", "1"):
@@ -340,26 +330,6 @@ def command(line: str) -> None:
         raise Unavailable(f"{line}: {' '.join(done.stderr.split())}")
 
 
-def wait(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Wait for both. Raises RuntimeError as soon as one fails: the other would wait for it."""
-    deadline = time.monotonic() + PATIENCE
-    while any(process.poll() is None for process in processes):
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"not through after {PATIENCE:.0f} seconds")
-        if any(process.poll() for process in processes):
-            break
-        time.sleep(0.1)
-    if any(process.poll() for process in processes):
-        raise RuntimeError("one of the two processes failed")
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def obstacle() -> str | None:
     """Why a link can't be slowed here; None if nothing is known to be in the way."""
     if platform.system() != "Linux":
@@ -368,15 +338,6 @@ def obstacle() -> str | None:
         return "network namespaces need root"
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     return f"not installed: {', '.join(missing)}" if missing else None
-
-
-def hardware() -> str:
-    """The processor and how much of it may be used."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{names[0] if names else platform.machine()}, {cores} cores"
 
 
 def table(link: str, found: dict[str, Any]) -> str:
@@ -411,7 +372,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.work is not None:
         sys.stdin.readline()
-        threading.Thread(target=end_with_parent, daemon=True).start()
+        end_with_parent()
         work(options.configs, options.steps, options.work)
         return
 

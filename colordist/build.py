@@ -35,7 +35,7 @@ from colordist.data.source import MarkedSplit, Source, StreamedSplit
 from colordist.data.streaming import StreamingLoader
 from colordist.engine import checkpoint
 from colordist.engine.agreement import refuse_difference, refuse_other_settings
-from colordist.engine.environment import refuse_penalties
+from colordist.engine.environment import device_type, refuse_penalties, resolve_precision, zero_stage
 from colordist.engine.judge import Limits
 from colordist.engine.runtime import Engine
 from colordist.evaluation import VARIANTS, Evaluation, Examiner
@@ -47,6 +47,7 @@ from colordist.metrics.floors import median_ab
 from colordist.model_card import ModelCard
 from colordist.run_folder import RunFolder, numbered, writing
 from colordist.stopping import StopRequests
+from colordist.tasks.task import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
 from colordist.trainer import Meter, Trainer, restore
 
@@ -301,7 +302,21 @@ def take_folder(config: Config, folder: RunFolder, images: str, weights: str | N
 
 def describe(config: Config, batches: BatchArithmetic) -> str:
     """The resolved settings, the batch arithmetic, parameters and memory, as text."""
-    networks = build_task(config).networks
-    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in networks.items()]
+    task = build_task(config)
+    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in task.networks.items()]
     settings = yaml.safe_dump(asdict(config), sort_keys=False)
-    return "\n".join([settings, str(batches), *counts, str(estimate(config, batches))])
+    return "\n".join([settings, str(batches), *counts, foresee(task, config, batches)])
+
+
+def foresee(task: Task, config: Config, batches: BatchArithmetic) -> str:
+    """The memory that a process will need to train a task, if its device is one like here."""
+    device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
+    if precision == "auto":
+        precision = resolve_precision(precision, device)
+    memory = estimate(task, replace(config, train=replace(config.train, precision=precision)), batches, device)
+    image = f"{3 * config.data.image_size**2 / 2**10:.0f} KiB"
+    undivided = "" if zero_stage() is None else ", before ZeRO divides it"
+    return (
+        f"memory per process ({device}, {precision}{undivided}): {memory}, besides PyTorch itself and the images "
+        f"({image} each; of `shards`, only those to be scored on)"
+    )

@@ -12,6 +12,7 @@ from colordist.config import Config
 from colordist.engine.agreement import refuse_difference
 from colordist.engine.runtime import Engine
 from colordist.models import build_decolorizer, build_discriminator, build_generator
+from colordist.models.recompute import recompute
 from colordist.network import Network
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.cgan import CGANTask
@@ -44,10 +45,22 @@ def build_task(config: Config) -> Task:
         frozen=config.train.freeze,
         factors=config.optimizer.generator.factors,
     )
-    if config.task == "autoencoder":
-        return AutoencoderTask(generator, config.loss.pixel)
-    if config.task == "cyclegan":
-        return build_cyclegan(config, generator)
+    task: Task
+    match config.task:
+        case "autoencoder":
+            task = AutoencoderTask(generator, config.loss.pixel)
+        case "cgan":
+            task = build_cgan(config, generator)
+        case "cyclegan":
+            task = build_cyclegan(config, generator)
+    if config.train.gradient_checkpointing:
+        for network in task.networks.values():
+            recompute(network.module)
+    return task
+
+
+def build_cgan(config: Config, generator: Network) -> CGANTask:
+    """The task ``cgan`` with its other network."""
     channels, offset = ColorSpace(config.model.color_space).channels, config.loss.adversarial == "bce"
     discriminator = Network(
         # Another seed than the generator's, so that changing one network leaves the other's weights as they are.

@@ -148,6 +148,7 @@ def run(verb: Callable[[], None]) -> None:
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection would be told by a page of C++ frames
+    launch.let_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # arrows, where the terminal has none

@@ -461,12 +461,11 @@ class Config:
             raise UserError(
                 f"loss.draws is {self.loss.draws}, but without noise all answers are the same: try model.noise 6"
             )
-        for key, weight in (("loss.r1_weight", self.loss.r1_weight), ("loss.r2_weight", self.loss.r2_weight)):
-            if weight > 0 and self.train.compile != "off":
-                raise UserError(
-                    f"{key} is {weight}, but PyTorch doesn't differentiate twice what it has compiled: try "
-                    f"train.compile off, or {key} 0"
-                )
+        if self.train.compile != "off" and self.loss.r1_weight + self.loss.r2_weight > 0:
+            raise UserError(
+                f"train.compile is {self.train.compile}, but PyTorch doesn't differentiate twice what it has compiled, "
+                "as loss.r1_weight and loss.r2_weight ask for: try train.compile off"
+            )
         if self.train.gradient_checkpointing:
             for key, norm in self.norms.items():
                 if norm == "batch":

@@ -294,15 +294,23 @@ class Meter:
         """The mean over all processes of each sum."""
         if not self.sums:
             return {}
-        # On the CPU first: not every device has float64.
-        total = engine.sum(torch.stack([value.cpu().double() for value in self.sums.values()])) / engine.world_size
+        total = engine.sum(self._on_the_cpu()) / engine.world_size
         return dict(zip(self.sums, total, strict=True))
+
+    def _on_the_cpu(self) -> Tensor:
+        """All sums, float64: one copy from the device, which doesn't have float64 everywhere."""
+        values = torch.empty(len(self.sums), dtype=torch.float64)
+        for device in {value.device for value in self.sums.values()}:
+            places = [place for place, value in enumerate(self.sums.values()) if value.device == device]
+            together = torch.stack([value for value in self.sums.values() if value.device == device])
+            values[places] = together.cpu().double()
+        return values
 
     def state_dict(self, engine: Engine) -> dict[str, Any]:
         """The interval so far: every process's sums, so that each can continue its own to the last bit."""
         if not self.sums:
             return {"sums": {}, "counts": {}}
-        mine = torch.stack([value.cpu().double() for value in self.sums.values()])
+        mine = self._on_the_cpu()
         every = torch.zeros(engine.world_size, len(mine), dtype=mine.dtype)
         every[engine.rank] = mine
         return {"sums": dict(zip(self.sums, engine.sum(every).unbind(1), strict=True)), "counts": dict(self.counts)}

@@ -126,6 +126,8 @@ class Engine:
         self.world_size: int = self.accelerator.num_processes
         self.is_main = self.rank == 0
         self.compiled = compiled
+        if compiled != "off":
+            torch._dynamo.config.recompile_limit = 64  # per class, and cyclegan has two networks of each, awake or not
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self._learners: dict[str, Learner] = {}
         self._statistics: dict[str, RunningStatistics] = {}
@@ -159,7 +161,8 @@ class Engine:
                 network.module = use_global_statistics(network.module, self.device)
             if self.compiled != "off":
                 # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
-                network.module.compile(mode="reduce-overhead" if self.compiled == "graphs" else None)
+                mode = "reduce-overhead" if self.compiled == "graphs" else None
+                network.module.compile(mode=mode, dynamic=False)  # a discriminator sees two batch sizes, never more
             self._learners[name] = self._learner(name, network)
             self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)

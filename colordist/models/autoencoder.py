@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from colordist.config import Norm
 from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
+from colordist.models.recompute import Recomputable
 
 
-class Autoencoder(nn.Module):
+class Autoencoder(Recomputable):
     """Encoder and decoder without skip connections, from grey to colour.
 
     Any height and width that 2**depth divides. Detail that the bottleneck loses is lost: in ``lab`` mode that blurs
@@ -39,5 +40,7 @@ class Autoencoder(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B, inputs, H, W], grey as a rule, of about unit size -> [B, outputs, H, W], unbounded."""
-        color: Tensor = self.decoder(self.encoder(image))
-        return color
+        x = image
+        for level in (*self.encoder, *self.decoder):
+            x = self.run(level, x)
+        return x

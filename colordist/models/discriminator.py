@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from colordist.config import Norm
 from colordist.models.blocks import add_spectral_norm, convolution, level_widths, normalisation
+from colordist.models.recompute import Recomputable
 
 
-class Discriminator(nn.Module):
+class Discriminator(Recomputable):
     """Discriminator for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
 
     A conditional one sees grey and colour together. No normalisation after the first layer, as in DCGAN (arXiv
@@ -49,5 +50,9 @@ class Discriminator(nn.Module):
 
         One logit a patch, or one an image.
         """
-        logits: Tensor = self.layers(torch.cat(images, dim=1))
+        x = torch.cat(images, dim=1)
+        # The first two convolutions at once: most of what is to be kept lies between them.
+        for begin, end in pairwise([0, *range(5, len(self.layers), 3)]):
+            x = self.run(self.layers[begin:end], x)
+        logits: Tensor = self.layers[-1](x)
         return logits if self.output == "patch" else logits.mean(dim=(2, 3))

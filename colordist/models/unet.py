@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from colordist.config import Norm
 from colordist.models.blocks import ConvBlock, ResidualBlock, SelfAttention, Up, last_convolution, level_widths
 from colordist.models.modulation import Modulation
+from colordist.models.recompute import Recomputable
 
 
-class UNet(nn.Module):
+class UNet(Recomputable):
     """U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from grey to colour.
 
     Any height and width that 2**depth divides. At each level: two convolutions, or one and residual blocks; on the way
@@ -61,14 +62,23 @@ class UNet(nn.Module):
         noise: [B * draws, numbers], if it was built for noise. Then it gives so many answers to each image, one after
         the other: [B * draws, outputs, H, W]. Noise acts on the last features alone, so a further answer costs little.
         """
-        levels = [self.first(image)]
+        levels = [self.run(self.first, image)]
         for down in self.down:
-            levels.append(down(levels[-1]))
+            levels.append(self.run(down, levels[-1]))
         x = levels.pop()
-        for up, merge, refine in zip(self.up, self.merge, self.refine, strict=True):
-            x = refine(merge(torch.cat([up(x), levels.pop()], dim=1)))
+        for place in range(len(self.up)):
+            x = self.run(self._ascend, place, x, levels.pop())
+        return self.run(self._answer, x, noise)
+
+    def _ascend(self, place: int, x: Tensor, across: Tensor) -> Tensor:
+        """To the next level up, whose encoder output comes across."""
+        up, merge, refine = self.up[place], self.merge[place], self.refine[place]
+        higher: Tensor = refine(merge(torch.cat([up(x), across], dim=1)))
+        return higher
+
+    def _answer(self, x: Tensor, noise: Tensor | None) -> Tensor:
         if self.modulate is not None:
             assert noise is not None, "this network was built for noise"
-            x = self.modulate(x.repeat_interleave(len(noise) // len(image), dim=0), noise)
+            x = self.modulate(x.repeat_interleave(len(noise) // len(x), dim=0), noise)
         color: Tensor = self.last(x)
         return color

@@ -66,6 +66,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "cgan-instance-none": FP64 | {"model.norm": "instance"},
     "cgan-none-group": FP64 | {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
     "cgan-everything": FP64 | EVERYTHING,
+    "cgan-recomputed": FP64 | {"train.gradient_checkpointing": True, "model.norm": "instance"},
     "cgan-noise": FP64 | {"model.noise": 2, "loss.draws": 3},
     "autoencoder-group": FP64 | AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
     "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},

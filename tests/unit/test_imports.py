@@ -24,19 +24,23 @@ LEVELS: tuple[tuple[str, ...], ...] = (
         "lock",
         "stopping",
         "checkup",
-        "memory",
         "onnx_file",
         "weights",
         "fetching",
         "classifier_file",
     ),
-    ("tasks", "engine", "tracking"),
+    ("tasks", "engine", "tracking", "memory"),
     ("trainer", "model_card", "evaluation", "reporting", "colorizer", "photo_files", "classifier_training"),
     ("build", "build_source", "build_task", "build_classifier"),
     ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier", "cli", ""),
 )
 # Of the same level or a lower one, and yet not to be known.
-FORBIDDEN = {"tasks": {"engine", "tracking"}, "models": {"network", "data", "metrics"}, "network": {"data"}}
+FORBIDDEN = {
+    "tasks": {"engine", "tracking"},
+    "memory": {"engine", "tracking"},
+    "models": {"network", "data", "metrics"},
+    "network": {"data"},
+}
 # Who may know what isn't ours. Whoever is named here may; nobody else.
 RESERVED = {
     "accelerate": {"engine"},

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# Everything worth knowing of one GPU in one call of less than 10 minutes: speed, then tests, then a table of both.
+#   benchmarks/gpu.sh [FOLDER]      leaves gpu.json, gpu.md, tests.log and tests.xml there; default: runs/gpu
+#   REHEARSE=1 benchmarks/gpu.sh    the same without a GPU, tiny
+# PYTHON names another interpreter. Exit code 0: all went well; 1: something failed, see gpu.md; 2: there is no GPU.
+set -uo pipefail # not -e: what fails is told, and the rest is run
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=${1:-runs/gpu}
+mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
+cd "$root" || exit 1
+python=${PYTHON:-$(command -v python3 || command -v python)}
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+
+rehearse=()
+if [ -n "${REHEARSE:-}" ]; then
+    rehearse=(--rehearse)
+elif ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+    echo "gpu.sh: torch sees no GPU here; REHEARSE=1 shows what would be run" >&2
+    exit 2
+fi
+
+compiled=$(mktemp -d) # of the tests: nothing that an earlier call left half written
+trap 'rm -rf "$compiled"' EXIT
+export TORCHINDUCTOR_CACHE_DIR=$compiled
+
+rm -f "$out"/gpu.json "$out"/gpu.md "$out"/tests.log "$out"/tests.xml
+failed=0
+# Each part gets its time and is then ended, so that the whole stays below 10 minutes.
+timeout --kill-after=10 365 "$python" benchmarks/gpu.py --json "$out/gpu.json" --minutes 5.9 ${rehearse[@]+"${rehearse[@]}"} ||
+    { echo "gpu.sh: benchmarks/gpu.py ended with $?" && failed=1; }
+timeout --signal=INT --kill-after=10 205 "$python" -m pytest tests/gpu -m gpu -v --junitxml "$out/tests.xml" >"$out/tests.log" 2>&1 ||
+    { echo "gpu.sh: the tests ended with $?, see $out/tests.log" && failed=1; }
+tail -n 15 "$out/tests.log"
+"$python" benchmarks/gpu_table.py "$out" >"$out/gpu.md" || { echo "gpu.sh: no table" && failed=1; }
+echo "gpu.sh: $out/gpu.md"
+exit $failed

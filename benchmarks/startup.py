@@ -1,0 +1,100 @@
+"""From the command line to the first step: how long it takes, beside ``import torch``, which nothing can do without.
+
+    python benchmarks/startup.py --json startup.json
+
+The ways take turns, each in processes of its own, with files in the system's memory already:
+
+- ``import torch``: what a process that computes needs in any case;
+- ``help``, ``mistake``: ``--help``, and a key that doesn't exist;
+- ``first step``: ``python -m colordist.train`` until the first line of the log, which stands for step 1, is on disk;
+- ``first step, accelerate``: the same with ``accelerate launch``, which is a process of its own;
+- ``first step, two``: the same with two processes.
+
+The images are painted: 64 to learn from and 8 to be scored on. Scores of the untrained network are part of it.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from measuring import hardware, summary, told
+
+from colordist.run_folder import RunFolder
+
+TRAIN = ["-m", "colordist.train"]
+ACCELERATE = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
+ACCELERATE += ["--dynamo_backend", "no", "--main_process_port", "0"]
+SETTINGS = [
+    "--data.train_images=64",
+    "--data.test_images=8",
+    "--loss.warmup_steps=0",
+    "--log.every=1",
+    "--train.steps=2",
+    "--run.dir",
+]
+
+
+def seconds(*arguments: str) -> float:
+    """How long a command takes."""
+    begin = time.perf_counter()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    return time.perf_counter() - begin
+
+
+def until_first_step(*launch: str) -> float:
+    """How long it takes until a training has told of its first step."""
+    with tempfile.TemporaryDirectory(prefix="startup-") as name:
+        folder = RunFolder(Path(name) / "run")
+        begin = time.perf_counter()
+        line = [sys.executable, *launch, *TRAIN, *SETTINGS, str(folder.path)]
+        with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            while not (folder.metrics_file.exists() and '"step": 1,' in folder.metrics_file.read_text()):
+                if process.poll() is not None:
+                    raise SystemExit(f"a training failed: {process.communicate()[1]}")
+                time.sleep(0.005)
+            took = time.perf_counter() - begin
+            process.communicate()
+    return took
+
+
+WAYS: dict[str, Callable[[], float]] = {
+    "import torch": lambda: seconds("-c", "import torch"),
+    "help": lambda: seconds(*TRAIN, "--help"),
+    "mistake": lambda: seconds(*TRAIN, "--train.stepz", "5"),
+    "first step": until_first_step,
+    "first step, accelerate": lambda: until_first_step(*ACCELERATE, "--num_processes", "1"),
+    "first step, two": lambda: until_first_step(*ACCELERATE, "--num_processes", "2", "--multi_gpu"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    options = parser.parse_args()
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    for turn in range(options.rounds + 1):
+        for name, way in WAYS.items():
+            took = way()
+            if turn:  # the first round fetches files from the disk
+                taken[name].append(took)
+    torch = taken["import torch"]
+    found: dict[str, Any] = {"hardware": hardware(), "load": os.getloadavg()[0], "ways": {}}
+    print(found["hardware"])
+    for name, each in taken.items():
+        ratios = [one / other for one, other in zip(each, torch, strict=True)]
+        found["ways"][name] = {"seconds": summary(each), "times_import_torch": summary(ratios)}
+        print(f"{name:24} {told(summary(each), 2)} s, {told(summary(ratios), 2)} times as long as import torch")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
