@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
+BENCH := runs/bench
 # One process, on whatever device there is. All values given, so that accelerate has nothing to guess.
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 # Threads that wait fall asleep soon: tests run several processes on few cores.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: install train test test-all test-gpu check clean
+.PHONY: install train test test-all test-gpu bench check clean
 
 install: $(VENV)/installed
 
@@ -38,6 +39,17 @@ test-all: install
 # What needs a GPU. With speed, and without an installation: benchmarks/gpu.sh.
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m "gpu"
+
+# How fast it is on CPUs, beside a bare loop and usual practice: ratios, in some minutes. On a GPU: benchmarks/gpu.sh.
+bench: install
+	mkdir -p $(BENCH)
+	$(BIN)/python benchmarks/step.py --rounds 6 --json $(BENCH)/step.json
+	$(BIN)/python benchmarks/usual.py --rounds 4 --steps 3 --json $(BENCH)/usual.json
+	$(BIN)/python benchmarks/choices.py --rounds 3 --json $(BENCH)/choices.json
+	$(BIN)/python benchmarks/loading.py --rounds 3 --json $(BENCH)/loading.json
+	$(BIN)/python benchmarks/startup.py --rounds 2 --json $(BENCH)/startup.json
+	$(BIN)/python benchmarks/memory.py --json $(BENCH)/memory.json
+	$(BIN)/python benchmarks/scaling.py --quick --rates --json $(BENCH)/scaling.json
 
 check: install
 	$(BIN)/ruff check .

@@ -9,7 +9,7 @@ backward has filled it, one after the other. An all-reduce among n members takes
     ring  2 (n - 1) hops + 2 (n - 1) / n bytes / bandwidth
     tree  2 log2(n) hops + 2 bytes / bandwidth
 
-whichever is less, which is how NCCL chooses (src/graph/tuning.cc there). Ring: a reduce-scatter and an all-gather of
+whichever is less, as NCCL chooses by its own estimate. Ring: a reduce-scatter and an all-gather of
 n - 1 hops each (Thakur, Rabenseifner and Gropp 2005, "Optimization of collective communication operations in MPICH");
 no algorithm sends less (Patarasuk and Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of
 workstations"). Tree: up and down, in pieces small enough that all links are busy all the time (Sanders, Speck and Träff

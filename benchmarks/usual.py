@@ -25,14 +25,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from loading import Files, make
 from measuring import end_with_parent, hardware, run_together, summary, told
-from PIL import Image
 from sync import count_collectives, usual_step
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2.functional import horizontal_flip, pil_to_tensor
+from torch.utils.data import DataLoader
+from torchvision.transforms.v2.functional import horizontal_flip
 
 from colordist.build import build_trainer
 from colordist.cli import parse
@@ -45,24 +44,17 @@ from colordist.run_folder import RunFolder
 ROOT = Path(__file__).parents[1]
 
 
-class Files(Dataset[Tensor]):
-    """One JPEG an image, mirrored or not."""
-
-    def __init__(self, root: Path) -> None:
-        self.files = sorted(root.rglob("*.jpg"))
-
-    def __len__(self) -> int:
-        return len(self.files)
+class Mirrored(Files):
+    """Half of them mirrored, each time anew."""
 
     def __getitem__(self, index: int) -> Tensor:
-        with Image.open(self.files[index]) as file:
-            image = file.convert("RGB")
-        return pil_to_tensor(horizontal_flip(image) if torch.rand(()) < 0.5 else image)
+        image = super().__getitem__(index)
+        return horizontal_flip(image) if torch.rand(()) < 0.5 else image
 
 
 def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iterator[Batch]:
     """What a DataLoader gives a process, epoch after epoch."""
-    files = Files(Path(config.data.root) / "train")
+    files = Mirrored(Path(config.data.root) / "train")
     count = config.train.global_batch_size // world_size
     sampler = torch.utils.data.DistributedSampler(files, world_size, rank, drop_last=True)
     loader = DataLoader(files, count, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
@@ -73,17 +65,6 @@ def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iter
             if len(rgb) == count:
                 grey, truth = color_space.split(rgb, torch.float32)
                 yield Batch(grey, truth, *nothing, grey, torch.arange(count))
-
-
-def make(root: Path, images: int, size: int) -> None:
-    """JPEGs of smooth noise, to learn from and to be scored on."""
-    random = np.random.default_rng(0)
-    for part, count in (("train", images), ("test", 8)):
-        for number in range(count):
-            path = root / part / "noise" / f"{number:06d}.jpg"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            small = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
-            small.resize((size, size), Image.Resampling.BICUBIC).save(path, quality=95)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -156,7 +137,8 @@ def main() -> None:
     print(found["hardware"])
     with tempfile.TemporaryDirectory(prefix="usual-") as name:
         folder = Path(name)
-        make(folder / "images", 2000, parse(["--config", str(options.config)]).config.data.image_size)
+        for part, images in (("train", 2000), ("test", 10)):
+            make(folder / "images" / part, images, parse(["--config", str(options.config)]).config.data.image_size)
         for count in options.processes:
             file = folder / f"found-{count}.json"
             run_together(__file__, [*sys.argv[1:], "--root", str(folder / "images"), "--work", str(file)], count)

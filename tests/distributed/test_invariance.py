@@ -12,6 +12,7 @@ that happens weights differ by about 5e-9 a step (relative to the norm of a netw
 
 import functools
 import json
+import shutil
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -207,3 +208,14 @@ def test_in_single_precision_the_log_is_the_same_at_first(case: str, division: D
         next(line for line in records(runs(case, each)) if line["step"] == 5) for each in (ALONE, division)
     )
     assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")
+def test_compiled_networks_learn_the_same_on_two_processes(tmp_path: Path) -> None:
+    settings = COMMON | FP64 | {"train.compile": "default", "train.steps": 6}
+    for processes in (1, 2):
+        work([{"run": str(tmp_path / str(processes)), "settings": settings}], tmp_path, processes)
+    expected, found = (learned(tmp_path / str(processes)) for processes in (1, 2))
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert (found[name] - value).norm() <= 1e-9 * value.norm(), name
