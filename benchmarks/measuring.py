@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -25,6 +25,32 @@ def told(values: dict[str, float], digits: int = 3, scale: float = 1.0) -> str:
     """A summary in words."""
     middle, low, high = (f"{scale * values[key]:.{digits}f}" for key in ("median", "min", "max"))
     return f"{middle} ({low} to {high}, n = {values['n']})"
+
+
+def in_turns(
+    arms: Mapping[str, Callable[[int], object]], settle: Callable[[], object], rounds: int, steps: int, first: int = 0
+) -> dict[str, list[float]]:
+    """Seconds a step of each arm, for each of some rounds. In a round each runs a block of steps; who begins changes.
+
+    settle: waits until all that was begun is done, on all processes. The first block of each warms up.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(rounds + 1):
+        for name in list(arms) if turn % 2 else reversed(list(arms)):
+            settle()
+            begin = time.perf_counter()
+            for step in range(first + turn * steps, first + (turn + 1) * steps):
+                arms[name](step)
+            settle()
+            if turn:
+                seconds[name].append((time.perf_counter() - begin) / steps)
+    return seconds
+
+
+def beside(seconds: Mapping[str, list[float]], one: str, other: str) -> dict[str, object]:
+    """How many times as long one arm takes as another, and how long each."""
+    ratios = [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
+    return {"ratio": summary(ratios), **{name: summary(values) for name, values in seconds.items()}}
 
 
 def hardware() -> str:

@@ -166,18 +166,14 @@ def gpus(found: Found, options: argparse.Namespace) -> dict[str, Compute]:
 
 
 def recorded_paces(record: Found, config: str) -> dict[str, dict[int, float]]:
-    """Images a second by batch, for each way of running a config in bf16 that benchmarks/gpu.py found."""
+    """Images a second by batch, of a config in bf16, as benchmarks/gpu.py found them."""
     if record["rehearsal"]:
         raise SystemExit("the GPU's record is a rehearsal without a GPU: run benchmarks/gpu.py on one")
-    paces: dict[str, dict[int, float]] = {}
-    for way in ("off", "default", "graphs"):
-        batches = record["parts"].get(f"speed/{config}/bf16/{way}", {}).get("batches", [])
-        pace = {each["batch"]: each["images_per_second"]["median"] for each in batches if "failed" not in each}
-        if len(pace) > 1:
-            paces[f"measured: {record['parts']['hardware']['gpu']}, bf16, train.compile {way}"] = pace
-    if not paces:
+    batches = record["parts"].get(f"speed/{config}/bf16/off", {}).get("batches", [])
+    pace = {each["batch"]: each["images_per_second"]["median"] for each in batches if "failed" not in each}
+    if len(pace) < 2:
         raise SystemExit(f"the GPU's record has no images a second of {config} in bf16: use --config of another")
-    return paces
+    return {f"measured: {record['parts']['hardware']['gpu']}, bf16": pace}
 
 
 def cluster(options: argparse.Namespace, gigabits: float) -> Cluster:

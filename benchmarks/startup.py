@@ -44,8 +44,11 @@ SETTINGS = [
 def seconds(*arguments: str) -> float:
     """How long a command takes."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
-    return time.perf_counter() - begin
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
+    took = time.perf_counter() - begin
+    if done.returncode not in (0, 2):  # a mistake of the user's is 2
+        raise SystemExit(f"{' '.join(arguments)} failed: {done.stderr.decode()}")
+    return took
 
 
 def until_first_step(*launch: str) -> float:

@@ -21,14 +21,14 @@ import json
 import os
 import sys
 import tempfile
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from measuring import end_with_parent, hardware, run_together, summary, told
+from measuring import beside, end_with_parent, hardware, in_turns, run_together, told
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -49,7 +49,8 @@ class BareLoop:
     """Trains the networks of ``configs/cgan.yaml``, written out."""
 
     def __init__(self, config: Config, images: Tensor, precision: str) -> None:
-        """images: uint8 [N, 3, H, W], on the device where training is to be."""
+        """images: uint8 [N, 3, H, W], on the device where training is to be. Raises ValueError for another config's."""
+        refuse_other_mathematics(config)
         self.config, self.images, self.device = config, images, images.device
         self.rank, self.world_size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         self.half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
@@ -59,8 +60,9 @@ class BareLoop:
         self.discriminator = self._placed(build_discriminator(config.discriminator, self.color_space.channels))
         self.average = copy.deepcopy(self.generator).requires_grad_(False)
         if config.train.compile != "off":
-            self.generator.compile()
-            self.discriminator.compile()
+            mode = "reduce-overhead" if config.train.compile == "graphs" else None
+            self.generator.compile(mode=mode, dynamic=False)
+            self.discriminator.compile(mode=mode, dynamic=False)
         self.called_generator, self.called_discriminator = (
             self._wrapped(self.generator),
             self._wrapped(self.discriminator),
@@ -104,10 +106,10 @@ class BareLoop:
         """Train both networks once."""
         loss, train = self.config.loss, self.config.train
         grey, truth = self.batch()
+        iterate_spectral_norm(self.discriminator)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             color = self.called_generator(grey)
             seen = torch.cat([truth, color.detach()]), torch.cat([grey, grey])
-            iterate_spectral_norm(self.discriminator)
             real, fake = self.called_discriminator(seen[1], seen[0]).float().chunk(2)
         real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - loss.label_smoothing))
         fake_loss = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
@@ -147,6 +149,25 @@ class BareLoop:
         scaler.update()
 
 
+def refuse_other_mathematics(config: Config) -> None:
+    """Raise ValueError for what the bare loop doesn't do: then its time would be of no meaning."""
+    usual, loss, train = Config(), config.loss, config.train
+    plain = replace(loss, warmup_steps=0, pixel_weight=1.0, adversarial_weight=1.0, label_smoothing=0.0)
+    schedules = {config.optimizer.generator.schedule, config.optimizer.discriminator.schedule}
+    if (
+        config.task != "cgan"
+        or plain != replace(usual.loss, warmup_steps=0, difference_weight=0.0)
+        or schedules != {"linear"}
+        or train.micro_batch_size is not None
+        or train.gradient_checkpointing
+        or train.freeze
+        or config.optimizer.generator.factors
+        or config.model.noise
+        or "batch" in config.norms.values()
+    ):
+        raise ValueError("the bare loop is written for configs/cgan.yaml alone")
+
+
 # --- in turns
 
 
@@ -174,22 +195,15 @@ def settings(options: argparse.Namespace) -> Config:
 
 
 def compare(trainer: Trainer, bare: BareLoop, rounds: int, steps: int) -> dict[str, Any]:
-    """A block of each in turns; the first round warms up."""
-    seconds: dict[str, list[float]] = {"trainer": [], "bare": []}
-    advance = {"trainer": trainer.advance, "bare": bare.advance}
-    for turn in range(rounds + 1):
-        for name in sorted(seconds, reverse=bool(turn % 2)):
-            trainer.engine.wait()
-            begin = time.perf_counter()
-            for step in range(turn * steps, (turn + 1) * steps):
-                advance[name](step)
-            if bare.device.type == "cuda":
-                torch.cuda.synchronize()
-            trainer.engine.wait()
-            if turn:
-                seconds[name].append((time.perf_counter() - begin) / steps)
-    ratios = [one / other for one, other in zip(seconds["bare"], seconds["trainer"], strict=True)]
-    return {"ratio": summary(ratios), **{name: summary(values) for name, values in seconds.items()}}
+    """A block of each in turns."""
+
+    def settle() -> None:
+        if bare.device.type == "cuda":
+            torch.cuda.synchronize()
+        trainer.engine.wait()
+
+    arms = {"trainer": trainer.advance, "bare": bare.advance}
+    return beside(in_turns(arms, settle, rounds, steps), "bare", "trainer")
 
 
 def main() -> None:

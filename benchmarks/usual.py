@@ -9,8 +9,9 @@ mirrors with torchvision in worker processes, and both losses are asked for by `
 ``Trainer.advance`` on the same files, which also keeps averaged weights and measures gradients. Networks, losses,
 optimizers and colour space are the same.
 
-Both train in turns, a block of steps each. Told is ``usual / ours``, of the time that a step takes: above 1, ours is
-faster; and on several processes how many bytes of gradients a step sends.
+Both train in turns, a block of steps each; what the workers decode ahead while the other one trains is at most a batch
+for each. Ours decodes all files once, before that. Told is ``usual / ours``, of the time that a step takes: above 1,
+ours is faster; and on several processes how many bytes of gradients a step sends.
 """
 
 import argparse
@@ -20,14 +21,13 @@ import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from loading import Files, make
-from measuring import end_with_parent, hardware, run_together, summary, told
+from measuring import beside, end_with_parent, hardware, in_turns, run_together, told
 from sync import count_collectives, usual_step
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -57,7 +57,14 @@ def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iter
     files = Mirrored(Path(config.data.root) / "train")
     count = config.train.global_batch_size // world_size
     sampler = torch.utils.data.DistributedSampler(files, world_size, rank, drop_last=True)
-    loader = DataLoader(files, count, sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+    loader = DataLoader(
+        files,
+        count,
+        sampler=sampler,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=1 if workers else None,
+    )
     color_space = ColorSpace(config.model.color_space)
     nothing = torch.zeros(count, CHANCES), torch.zeros(count, 0, 0)
     while True:
@@ -90,30 +97,12 @@ def work(options: argparse.Namespace) -> None:
                 arm(0)  # DDP sends more in its first steps
                 arm(1)
                 found["traffic"][name] = count_collectives(arm, 2)
-        found |= compare(arms, engine.wait, options.rounds, options.steps)
+        found |= beside(in_turns(arms, engine.wait, options.rounds, options.steps, first=3), "usual", "ours")
         found["load"] = os.getloadavg()[0]
         if engine.is_main:
             options.work.write_text(json.dumps(found))
         trainer.close()
         engine.close()
-
-
-def compare(
-    arms: dict[str, Callable[[int], object]], wait: Callable[[], None], rounds: int, steps: int
-) -> dict[str, Any]:
-    """A block of each in turns; the first round warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in arms}
-    for turn in range(rounds + 1):
-        for name in sorted(arms, reverse=bool(turn % 2)):
-            wait()
-            begin = time.perf_counter()
-            for step in range(3 + turn * steps, 3 + (turn + 1) * steps):
-                arms[name](step)
-            wait()
-            if turn:
-                seconds[name].append((time.perf_counter() - begin) / steps)
-    ratios = [one / other for one, other in zip(seconds["usual"], seconds["ours"], strict=True)]
-    return {"ratio": summary(ratios), **{name: summary(values) for name, values in seconds.items()}}
 
 
 def main() -> None:
@@ -123,7 +112,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2, help="that decode for the usual step, a process")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="any other settings")
     parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5, help="in a block")
+    parser.add_argument("--steps", type=int, default=10, help="in a block")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # be one of the processes
@@ -135,10 +124,13 @@ def main() -> None:
     found: dict[str, Any] = {"hardware": hardware(), "config": options.config.stem, "workers": options.workers}
     found["processes"] = {}
     print(found["hardware"])
+    given = [f"--{each}" for each in options.set]
+    size = parse(["--config", str(options.config), *given]).config.data.image_size
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # the usual step runs there alone
     with tempfile.TemporaryDirectory(prefix="usual-") as name:
         folder = Path(name)
         for part, images in (("train", 2000), ("test", 10)):
-            make(folder / "images" / part, images, parse(["--config", str(options.config)]).config.data.image_size)
+            make(folder / "images" / part, images, size)
         for count in options.processes:
             file = folder / f"found-{count}.json"
             run_together(__file__, [*sys.argv[1:], "--root", str(folder / "images"), "--work", str(file)], count)

@@ -243,7 +243,9 @@ class Meter:
         for key, value in values.items():
             self.sums[key] = self.sums[key].to(value) if key in self.sums else torch.zeros_like(value)
             self.counts[key] = self.counts.get(key, 0) + 1
-        torch._foreach_add_([self.sums[key] for key in values], list(values.values()))  # few launches, not many
+        for device in {value.device for value in values.values()}:
+            new = {key: value for key, value in values.items() if value.device == device}
+            torch._foreach_add_([self.sums[key] for key in new], list(new.values()))  # few launches, not many
 
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
         """Means over steps and processes, in one reduction; and how fast it went here. Starts the next interval.

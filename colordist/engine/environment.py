@@ -7,6 +7,7 @@ The engine decides these, per process. What ``accelerate launch`` exports by its
 import ctypes
 import os
 import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,7 +70,7 @@ def keep_freed_memory() -> None:
         if setting in os.environ:  # whoever sets these knows better
             return
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, 2**30)
+        library.mallopt(_M_MMAP_THRESHOLD, 2**30) or library.mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most before 2.35
         library.mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
@@ -128,6 +129,9 @@ def refuse_unfit_compilation(compiled: Compiled, device: str) -> None:
         raise UserError(f"train.compile is {compiled}, which isn't done with DeepSpeed: use launch/multi_gpu.yaml")
     if compiled == "graphs" and device != "cuda":
         raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+    if device == "cpu" and shutil.which(compiler) is None:
+        raise UserError(f"train.compile is {compiled}, but there is no {compiler} here: try train.compile off")
 
 
 def zero_stage() -> int | None:

@@ -162,7 +162,7 @@ class Engine:
             if self.compiled != "off":
                 # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
-                network.module.compile(mode=mode, dynamic=False)  # a discriminator sees two batch sizes, never more
+                network.module.compile(mode=mode, dynamic=False)  # few sizes of batches, each compiled by itself
             self._learners[name] = self._learner(name, network)
             self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)

@@ -51,8 +51,12 @@ class Discriminator(Recomputable):
         One logit a patch, or one an image.
         """
         x = torch.cat(images, dim=1)
-        # The first two convolutions at once: most of what is to be kept lies between them.
+        logits: Tensor = self._by_levels(x) if self.recomputes else self.layers(x)
+        return logits if self.output == "patch" else logits.mean(dim=(2, 3))
+
+    def _by_levels(self, x: Tensor) -> Tensor:
+        """The same, but the first two convolutions at once: most of what is to be kept lies between them."""
         for begin, end in pairwise([0, *range(5, len(self.layers), 3)]):
             x = self.run(self.layers[begin:end], x)
         logits: Tensor = self.layers[-1](x)
-        return logits if self.output == "patch" else logits.mean(dim=(2, 3))
+        return logits

@@ -35,7 +35,7 @@ def clean_environment() -> dict[str, str]:
     # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
     # wait, which halves the time where there are more processes than cores.
     found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
-    return environment | {"PYTHONPATH": found, "OMP_WAIT_POLICY": "PASSIVE"}
+    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:

@@ -299,7 +299,7 @@ def test_a_recorded_gpu_by_hand(scripts: SimpleNamespace) -> None:
     batches = [{"batch": batch, "images_per_second": {"median": batch / (4e-3 + batch * 1e-5)}} for batch in (64, 256)]
     found = record(off={"batches": [*batches, {"batch": 9999, "failed": "out of memory"}]}, default={"skipped": "time"})
     paces = scripts.scaling.recorded_paces(found, "cgan")
-    assert list(paces) == ["measured: A100, bf16, train.compile off"]
+    assert list(paces) == ["measured: A100, bf16"]
     compute = scripts.scaling.recorded_compute(COUNTS, *paces.values())
     assert compute(1000, 1000) == pytest.approx(4e-3 + 1000e-5)
     # 10 µs an operation, 50 of them to update; 1.25 times the arithmetic

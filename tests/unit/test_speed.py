@@ -1,6 +1,7 @@
 """What makes a step fast, but for how fast it is: nobody waits for the device, what is compiled learns the same."""
 
 import ctypes
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,11 +12,13 @@ import pytest
 import torch
 from helpers import alone_on_the_cpu, tiny
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from colordist.build import build_trainer
 from colordist.config import UserError
 from colordist.engine.environment import keep_freed_memory
+from colordist.engine.launch import let_threads_sleep
 from colordist.engine.runtime import Engine
 from colordist.run_folder import RunFolder
 from colordist.trainer import Trainer
@@ -103,7 +106,10 @@ def learned(trainer: Trainer, steps: int = 3) -> dict[str, Tensor]:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")
 def test_compiled_networks_learn_the_same(trainers: Callable[..., Trainer]) -> None:
+    torch._dynamo.reset()
+    before = counters["stats"]["unique_graphs"]
     plain, compiled = (learned(trainers(train__precision="fp64", train__compile=each)) for each in ("off", "default"))
+    assert counters["stats"]["unique_graphs"] - before >= 3  # the discriminator awake and asleep
     torch.testing.assert_close(compiled, plain, rtol=1e-9, atol=1e-12)  # keys, too
 
 
@@ -131,14 +137,26 @@ def test_deepspeed_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Malloc:
-    """Stands for the C library, and notes what it is told."""
+    """Stands for the C library, and notes what it is told. Before glibc 2.35 it took no more than 32 MiB."""
 
-    def __init__(self) -> None:
-        self.told: list[tuple[int, int]] = []
+    def __init__(self, most: int = 2**30) -> None:
+        self.told: dict[int, int] = {}
+        self.most = most
 
     def mallopt(self, what: int, value: int) -> int:
-        self.told.append((what, value))
+        if value > self.most:
+            return 0
+        self.told[what] = value
         return 1
+
+
+@pytest.mark.parametrize("most", [2**30, 2**25])
+def test_large_buffers_stay_too(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    malloc = Malloc(most)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: malloc)
+    monkeypatch.setattr("sys.platform", "linux")
+    keep_freed_memory()
+    assert malloc.told == {-3: most, -1: -1}  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD of malloc.h
 
 
 def test_whoever_sets_up_malloc_knows_better(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +165,24 @@ def test_whoever_sets_up_malloc_knows_better(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("sys.platform", "linux")
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1000")
     keep_freed_memory()
-    assert malloc.told == []
-    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_")
-    keep_freed_memory()
-    assert len(malloc.told) == 2
+    assert not malloc.told
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+    ids=str,
+)
+def test_threads_sleep_unless_told_otherwise(
+    given: dict[str, str], found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = dict(given)
+    monkeypatch.setattr(os, "environ", environment)
+    let_threads_sleep()
+    assert environment.get("GOMP_SPINCOUNT") == found
+
+
+def test_nothing_is_compiled_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match=r"train.compile is default, but there is no no-such-compiler here"):
+        Engine("fp32", compiled="default")
