@@ -20,6 +20,7 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Sequence
 from itertools import count
 from pathlib import Path
@@ -180,6 +181,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="of training")
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: that's to be seen
     found: dict[str, Any] = {"hardware": hardware(), "batch": options.batch, "size": options.size}
     print(found["hardware"])
     with tempfile.TemporaryDirectory(prefix="loading-") as name:
