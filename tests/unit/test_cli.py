@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from helpers import ROOT, leaves
 from colordist import cli
 from colordist.cli import parse
 from colordist.config import Config, RunConfig, RunError, UserError
+from colordist.stopping import SIGNALS
 from colordist.train import train
 
 
@@ -275,10 +277,14 @@ def test_answers_without_torch(arguments: list[str]) -> None:
 
 def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["colordist", *arguments])
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         cli.main()
     except SystemExit as left:
         return int(left.code or 0)
+    finally:
+        for number, handler in handlers.items():  # `train` takes signals as requests, and whatever is forked would, too
+            signal.signal(number, handler)
     return 0
 
 

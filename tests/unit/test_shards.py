@@ -308,6 +308,8 @@ def test_several_processes_fetch_a_shard_once(server: Server, tmp_path: Path) ->
     root, index = packed(tmp_path)
     with multiprocessing.get_context("fork").Pool(4) as pool:
         found = pool.starmap(read_all, [(f"{server.url}/packed", tmp_path / "cache")] * 4)
+        pool.close()  # and join: to end them by a signal hangs where one of them has just let go of the queue's lock
+        pool.join()
     assert set(found) == {read_all(str(root), tmp_path)}
     assert sorted(set(server.asked) - {NAME}) == sorted(name for name in server.asked if name != NAME)
     assert len(set(server.asked)) == 1 + sum(shard.split == "train" for shard in index.shards)
