@@ -28,15 +28,15 @@ import torch
 from measuring import hardware, summary, told
 from torch import Tensor
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.data.loader import Batch
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
-from colordist.network import Network
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.tasks.base import Calls, Task
 from colordist.tasks.cgan import CGANTask
-from colordist.tasks.task import Calls, Task
-from colordist.trainer import Trainer
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 

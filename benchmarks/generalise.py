@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from colordist.build import evaluate_snapshot
 from colordist.cli import run
 from colordist.config import DataConfig, UserError
 from colordist.evaluate import parse
-from colordist.evaluation import Evaluation
+from colordist.evaluation.evaluator import Evaluation
 from colordist.metrics import METRICS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
+from colordist.training.build import evaluate_snapshot
 
 Found = Mapping[str, Mapping[str, Evaluation]]
 """By run, then by test set."""

@@ -11,7 +11,7 @@ one that fails or runs out of memory or time takes nothing with it:
   by batch and number format, with losses, peak memory, floating-point operations, the host's share of a step's time and
   the places where it waits for the device. Modes: off, compiled (default) or as graphs as by ``train.compile``; search:
   cuDNN tries its algorithms; recompute: ``train.gradient_checkpointing``;
-- *memory*: what colordist/memory.py expects a step to need;
+- *memory*: what colordist/training/memory.py expects a step to need;
 - *kernels*: how long the device is busy in a step, how many kernels are launched, which are the slowest;
 - *bare*: the trainer and a bare loop in turns (benchmarks/step.py).
 
@@ -183,7 +183,7 @@ def compare(parts: dict[str, dict[str, Any]]) -> None:
 
 def paint(file: Path, *, rehearse: bool) -> None:
     """A few scenes for all to learn from: uint8 [n, 32, 32, 3]."""
-    from colordist.data.synthetic import synthetic
+    from colordist.data.sources.synthetic import synthetic
 
     count = 4 if rehearse else SCENES
     scenes = synthetic(0, 32, count, 1).train

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from colordist.build_task import build_task
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader, Share
-from colordist.data.plan import Plan
+from colordist.data.sampler import Plan
 from colordist.engine.runtime import Engine
-from colordist.trainer import Meter
+from colordist.training.build_task import build_task
+from colordist.training.trainer import Meter
 
 Job = dict[str, Any]
 

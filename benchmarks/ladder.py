@@ -34,8 +34,8 @@ from colordist.cli import parse
 from colordist.config import Config, flatten
 from colordist.metrics import HEADINGS
 from colordist.reporting.picture import comparison
-from colordist.reporting.told import tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import tell
+from colordist.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RUNGS = {file.stem: file for file in sorted((ROOT / "configs" / "ladder").glob("*.yaml"))}

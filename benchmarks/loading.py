@@ -33,15 +33,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.data.loader import Loader, ResidentLoader, Share
 from colordist.data.pack import pack
-from colordist.data.plan import Plan
-from colordist.data.shards import ShardSplit, shards
+from colordist.data.sampler import Plan
+from colordist.data.sources.shards import ShardSplit, shards
 from colordist.data.streaming import StreamingLoader
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
 
 ROOT = Path(__file__).parents[1]
 LAB = ColorSpace("lab")

@@ -5,8 +5,9 @@
     python benchmarks/memory.py --time cgan --rounds 20
 
 Each case is trained for two steps after the warm-up, by the engine and on batches of the loader, in a fresh process, or
-two. *expected* is the estimate of colordist/memory.py. *measured* is the most that PyTorch had given out to tensors at
-once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the few
+two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to
+tensors at once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the
+few
 images that are held: the estimate is about everything else. Told is ``expected / measured``.
 
 The process as a whole needs more. *resident* is by how much its largest resident set grew in two such steps, without
@@ -32,13 +33,13 @@ import torch
 from measuring import end_with_parent, hardware, run_together, summary, told
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.build import build_loader, build_source
-from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.config import Config, divide_batches
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
-from colordist.memory import estimate
+from colordist.training.build import build_loader, build_source
+from colordist.training.build_task import build_task
+from colordist.training.memory import estimate
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2

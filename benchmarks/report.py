@@ -26,10 +26,10 @@ from playwright.sync_api import sync_playwright
 
 from colordist.config import Config, flatten
 from colordist.metrics import METRICS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.comparison import compare
 from colordist.reporting.html import page
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 GOAL = 3.0  # seconds
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")

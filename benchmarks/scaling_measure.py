@@ -27,12 +27,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.config import Config
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 Setting = tuple[int, int]
 """Images of a process, and how many at once."""

@@ -27,8 +27,8 @@ from measuring import hardware, summary, told
 from torch import Tensor
 
 from colordist.data.pack import pack
-from colordist.data.shards import shards
-from colordist.run_folder import RunFolder, numbered
+from colordist.data.sources.shards import shards
+from colordist.run.folder import RunFolder, numbered
 
 SIDE = 32
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]

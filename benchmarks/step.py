@@ -32,15 +32,15 @@ from measuring import beside, end_with_parent, hardware, in_turns, run_together,
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.models import build_discriminator, build_generator
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.run_folder import RunFolder
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 

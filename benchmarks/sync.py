@@ -45,16 +45,16 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import CHANCES
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
+from colordist.tasks.base import Task
 from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
-from colordist.tasks.task import Task
+from colordist.training.build_task import build_task
 
 Step = Callable[[int], object]
 """Trains both networks once, in a step of this number."""

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.config import TrackConfig
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.tracking import JsonLines, Tracker, Trackers, WandB
-from colordist.trainer import Trainer
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("none", "jsonl", "wandb")

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from colordist.metrics import HEADINGS
-from colordist.reporting.told import tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import tell
+from colordist.run.folder import RunFolder
 
 STARTS = ("scratch", "transfer")
 SHOWN = ("ciede2000", "frechet_own", "fid")  # the latter two where runs were scored by them

@@ -33,13 +33,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
-from colordist.run_folder import RunFolder
+from colordist.data.sampler import CHANCES
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
 
 ROOT = Path(__file__).parents[1]
 

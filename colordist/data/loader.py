@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from colordist.color import ColorSpace
-from colordist.data.plan import Plan, Portion, micro_batches, share
+from colordist.data.sampler import Plan, Portion, micro_batches, share
 from colordist.data.source import Split, StreamedSplit
 
 _SAMPLE = 4096  # images

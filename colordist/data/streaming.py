@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colordist.config import RunError
 from colordist.data.loader import Batch, Share, sample, send
-from colordist.data.plan import Portion
+from colordist.data.sampler import Portion
 from colordist.data.source import StreamedSplit
 
 _AHEAD = 4  # portions that each worker decodes ahead

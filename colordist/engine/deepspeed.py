@@ -25,7 +25,7 @@ from deepspeed.utils import (
 from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
-from colordist.network import Network
+from colordist.engine.network import Network
 
 deepspeed.ops.__compatible_ops__ = {}  # else it looks for a compiler, and builds a module for the CPU
 

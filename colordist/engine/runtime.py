@@ -22,7 +22,7 @@ from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import share
+from colordist.data.sampler import share
 from colordist.engine.batch_norm import RunningStatistics, use_global_statistics
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.environment import (
@@ -38,13 +38,13 @@ from colordist.engine.environment import (
     share_cores,
     zero_stage,
 )
-from colordist.engine.judge import ALL_STOP, Limits
+from colordist.engine.failure_detector import ALL_STOP, Limits
 from colordist.engine.launch import Launch
-from colordist.engine.learner import Learner
-from colordist.engine.meeting import METHOD
+from colordist.engine.network import Network
+from colordist.engine.rendezvous import METHOD
+from colordist.engine.strategy import Learner
 from colordist.engine.watch import Watch
-from colordist.network import Network
-from colordist.tasks.task import Calls, Generated, Task
+from colordist.tasks.base import Calls, Generated, Task
 
 _MEETING = timedelta(minutes=10)  # to start all processes
 _TIMEOUT = timedelta(days=1)  # the last resort: the watch ends what hangs, and knows what may take long

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
+from colordist.engine.failure_detector import ALL_STOP, GRACE, Beat, Judge, Limits, State
 from colordist.engine.joint_stop import JointStop
-from colordist.engine.judge import ALL_STOP, GRACE, Beat, Judge, Limits, State
 
 _HURRY = 0.05  # seconds between two exchanges while something is being agreed on
 

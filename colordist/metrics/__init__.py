@@ -2,6 +2,7 @@
 
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.ciede2000 import CIEDE2000
+from colordist.metrics.classifier import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
 from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
@@ -9,7 +10,6 @@ from colordist.metrics.inception import FID, KID
 from colordist.metrics.lpips import LPIPS
 from colordist.metrics.mae import MAE
 from colordist.metrics.metric import Heading, Metric, Pictures
-from colordist.metrics.own import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.ssim import SSIM

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from colordist.config import UserError
-from colordist.fetching import impatient
+from colordist.files.download import impatient
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from colordist.data.ambiguous import AMBIGUOUS_AB
+from colordist.data.sources.ambiguous import AMBIGUOUS_AB
 from colordist.metrics.metric import Metric, Pictures, ratio
 
 

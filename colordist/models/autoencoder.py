@@ -5,8 +5,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import Recomputable
 from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
-from colordist.models.recompute import Recomputable
 
 
 class Autoencoder(Recomputable):

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import Recomputable
 from colordist.models.blocks import add_spectral_norm, convolution, level_widths, normalisation
-from colordist.models.recompute import Recomputable
 
 
 class Discriminator(Recomputable):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import Recomputable
 from colordist.models.blocks import ConvBlock, ResidualBlock, SelfAttention, Up, last_convolution, level_widths
 from colordist.models.modulation import Modulation
-from colordist.models.recompute import Recomputable
 
 
 class UNet(Recomputable):

@@ -7,10 +7,10 @@ from statistics import fmean
 
 from colordist.config import UserError
 from colordist.metrics import HEADINGS, Heading
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.groups import Group
+from colordist.reporting.runs import Run
 from colordist.reporting.spread import Difference, difference
-from colordist.reporting.told import Run
 
 FLOORS = tuple(each for each in REFERENCES if each.label.startswith("floor"))
 LIMITS = tuple(each for each in REFERENCES if each not in FLOORS)

@@ -13,7 +13,7 @@ from colordist.reporting.board import FLOORS, References
 from colordist.reporting.curves import SPEED, Curve, curve, loss_keys
 from colordist.reporting.drawing import Dash, Style, Styled
 from colordist.reporting.groups import Group
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 COLORS = 8
 """How many the page has; beyond that, dashes tell groups apart."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from colordist.config import UserError
 from colordist.reporting.board import Row, board
 from colordist.reporting.groups import Group, group, run_names
-from colordist.reporting.told import Run, tell
+from colordist.reporting.runs import Run, tell
 from colordist.reporting.verdict import Verdict, judge
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 @dataclass(frozen=True)

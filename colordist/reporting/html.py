@@ -18,9 +18,9 @@ from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import MOST_POINTS, STRETCHES
 from colordist.reporting.drawing import Style
+from colordist.reporting.runs import Run
 from colordist.reporting.spread import Difference
 from colordist.reporting.tiles import Gallery
-from colordist.reporting.told import Run
 
 _BETTER = {
     "lower": ("↓", "lower is better"),

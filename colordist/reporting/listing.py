@@ -9,8 +9,8 @@ from pathlib import Path
 from colordist.config import UserError
 from colordist.metrics import METRICS
 from colordist.reporting.board import loss
-from colordist.reporting.told import Record, number, tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import Record, number, tell
+from colordist.run.folder import RunFolder
 
 _JUDGE = "ciede2000"
 

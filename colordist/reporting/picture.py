@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from colordist.config import UserError
 from colordist.data.source import Image as Pixels
 from colordist.reporting.names import labels
-from colordist.run_folder import RunFolder, numbered
+from colordist.run.folder import RunFolder, numbered
 
 _TILE = 96  # pixels that a small image is enlarged to, at least
 _GAP = 12  # beside a name

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from colordist.config import UserError
 from colordist.metrics import HEADINGS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.metrics.table import table
 from colordist.reporting.board import common_references
 from colordist.reporting.names import labels
-from colordist.reporting.told import Run, tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import Run, tell
+from colordist.run.folder import RunFolder
 
 Scores = Mapping[str, float]
 

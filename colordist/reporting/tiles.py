@@ -15,8 +15,8 @@ from PIL import Image
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.metric import rgb_to_lab
-from colordist.reporting.told import Run
-from colordist.run_folder import numbered
+from colordist.reporting.runs import Run
+from colordist.run.folder import numbered
 
 _LARGEST = 192  # pixels of a tile in the page
 _LOSSLESS = 64  # pixels up to which tiles are stored exactly

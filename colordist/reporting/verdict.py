@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from colordist.reporting.board import Cell, Row
 from colordist.reporting.groups import Group
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 _FIRST_CHOICE = "ciede2000"  # the difference as the eye sees it
 _MOST_NAMED = 3  # runs in a line

@@ -9,7 +9,7 @@ from colordist.metrics import HEADINGS
 from colordist.reporting.board import Row
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import SPEED, loss_keys
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 from colordist.tracking import has_key
 
 _SCORES = ("ciede2000", "colorfulness")

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.network import Network
+from colordist.engine.network import Network
 from colordist.tasks.augment import augment
-from colordist.tasks.draws import answers, first, nearest
+from colordist.tasks.base import Calls, Loss
+from colordist.tasks.candidates import answers, first, nearest
 from colordist.tasks.losses import (
     cross_entropy,
     difference_distance,
@@ -19,7 +20,6 @@ from colordist.tasks.losses import (
     relativistic,
     squared_gradients,
 )
-from colordist.tasks.task import Calls, Loss
 
 
 class CGANTask:

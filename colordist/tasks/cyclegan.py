@@ -17,10 +17,10 @@ from torch import Tensor
 from colordist.color import ColorSpace
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.network import Network
+from colordist.engine.network import Network
+from colordist.tasks.base import Calls, Loss
+from colordist.tasks.image_buffer import exchange
 from colordist.tasks.losses import cross_entropy, pixel_distance, real_or_fake
-from colordist.tasks.pool import exchange
-from colordist.tasks.task import Calls, Loss
 
 # Which columns of Batch.chance decide what a discriminator is shown of its pool.
 _CHANCE = {"discriminator": slice(4, 6), "grey_discriminator": slice(6, 8)}

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.tasks.task import Loss
+from colordist.tasks.base import Loss
 
 
 def pixel_distance(kind: Literal["l1", "l2"], color: Tensor, truth: Tensor) -> Tensor:

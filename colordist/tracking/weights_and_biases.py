@@ -18,7 +18,7 @@ from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
 from colordist.metrics import hues
-from colordist.run_folder import read_records, replace_text
+from colordist.run.folder import read_records, replace_text
 from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import colordist
-from colordist import snapshot
+from colordist.run import snapshot
 from launch import clean_environment, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]

@@ -25,12 +25,12 @@ from helpers import config_with
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from colordist.build import build_trainer
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
-from colordist.run_folder import RunFolder
-from colordist.tasks.task import Calls, Generated, Loss, Task
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.tasks.base import Calls, Generated, Loss, Task
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 Job = dict[str, Any]
 _ITEMSIZE = {"float": 4, "double": 8}

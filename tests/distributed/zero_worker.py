@@ -15,12 +15,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from colordist.build import build_trainer
 from colordist.cli import parse
-from colordist.engine import checkpoint
-from colordist.engine.learner import Learner
-from colordist.run_folder import RunFolder, folder_for, step_name
-from colordist.trainer import Trainer
+from colordist.engine.strategy import Learner
+from colordist.run import checkpoint
+from colordist.run.folder import RunFolder, folder_for, step_name
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 RANK = int(os.environ.get("RANK", "0"))
 PLANTED = {2: "discriminator", 4: "generator"}

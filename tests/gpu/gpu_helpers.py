@@ -10,12 +10,12 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.config import Config
 from colordist.data.loader import Batch
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 DEVICE = "cuda"
 GPU = [

@@ -9,12 +9,12 @@ import torch
 from gpu_helpers import DEVICE, GPU, KINDS, Training, alone_on, assert_close, double
 from helpers import tiny
 
-from colordist.build import build_loader
-from colordist.build_source import build_source
 from colordist.config import Config
 from colordist.data.loader import Batch, ResidentLoader
-from colordist.tasks.task import Calls, Generated, Loss
-from colordist.trainer import Meter
+from colordist.evaluation.build_source import build_source
+from colordist.tasks.base import Calls, Generated, Loss
+from colordist.training.build import build_loader
+from colordist.training.trainer import Meter
 
 pytestmark = GPU
 SLEEP = 4 * 10**9  # cycles: some seconds

@@ -12,7 +12,7 @@ import torch
 
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import CHANCES
 
 ROOT = Path(__file__).parents[2]
 

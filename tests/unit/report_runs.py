@@ -8,8 +8,8 @@ import numpy as np
 from helpers import config_with
 from PIL import Image
 
-from colordist.metrics.floors import REFERENCES
-from colordist.run_folder import RunFolder
+from colordist.metrics.baselines import REFERENCES
+from colordist.run.folder import RunFolder
 
 REFERENCE = {  # by metric: grey, constant, ceiling, truth
     "ciede2000": (18.0, 14.0, 2.0, 0.0),

@@ -10,19 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colordist import checkup
-from colordist.build import refuse_other_code
-from colordist.build_task import build_task
-from colordist.checkup import code_digest
 from colordist.config import RunError, UserError
-from colordist.engine import agreement
-from colordist.engine.agreement import (
+from colordist.engine import consistency as agreement
+from colordist.engine import preflight as checkup
+from colordist.engine.consistency import (
     fingerprint,
     refuse_difference,
     refuse_drift,
     refuse_other_settings,
 )
+from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
+from colordist.training.build import refuse_other_code
+from colordist.training.build_task import build_task
 
 CPU = torch.device("cpu")
 NUMBERS = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))

@@ -14,8 +14,8 @@ import pytest
 from torchvision import datasets
 
 from colordist.config import UserError
-from colordist.data.archive import ARCHIVES, archive, download
 from colordist.data.source import Split
+from colordist.data.sources.archive import ARCHIVES, archive, download
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PER_FILE = 20
@@ -204,7 +204,7 @@ def test_no_internet(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published("cifar10", monkeypatch)
-    monkeypatch.setattr("colordist.fetching._TIMEOUT", 0.2)
+    monkeypatch.setattr("colordist.files.download._TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{ARCHIVES['cifar10'].file}"
         monkeypatch.setattr(datasets.CIFAR10, "url", url)

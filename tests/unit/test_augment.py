@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import CHANCES
 from colordist.tasks.augment import augment, cutout, translation
 
 LAST = 1 - 2**-24  # the largest number that the plan draws

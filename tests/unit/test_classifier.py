@@ -11,18 +11,18 @@ from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from torch import Tensor
 
-from colordist import classifier_file
 from colordist.classifier import parse, teach
-from colordist.classifier_file import About
-from colordist.classifier_training import accuracy, augmented, train
 from colordist.cli import Command
 from colordist.config import UserError
-from colordist.data.ambiguous import GREYS, color_table
-from colordist.data.plan import Plan, Portion
+from colordist.data.sampler import Plan, Portion
+from colordist.data.sources.ambiguous import GREYS, color_table
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
+from colordist.evaluation.classifier_training import accuracy, augmented, train
+from colordist.metrics import classifier_file
+from colordist.metrics.classifier_file import About
 from colordist.models.classifier import FEATURES, Classifier, scaled
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.train import train as train_run
 
 ABOUT = About(("azure", "green", "rose"), 16, "0 1", 5, 0, 90.0, 33.3)

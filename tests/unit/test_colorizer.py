@@ -17,13 +17,13 @@ from PIL import Image, ImageOps
 from test_decode import profile
 
 import colordist
-from colordist import colorizer as module
-from colordist import snapshot
 from colordist.color import ColorSpace, luma, to_8_bits
-from colordist.colorizer import Colorizer, keep_luma, read_photo
 from colordist.config import ModelConfig, UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
+from colordist.inference import colorizer as module
+from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
 from colordist.models import build_generator
+from colordist.run import snapshot
 
 torch.set_num_threads(1)
 SIZE, DEPTH = 16, 2

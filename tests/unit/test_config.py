@@ -253,7 +253,7 @@ def test_the_configs_are_there() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_parses_and_dry_runs(file: Path) -> None:
-    from colordist.build import describe
+    from colordist.training.build import describe
 
     config = parse(["--config", str(file)]).config
     told = describe(config, batch_arithmetic(config.train, 1))

@@ -10,16 +10,16 @@ from helpers import alone_on_the_cpu, random_batch, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.color import ColorSpace
 from colordist.config import Config, UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES, micro_batches
+from colordist.data.sampler import CHANCES, micro_batches
 from colordist.engine.runtime import Engine
+from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANTask, Fakes
+from colordist.tasks.image_buffer import empty_pool, exchange
 from colordist.tasks.losses import cross_entropy
-from colordist.tasks.pool import empty_pool, exchange
-from colordist.tasks.task import Task
+from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 Calls = Mapping[str, Callable[..., Tensor]]

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from colordist import checkup
-from colordist.checkup import Facts, Finding, Place, judge, meet
 from colordist.config import DataConfig, UserError
+from colordist.engine import preflight as checkup
+from colordist.engine.preflight import Facts, Finding, Place, judge, meet
 
 RUN = Path("runs/a")
 WELL = Facts(

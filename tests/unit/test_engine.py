@@ -10,10 +10,9 @@ import torch
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.config import UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import micro_batches
+from colordist.data.sampler import micro_batches
 from colordist.engine.environment import (
     deepspeed_settled,
     refuse_other_clipping,
@@ -23,7 +22,8 @@ from colordist.engine.environment import (
     zero_stage,
 )
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 BATCH = random_batch(6)
 DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}

@@ -10,7 +10,7 @@ from helpers import alone_on_the_cpu, tiny
 from colordist.cli import Command
 from colordist.config import UserError
 from colordist.evaluate import evaluate, parse
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.train import train
 
 

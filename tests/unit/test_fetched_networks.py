@@ -11,10 +11,10 @@ from torch import Tensor
 
 from colordist.cli import Command
 from colordist.config import EvaluateConfig, UserError
-from colordist.metrics.chosen import chosen_features, chosen_metrics
 from colordist.metrics.lpips import LEAST
 from colordist.metrics.metric import Pictures
-from colordist.run_folder import RunFolder
+from colordist.metrics.optional import chosen_features, chosen_metrics
+from colordist.run.folder import RunFolder
 from colordist.train import train
 
 pytest.importorskip("torch_fidelity")

@@ -11,10 +11,10 @@ import torch.distributed as dist
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.build_task import build_task
 from colordist.engine.batch_norm import GlobalBatchNorm2d, RunningStatistics, use_global_statistics
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 BATCH = random_batch(6)
 CPU = torch.device("cpu")

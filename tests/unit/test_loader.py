@@ -9,9 +9,9 @@ from torch import Tensor
 
 from colordist.color import ColorSpace
 from colordist.data.loader import ResidentLoader, Share, in_batches, load
-from colordist.data.plan import Plan
+from colordist.data.sampler import Plan
 from colordist.data.source import ArraySplit
-from colordist.data.synthetic import SyntheticSplit
+from colordist.data.sources.synthetic import SyntheticSplit
 
 COUNT, SIZE, BATCH = 10, 16, 6
 IMAGES = torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colordist import lock as module
 from colordist.config import RunError, UserError
-from colordist.lock import Lock
+from colordist.run import lock as module
+from colordist.run.lock import Lock
 
 HOLDER = """
 import sys, threading
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 lock.BEAT = 0.1
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)
@@ -226,7 +226,7 @@ def test_of_many_that_race_exactly_one_wins(tmp_path: Path, processes: list[subp
     script = """
 import sys
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 from colordist.config import UserError
 lock.BEAT = 0.05
 print("ready", flush=True)
@@ -298,7 +298,7 @@ def test_a_paused_holder_is_taken_over_and_finds_out(tmp_path: Path, processes: 
     script = """
 import sys, threading
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 from colordist.config import RunError
 lock.BEAT = 0.02
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)

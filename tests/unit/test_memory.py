@@ -10,11 +10,11 @@ import torch
 from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.build import describe
-from colordist.build_task import build_task
 from colordist.config import Config, batch_arithmetic
 from colordist.engine.runtime import Engine
-from colordist.memory import LiveBytes, Memory, estimate
+from colordist.training.build import describe
+from colordist.training.build_task import build_task
+from colordist.training.memory import LiveBytes, Memory, estimate
 
 
 def expected(config: Config, processes: int = 1) -> Memory:
@@ -186,7 +186,7 @@ def test_activations_follow_what_is_computed_at_once() -> None:
 
 
 def test_a_dry_run_tells_it_with_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.build.device_type", lambda: "cpu")
+    monkeypatch.setattr("colordist.training.build.device_type", lambda: "cpu")
     config = tiny(train__precision="auto", data__image_size=64)
     told = describe(config, batch_arithmetic(config.train, 1)).splitlines()[-1]
     assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), besides .* \(12 KiB each; .*\)", told)

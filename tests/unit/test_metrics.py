@@ -10,10 +10,10 @@ from torch import Tensor
 from colordist.color import lab_to_srgb, luma, srgb_to_lab, to_8_bits
 from colordist.metrics import METRICS, Metric, Pictures, Scorer
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
+from colordist.metrics.baselines import REFERENCES, ceiling, constant, grey, median_ab
 from colordist.metrics.ciede2000 import CIEDE2000, ciede2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP, colorfulness
 from colordist.metrics.diversity import DIVERSITY
-from colordist.metrics.floors import REFERENCES, ceiling, constant, grey, median_ab
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.mae import MAE
 from colordist.metrics.metric import rgb_to_lab

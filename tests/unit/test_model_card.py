@@ -11,8 +11,8 @@ from runs import run
 from colordist.config import Config
 from colordist.metrics import METRICS
 from colordist.metrics.table import markdown
-from colordist.model_card import ModelCard, _weakness
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.run.model_card import ModelCard, _weakness
 
 REFERENCES = {
     "grey": {"mae": 8.0, "psnr": 20.0, "colorfulness": 0.0},

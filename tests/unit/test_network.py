@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from colordist.config import DiscriminatorConfig, OptimizerConfig
+from colordist.engine.network import EMA, Network, learning_rate
 from colordist.models import build_discriminator
-from colordist.network import EMA, Network, learning_rate
 
 # --- learning rate
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colordist.data.plan import CHANCES, Plan, micro_batches, share, variant_noise
+from colordist.data.sampler import CHANCES, Plan, micro_batches, share, variant_noise
 
 
 def test_golden_numbers() -> None:

@@ -12,12 +12,12 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.data.loader import Batch
-from colordist.data.plan import micro_batches
+from colordist.data.sampler import micro_batches
 from colordist.engine.ddp import DDPLearner
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Calls, Generated, Loss, Task
+from colordist.tasks.base import Calls, Generated, Loss, Task
+from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {

@@ -7,11 +7,11 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.build_task import build_task
 from colordist.config import DiscriminatorConfig, ModelConfig, UserError
 from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
-from colordist.models.recompute import recompute
+from colordist.models.activation_checkpointing import recompute
+from colordist.training.build_task import build_task
 
 CASES: dict[str, dict[str, Any]] = {
     "unet": {"task": "autoencoder", "model__blocks": 1, "model__attention_level": 1},

@@ -18,10 +18,10 @@ from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.curves import MOST_POINTS, Curve, curve, loss_keys, thin
+from colordist.reporting.runs import Run, tell
 from colordist.reporting.settings import command, differences
 from colordist.reporting.tiles import data_uri, gallery
-from colordist.reporting.told import Run, tell
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def told(*folders: RunFolder) -> list[Run]:

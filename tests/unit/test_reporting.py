@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colordist.config import UserError
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.names import labels
 from colordist.reporting.picture import comparison
 from colordist.reporting.scores import score_table
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def pixels(seed: int, tile: int = 16, images: int = 2) -> NDArray[np.uint8]:

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from colordist.build import build_trainer
 from colordist.config import UserError
 from colordist.engine.environment import keep_freed_memory
 from colordist.engine.launch import let_threads_sleep
 from colordist.engine.runtime import Engine
-from colordist.run_folder import RunFolder
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 aten = torch.ops.aten
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2)

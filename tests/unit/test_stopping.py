@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from colordist import stopping
-from colordist.stopping import SIGNALS, StopRequests
+from colordist.training import stop_requests as stopping
+from colordist.training.stop_requests import SIGNALS, StopRequests
 
 
 class Clock:
@@ -106,7 +106,7 @@ def test_a_process_lives_on_until_it_is_told_again() -> None:
     """By the real clock."""
     script = """
 import sys, time
-from colordist.stopping import StopRequests
+from colordist.training.stop_requests import StopRequests
 requests = StopRequests()
 requests.listen()
 print("listens", flush=True)

@@ -19,9 +19,9 @@ from runs import assert_bit_equal, killed_run, learned, run
 from colordist.color import ColorSpace
 from colordist.config import RunError
 from colordist.data.loader import Batch, ResidentLoader, Share, load
-from colordist.data.plan import Plan
-from colordist.data.shard_index import Index
-from colordist.data.shards import ShardSplit, shards
+from colordist.data.sampler import Plan
+from colordist.data.sources.shard_index import Index
+from colordist.data.sources.shards import ShardSplit, shards
 from colordist.data.streaming import StreamingLoader
 
 CPU = torch.device("cpu")

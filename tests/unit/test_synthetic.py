@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from colordist.color import luma, srgb_to_lab
-from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, color_table
 from colordist.data.source import Image, MarkedSplit
-from colordist.data.synthetic import SyntheticSplit, synthetic
+from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, color_table
+from colordist.data.sources.synthetic import SyntheticSplit, synthetic
 
 Features = NDArray[np.float64]
 Labels = NDArray[np.intp]

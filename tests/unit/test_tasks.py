@@ -11,11 +11,11 @@ from helpers import batch_of, random_batch
 from torch import Tensor, nn
 
 from colordist.config import LossConfig, OptimizerConfig
-from colordist.network import Network
+from colordist.engine.network import Network
 from colordist.tasks.autoencoder import AutoencoderTask
+from colordist.tasks.candidates import answers as answers_of
+from colordist.tasks.candidates import first, nearest
 from colordist.tasks.cgan import CGANTask
-from colordist.tasks.draws import answers as answers_of
-from colordist.tasks.draws import first, nearest
 from colordist.tasks.losses import (
     cross_entropy,
     difference_distance,

@@ -16,11 +16,10 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist import snapshot
 from colordist.config import UserError, flatten
-from colordist.engine import checkpoint
-from colordist.run_folder import RunFolder
-from colordist.trainer import Diverged
+from colordist.run import checkpoint, snapshot
+from colordist.run.folder import RunFolder
+from colordist.training.trainer import Diverged
 
 Kind = Literal["autoencoder", "cgan"]
 
@@ -172,7 +171,7 @@ def test_a_finished_run_returns_at_once(
 ) -> None:
     folder = run(tmp_path / "run")
     files = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    monkeypatch.setattr("colordist.build.build_trainer", lambda *_: pytest.fail("nothing is to be built"))
+    monkeypatch.setattr("colordist.training.build.build_trainer", lambda *_: pytest.fail("nothing is to be built"))
     capsys.readouterr()
     run(folder.path)
     assert capsys.readouterr().out == f"{folder.path} is finished: nothing to do\n"

@@ -13,11 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from colordist.config import ModelConfig, OptimizerConfig, UserError
+from colordist.engine.network import Network
 from colordist.models import build_generator
 from colordist.models.parts import freeze, part_of
-from colordist.network import Network
-from colordist.run_folder import RunFolder
-from colordist.snapshot import write
+from colordist.run.folder import RunFolder
+from colordist.run.snapshot import write
 
 SETTINGS: dict[str, Any] = {"task": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
 

@@ -12,9 +12,10 @@ from random import Random
 import pytest
 from torch.distributed import DistNetworkError, HashStore, TCPStore  # type: ignore[attr-defined]
 
-from colordist.engine import judge, watch
+from colordist.engine import failure_detector as judge
+from colordist.engine import watch
+from colordist.engine.failure_detector import Beat, Judge, Limits
 from colordist.engine.joint_stop import Proposal, Vote
-from colordist.engine.judge import Beat, Judge, Limits
 from colordist.engine.watch import Store, Watch
 
 # --- the judge
