@@ -6,9 +6,8 @@
 
 Each case is trained for two steps after the warm-up, by the engine and on batches of the loader, in a fresh process, or
 two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to
-tensors at once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the
-few
-images that are held: the estimate is about everything else. Told is ``expected / measured``.
+tensors at once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``),
+less the few images that are held: the estimate is about everything else. Told is ``expected / measured``.
 
 The process as a whole needs more. *resident* is by how much its largest resident set grew in two such steps, without
 the profiler: memory that is kept after use, buffers of libraries, and code that was loaded on the way are in it.

@@ -1,4 +1,4 @@
-"""Imports run one way only: verbs -> training, inference, reporting -> evaluation -> engine, run -> tasks -> models, data."""
+"""Imports run one way only: verbs -> training, inference, reporting -> evaluation -> engine, run -> tasks -> data."""
 
 import ast
 from collections.abc import Iterator
