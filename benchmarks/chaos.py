@@ -71,7 +71,7 @@ class Kill:
     """Spoil the newest checkpoint afterwards."""
 
 
-def plan(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
+def sampler(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
     """All kills of a run, in order. The last one leaves it some steps to go."""
     dice = random.Random(seed)
     longest = {"start": 8.0, "step": 0.1, "write": 0.01}
@@ -303,7 +303,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     steps = options.steps or 6 * options.kills + 40
-    kills = plan(options.kills, options.seed, steps, options.processes, damage=options.damage)
+    kills = sampler(options.kills, options.seed, steps, options.processes, damage=options.damage)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="chaos-") as name:
         run = Run(Path(name) / "killed", options.task, steps, options.processes)

@@ -24,7 +24,7 @@ class Panel:
     lines: dict[str, Line]
 
 
-def draw(panels: Sequence[Panel], heading: str = "") -> Image.Image:
+def draw(panels: Sequence[Panel], spec: str = "") -> Image.Image:
     """Panels side by side, with a legend below a heading in the first."""
     picture = Image.new("RGB", (SCALE * WIDTH * len(panels), SCALE * HEIGHT), "white")
     pen = ImageDraw.Draw(picture)
@@ -34,7 +34,7 @@ def draw(panels: Sequence[Panel], heading: str = "") -> Image.Image:
         axes = _Axes(pen, number * WIDTH, max(x for x, _ in points), top)
         axes.draw(panel)
         if number == 0:
-            axes.legend(heading, list(panel.lines))
+            axes.legend(spec, list(panel.lines))
     return picture
 
 
@@ -59,9 +59,9 @@ class _Axes:
             for point in points:
                 self.pen.circle(point, 3 * SCALE, fill=color)
 
-    def legend(self, heading: str, names: Sequence[str]) -> None:
+    def legend(self, spec: str, names: Sequence[str]) -> None:
         left, bottom = self._at(1, 0)
-        for number, name in enumerate([heading, *names]):
+        for number, name in enumerate([spec, *names]):
             y = bottom - SCALE * (12 + 18 * (len(names) - number))
             if number:
                 color = COLORS[(number - 1) % len(COLORS)]

@@ -189,7 +189,9 @@ def nothing(_: float) -> float:
     return 0.0
 
 
-def exposed(turn: Turn, backward: float, send: Callable[[float], float], busy: Callable[[float], float]) -> float:
+def exposed(
+    turn: Turn, backward: float, send: Callable[[float], float], stall_exempt: Callable[[float], float]
+) -> float:
     """How much longer a turn takes since its gradients travel.
 
     backward: seconds of the pass that they travel behind; send: seconds of an all-reduce of so many bytes; busy: for
@@ -198,7 +200,7 @@ def exposed(turn: Turn, backward: float, send: Callable[[float], float], busy: C
     free = stolen = 0.0
     for bucket in turn.buckets:
         free = max(bucket.ready * backward + stolen, free) + send(bucket.size)
-        stolen += busy(bucket.size)
+        stolen += stall_exempt(bucket.size)
     return max(free - backward, stolen)
 
 
@@ -226,7 +228,7 @@ class Model:
     turns: tuple[Turn, ...]
     all_reduce: Callable[[float, int], float]
     """Seconds, by bytes and processes."""
-    busy: Callable[[float], float] = nothing
+    stall_exempt: Callable[[float], float] = nothing
     """Seconds of the processor, by bytes. GPUs have others for this."""
 
     def step(self, processes: int, images: int, micro_batch: int) -> Step:
@@ -235,10 +237,10 @@ class Model:
         def send(size: float) -> float:
             return self.all_reduce(size, processes)
 
-        busy = self.busy if processes > 1 else nothing
+        stall_exempt = self.stall_exempt if processes > 1 else nothing
         count = math.ceil(images / micro_batch)
         last = self.compute.once(images / count)  # gradients travel behind the last micro-batch alone
-        waits = {turn.name: exposed(turn, turn.backward * last, send, busy) for turn in self.turns}
+        waits = {turn.name: exposed(turn, turn.backward * last, send, stall_exempt) for turn in self.turns}
         sending = sum(send(bucket.size) for turn in self.turns for bucket in turn.buckets)
         return Step(self.compute(images, micro_batch), waits, sending)
 

@@ -77,8 +77,8 @@ def table(found: Found, metric: str) -> str:
     """One metric's scores, a row a run, between floors and ceiling."""
     chosen, first = next(each for each in METRICS if each.name == metric), next(iter(found.values()))
     rows = {each.label: [e.references[each.name].get(metric) for e in first.values()] for each in REFERENCES}
-    floors = {label: row for label, row in rows.items() if label.startswith("floor")}
-    rows = floors | {folder: [e.scores.get(metric) for e in row.values()] for folder, row in found.items()} | rows
+    baselines = {label: row for label, row in rows.items() if label.startswith("floor")}
+    rows = baselines | {folder: [e.scores.get(metric) for e in row.values()] for folder, row in found.items()} | rows
     lines = [[f"{chosen.label}, {chosen.better} is better", *first]]
     lines += [[label, *(_cell(score, chosen.digits) for score in row)] for label, row in rows.items()]
     return aligned(lines)

@@ -239,8 +239,8 @@ def plot(rows: Sequence[Found], options: argparse.Namespace) -> None:
         )
         for kind, title in titles.items()
     ]
-    heading = f"GPU {rows[0]['gpu']}".replace("µ", "u")  # Pillow's font has no µ
-    draw(panels, heading).save(options.plot, optimize=True)
+    spec = f"GPU {rows[0]['gpu']}".replace("µ", "u")  # Pillow's font has no µ
+    draw(panels, spec).save(options.plot, optimize=True)
 
 
 def write_tables(file: Path, tables: dict[str, str]) -> None:

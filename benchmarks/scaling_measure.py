@@ -29,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colordist.cli import parse
 from colordist.config import Config
-from colordist.engine.ddp import DDPLearner
+from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
 from colordist.training.build_task import build_task
@@ -151,24 +151,24 @@ def watched(task: Task) -> Iterator[Passes]:
     passes: Passes = {}
     arrivals: dict[Tensor, float] = {}
     names = {network: name for name, network in task.networks.items()}
-    backward = DDPLearner.backward
+    backward = DDPStrategy.backward
 
-    def watched_backward(learner: DDPLearner, loss: Tensor) -> None:
+    def watched_backward(strategy: DDPStrategy, loss: Tensor) -> None:
         arrivals.clear()
         start = time.perf_counter()
-        backward(learner, loss)
-        passes[names[learner.network]] = (start, time.perf_counter(), dict(arrivals))
+        backward(strategy, loss)
+        passes[names[strategy.network]] = (start, time.perf_counter(), dict(arrivals))
 
     def arrive(parameter: Tensor) -> None:
         arrivals[parameter] = time.perf_counter()
 
     with ExitStack() as stack:
         for network in task.networks.values():
-            network.wake(True)  # frozen parameters take no hook
+            network.set_trainable(True)  # frozen parameters take no hook
             for parameter in network.module.parameters():
                 if parameter.requires_grad:
                     stack.callback(parameter.register_post_accumulate_grad_hook(arrive).remove)
-        stack.enter_context(patch.object(DDPLearner, "backward", watched_backward))
+        stack.enter_context(patch.object(DDPStrategy, "backward", watched_backward))
         yield passes
 
 

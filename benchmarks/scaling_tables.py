@@ -14,9 +14,9 @@ STEP_HEADINGS = ("link", "step", "predicted", "measured (range)", "error", "of i
 STRONG_HEADINGS = ("between machines", "GPUs", "images a GPU", "best micro-batch", "step", "images/s", "efficiency")
 
 
-def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(spec: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """In Markdown."""
-    lines = [heading, ["---"] * len(heading), *rows]
+    lines = [spec, ["---"] * len(spec), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -81,7 +81,13 @@ def survive(folder: Path, root: Path, steps: int) -> dict[str, Any]:
     )
     waited = [line["waiting_for_data"] for line in RunFolder(straight).records() if "waiting_for_data" in line]
     return {
-        **{"steps": steps, "killed_at": at, "processes": [2, 1], "tensors": len(one), "difference": difference},
+        **{
+            "steps": steps,
+            "killed_at": at,
+            "processes": [2, 1],
+            "tensors": len(one),
+            "gradient_difference": difference,
+        },
         "waiting_for_data": summary(waited[1:]),
     }
 

@@ -35,9 +35,9 @@ def examine() -> None:
     except UserError as error:
         findings, go_on = [Finding("meeting", "failed", str(error))], False
     if go_on and not quick:
-        from colordist.training.build import examine_devices
+        from colordist.training.build import check_devices
 
-        found = examine_devices(config)
+        found = check_devices(config)
         findings += [Finding(name, "ok", value) for name, value in found.items()] if place.rank == 0 else []
     if findings:
         rows = [dataclasses.asdict(finding) for finding in findings]

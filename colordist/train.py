@@ -28,7 +28,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         if is_main:
             print(describe(config, batches), f"run folder: {folder.path}", sep="\n")
         return
-    folder.refuse_other_run(config)
+    folder.check_same_run(config)
     if command.print_run_dir:
         print(folder.path)
         return

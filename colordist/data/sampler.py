@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 # Each use of random numbers has a stream of its own, so that adding one doesn't move the others.
-_ORDER, _FLIP, _CHANCE, _NOISE, _HALVES, _TRUTH_ORDER, _TRUTH_FLIP, _VARIANT, _VISITS = range(9)
+_ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _VISITS = range(9)
 
-CHANCES = 8
+UNIFORMS = 8
 """How many numbers the plan draws for whatever else a task decides by chance about a sample."""
 
 
@@ -77,27 +77,27 @@ class Half:
 
 
 @dataclass(frozen=True)
-class Portion:
+class SampleSlice:
     """The samples of a step, or a slice of them."""
 
     index: NDArray[np.int64]
     """Which image of the training split: [n]."""
     flip: NDArray[np.bool_]
     """Whether to mirror it: [n]."""
-    chance: NDArray[np.float64]
+    uniforms: NDArray[np.float64]
     """What a task decides by chance: [n, CHANCES], uniform in [0, 1)."""
     noise: NDArray[np.float64]
     """What a generator takes for its choice among several answers: [n, draws, numbers], standard normal."""
-    truth_index: NDArray[np.int64]
+    target_index: NDArray[np.int64]
     """Which image's colours to learn from: [n]. ``index``, unless training is unpaired."""
-    truth_flip: NDArray[np.bool_]
+    target_flip: NDArray[np.bool_]
     """Whether to mirror that one: [n]."""
-    place: NDArray[np.int64]
+    batch_index: NDArray[np.int64]
     """Where in the global batch the sample stands: [n]."""
 
-    def __getitem__(self, part: slice) -> "Portion":
+    def __getitem__(self, part: slice) -> "SampleSlice":
         """A slice of the samples."""
-        return Portion(**{name: value[part] for name, value in vars(self).items()})
+        return SampleSlice(**{name: value[part] for name, value in vars(self).items()})
 
     def __len__(self) -> int:
         """How many samples."""
@@ -105,7 +105,7 @@ class Portion:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Sampler:
     """(seed, step, dataset length, global batch) -> samples and augmentation of a step.
 
     Each epoch shows every image once, in an order of its own; a step may cross from one epoch into the next.
@@ -128,20 +128,20 @@ class Plan:
     shuffle_shards: int = 1
     """How many shards are shuffled together; all of them: an order as without shards."""
 
-    def step(self, step: int) -> Portion:
+    def step(self, step: int) -> SampleSlice:
         """The samples of a step (counted from 0), global_batch_size of them."""
         size = self.global_batch_size
         index, flip = self._draw(step, _ORDER, self._shards), self._heads(step, _FLIP)
-        truth_index, truth_flip = index, flip
+        target_index, target_flip = index, flip
         if self.unpaired:
             grey_half, truth_half = self.halves()
             index = grey_half.index[self._draw(step, _ORDER, grey_half.shards)]
-            truth_index = truth_half.index[self._draw(step, _TRUTH_ORDER, truth_half.shards)]
-            truth_flip = self._heads(step, _TRUTH_FLIP)
-        chance = _uniform(self.seed, _CHANCE, step, size * CHANCES).reshape(size, CHANCES)
-        draws, numbers = self.noise
-        noise = _normal(self.seed, _NOISE, step, size * draws * numbers).reshape(size, draws, numbers)
-        return Portion(index, flip, chance, noise, truth_index, truth_flip, place=np.arange(size))
+            target_index = truth_half.index[self._draw(step, _TARGET_ORDER, truth_half.shards)]
+            target_flip = self._heads(step, _TARGET_FLIP)
+        uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
+        candidates, numbers = self.noise
+        noise = _normal(self.seed, _NOISE, step, size * candidates * numbers).reshape(size, candidates, numbers)
+        return SampleSlice(index, flip, uniforms, noise, target_index, target_flip, batch_index=np.arange(size))
 
     @property
     def _shards(self) -> tuple[int, ...]:

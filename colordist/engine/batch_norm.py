@@ -91,10 +91,10 @@ class RunningStatistics:
         self.buffers = [buffer for layer in self.layers for buffer in layer.buffers()]
         self.before = [buffer.clone() for buffer in self.buffers]
 
-    def follow(self, awake: bool) -> None:
+    def update_ema(self, trainable: bool) -> None:
         """Whether they follow what the network sees. Either way it normalises by the batch while it trains."""
         for layer in self.layers:
-            layer.track_running_stats = awake
+            layer.track_running_stats = trainable
 
     def remember(self) -> None:
         """Keep them as they are now."""

@@ -19,7 +19,7 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PARTS = {"weights": "weights", "optimizer": "optimizer states", "averaged": "averaged weights"}
 
 
-def refuse_other_settings(engine: Engine, settings: Mapping[str, Value]) -> None:
+def check_same_settings(engine: Engine, settings: Mapping[str, Value]) -> None:
     """Raise UserError on all processes if one of them was given other settings."""
     (first_host, first), *others = engine.gather((socket.gethostname(), dict(settings)))
     for rank, (host, found) in enumerate(others, start=1):
@@ -31,7 +31,7 @@ def refuse_other_settings(engine: Engine, settings: Mapping[str, Value]) -> None
                 )
 
 
-def refuse_difference(engine: Engine, what: str, value: object, way_out: str) -> None:
+def check_same(engine: Engine, what: str, value: object, way_out: str) -> None:
     """Raise UserError on all processes if something isn't the same on all of them.
 
     what: says it of the one that differs: "runs other code"; value: what stands for it, short.
@@ -42,7 +42,7 @@ def refuse_difference(engine: Engine, what: str, value: object, way_out: str) ->
             raise UserError(f"process {rank} on {host} {what} than process 0 on {first_host}: {way_out}")
 
 
-def refuse_drift(engine: Engine, step: int) -> None:
+def check_replicas(engine: Engine, step: int) -> None:
     """Raise RunError on all processes if their copies of the networks differ by a bit, or aren't numbers."""
     names, prints, finite = [], [], []
     for network, parts in engine.replicas().items():

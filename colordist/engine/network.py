@@ -66,7 +66,7 @@ class Network:
         steps: int,
         ema_images: int | None = None,
         frozen: Collection[Part] = (),
-        factors: Mapping[Part, float] | None = None,
+        lr_scales: Mapping[Part, float] | None = None,
     ) -> None:
         """ema_images: half-life of the EMA copy; None for a network that needs none.
 
@@ -81,9 +81,9 @@ class Network:
         for name, parameter in module.named_parameters():
             part = part_of(module, name)
             if part not in frozen:
-                groups.setdefault((factors or {}).get(part, 1.0), []).append(parameter)
-        self._factors = tuple(groups)
-        self.learning = [parameter for group in groups.values() for parameter in group]
+                groups.setdefault((lr_scales or {}).get(part, 1.0), []).append(parameter)
+        self._lr_scales = tuple(groups)
+        self.trainable_parameters = [parameter for group in groups.values() for parameter in group]
         # Fused: one kernel for all weights, and one that can be told on the device to leave everything as it is.
         betas, each = (config.beta1, config.beta2), [{"params": group} for group in groups.values()]
         self.optimizer = torch.optim.Adam(each, lr=config.lr, betas=betas, fused=True)
@@ -92,26 +92,26 @@ class Network:
         """The learning rate of a step."""
         return learning_rate(self.config, step, self.steps)
 
-    def begin_turn(self, step: int) -> None:
+    def begin_phase(self, step: int) -> None:
         """Get ready to learn in a step."""
-        for group, factor in zip(self.optimizer.param_groups, self._factors, strict=True):
+        for group, factor in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = factor * self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         iterate_spectral_norm(self.module)
 
-    def wake(self, awake: bool) -> None:
+    def set_trainable(self, trainable: bool) -> None:
         """Let it learn, or not: what is frozen never does."""
-        for parameter in self.learning:
-            parameter.requires_grad_(awake)
+        for parameter in self.trainable_parameters:
+            parameter.requires_grad_(trainable)
 
     def parameter_count(self) -> int:
         """How many numbers it learns."""
-        return sum(parameter.numel() for parameter in self.learning)
+        return sum(parameter.numel() for parameter in self.trainable_parameters)
 
     @property
     def has_parts(self) -> bool:
         """Whether some of it is frozen, or learns at another rate."""
-        return len(self._factors) > 1 or len(self.learning) < len(list(self.module.parameters()))
+        return len(self._lr_scales) > 1 or len(self.trainable_parameters) < len(list(self.module.parameters()))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes."""

@@ -29,7 +29,7 @@ Status = Literal["ok", "warning", "failed"]
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "wandb", "numpy", "pillow", "safetensors")
 _SKEW = 1.0  # seconds that clocks may differ: tickets of a cluster's authentication bear minutes, file times don't
 _SPACE = 2.0  # GiB that a run folder should have free
-_PATIENCE = 60.0  # seconds to wait for the other processes
+_TIMEOUT = 60.0  # seconds to wait for the other processes
 _PINGS = 5
 
 
@@ -174,7 +174,7 @@ def meet(place: Place, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
     or somebody doesn't come.
     """
     if place.world_size > 1 and place.rank > 0:
-        return [], _tell(place, facts, run)
+        return [], _report(place, facts, run)
     if place.world_size > 1:
         return _receive(place, facts, run)
     if place.port is not None:
@@ -191,7 +191,7 @@ def _listen(place: Place) -> socket.socket:
         raise UserError(
             f"port {place.port} on {socket.gethostname()} is taken ({error.strerror}): set another MASTER_PORT"
         ) from None
-    listener.settimeout(_PATIENCE)
+    listener.settimeout(_TIMEOUT)
     return listener
 
 
@@ -208,11 +208,11 @@ def _receive(place: Place, facts: Facts, run: Path) -> tuple[list[Finding], bool
             except TimeoutError:
                 missing = ", ".join(str(rank) for rank in range(place.world_size) if rank not in everybody)
                 raise UserError(
-                    f"process {missing} didn't come to {place.address}:{place.port} in {_PATIENCE:.0f} s: see whether "
+                    f"process {missing} didn't come to {place.address}:{place.port} in {_TIMEOUT:.0f} s: see whether "
                     "its machine is up and can reach this one"
                 ) from None
             lines = stack.enter_context(stack.enter_context(connection).makefile("rw"))
-            connection.settimeout(_PATIENCE)
+            connection.settimeout(_TIMEOUT)
             other = _hear(lines, token)
             everybody[other.rank] = other
             others.append(lines)
@@ -252,7 +252,7 @@ def _hear(lines: TextIO, token: str) -> Facts:
     return Facts(**(json.loads(lines.readline()) | {"skew": statistics.median(skews)}))
 
 
-def _tell(place: Place, facts: Facts, run: Path) -> bool:
+def _report(place: Place, facts: Facts, run: Path) -> bool:
     """Give the first process this one's facts. Returns whether to go on."""
     with _connect(place) as connection, connection.makefile("rw") as lines:
         for _ in range(_PINGS):
@@ -265,11 +265,11 @@ def _tell(place: Place, facts: Facts, run: Path) -> bool:
 
 
 def _connect(place: Place) -> socket.socket:
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + _TIMEOUT
     assert place.port is not None
     while True:
         try:
-            return socket.create_connection((place.address, place.port), timeout=_PATIENCE)
+            return socket.create_connection((place.address, place.port), timeout=_TIMEOUT)
         except OSError as error:  # the first process isn't there yet
             if time.monotonic() > deadline:
                 raise UserError(

@@ -9,7 +9,7 @@ from torch import Tensor
 from colordist.engine.network import Network
 
 
-class Learner(Protocol):
+class Strategy(Protocol):
     """A network on several processes, each of which sees its share of a step's images."""
 
     network: Network
@@ -17,20 +17,20 @@ class Learner(Protocol):
     """Gradient bytes that this process gave to the others in the latest turn; None where that isn't counted."""
 
     @property
-    def awake(self) -> Callable[..., Tensor]:
+    def trainable(self) -> Callable[..., Tensor]:
         """The network as it is called in its own turn: its gradients will travel."""
         ...
 
     @property
-    def asleep(self) -> Callable[..., Tensor]:
+    def frozen(self) -> Callable[..., Tensor]:
         """The network as it is called in another's turn: nothing of it learns, nothing of it travels."""
         ...
 
-    def begin_turn(self, step: int) -> None:
+    def begin_phase(self, step: int) -> None:
         """Get ready to learn in a step."""
         ...
 
-    def averaging(self, *, last: bool) -> AbstractContextManager[None]:
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """In here a micro-batch goes forward and backward. With the turn's last one, the gradients are averaged."""
         ...
 
@@ -46,7 +46,7 @@ class Learner(Protocol):
         """
         ...
 
-    def follow(self, images: int, batch: int) -> None:
+    def update_ema(self, images: int, batch: int) -> None:
         """Let the averaged copy, if there is one, follow; arguments as for ``EMA.update``."""
         ...
 

@@ -29,7 +29,7 @@ def teach_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, pre
         raise UserError(f"a classifier is trained by one process, not {engine.world_size}: start without a launcher")
     source = build_source(data, engine)
     labels = two_classes(source)
-    images, truth = (load(part, engine.device) for part in (source.train, source.test))
+    images, target = (load(part, engine.device) for part in (source.train, source.test))
     named, tested = (torch.from_numpy(part).to(engine.device) for part in (labels.train, labels.test))
     classifier = seeded(seed, lambda: Classifier(len(labels.classes))).to(engine.device)
     classifier.to(memory_format=torch.channels_last)
@@ -37,11 +37,11 @@ def teach_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, pre
     about = About(
         classes=labels.classes,
         image_size=data.image_size,
-        images=f"{image_digest(images)} {image_digest(truth)}",
+        images=f"{image_digest(images)} {image_digest(target)}",
         epochs=epochs,
         seed=seed,
-        accuracy=accuracy(classifier, truth, tested),
-        accuracy_on_grey=accuracy(classifier, grey(truth), tested),
+        accuracy=accuracy(classifier, target, tested),
+        accuracy_on_grey=accuracy(classifier, grey(target), tested),
     )
     try:
         classifier_file.write(folder, classifier, about)

@@ -16,13 +16,13 @@ def build_source(config: DataConfig, engine: Engine) -> Source:
     opened: list[Source] = []
 
     def open_here() -> None:
-        with engine.busy("fetching or decoding images"):
+        with engine.stall_exempt("fetching or decoding images"):
             opened.append(open_source(config))
 
     if config.source != "synthetic":  # which has nothing to fetch
-        engine.together(open_here, here=engine.is_main)
+        engine.run_on_all_ranks(open_here, here=engine.is_main)
         first_elsewhere = engine.is_first_on_machine and not engine.is_main
-        engine.together(open_here, here=first_elsewhere)
+        engine.run_on_all_ranks(open_here, here=first_elsewhere)
     return opened[0] if opened else open_source(config)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from colordist.data.loader import in_batches
-from colordist.data.sampler import Plan, Portion
+from colordist.data.sampler import Sampler, SampleSlice
 from colordist.models.classifier import Classifier, scaled
 
 _BATCH = 128
@@ -25,18 +25,18 @@ def train(classifier: Classifier, images: Tensor, labels: Tensor, *, epochs: int
     images: uint8 [N, 3, H, W]; labels: int64 [N]. All on one device, the classifier, too. bf16: compute in bfloat16.
     Returns it in eval mode.
     """
-    plan = Plan(seed, len(images), min(_BATCH, max(2, len(images) // _LEAST)), flip=True)
-    steps = max(1, epochs * len(images) // plan.global_batch_size)
+    sampler = Sampler(seed, len(images), min(_BATCH, max(2, len(images) // _LEAST)), flip=True)
+    steps = max(1, epochs * len(images) // sampler.global_batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)
     classifier.train()
     progress = tqdm(range(steps), "training the classifier", unit="step", disable=None)
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * _rate(step / steps)
-        portion = plan.step(step)
-        index = torch.from_numpy(portion.index).to(images.device)
+        sample_slice = sampler.step(step)
+        index = torch.from_numpy(sample_slice.index).to(images.device)
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            logits = classifier(scaled(augmented(images[index], portion)))
+            logits = classifier(scaled(augmented(images[index], sample_slice)))
         loss = F.cross_entropy(logits.float(), labels[index], label_smoothing=_SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
@@ -53,12 +53,12 @@ def _rate(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
 
-def augmented(rgb: Tensor, portion: Portion) -> Tensor:
+def augmented(rgb: Tensor, sample_slice: SampleSlice) -> Tensor:
     """Images mirrored and shifted as the plan says; what is shifted in is their mirrored edge. [B, 3, H, W]."""
     device, size = rgb.device, rgb.shape[-1]
-    flip = torch.from_numpy(portion.flip).to(device)
+    flip = torch.from_numpy(sample_slice.flip).to(device)
     rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
-    shift = torch.from_numpy((portion.chance[:, :2] * (2 * _SHIFT + 1)).astype("int64") - _SHIFT).to(device)
+    shift = torch.from_numpy((sample_slice.uniforms[:, :2] * (2 * _SHIFT + 1)).astype("int64") - _SHIFT).to(device)
     place = torch.arange(size, device=device) + shift[:, :, None]  # [B, 2, size]: rows, columns
     place = (size - 1) - ((size - 1) - place.abs()).abs()  # mirrored at both edges
     rows, columns = place.unbind(1)

@@ -15,7 +15,7 @@ from colordist.data.loader import in_batches
 from colordist.engine.runtime import Engine
 from colordist.metrics.baselines import REFERENCES, Reference
 from colordist.metrics.features import FeatureScores
-from colordist.metrics.metric import Metric, Pictures
+from colordist.metrics.metric import EvalBatch, Metric
 from colordist.metrics.scorer import Scorer
 
 Scores = dict[str, float]
@@ -44,14 +44,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Examiner:
+class Evaluator:
     """Scores answers on the test split, shared among all processes.
 
     truth: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
     [N, VARIANTS, numbers], for generators that take it.
     """
 
-    truth: Tensor
+    target: Tensor
     objects: Tensor | None
     noise: Tensor | None
     metrics: Sequence[Metric]
@@ -63,7 +63,7 @@ class Examiner:
         """Scores of the floors and the ceiling, by name. median_ab: the training split's."""
 
         def scores(reference: Reference) -> Scores:
-            return self._scores(lambda part: reference.answer(self.truth[part], median_ab).unsqueeze(1))
+            return self._scores(lambda part: reference.answer(self.target[part], median_ab).unsqueeze(1))
 
         return {each.name: scores(each) for each in REFERENCES}
 
@@ -73,7 +73,7 @@ class Examiner:
 
     def grid(self, generator: nn.Module) -> Image.Image:
         """The first test images: rows grey, answer, truth; no gaps, so that a row is image_size pixels high."""
-        rgb = self.truth[:_GRID]
+        rgb = self.target[:_GRID]
         rows = [luma(rgb).expand_as(rgb), self._colorize(generator, slice(_GRID))[:, 0], rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
@@ -81,13 +81,13 @@ class Examiner:
     def _scores(self, answer: Callable[[slice], Tensor]) -> Scores:
         """answer: from a slice of the test split to several answers each, uint8 [B, V, 3, H, W]."""
         # A row a batch, added up in the order of batches: the same last bit on any number of processes.
-        sums = torch.zeros(-(-len(self.truth) // self._size), len(Scorer(self.metrics).sums), dtype=torch.float64)
+        sums = torch.zeros(-(-len(self.target) // self._size), len(Scorer(self.metrics).sums), dtype=torch.float64)
         features = self._no_features()
         for part in self._parts():
             scorer, answers = Scorer(self.metrics), answer(part)
             objects = None if self.objects is None else self.objects[part]
             variants = answers if answers.shape[1] > 1 else None
-            scorer.update(Pictures(answers[:, 0], self.truth[part], objects, variants))
+            scorer.update(EvalBatch(answers[:, 0], self.target[part], objects, variants))
             sums[part.start // self._size] = scorer.sums
             self._look(answers[:, 0], part, features)
         scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0)) | self._compare(features)
@@ -96,17 +96,17 @@ class Examiner:
     @property
     def _size(self) -> int:
         """How many images are scored at once."""
-        return max(1, _PIXELS // (self.truth.shape[-1] * self.truth.shape[-2]))
+        return max(1, _PIXELS // (self.target.shape[-1] * self.target.shape[-2]))
 
     def _parts(self) -> Iterator[slice]:
         """This process's batches of the test split."""
-        for part in in_batches(len(self.truth), self._size, self.engine.rank, self.engine.world_size):
+        for part in in_batches(len(self.target), self._size, self.engine.rank, self.engine.world_size):
             yield part
             self.engine.progress()
 
     def _no_features(self) -> list[Tensor]:
         """A row of zeros an image, for each network that looks: rows of other processes are added later."""
-        return [torch.zeros(len(self.truth), each.width, dtype=torch.float64) for each in self.features]
+        return [torch.zeros(len(self.target), each.width, dtype=torch.float64) for each in self.features]
 
     def _look(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
         """Fill in the rows of a batch. rgb: uint8 [B, 3, H, W]."""
@@ -114,27 +114,27 @@ class Examiner:
             rows[part] = each.features(rgb).cpu().double()
 
     @cached_property
-    def _true_features(self) -> list[Tensor]:
+    def _target_features(self) -> list[Tensor]:
         """What each network sees in the true images: looked at once."""
         features = self._no_features()
         for part in self._parts():
-            self._look(self.truth[part], part, features)
+            self._look(self.target[part], part, features)
         return [self.engine.sum(rows) for rows in features]
 
     def _compare(self, features: list[Tensor]) -> Scores:
         """The features of the answers with those of the truth; images without any colour are left out."""
-        red, green, blue = self.truth.unbind(1)
+        red, green, blue = self.target.unbind(1)
         places = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
         scores: Scores = {}
-        for each, rows, truth in zip(self.features, features, self._true_features, strict=True):
-            found = each.scores(self.engine.sum(rows)[places], truth[places], places)
-            scores |= dict(zip([heading.name for heading in each.headings], found, strict=True))
+        for each, rows, target in zip(self.features, features, self._target_features, strict=True):
+            found = each.scores(self.engine.sum(rows)[places], target[places], places)
+            scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
         return scores
 
     @torch.no_grad()
     def _colorize(self, generator: nn.Module, part: slice) -> Tensor:
         """What a network makes of the grey of a slice of the true images: uint8 [B, V, 3, H, W]."""
-        grey, _ = self.color_space.split(self.truth[part], self.engine.dtype)
+        grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
         color = generator(grey) if self.noise is None else generator(grey, self.noise[part].flatten(0, 1))
         answers = len(color) // len(grey)
         picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)

@@ -8,7 +8,7 @@ _TIMEOUT = 10.0  # seconds without a byte from the server
 
 
 @contextlib.contextmanager
-def impatient() -> Iterator[None]:
+def download_timeout() -> Iterator[None]:
     """Give up on a silent server: torch and torchvision set no timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)

@@ -26,7 +26,7 @@ def constant(rgb: Tensor, ab: tuple[float, float]) -> Tensor:
     return to_8_bits(_LAB.join(seen, color))
 
 
-def ceiling(rgb: Tensor) -> Tensor:
+def oracle(rgb: Tensor) -> Tensor:
     """The grey's L with the true a and b: the best possible answer in `lab` mode. uint8 [B, 3, H, W] to the same."""
     return to_8_bits(_LAB.join(*_LAB.split(rgb, precision(rgb.device))))
 
@@ -44,9 +44,9 @@ class Reference:
 
 
 REFERENCES: tuple[Reference, ...] = (
-    Reference("grey", "floor: grey", lambda rgb, ab: grey(rgb)),
-    Reference("constant", "floor: constant a,b", constant),
-    Reference("ceiling", "ceiling: true a,b", lambda rgb, ab: ceiling(rgb)),
+    Reference("grey", "baseline: grey", lambda rgb, ab: grey(rgb)),
+    Reference("constant", "baseline: constant a,b", constant),
+    Reference("oracle", "oracle: true a,b", lambda rgb, ab: oracle(rgb)),
     Reference("truth", "truth", lambda rgb, ab: rgb),
 )
 

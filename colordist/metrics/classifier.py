@@ -7,20 +7,22 @@ from torch import Tensor
 
 from colordist.data.source import Labels
 from colordist.metrics.features import FeatureScores, distances
-from colordist.metrics.metric import Heading
+from colordist.metrics.metric import MetricSpec
 from colordist.models.classifier import FEATURES, Classifier, scaled
 
-FRECHET_OWN = Heading("frechet_own", "Fréchet (own classifier)", "lower", digits=3)
+FRECHET_OWN = MetricSpec("frechet_own", "Fréchet (own classifier)", "lower", digits=3)
 """Fréchet distance between the features of the answers and of the same images' truth: 0 for the truth itself."""
 
-KERNEL_OWN = Heading("kernel_own", "Kernel x1000 (own classifier)", "lower", digits=3)
+KERNEL_OWN = MetricSpec("kernel_own", "Kernel x1000 (own classifier)", "lower", digits=3)
 """Kernel distance between the same, times 1000."""
 
-NAMED_OWN = Heading("named_own", "Named % (own classifier)", "higher", digits=1)
+NAMED_OWN = MetricSpec("named_own", "Named % (own classifier)", "higher", digits=1)
 """Percent of the answers whose class it names; as Palette's classification accuracy (arXiv 2111.05826)."""
 
 
-def own_scores(classifier: Classifier, known: Sequence[str], labels: Labels | None, network: str) -> FeatureScores:
+def classifier_scores(
+    classifier: Classifier, known: Sequence[str], labels: Labels | None, network: str
+) -> FeatureScores:
     """What a classifier says of answers.
 
     classifier: on the device of the answers. known: the classes that it tells apart. labels: the source's. Where that
@@ -35,12 +37,12 @@ def own_scores(classifier: Classifier, known: Sequence[str], labels: Labels | No
     def features(rgb: Tensor) -> Tensor:
         return classifier.features(scaled(rgb))
 
-    def scores(answers: Tensor, truth: Tensor, places: Tensor) -> Sequence[float]:
-        found = distances(answers, truth)
+    def scores(answers: Tensor, target: Tensor, places: Tensor) -> Sequence[float]:
+        found = distances(answers, target)
         if wanted is None:
             return found
         right = (answers @ weight.T + bias).argmax(dim=1) == wanted[places]
         return *found, 100 * float(right.double().mean())
 
-    headings = (FRECHET_OWN, KERNEL_OWN) if wanted is None else (FRECHET_OWN, KERNEL_OWN, NAMED_OWN)
-    return FeatureScores(network, headings, FEATURES, features, scores)
+    specs = (FRECHET_OWN, KERNEL_OWN) if wanted is None else (FRECHET_OWN, KERNEL_OWN, NAMED_OWN)
+    return FeatureScores(network, specs, FEATURES, features, scores)

@@ -11,13 +11,13 @@ from colordist.metrics.features import FeatureScores
 from colordist.metrics.metric import Metric
 
 
-def chosen_features(
+def optional_features(
     config: EvaluateConfig, labels: Labels | None, image_size: int, device: torch.device
 ) -> list[FeatureScores]:
     """The scores of whole sets. labels: the source's. Raises UserError for a network that can't be had."""
     found = []
     if config.classifier is not None:
-        from colordist.metrics.classifier import own_scores
+        from colordist.metrics.classifier import classifier_scores
 
         folder = Path(config.classifier).expanduser()
         classifier, about, digest = classifier_file.read(folder)
@@ -26,7 +26,7 @@ def chosen_features(
                 f"evaluate.classifier {folder} knows images of {about.image_size} pixels, but data.image_size is "
                 f"{image_size}: train another with python -m colordist.classifier --data.image_size {image_size}"
             )
-        found.append(own_scores(classifier.to(device), about.classes, labels, f"classifier {digest[:8]}"))
+        found.append(classifier_scores(classifier.to(device), about.classes, labels, f"classifier {digest[:8]}"))
     if "inception" in config.networks:
         from colordist.metrics.inception import inception_scores
 
@@ -34,7 +34,7 @@ def chosen_features(
     return found
 
 
-def chosen_metrics(config: EvaluateConfig, device: torch.device) -> list[Metric]:
+def optional_metrics(config: EvaluateConfig, device: torch.device) -> list[Metric]:
     """The scores that are means over images. Raises UserError for a network that can't be had."""
     if "lpips" not in config.networks:
         return []

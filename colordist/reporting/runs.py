@@ -74,7 +74,7 @@ class Run:
         return next((found for record in reversed(self.records) if (found := _numbers(record, prefix))), {})
 
 
-def tell(folders: Sequence[RunFolder]) -> list[Run]:
+def load_runs(folders: Sequence[RunFolder]) -> list[Run]:
     """Read run folders. Raises UserError for what is none, and for one that is named twice."""
     paths = [folder.path.resolve() for folder in folders]
     if len(set(paths)) < len(paths):

@@ -38,7 +38,7 @@ class Owner:
 
     run: str
     fence: int
-    refuse_fenced_off: Callable[[], None]
+    check_fence: Callable[[], None]
     """Raises RunError when another process has taken over the run."""
 
 
@@ -87,7 +87,7 @@ def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path
 
 def _publish(temporary: Path, final: Path, owner: Owner) -> None:
     """Give a checkpoint its name. One that is there already and whole is the same one: it stays."""
-    owner.refuse_fenced_off()
+    owner.check_fence()
     if final.exists():
         try:
             _verify(final, owner.run)
@@ -102,7 +102,7 @@ def _publish(temporary: Path, final: Path, owner: Owner) -> None:
 
 def _prune(folder: Path, step: int, owner: Owner, config: CheckpointConfig) -> None:
     """Drop all but the newest few, up to a step, and those that are kept for ever. What can't be dropped is told."""
-    owner.refuse_fenced_off()
+    owner.check_fence()
     steps = {path: int(path.name.removeprefix("step-")) for path in numbered(folder)}
     earlier = [path for path in steps if steps[path] <= step]
     try:
@@ -244,7 +244,7 @@ class Writer:
             if writing is not None:
                 writing.result()
         except RunError as error:
-            self.owner.refuse_fenced_off()
+            self.owner.check_fence()
             if self.config.on_error == "stop":
                 raise
             _log.warning("%s; training goes on", error)

@@ -93,7 +93,7 @@ class RunFolder:
             raise UserError(f"{self.config_file} is damaged: it doesn't hold all settings")
         return settings
 
-    def refuse_other_run(self, config: Config) -> None:
+    def check_same_run(self, config: Config) -> None:
         """Raise UserError if the folder belongs to another run than this config's, or mustn't be continued."""
         if self.state == "new":
             return
@@ -113,7 +113,7 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
-    def refuse_lost_parts(self) -> None:
+    def check_complete(self) -> None:
         """Raise UserError if what a continued run needs was taken away, rather than begin again over what is left."""
         checkpoints = bool(numbered(self.checkpoints))
         if self.state == "new" and checkpoints:
@@ -121,15 +121,15 @@ class RunFolder:
         if self.state in ("finished", "stopped") and not checkpoints:
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
 
-    def refuse_other_images(self, fingerprint: str) -> None:
+    def check_same_images(self, fingerprint: str) -> None:
         """Remember the images that the run learns from and is scored on; raise UserError if they were others."""
-        self._refuse_other("images", fingerprint, "the images have changed")
+        self._check_same("images", fingerprint, "the images have changed")
 
-    def refuse_other_weights(self, digest: str) -> None:
+    def check_same_weights(self, digest: str) -> None:
         """Remember the weights that the generator began with; raise UserError if they were others."""
-        self._refuse_other("init_from", digest, "the snapshot that train.init_from names has changed")
+        self._check_same("init_from", digest, "the snapshot that train.init_from names has changed")
 
-    def _refuse_other(self, name: str, digest: str, changed: str) -> None:
+    def _check_same(self, name: str, digest: str, changed: str) -> None:
         file = self.path / name
         if not file.exists():
             with writing(file):

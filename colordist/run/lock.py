@@ -20,7 +20,7 @@ import psutil
 
 from colordist.config import RunError, UserError
 
-BEAT = 2.0
+HEARTBEAT = 2.0
 """Seconds between two signs of life."""
 _SIGNS = 8  # of life, after which a holder is believed to live on: what a killed launcher has left ends within 5
 _LEAST = 5  # beats that must be missing before it is taken for dead
@@ -37,7 +37,7 @@ class Holder:
     pid: int = 0
     started: float = 0.0
     """Seconds since the machine's start."""
-    beat: int = 0
+    heartbeat: int = 0
     released: bool = False
 
     def __str__(self) -> str:
@@ -70,20 +70,23 @@ class Lock:
         self._thread = threading.Thread(target=self._live, daemon=True, name="lock")
 
     @classmethod
-    def acquire(cls, run: Path, silence: float, tell: Callable[[str], None] = lambda line: None) -> "Lock":
+    def acquire(cls, run: Path, heartbeat_timeout: float, log: Callable[[str], None] = lambda line: None) -> "Lock":
         """Become the writer of a run folder: at once, if the one before is over; else when it is over or silent.
 
         silence: seconds without a sign of life after which it is taken for dead. Raises UserError if it gives some, and
         where nothing can be written.
         """
-        folder, silence = run / "lock", max(silence, _LEAST * BEAT)
+        folder, heartbeat_timeout = run / "lock", max(heartbeat_timeout, _LEAST * HEARTBEAT)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             while True:
                 holder = _holder(folder)
                 if holder is not None and not holder.is_dead:
-                    tell(f"{holder} has written into {run} and isn't known to be over: listening for {silence:.0f} s")
-                    _outwait(folder, holder, silence)
+                    log(
+                        f"{holder} has written into {run} and isn't known to be over: listening for "
+                        f"{heartbeat_timeout:.0f} s"
+                    )
+                    _outwait(folder, holder, heartbeat_timeout)
                 lock = cls(folder, holder.fence + 1 if holder else 1)
                 if lock._take():
                     return lock
@@ -100,7 +103,7 @@ class Lock:
             self._file.unlink(missing_ok=True)
             return False
         try:
-            self._beat()
+            self._heartbeat()
         except OSError:
             self._file.unlink(missing_ok=True)  # an empty one would make the next process listen to nobody
             raise
@@ -110,7 +113,7 @@ class Lock:
         self._thread.start()
         return True
 
-    def refuse_fenced_off(self) -> None:
+    def check_fence(self) -> None:
         """Raise RunError if another process has taken over the run."""
         if _highest(self.folder) > self.fence:
             raise RunError(f"{_holder(self.folder)} has taken over the run in {self.folder.parent}: this one ends here")
@@ -121,20 +124,20 @@ class Lock:
         self._thread.join()
         with suppress(OSError):  # a full disk: then the next one listens for a while
             if _highest(self.folder) == self.fence:
-                self._beat()
+                self._heartbeat()
 
     @property
     def _file(self) -> Path:
         return self.folder / f"{self.fence:06d}.json"
 
     def _live(self) -> None:
-        while not self._released.wait(BEAT):
+        while not self._released.wait(HEARTBEAT):
             with suppress(OSError):  # a full disk is told where it matters: by whoever writes a checkpoint
                 if _highest(self.folder) > self.fence:
                     return
-                self._beat()
+                self._heartbeat()
 
-    def _beat(self) -> None:
+    def _heartbeat(self) -> None:
         """Give a sign of life."""
         self._beats += 1
         me = psutil.Process()
@@ -162,18 +165,18 @@ def _holder(folder: Path) -> Holder | None:
         return Holder(fence)
 
 
-def _outwait(folder: Path, holder: Holder, silence: float) -> None:
+def _outwait(folder: Path, holder: Holder, heartbeat_timeout: float) -> None:
     """Return when a holder is over, or has been silent for some time. Raises UserError if it gives signs of life."""
-    deadline = time.monotonic() + silence
+    deadline = time.monotonic() + heartbeat_timeout
     signs = 0
     while time.monotonic() < deadline:
-        time.sleep(min(0.2, silence / 10))
+        time.sleep(min(0.2, heartbeat_timeout / 10))
         now = _holder(folder)
         if now is None or now.fence != holder.fence or now.is_dead:
             return
-        if now.beat != holder.beat:
+        if now.heartbeat != holder.heartbeat:
             signs, holder = signs + 1, now
-            deadline = time.monotonic() + silence
+            deadline = time.monotonic() + heartbeat_timeout
         if signs == _SIGNS:
             raise UserError(f"{holder} is writing into {folder.parent}: end it first, or name another --run.dir")
 

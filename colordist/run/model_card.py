@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from colordist.config import Config, learning_keys
-from colordist.metrics import HEADINGS, Heading
+from colordist.metrics import METRIC_SPECS, MetricSpec
 from colordist.metrics.table import markdown
 from colordist.reporting.scores import beside_references
 
@@ -105,7 +105,7 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 
 def _weakness(scores: Scores, references: Mapping[str, Scores]) -> str:
     """The score by which a network is least ahead of the better floor."""
-    ways = [(way, heading.label) for heading in HEADINGS if (way := _way(heading, scores, references)) is not None]
+    ways = [(way, spec.label) for spec in METRIC_SPECS if (way := _way(spec, scores, references)) is not None]
     if not ways:
         return "There are no floors to set the scores beside."
     way, label = min(ways)
@@ -114,13 +114,11 @@ def _weakness(scores: Scores, references: Mapping[str, Scores]) -> str:
     return f"Weakest score: {label}, {way:.0%} of the way from the better floor to the ceiling."
 
 
-def _way(heading: Heading, scores: Scores, references: Mapping[str, Scores]) -> float | None:
+def _way(spec: MetricSpec, scores: Scores, references: Mapping[str, Scores]) -> float | None:
     """The share of the way from the better floor to the best score, 0 to 1; None where there is no such way."""
-    best = references.get("truth" if heading.better == "truth" else "ceiling", {}).get(heading.name)
-    floors = [
-        found[heading.name] for name in ("grey", "constant") if heading.name in (found := references.get(name, {}))
-    ]
-    if best is None or heading.name not in scores or not floors:
+    best = references.get("truth" if spec.better == "truth" else "oracle", {}).get(spec.name)
+    baselines = [found[spec.name] for name in ("grey", "constant") if spec.name in (found := references.get(name, {}))]
+    if best is None or spec.name not in scores or not baselines:
         return None
-    whole = min(abs(best - floor) for floor in floors)
-    return 1 - abs(best - scores[heading.name]) / whole if whole > 0 else None
+    whole = min(abs(best - baseline) for baseline in baselines)
+    return 1 - abs(best - scores[spec.name]) / whole if whole > 0 else None

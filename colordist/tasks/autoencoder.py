@@ -34,5 +34,5 @@ class AutoencoderTask:
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
         """Distance to the true colours, of the answer that is nearest to them."""
-        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.truth)
+        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.target)
         return Loss(distance, {self.pixel: distance})

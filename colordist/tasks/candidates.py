@@ -38,11 +38,11 @@ def nearest(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
         return color
     choices = _by_image(color, batch)
     with torch.no_grad():
-        error = choices - batch.truth.unsqueeze(1)
+        error = choices - batch.target.unsqueeze(1)
         error = (error.abs() if kind == "l1" else error.square()).mean(dim=2)  # [B, draws, H, W]
         distance = F.adaptive_avg_pool2d(error, min(_REGIONS, *error.shape[-2:]))
-        draws = torch.arange(choices.shape[1], device=color.device).view(1, -1, 1, 1)
-        taken = (draws == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
+        candidates = torch.arange(choices.shape[1], device=color.device).view(1, -1, 1, 1)
+        taken = (candidates == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
         taken = F.interpolate(taken, error.shape[-2:], mode="nearest")
     # A sum and no indexing: the gradient of that isn't deterministic on GPUs.
     return (choices * taken.unsqueeze(2)).sum(dim=1)

@@ -10,12 +10,12 @@ from torch import Tensor
 _EMPTY = torch.inf  # what stands in a slot that nothing has been put into
 
 
-def empty_pool(places: int, slots: int, channels: int, size: int) -> Tensor:
+def empty_buffer(places: int, slots: int, channels: int, size: int) -> Tensor:
     """A pool without images: [places, slots, channels, size, size]."""
     return torch.full((places, slots, channels, size, size), _EMPTY)
 
 
-def exchange(pool: Tensor, fresh: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+def exchange(buffer: Tensor, fresh: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Show each generated image, or, with probability one half, an older one, whose slot it then takes.
 
     As long as the slot that it draws is empty, it fills that, and is shown.
@@ -23,12 +23,12 @@ def exchange(pool: Tensor, fresh: Tensor, chance: Tensor) -> tuple[Tensor, Tenso
     pool: [B, slots, C, H, W]; fresh: [B, C, H, W]; chance: [B, 2], uniform in [0, 1). Returns what to show
     [B, C, H, W] and the pool afterwards; those given stay as they are.
     """
-    fresh = fresh.to(pool.dtype)
-    place = torch.arange(len(pool), device=pool.device)
-    slot = (chance[:, 1] * pool.shape[1]).long()
-    old = pool[place, slot]
+    fresh = fresh.to(buffer.dtype)
+    place = torch.arange(len(buffer), device=buffer.device)
+    slot = (uniforms[:, 1] * buffer.shape[1]).long()
+    old = buffer[place, slot]
     empty = old == _EMPTY
-    swap = (chance[:, 0] < 0.5)[:, None, None, None] & ~empty
-    after = pool.clone()
+    swap = (uniforms[:, 0] < 0.5)[:, None, None, None] & ~empty
+    after = buffer.clone()
     after[place, slot] = fresh.where(swap | empty, old)
     return old.where(swap, fresh), after

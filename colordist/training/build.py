@@ -26,19 +26,19 @@ from colordist.config import (
     identity,
 )
 from colordist.data.loader import Loader, ResidentLoader, Share, image_digest, load, sample
-from colordist.data.sampler import Plan, variant_noise
-from colordist.data.source import MarkedSplit, Source, StreamedSplit
+from colordist.data.sampler import Sampler, variant_noise
+from colordist.data.source import MaskedSplit, Source, StreamedSplit
 from colordist.data.streaming import StreamingLoader
-from colordist.engine.consistency import refuse_difference, refuse_other_settings
-from colordist.engine.environment import device_type, refuse_penalties, resolve_precision, zero_stage
-from colordist.engine.failure_detector import Limits
+from colordist.engine.consistency import check_same, check_same_settings
+from colordist.engine.environment import check_gradient_penalties, device_type, resolve_precision, zero_stage
+from colordist.engine.failure_detector import Timeouts
 from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
-from colordist.evaluation.evaluator import VARIANTS, Evaluation, Examiner
+from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
 from colordist.metrics import METRICS
 from colordist.metrics.baselines import median_ab
-from colordist.metrics.optional import chosen_features, chosen_metrics
+from colordist.metrics.optional import optional_features, optional_metrics
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered, writing
 from colordist.run.lock import Lock
@@ -59,27 +59,27 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     requests: what may ask the run to stop.
     """
     train = config.train
-    limits = Limits(config.run.silence, config.run.patience)
+    timeouts = Timeouts(config.run.heartbeat_timeout, config.run.stall_timeout)
     if config.task == "cgan":
-        refuse_penalties({"loss.r1_weight": config.loss.r1_weight, "loss.r2_weight": config.loss.r2_weight})
+        check_gradient_penalties({"loss.r1_weight": config.loss.r1_weight, "loss.r2_weight": config.loss.r2_weight})
     engine = Engine(
         precision_of(config, folder),
         deterministic=train.deterministic,
         tf32=train.tf32,
         compiled=train.compile,
-        limits=limits,
+        timeouts=timeouts,
     )
     config = replace(config, train=replace(config.train, precision=engine.precision))
-    refuse_other_settings(engine, flatten(asdict(config)))
-    refuse_other_code(engine)
+    check_same_settings(engine, flatten(asdict(config)))
+    check_same_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
     weights = initialize(task, config, engine)
     engine.prepare(task)
     loader = build_loader(config, source, engine)
-    examiner = build_examiner(config.model, source, config.evaluate, engine)
-    digests = f"{loader.digest} {image_digest(examiner.truth)}"
-    refuse_difference(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
+    evaluator = build_evaluator(config.model, source, config.evaluate, engine)
+    digests = f"{loader.digest} {image_digest(evaluator.target)}"
+    check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
     locks: list[Lock] = []
     meter = Meter(config.train.global_batch_size)
     with ExitStack() as on_failure:
@@ -87,10 +87,10 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         def take() -> None:
             locks.append(take_folder(config, folder, digests, weights, on_failure))
 
-        engine.together(take, here=engine.is_main)
+        engine.run_on_all_ranks(take, here=engine.is_main)
         start = restore(load_newest(config, folder, engine), engine, task, meter)
         tracker = build_tracker(config, folder, engine, start)
-        engine.together(lambda: folder.begin(config), here=engine.is_main)
+        engine.run_on_all_ranks(lambda: folder.begin(config), here=engine.is_main)
         on_failure.pop_all()
     return Trainer(
         config=config,
@@ -98,10 +98,10 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         engine=engine,
         task=task,
         loader=loader,
-        examiner=examiner,
+        evaluator=evaluator,
         tracker=tracker,
         meter=meter,
-        card=ModelCard(config, len(source.train), len(examiner.truth), revision()),
+        card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
         start=start,
         requests=requests or StopRequests(),
         lock=locks[0] if locks else None,
@@ -109,11 +109,11 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     )
 
 
-def refuse_other_code(engine: Engine) -> None:
+def check_same_code(engine: Engine) -> None:
     """Raise UserError on all processes unless they run the same."""
     way_out = "install the same version everywhere"
-    refuse_difference(engine, "runs other code", code_digest(), way_out)
-    refuse_difference(engine, "runs another version of PyTorch", torch.__version__, way_out)
+    check_same(engine, "runs other code", code_digest(), way_out)
+    check_same(engine, "runs another version of PyTorch", torch.__version__, way_out)
 
 
 def precision_of(config: Config, folder: RunFolder) -> str:
@@ -125,12 +125,12 @@ def precision_of(config: Config, folder: RunFolder) -> str:
 def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
     """The state in the newest whole checkpoint that the first process sees, on every process; None at the start."""
     found: list[Path | None] = []
-    engine.together(lambda: found.append(find_newest(config, folder)), here=engine.is_main)
+    engine.run_on_all_ranks(lambda: found.append(find_newest(config, folder)), here=engine.is_main)
     newest = engine.from_main(found[0] if found else None)
     if newest is None:
         return None
     states: list[dict[str, Any]] = []
-    engine.together(lambda: states.append(checkpoint.load(newest)))
+    engine.run_on_all_ranks(lambda: states.append(checkpoint.load(newest)))
     return states[0]
 
 
@@ -148,7 +148,7 @@ def find_newest(config: Config, folder: RunFolder) -> Path | None:
 
 def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Writer:
     """What writes checkpoints, on the process that holds the lock."""
-    owner = checkpoint.Owner(identity(config), lock.fence, lock.refuse_fenced_off)
+    owner = checkpoint.Owner(identity(config), lock.fence, lock.check_fence)
     return checkpoint.Writer(folder.checkpoints, owner, config.checkpoint, flush=folder.flush_records)
 
 
@@ -157,18 +157,18 @@ def build_loader(config: Config, source: Source, engine: Engine) -> Loader:
     split = source.train
     if config.task == "cyclegan" and len(split) < 2:
         raise UserError("task cyclegan divides the training images into two halves, but there is only one: add some")
-    plan = Plan(
+    sampler = Sampler(
         config.seed,
         len(split),
         config.train.global_batch_size,
         config.data.flip,
-        noise=(config.loss.draws, config.model.noise),
+        noise=(config.loss.candidates, config.model.noise),
         unpaired=config.task == "cyclegan",
         shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
         shuffle_shards=config.data.shuffle_shards,
     )
     share = Share(
-        plan,
+        sampler,
         ColorSpace(config.model.color_space),
         engine.device,
         engine.dtype,
@@ -178,33 +178,33 @@ def build_loader(config: Config, source: Source, engine: Engine) -> Loader:
     )
     if isinstance(split, StreamedSplit):
         return StreamingLoader(split, share, config.data.workers)
-    with engine.busy("loading images"):
+    with engine.stall_exempt("loading images"):
         return ResidentLoader(load(split, engine.device, "training images", quiet=not engine.is_main), share)
 
 
-def build_examiner(model: ModelConfig, source: Source, config: EvaluateConfig, engine: Engine) -> Examiner:
+def build_evaluator(model: ModelConfig, source: Source, config: EvaluateConfig, engine: Engine) -> Evaluator:
     """What scores a generator of this kind, on the test split. config: by what, besides the usual."""
     objects = None
-    if isinstance(source.test, MarkedSplit):
+    if isinstance(source.test, MaskedSplit):
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
         objects = torch.from_numpy(masks).to(engine.device)
-    with engine.busy("loading images"):
-        truth = load(source.test, engine.device, "test images", quiet=not engine.is_main)
-    if torch.equal(truth[:, 0], truth[:, 1]) and torch.equal(truth[:, 1], truth[:, 2]):
+    with engine.stall_exempt("loading images"):
+        target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
+    if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    with engine.busy("fetching networks that score"):
-        metrics = [*METRICS, *chosen_metrics(config, engine.device)]
-        features = chosen_features(config, source.labels, truth.shape[-1], engine.device)
+    with engine.stall_exempt("fetching networks that score"):
+        metrics = [*METRICS, *optional_metrics(config, engine.device)]
+        features = optional_features(config, source.labels, target.shape[-1], engine.device)
     networks = [each.network for each in features]
-    refuse_difference(engine, "scores by another classifier", networks, "give all machines the same")
-    noise = build_noise(model, len(truth)).to(engine.dtype).to(engine.device) if model.noise else None
-    return Examiner(truth, objects, noise, metrics, features, ColorSpace(model.color_space), engine)
+    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    noise = build_noise(model, len(target)).to(engine.dtype).to(engine.device) if model.noise else None
+    return Evaluator(target, objects, noise, metrics, features, ColorSpace(model.color_space), engine)
 
 
 def build_noise(model: ModelConfig, images: int) -> Tensor:
     """The noise by which the test images are scored, the same in every run: [images, VARIANTS, model.noise]."""
-    draws = [[variant_noise(image, each, model.noise) for each in range(VARIANTS)] for image in range(images)]
-    return torch.from_numpy(np.array(draws))
+    candidates = [[variant_noise(image, each, model.noise) for each in range(VARIANTS)] for image in range(images)]
+    return torch.from_numpy(np.array(candidates))
 
 
 def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
@@ -216,19 +216,19 @@ def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) ->
         raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
     engine = Engine("fp32")
     source = build_source(data, engine)
-    examiner = build_examiner(model, source, config, engine)
-    with engine.busy("loading images"):
+    evaluator = build_evaluator(model, source, config, engine)
+    with engine.stall_exempt("loading images"):
         median = median_ab(sample(source.train, engine.device))
-    references = examiner.references(median)
-    scores = examiner.scores(generator.to(engine.device, engine.dtype))
+    references = evaluator.references(median)
+    scores = evaluator.scores(generator.to(engine.device, engine.dtype))
     engine.close()
     images = len(source.test)
-    networks = [each.network for each in examiner.features]
+    networks = [each.network for each in evaluator.features]
     found = Evaluation(str(folder), step, asdict(data), images, scores, references, networks)
     return found if engine.is_main else None
 
 
-def examine_devices(config: Config) -> dict[str, str]:
+def check_devices(config: Config) -> dict[str, str]:
     """What the engine runs on, and how fast its processes talk: as text, by name."""
     from colordist.engine.bandwidth import all_reduce
 
@@ -248,13 +248,15 @@ def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int)
         trackers.append(JsonLines(folder.metrics_file, start))
         trackers.append(Terminal(config.train.steps, start))
         if config.track.wandb != "off":
-            trackers.append(WandB(config.track, folder.path, asdict(config) | {"surroundings": surroundings(engine)}))
+            trackers.append(
+                WandB(config.track, folder.path, asdict(config) | {"environment": environment_info(engine)})
+            )
 
-    engine.together(make, here=engine.is_main)
+    engine.run_on_all_ranks(make, here=engine.is_main)
     return Trackers(trackers)
 
 
-def surroundings(engine: Engine) -> dict[str, Value]:
+def environment_info(engine: Engine) -> dict[str, Value]:
     """What a run runs on, and by which code."""
     return {
         "engine": engine.name,
@@ -286,14 +288,14 @@ def take_folder(config: Config, folder: RunFolder, images: str, weights: str | N
 
     images, weights: what stands for the run's images, and for the weights that it begins with, if not at random.
     """
-    folder.refuse_other_run(config)
-    folder.refuse_lost_parts()
-    lock = Lock.acquire(folder.path, config.run.silence, tell=log.info)
+    folder.check_same_run(config)
+    folder.check_complete()
+    lock = Lock.acquire(folder.path, config.run.heartbeat_timeout, log=log.info)
     on_failure.callback(lock.release)
-    folder.refuse_other_run(config)  # the writer before may have begun one since
-    folder.refuse_other_images(images)
+    folder.check_same_run(config)  # the writer before may have begun one since
+    folder.check_same_images(images)
     if weights is not None:
-        folder.refuse_other_weights(weights)
+        folder.check_same_weights(weights)
     with writing(folder.checkpoints):
         checkpoint.sweep(folder.checkpoints, lock.fence)
     return lock
@@ -304,10 +306,10 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
     task = build_task(config)
     counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in task.networks.items()]
     settings = yaml.safe_dump(asdict(config), sort_keys=False)
-    return "\n".join([settings, str(batches), *counts, foresee(task, config, batches)])
+    return "\n".join([settings, str(batches), *counts, estimate_memory(task, config, batches)])
 
 
-def foresee(task: Task, config: Config, batches: BatchArithmetic) -> str:
+def estimate_memory(task: Task, config: Config, batches: BatchArithmetic) -> str:
     """The memory that a process will need to train a task, if its device is one like here."""
     device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
     if precision == "auto":

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.engine.consistency import refuse_difference
+from colordist.engine.consistency import check_same
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models import build_decolorizer, build_discriminator, build_generator
-from colordist.models.activation_checkpointing import recompute
+from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.seeding import seeded
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.base import Task
 from colordist.tasks.cgan import CGANTask
 from colordist.tasks.cyclegan import CycleGANTask
-from colordist.tasks.image_buffer import empty_pool
-from colordist.training.initial_weights import begin_with
+from colordist.tasks.image_buffer import empty_buffer
+from colordist.training.initial_weights import load_initial_weights
 
 
 def initialize(task: Task, config: Config, engine: Engine) -> str | None:
@@ -24,8 +24,10 @@ def initialize(task: Task, config: Config, engine: Engine) -> str | None:
     if train.init_from is None:
         return None
     generator, source = task.networks[task.generators[0]], Path(train.init_from)
-    engine.together(lambda: digests.append(begin_with(generator, config.model, source, strict=train.init_strict)))
-    refuse_difference(engine, "begins with other weights", digests[0], "give all machines the same snapshot")
+    engine.run_on_all_ranks(
+        lambda: digests.append(load_initial_weights(generator, config.model, source, strict=train.init_strict))
+    )
+    check_same(engine, "begins with other weights", digests[0], "give all machines the same snapshot")
     return digests[0]
 
 
@@ -37,7 +39,7 @@ def build_task(config: Config) -> Task:
         config.train.steps,
         ema_images=config.train.ema_images,
         frozen=config.train.freeze,
-        factors=config.optimizer.generator.factors,
+        lr_scales=config.optimizer.generator.lr_scales,
     )
     task: Task
     match config.task:
@@ -47,9 +49,9 @@ def build_task(config: Config) -> Task:
             task = build_cgan(config, generator)
         case "cyclegan":
             task = build_cyclegan(config, generator)
-    if config.train.gradient_checkpointing:
+    if config.train.activation_checkpointing:
         for network in task.networks.values():
-            recompute(network.module)
+            enable_activation_checkpointing(network.module)
     return task
 
 
@@ -80,7 +82,7 @@ def build_cyclegan(config: Config, generator: Network) -> CycleGANTask:
         "discriminator": discriminator(config.seed + 1, channels=3),
         "grey_discriminator": discriminator(config.seed + 3, channels=1),
     }
-    slots, size = config.loss.pool_slots, config.data.image_size
+    slots, size = config.loss.image_buffer_slots, config.data.image_size
     judged = {"discriminator": 3, "grey_discriminator": 1} if slots else {}
-    pools = {name: empty_pool(train.global_batch_size, slots, channels, size) for name, channels in judged.items()}
-    return CycleGANTask(networks, pools, ColorSpace(config.model.color_space), config.loss)
+    buffers = {name: empty_buffer(train.global_batch_size, slots, channels, size) for name, channels in judged.items()}
+    return CycleGANTask(networks, buffers, ColorSpace(config.model.color_space), config.loss)

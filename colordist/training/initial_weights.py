@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _NAMES_SHOWN = 3
 
 
-def begin_with(generator: Network, model: ModelConfig, source: Path, *, strict: bool) -> str:
+def load_initial_weights(generator: Network, model: ModelConfig, source: Path, *, strict: bool) -> str:
     """Give a generator and its averaged copy the weights of a snapshot. Nothing else of the other run is taken over.
 
     model: the generator's settings.

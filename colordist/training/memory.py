@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from colordist.color import ColorSpace
 from colordist.config import BatchArithmetic, Config
 from colordist.data.loader import Batch
-from colordist.data.sampler import CHANCES, micro_batches
+from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.network import Network
 from colordist.tasks.base import Task
 
@@ -62,10 +62,10 @@ def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str =
     live.add(chain(*(chain(module.parameters(), module.buffers()) for module in modules), task.state.values()))
     with fake, live:
         turns = {name: _Turn(each, config.train.precision, batches) for name, each in task.networks.items()}
-        portions = _batches(config, batches, device, dtype)
+        sample_slices = _batches(config, batches, device, dtype)
         for step in range(config.loss.warmup_steps, config.loss.warmup_steps + _STEPS):
-            _play(task, turns, portions, step)
-        del portions
+            _play(task, turns, sample_slices, step)
+        del sample_slices
     return Memory(live.now, live.most)
 
 
@@ -111,7 +111,7 @@ class _Turn:
         self.network, self.narrow = network, _NARROW.get(precision)
         self.last = False
         if batches.processes > 1:
-            for parameter in network.learning:
+            for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._send, torch.empty_like(parameter)))
 
     def __call__(self, *inputs: Tensor) -> Tensor:
@@ -120,10 +120,10 @@ class _Turn:
             answer: Tensor = self.network.module(*inputs)
         return answer if self.narrow is None else answer.float()
 
-    def _send(self, place: Tensor, parameter: Tensor) -> None:
+    def _send(self, batch_index: Tensor, parameter: Tensor) -> None:
         """With the last micro-batch, gradients go where DistributedDataParallel sends them from."""
         if self.last:
-            parameter.grad = place
+            parameter.grad = batch_index
 
 
 def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
@@ -136,11 +136,11 @@ def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch
         grey = empty(count, 1, size, size)
         return Batch(
             grey=grey,
-            truth=empty(count, channels, size, size),
-            chance=empty(count, CHANCES),
-            noise=empty(count, config.loss.draws, model.noise),
-            truth_grey=torch.empty_like(grey) if config.task == "cyclegan" else grey,
-            place=torch.arange(count, device=device),
+            target=empty(count, channels, size, size),
+            uniforms=empty(count, UNIFORMS),
+            noise=empty(count, config.loss.candidates, model.noise),
+            target_grey=torch.empty_like(grey) if config.task == "cyclegan" else grey,
+            batch_index=torch.arange(count, device=device),
         )
 
     most = -(-batches.per_process // batches.accumulation)
@@ -151,12 +151,12 @@ def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: in
     """A step as ``Engine.step`` takes it, but for what it logs and checks."""
     generated = None
     if len(batches) == 1:
-        _wake(task, task.generators)
+        _set_trainable(task, task.generators)
         generated = task.generate(turns, batches[0])
     for phase in task.phases(step):
         turn, network = turns[phase], task.networks[phase]
-        network.begin_turn(step)
-        _wake(task, (phase,))
+        network.begin_phase(step)
+        _set_trainable(task, (phase,))
         for batch in batches:
             turn.last = batch is batches[-1]
             answer = task.generate(turns, batch) if generated is None else generated
@@ -167,6 +167,6 @@ def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: in
             network.ema.update(network.module, images=step * len(batch), batch=len(batch))
 
 
-def _wake(task: Task, names: Collection[str]) -> None:
+def _set_trainable(task: Task, names: Collection[str]) -> None:
     for name, network in task.networks.items():
-        network.wake(name in names)
+        network.set_trainable(name in names)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from colordist.config import Config, RunError, TrainConfig, UserError
 from colordist.data.loader import Loader
-from colordist.engine.consistency import refuse_drift
+from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
-from colordist.evaluation.evaluator import Examiner
+from colordist.evaluation.evaluator import Evaluator
 from colordist.metrics.baselines import median_ab
 from colordist.reporting.runs import Run
 from colordist.run import checkpoint, snapshot
@@ -42,7 +42,7 @@ class Trainer:
     engine: Engine
     task: Task
     loader: Loader
-    examiner: Examiner
+    evaluator: Evaluator
     tracker: Tracker
     meter: "Meter"
     card: ModelCard
@@ -60,7 +60,7 @@ class Trainer:
         config, step = self.config, self.start
         if step == 0:
             self._log_references()
-            self._examine(0)
+            self._evaluate(0)
         self.engine.rehearse(self.task, self.loader.micro_batches(step)[0], step)
         self.meter.restart_clock()
         while step < config.train.steps:
@@ -79,12 +79,12 @@ class Trainer:
         meter.add(self.engine.step(self.task, batches, step))
         step += 1
         if config.train.nonfinite == "stop":
-            self._refuse_divergence(step)
+            self._check_divergence(step)
         if self._due(step, config.log.every):
             self._log(step)
         if self._due(step, config.evaluate.every):
             with meter.paused():
-                self._examine(step)
+                self._evaluate(step)
         if self._due(step, config.checkpoint.every):
             with meter.paused():
                 self._checkpoint(step)
@@ -106,7 +106,7 @@ class Trainer:
             self._checkpoint(step)
         if self.writer is not None and self.lock is not None:
             self.writer.wait()
-            self.lock.refuse_fenced_off()
+            self.lock.check_fence()
             self.folder.mark(how, step, reason)
         if how == "stopped":
             log.info("stopped after step %d (%s): the same command continues", step, reason)
@@ -114,8 +114,8 @@ class Trainer:
 
     def close(self) -> None:
         """Let go of the run folder: another process may write there now."""
-        busy = self.engine.busy("handing over what was tracked")
-        with busy, ExitStack() as last_first:  # and each even if one before it fails
+        stall_exempt = self.engine.stall_exempt("handing over what was tracked")
+        with stall_exempt, ExitStack() as last_first:  # and each even if one before it fails
             if self.lock is not None:
                 last_first.callback(self.lock.release)
             last_first.callback(self.tracker.close)
@@ -139,10 +139,10 @@ class Trainer:
         record |= pace | {"peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
             record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
-        self._tell(record)
-        self._refuse_divergence(step)
+        self._write_record(record)
+        self._check_divergence(step)
 
-    def _refuse_divergence(self, step: int) -> None:
+    def _check_divergence(self, step: int) -> None:
         """Raise Diverged if too many updates were skipped in a row. Waits for the device."""
         train = self.config.train
         for name, count in self.engine.skipped_in_a_row().items():
@@ -155,31 +155,31 @@ class Trainer:
 
     def _log_references(self) -> None:
         record: Record = {"step": 0, "images": 0}
-        with self.engine.busy("loading images"):
+        with self.engine.stall_exempt("loading images"):
             median = median_ab(self.loader.sample())
-        references = self.examiner.references(median)
+        references = self.evaluator.references(median)
         for name, scores in references.items():
             record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
-        self._tell(record)
+        self._write_record(record)
 
-    def _tell(self, record: Record) -> None:
+    def _write_record(self, record: Record) -> None:
         """Log, unless another process has taken over the run: then it logs the same."""
         if self.lock is not None:
-            self.lock.refuse_fenced_off()
+            self.lock.check_fence()
         self.tracker.log(record)
 
-    def _examine(self, step: int) -> None:
+    def _evaluate(self, step: int) -> None:
         """Score the network on the test split; the first process shows and saves it."""
-        refuse_drift(self.engine, step)
-        scores = self.examiner.scores(self._generator)
+        check_replicas(self.engine, step)
+        scores = self.evaluator.scores(self._generator)
         images = step * self.config.train.global_batch_size
-        self._tell({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        self._write_record({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
         with writing(picture):
             picture.parent.mkdir(parents=True, exist_ok=True)
-            self.examiner.grid(self._generator).save(picture)
+            self.evaluator.grid(self._generator).save(picture)
         self.tracker.picture(picture, step)
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
@@ -189,7 +189,7 @@ class Trainer:
         self.tracker.snapshot(saved, step)
 
     def _checkpoint(self, step: int) -> None:
-        refuse_drift(self.engine, step)  # so that a checkpoint can be trusted
+        check_replicas(self.engine, step)  # so that a checkpoint can be trusted
         state = {
             "networks": self.engine.state_dict(),
             "task": self.engine.whole(self.task.state),

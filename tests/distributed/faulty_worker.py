@@ -51,7 +51,7 @@ def happen(fault: str, task: Any) -> None:  # noqa: ANN401
 
 if __name__ == "__main__":
     rank, fault, at, *sys.argv[1:] = sys.argv[1:]
-    colordist.cli._PATIENCE = 1.0
+    colordist.cli._GRACE = 1.0
     if os.environ["RANK"] == rank:
         plant(fault, int(at))
     colordist.train.main()

@@ -54,7 +54,7 @@ def main() -> None:
         finally:
             trainer.close()
         trainer.engine.wait()
-        trainer.engine.watch.close()  # the next job has its own
+        trainer.engine.monitor.close()  # the next job has its own
     if trainer is not None:
         trainer.engine.close()
 

@@ -127,15 +127,15 @@ def test_conversion_keeps_what_the_optimizer_holds(device: str, layer: type) -> 
 @pytest.mark.usefixtures("group")
 def test_asleep_it_normalises_by_the_batch_and_remembers_nothing(ours: bool) -> None:
     layer = layers()[ours]
-    statistics, before, awake = RunningStatistics(layer), copy.deepcopy(layer.state_dict()), layer(some())
+    statistics, before, trainable = RunningStatistics(layer), copy.deepcopy(layer.state_dict()), layer(some())
     layer.load_state_dict(before)
-    statistics.follow(False)
-    assert torch.equal(layer(some()), awake)
+    statistics.update_ema(False)
+    assert torch.equal(layer(some()), trainable)
     assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())
     evaluated = layer.eval()(some())
-    statistics.follow(True)
+    statistics.update_ema(True)
     assert torch.equal(layer(some()), evaluated)
-    assert not torch.equal(evaluated, awake)
+    assert not torch.equal(evaluated, trainable)
 
 
 def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setting
@@ -167,7 +167,7 @@ def test_a_skipped_update_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> No
         engine, task = prepared(discriminator__spectral_norm=False)
         engine.step(task, [BATCH], 0)
         before = {name: state(task, name) for name in task.networks}
-        log = engine.step(task, [batch_of(BATCH.grey * float("nan"), BATCH.truth)], 1)
+        log = engine.step(task, [batch_of(BATCH.grey * float("nan"), BATCH.target)], 1)
         assert log["generator/skipped"] == log["discriminator/skipped"] == 1
         for name in task.networks:
             assert all(torch.equal(value, before[name][key]) for key, value in state(task, name).items())

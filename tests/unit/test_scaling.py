@@ -72,11 +72,11 @@ def test_no_coefficient_is_negative(scripts: SimpleNamespace) -> None:
 
 def test_steps_in_several_micro_batches_have_a_line_of_their_own(scripts: SimpleNamespace) -> None:
     model = scripts.cost_model
-    truth = model.Compute(model.Line(3.0, 2.0), model.Line(4.0, 2.5), 0.5)
+    target = model.Compute(model.Line(3.0, 2.0), model.Line(4.0, 2.5), 0.5)
     steps = [(1, 1), (4, 4), (16, 16), (4, 2), (16, 8), (8, 2), (32, 8)]
-    found = model.fit_compute({step: truth(*step) for step in steps})
-    assert truth(6, 6) == 15
-    assert truth(6, 4) == 0.5 + 2 * 4 + 6 * 2.5
+    found = model.fit_compute({step: target(*step) for step in steps})
+    assert target(6, 6) == 15
+    assert target(6, 4) == 0.5 + 2 * 4 + 6 * 2.5
     assert found(6, 6) == pytest.approx(15)
     assert found(7, 3) == pytest.approx(0.5 + 3 * 4 + 7 * 2.5)
 
@@ -222,15 +222,15 @@ def measured(scripts: SimpleNamespace) -> dict[str, Any]:
     """What a machine would measure that is just as the model says."""
     model = scripts.cost_model
     compute = model.Compute(model.Line(0.02, 0.01), model.Line(0.02, 0.012), 0.005)
-    line, busy = model.Line(4e-4, 1e-8), model.Line(1e-4, 1e-9)
+    line, stall_exempt = model.Line(4e-4, 1e-8), model.Line(1e-4, 1e-9)
     gradients = {"discriminator": [(2_000_000, 0.4), (700_000, 1.0)], "generator": [(1_500_000, 0.5), (5_000_000, 1.0)]}
     turns = [{"name": name, "backward": 0.3, "gradients": each} for name, each in gradients.items()]
     found: dict[str, Any] = {"alone": {"turns": turns}}
-    truth = model.Model(
+    target = model.Model(
         compute,
         scripts.scaling.turns(found),
         lambda size, count: model.all_reduce(size, count, model.link_of_two(line)),
-        busy,
+        stall_exempt,
     )
 
     def spread(median: float) -> dict[str, float]:
@@ -243,10 +243,10 @@ def measured(scripts: SimpleNamespace) -> dict[str, Any]:
         for step in [*single, *measure.SEVERAL, *measure.HELD_OUT]
     ]
     sums = [
-        {"bytes": size, "held_out": size in measure.HELD_OUT_SIZES, "busy": busy(size), **spread(line(size))}
+        {"bytes": size, "held_out": size in measure.HELD_OUT_SIZES, "busy": stall_exempt(size), **spread(line(size))}
         for size in [*measure.SIZES, *measure.HELD_OUT_SIZES]
     ]
-    pairs = [(step, truth.step(2, *step)) for step in measure.CHECKED]
+    pairs = [(step, target.step(2, *step)) for step in measure.CHECKED]
     two = [
         {"images": step[0], "micro_batch": step[1], "sending": spread(each.seconds), "silent": spread(each.computing)}
         for step, each in pairs

@@ -76,7 +76,7 @@ class Waits(TorchDispatchMode):
         {"task": "autoencoder"},
         {"optimizer__generator__clip_norm": 1.0, "train__micro_batch_size": 3},
         {"loss__augment": ["translation", "cutout"], "loss__r1_weight": 0.1, "loss__adversarial": "relativistic"},
-        {"model__noise": 2, "loss__draws": 2},
+        {"model__noise": 2, "loss__candidates": 2},
         {"task": "cyclegan"},
         {"train__precision": "bf16"},
     ],

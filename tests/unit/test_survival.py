@@ -298,7 +298,7 @@ def take_over(folder: RunFolder) -> None:
 
 
 def test_a_run_that_is_alive_is_not_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.run.lock.BEAT", 0.05)
+    monkeypatch.setattr("colordist.run.lock.HEARTBEAT", 0.05)
     lock = Lock.acquire(tmp_path / "run", 30)
     with pytest.raises(UserError, match=r"process \d+ on .* is writing into .*: end it first"):
         run(tmp_path / "run")

@@ -18,7 +18,7 @@ from PIL import Image
 from colordist.config import UserError
 from colordist.data.decode import fit
 from colordist.data.source import ArraySplit, Labels, Source, check_classes
-from colordist.files.download import impatient
+from colordist.files.download import download_timeout
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def download(name: str, root: Path) -> None:
     """
     root, file = root.expanduser(), root.expanduser() / ARCHIVES[name].file
     try:
-        with impatient(), _quiet():
+        with download_timeout(), _quiet():
             _dataset(name, root, "test", fetch=True)
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -29,7 +29,7 @@ class Unavailable(Exception):
 
 
 @dataclass(frozen=True, eq=False)
-class Shelf:
+class ShardStore:
     """A folder of shards, and what is open of it."""
 
     root: str
@@ -63,10 +63,10 @@ class Shelf:
             ) from None
         if not self.is_remote:
             for shard in index.shards:
-                self._refuse_unfit(shard)
+                self._check_fits(shard)
         return index, hashlib.sha256(text).hexdigest()
 
-    def _refuse_unfit(self, shard: Shard) -> None:
+    def _check_fits(self, shard: Shard) -> None:
         file = self._local(shard)
         try:
             size = file.stat().st_size

@@ -17,7 +17,7 @@ from colordist.data.decode import Undecodable, decode, fit
 from colordist.data.source import Image, Labels, Source, check_classes
 from colordist.data.sources.folder_files import printable
 from colordist.data.sources.shard_index import Index, Shard
-from colordist.data.sources.shard_store import Shelf
+from colordist.data.sources.shard_store import ShardStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,9 +32,9 @@ def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: P
     pixels. cache: folder for fetched shards. Raises UserError if an index or a shard is not there or damaged, or there
     is no such class.
     """
-    shelf = Shelf(root, cache)
-    index, digest = shelf.index()
-    train, test = (_split(shelf, index, digest, image_size, which) for which in ("train", "test"))
+    shard_store = ShardStore(root, cache)
+    index, digest = shard_store.index()
+    train, test = (_split(shard_store, index, digest, image_size, which) for which in ("train", "test"))
     labels = Labels(tuple(index.classes), _shown(index, "train"), _shown(index, "test")) if index.classes else None
     if classes and labels is None:
         logger.warning("the images in %s have no classes: data.classes is ignored, all are used", root)
@@ -56,7 +56,7 @@ def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: P
 class ShardSplit:
     """Images in shards, in the order in which they lie there."""
 
-    shelf: Shelf
+    shard_store: ShardStore
     shards: list[Shard]
     digest: str
     """SHA-256 of the index, which has the sums of all shards in it."""
@@ -73,24 +73,24 @@ class ShardSplit:
     def __getitem__(self, index: int, /) -> Image:
         """The image at this index: uint8 RGB, [size, size, 3]. Plain grey where it can't be decoded, which is told."""
         if (image := self.read(index)) is None:
-            self.tell_damaged([index])
-            return self.stand_in()
+            self.log_damaged([index])
+            return self.placeholder()
         return image
 
     def read(self, index: int) -> Image | None:
         """The image at this index; None if it can't be decoded. Raises RunError where its shard can't be read."""
         shard, _, offset, size = self.where[index].tolist()
         try:
-            content = self.shelf.read(self.shards[shard], offset, size)
+            content = self.shard_store.read(self.shards[shard], offset, size)
             return fit(decode(content, self.image_size), self.image_size)
         except Undecodable:
             return None
 
-    def stand_in(self) -> Image:
+    def placeholder(self) -> Image:
         """What is shown instead of an image that can't be decoded: it depends on nothing else."""
         return np.full((self.image_size, self.image_size, 3), _GREY, np.uint8)
 
-    def tell_damaged(self, indices: Sequence[int]) -> None:
+    def log_damaged(self, indices: Sequence[int]) -> None:
         """Name in the log, once each, the first few images that couldn't be decoded; and say when they become many."""
         for index in indices:
             if index in self.damaged:
@@ -114,7 +114,7 @@ class ShardSplit:
         return tuple(np.unique(self.where[:, 0], return_counts=True)[1].tolist())
 
 
-def _split(shelf: Shelf, index: Index, digest: str, size: int, which: str) -> ShardSplit:
+def _split(shard_store: ShardStore, index: Index, digest: str, size: int, which: str) -> ShardSplit:
     found = [shard for shard in index.shards if shard.split == which]
     # One array: workers, which are forked, don't copy it as they would the objects in a list.
     columns = [
@@ -122,7 +122,7 @@ def _split(shelf: Shelf, index: Index, digest: str, size: int, which: str) -> Sh
         for number, shard in enumerate(found)
     ]
     where = np.concatenate([np.empty((4, 0), np.int64), *columns], axis=1).T
-    return ShardSplit(shelf, found, digest, size, np.ascontiguousarray(where))
+    return ShardSplit(shard_store, found, digest, size, np.ascontiguousarray(where))
 
 
 def _shown(index: Index, which: str) -> NDArray[np.int64]:

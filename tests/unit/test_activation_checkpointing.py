@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from colordist.config import DiscriminatorConfig, ModelConfig, UserError
 from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
-from colordist.models.activation_checkpointing import recompute
+from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.training.build_task import build_task
 
 CASES: dict[str, dict[str, Any]] = {
     "unet": {"task": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
     "autoencoder": {"task": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
     "half": {"task": "autoencoder", "train__freeze": ["encoder"]},
-    "noise": {"task": "autoencoder", "model__noise": 3, "loss__draws": 2},
+    "noise": {"task": "autoencoder", "model__noise": 3, "loss__candidates": 2},
     "cgan": {"discriminator__norm": "group"},
     "bf16": {"train__precision": "bf16"},
     "micro-batches": {"train__micro_batch_size": 2},
@@ -26,14 +26,18 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def learned(monkeypatch: pytest.MonkeyPatch, *, recomputes: bool, **settings: Any) -> dict[str, Tensor]:  # noqa: ANN401
+def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, **settings: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """All that training changes in three steps, and what is logged of the last one."""
-    networks = {"model__depth": 2, "discriminator__depth": 2, "train__gradient_checkpointing": recomputes}
+    networks = {
+        "model__depth": 2,
+        "discriminator__depth": 2,
+        "train__activation_checkpointing": activation_checkpointing,
+    }
     config = tiny(data__image_size=16, **networks, **settings)
     with alone_on_the_cpu(monkeypatch):
         engine, task = Engine(config.train.precision), build_task(config)
         engine.prepare(task)
-        batch = random_batch(4, dtype=torch.float32, noise=(config.loss.draws, config.model.noise))
+        batch = random_batch(4, dtype=torch.float32, noise=(config.loss.candidates, config.model.noise))
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)
@@ -47,8 +51,8 @@ def learned(monkeypatch: pytest.MonkeyPatch, *, recomputes: bool, **settings: An
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_same_bits(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept = learned(monkeypatch, recomputes=False, **CASES[case])
-    recomputed = learned(monkeypatch, recomputes=True, **CASES[case])
+    kept = learned(monkeypatch, activation_checkpointing=False, **CASES[case])
+    recomputed = learned(monkeypatch, activation_checkpointing=True, **CASES[case])
     assert recomputed.keys() == kept.keys()
     for name, value in kept.items():
         assert torch.equal(recomputed[name], value), name
@@ -78,7 +82,7 @@ def test_the_unet_keeps_what_goes_into_its_levels() -> None:
     """
     network = build_generator(ModelConfig(width=4, depth=2))
     before = kept(network, torch.zeros(1, 1, 16, 16))
-    recompute(network)
+    enable_activation_checkpointing(network)
     image, half, quarter = 16 * 16, 8 * 8, 4 * 4
     by_hand = (1 + 4 + 4) * image + (8 + 8) * half + 16 * quarter
     assert kept(network, torch.zeros(1, 1, 16, 16)) == by_hand
@@ -90,7 +94,7 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
     network = build_discriminator(DiscriminatorConfig(width=4, depth=2, spectral_norm=False, norm="group"), 2)
     images = torch.zeros(1, 1, 16, 16), torch.zeros(1, 2, 16, 16)
     before = kept(network, *images)
-    recompute(network)
+    enable_activation_checkpointing(network)
     assert kept(network, *images) == 3 * 16 * 16 + 8 * 8 * 8 + 16 * 4 * 4 < before / 2
 
 
@@ -100,8 +104,8 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     plain, recomputing = (
-        build_task(tiny(task="autoencoder", model__name=name, train__gradient_checkpointing=recomputes))
-        for recomputes in (False, True)
+        build_task(tiny(task="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing))
+        for activation_checkpointing in (False, True)
     )
     one, other = (task.networks["generator"] for task in (plain, recomputing))
     assert one.module.state_dict().keys() == other.module.state_dict().keys()
@@ -117,7 +121,7 @@ def test_a_compiled_network_recomputes_without_a_break() -> None:
     network(grey).square().sum().backward()
     eager = [weight.grad for weight in network.parameters()]
     network.zero_grad()
-    recompute(network)
+    enable_activation_checkpointing(network)
     network.compile(backend="aot_eager", fullgraph=True)
     network(grey).square().sum().backward()
     for weight, expected in zip(network.parameters(), eager, strict=True):
@@ -127,7 +131,9 @@ def test_a_compiled_network_recomputes_without_a_break() -> None:
 
 @pytest.mark.parametrize("key", ["model__norm", "discriminator__norm"])
 def test_not_with_batch_statistics(key: str) -> None:
-    told = rf"{key.replace('__', '.')} is batch, .* try {key.replace('__', '.')} group, or train.gradient_checkpointing"
+    told = (
+        rf"{key.replace('__', '.')} is batch, .* try {key.replace('__', '.')} group, or train.activation_checkpointing"
+    )
     with pytest.raises(UserError, match=told):
-        tiny(train__gradient_checkpointing=True, **{key: "batch"})
-    tiny(train__gradient_checkpointing=True, task="autoencoder", discriminator__norm="batch")  # there is none
+        tiny(train__activation_checkpointing=True, **{key: "batch"})
+    tiny(train__activation_checkpointing=True, task="autoencoder", discriminator__norm="batch")  # there is none

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from colordist.engine.failure_detector import ALL_STOP, GRACE, Beat, Judge, Limits, State
+from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, State, Timeouts
 from colordist.engine.joint_stop import JointStop
 
 _HURRY = 0.05  # seconds between two exchanges while something is being agreed on
@@ -42,7 +42,7 @@ def _end() -> None:
     os._exit(1)  # the main thread may never come back
 
 
-class Watch:
+class Monitor:
     """One process's part in watching over all of them. A single process is watched by nobody."""
 
     def __init__(
@@ -51,7 +51,7 @@ class Watch:
         rank: int = 0,
         world_size: int = 1,
         host: str = "",
-        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
         *,
         launchers_store: bool = False,
         say: Callable[[str], object] = _say,
@@ -62,18 +62,18 @@ class Watch:
         launchers_store: whether the store lives in process 0's launcher rather than in process 0.
         say, end: how to tell why the process ends, and how to end it.
         """
-        self.rank, self.host, self.limits = rank, host, limits or Limits()
+        self.rank, self.host, self.timeouts = rank, host, timeouts or Timeouts()
         self._store, self._launchers_store, self._say, self._end = store, launchers_store, say, end
         self._listened_to = list(range(1, world_size)) if rank == 0 else [0]
         self._stop = JointStop()
         # Each of these is written by one thread only.
         self._state: State = "working"
-        self._reason = self._busy = self._verdict = ""
+        self._reason = self._stall_exempt = self._verdict = ""
         self._place = self._marks = self._step = self._told = self._exchanges = 0
-        self._heir = 1
-        self._heard: dict[int, Beat] = {}
+        self._fallback_reporter = 1
+        self._heard: dict[int, Heartbeat] = {}
         self._broken = False
-        self._judge = Judge(self.limits)
+        self._detector = FailureDetector(self.timeouts)
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant, so a signal handler may ring it
         self._over = threading.Event()
         self._threads = [
@@ -107,13 +107,13 @@ class Watch:
         self._step = step
 
     @contextmanager
-    def busy(self, work: str) -> Iterator[None]:
+    def stall_exempt(self, work: str) -> Iterator[None]:
         """Something that may take any time, while the others wait."""
-        self._busy = work
+        self._stall_exempt = work
         try:
             yield
         finally:
-            self._busy = ""
+            self._stall_exempt = ""
 
     def lost(self, reason: str) -> None:
         """Something that all do together has failed here: the process is ended once it is known who is missing.
@@ -123,7 +123,7 @@ class Watch:
         if self._store is not None:
             self._reason, self._state = _one_line(reason), "lost"
             self._bell.put(None)
-            self._over.wait(self.limits.silence + 3 * GRACE)
+            self._over.wait(self.timeouts.heartbeat_timeout + 3 * GRACE)
 
     def request_stop(self, reason: str) -> None:
         """Ask for all processes to stop after the same step. From any thread, and in a signal handler."""
@@ -153,9 +153,9 @@ class Watch:
         self._bell.put(None)
         _running.remove(self)
         for thread in self._threads:
-            thread.join(2 * self.limits.interval)
+            thread.join(2 * self.timeouts.interval)
         if state == "failed" and self.rank == 0 and not self._launchers_store:
-            time.sleep(1.5 * self.limits.interval)  # the store ends with this process: let the others read first
+            time.sleep(1.5 * self.timeouts.interval)  # the store ends with this process: let the others read first
 
     # --- the thread that talks to the store
 
@@ -165,7 +165,7 @@ class Watch:
             while not self._over.is_set():
                 self._exchange(self._store)
                 with suppress(queue.Empty):
-                    self._bell.get(timeout=_HURRY if self._stop.pending else self.limits.interval)
+                    self._bell.get(timeout=_HURRY if self._stop.pending else self.timeouts.interval)
             self._tell(self._store)
         except Exception:  # the process that holds the store has ended
             self._broken = True
@@ -174,18 +174,18 @@ class Watch:
         """Give a sign of life, and listen to those of others."""
         own = self._tell(store)
         told = store.multi_get([_key(rank) for rank in self._listened_to])
-        beats = dict(zip(self._listened_to, map(Beat.decode, told), strict=True))
+        heartbeats = dict(zip(self._listened_to, map(Heartbeat.decode, told), strict=True))
         if self.rank == 0:
-            beats[0] = own
-            self._stop.lead([beat.vote for beat in beats.values()])
+            heartbeats[0] = own
+            self._stop.lead([heartbeat.vote for heartbeat in heartbeats.values()])
         else:
-            self._stop.hear(beats[0].proposal)
-        self._heard = beats
+            self._stop.hear(heartbeats[0].proposal)
+        self._heard = heartbeats
         self._exchanges += 1
 
-    def _tell(self, store: Store) -> Beat:
+    def _tell(self, store: Store) -> Heartbeat:
         self._told += 1
-        beat = Beat(
+        heartbeat = Heartbeat(
             count=self._told,
             host=self.host,
             state=self._state,
@@ -193,25 +193,25 @@ class Watch:
             place=self._place,
             marks=self._marks,
             step=self._step,
-            busy=self._busy,
+            stall_exempt=self._stall_exempt,
             vote=self._stop.vote(),
             proposal=self._stop.proposal if self.rank == 0 else None,
             verdict=self._verdict,
-            heir=self._heir,
+            fallback_reporter=self._fallback_reporter,
         )
-        store.set(_key(self.rank), beat.encode())
-        return beat
+        store.set(_key(self.rank), heartbeat.encode())
+        return heartbeat
 
     # --- the thread that counts the seconds
 
     def _count(self) -> None:
-        interval, exchanges, deaf, last = self.limits.interval, 0, 0.0, time.monotonic()
+        interval, exchanges, deaf, last = self.timeouts.interval, 0, 0.0, time.monotonic()
         while not self._over.wait(interval):
             now = time.monotonic()
             deaf, last = deaf + min(now - last, 2 * interval), now  # no more, should this process have been suspended
             if self._exchanges > exchanges:
                 exchanges = self._exchanges
-                self._judge.listen(self._heard, min(deaf, 2 * interval))
+                self._detector.listen(self._heard, min(deaf, 2 * interval))
                 deaf = 0.0
             if self._conclude(deaf) and not self._over.is_set():
                 self._over.set()
@@ -222,13 +222,13 @@ class Watch:
 
         deaf: seconds since the last exchange.
         """
-        missing, first = self._store_is_missing(deaf), self._heard.get(0, Beat())
-        if self.rank and (first.verdict or self._judge.failed() or (missing and first.state == "failed")):
+        missing, first = self._store_is_missing(deaf), self._heard.get(0, Heartbeat())
+        if self.rank and (first.verdict or self._detector.failed() or (missing and first.state == "failed")):
             return True  # process 0 has told why
         if missing or self.rank:
-            return self._is_orphaned(missing or self._judge.silent())
-        self._heir = self._judge.heir() if self._exchanges else 1
-        return self._ends_all(self._judge.verdict())
+            return self._is_orphaned(missing or self._detector.silent())
+        self._fallback_reporter = self._detector.fallback_reporter() if self._exchanges else 1
+        return self._ends_all(self._detector.verdict())
 
     def _ends_all(self, verdict: str | None) -> bool:
         """Tell why all must end, first here, then to the others."""
@@ -237,15 +237,15 @@ class Watch:
         self._say(verdict)
         self._verdict = verdict
         self._bell.put(None)
-        self._over.wait(2.5 * self.limits.interval)  # let them read it before the store ends, if it is here
+        self._over.wait(2.5 * self.timeouts.interval)  # let them read it before the store ends, if it is here
         return True
 
     def _is_orphaned(self, why: str | None) -> bool:
         """Process 0 is missing: one of the others tells it; they give it the time to."""
         if why is None or self._over.is_set():
             return False
-        heir = self._heard[0].heir if self.rank and self._exchanges else 1
-        if self.rank == heir:
+        fallback_reporter = self._heard[0].fallback_reporter if self.rank and self._exchanges else 1
+        if self.rank == fallback_reporter:
             self._say(why)
         else:
             self._over.wait(GRACE)
@@ -255,22 +255,22 @@ class Watch:
         """Why the store no longer answers; None as long as it does."""
         if self._broken and (self._state == "lost" or deaf > GRACE):
             how = "is gone"
-        elif deaf > self.limits.silence:
-            how = f"has not been heard of for {self.limits.silence:.0f} s"
+        elif deaf > self.timeouts.heartbeat_timeout:
+            how = f"has not been heard of for {self.timeouts.heartbeat_timeout:.0f} s"
         else:
             return None
-        home = self._heard.get(0, Beat())
+        home = self._heard.get(0, Heartbeat())
         who = f"{'the launcher of ' * self._launchers_store}process 0 on {home.host}"
         return f"{who} {how} (it was at step {home.step}): {ALL_STOP}"
 
 
-_running: list[Watch] = []
+_running: list[Monitor] = []
 
 
 def fail(reason: str) -> None:
     """Tell the others that this process has an error of its own, if there are others."""
-    for watch in list(_running):
-        watch.fail(reason)
+    for monitor in list(_running):
+        monitor.fail(reason)
 
 
 def _key(rank: int) -> str:

@@ -76,7 +76,7 @@ def test_it_begins_with_the_weights_of_a_snapshot_or_of_a_runs_latest(before: Pa
 def test_a_kill_changes_nothing(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With everything on that is here: also before there is a checkpoint."""
     settings = SETTINGS | {"train__init_from": str(before), "train__freeze": ["encoder"]}
-    settings["optimizer__generator__factors"] = {"decoder": 0.5}
+    settings["optimizer__generator__lr_scales"] = {"decoder": 0.5}
     straight = run(tmp_path / "straight", **settings)
     for at in (1, 4):
         broken = killed_run(tmp_path / "broken", monkeypatch, at=at, **settings)
@@ -223,8 +223,8 @@ def test_a_part_learns_at_its_own_rate() -> None:
     module = build_generator(ModelConfig(name="autoencoder", width=4, depth=1)).double()
     nn.init.ones_(module.decoder[-1].weight)  # type: ignore[index,union-attr]
     start = {name: value.clone() for name, value in module.state_dict().items()}
-    network = Network(module, OptimizerConfig(lr=0.01, warmup_steps=1), 9, factors={"encoder": 0.1})
-    network.begin_turn(0)  # half of the highest rate
+    network = Network(module, OptimizerConfig(lr=0.01, warmup_steps=1), 9, lr_scales={"encoder": 0.1})
+    network.begin_phase(0)  # half of the highest rate
     module(torch.rand(2, 1, 8, 8, dtype=torch.float64)).square().mean().backward()
     network.optimizer.step()
     for part, rate in ("encoder", 0.0005), ("decoder", 0.005):
@@ -243,10 +243,10 @@ def test_without_parts_there_is_one_group_of_all_weights() -> None:
 def test_what_is_frozen_stays_so_when_its_network_wakes() -> None:
     module = build_generator(ModelConfig())
     network = Network(module, OptimizerConfig(), 9, frozen=["decoder"])
-    for awake in (False, True):
-        network.wake(awake)
+    for trainable in (False, True):
+        network.set_trainable(trainable)
         for name, parameter in module.named_parameters():
-            assert parameter.requires_grad == (awake and name.startswith(("first.", "down."))), name
+            assert parameter.requires_grad == (trainable and name.startswith(("first.", "down."))), name
     assert network.parameter_count() == sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
@@ -255,10 +255,10 @@ def test_what_is_frozen_stays_so_when_its_network_wakes() -> None:
     [
         ({"train.freeze": ["encodr"]}, "train.freeze has 'encodr', but the parts are encoder and decoder"),
         ({"train.freeze": ["encoder", "decoder"]}, "train.freeze names both parts, so nothing would learn"),
-        ({"optimizer.generator.factors": {"encodr": 1.0}}, "factors has 'encodr', but the parts are encoder and"),
-        ({"optimizer.generator.factors": {"encoder": 0.0}}, "factors has encoder 0.0, but must be above 0"),
+        ({"optimizer.generator.lr_scales": {"encodr": 1.0}}, "factors has 'encodr', but the parts are encoder and"),
+        ({"optimizer.generator.lr_scales": {"encoder": 0.0}}, "factors has encoder 0.0, but must be above 0"),
         (
-            {"train.freeze": ["encoder"], "optimizer.generator.factors": {"encoder": 0.5}},
+            {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"encoder": 0.5}},
             "factors has encoder, which train.freeze holds",
         ),
         ({"data.fraction": 0.0}, "data.fraction is 0.0, but must be above 0 and at most 1"),

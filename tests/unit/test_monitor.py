@@ -12,11 +12,11 @@ from random import Random
 import pytest
 from torch.distributed import DistNetworkError, HashStore, TCPStore  # type: ignore[attr-defined]
 
-from colordist.engine import failure_detector as judge
-from colordist.engine import watch
-from colordist.engine.failure_detector import Beat, Judge, Limits
+from colordist.engine import failure_detector as detector
+from colordist.engine import monitor
+from colordist.engine.failure_detector import FailureDetector, Heartbeat, Timeouts
 from colordist.engine.joint_stop import Proposal, Vote
-from colordist.engine.watch import Store, Watch
+from colordist.engine.monitor import Monitor, Store
 
 # --- the judge
 
@@ -24,23 +24,23 @@ from colordist.engine.watch import Store, Watch
 class Room:
     """Some processes, as a judge hears them: one second at a time."""
 
-    def __init__(self, hosts: str = "aabb", silence: float = 10, patience: float = 100) -> None:
-        self.judge = Judge(Limits(silence, patience))
-        self.beats = {rank: Beat(host=host, step=41) for rank, host in enumerate(hosts)}
-        self.judge.listen(self.beats, 0)
+    def __init__(self, hosts: str = "aabb", heartbeat_timeout: float = 10, stall_timeout: float = 100) -> None:
+        self.detector = FailureDetector(Timeouts(heartbeat_timeout, stall_timeout))
+        self.heartbeats = {rank: Heartbeat(host=host, step=41) for rank, host in enumerate(hosts)}
+        self.detector.listen(self.heartbeats, 0)
 
     def change(self, *ranks: int, **values: object) -> None:
         for rank in ranks:
-            self.beats[rank] = replace(self.beats[rank], **values)  # type: ignore[arg-type]
+            self.heartbeats[rank] = replace(self.heartbeats[rank], **values)  # type: ignore[arg-type]
 
     def listen(self, seconds: int, living: str = "0123", moving: str = "0123") -> str | None:
         """Let these give signs of life, and those get on. Returns the first verdict."""
         for _ in range(seconds):
-            for rank, beat in self.beats.items():
+            for rank, heartbeat in self.heartbeats.items():
                 lives, moves = str(rank) in living, str(rank) in moving
-                self.beats[rank] = replace(beat, count=beat.count + lives, marks=beat.marks + moves)
-            self.judge.listen(self.beats, 1)
-            if verdict := self.judge.verdict():
+                self.heartbeats[rank] = replace(heartbeat, count=heartbeat.count + lives, marks=heartbeat.marks + moves)
+            self.detector.listen(self.heartbeats, 1)
+            if verdict := self.detector.verdict():
                 return verdict
         return None
 
@@ -63,14 +63,14 @@ def test_a_silent_machine_is_named_whole() -> None:
 
 
 def test_a_broken_connection_shortens_the_wait() -> None:
-    room = Room(silence=30)
+    room = Room(heartbeat_timeout=30)
     room.change(0, state="lost")
     assert room.listen(5, living="012") is None
     assert (room.listen(1, living="012") or "").startswith("process 3 on b has not been heard of for 5 s")
 
 
 def test_a_broken_connection_among_living_processes_is_told_too() -> None:
-    room = Room(silence=30)
+    room = Room(heartbeat_timeout=30)
     room.change(1, state="lost", reason="reset by peer")
     assert room.listen(31) is None
     assert (room.listen(1) or "").startswith("process 1 on a has lost touch (reset by peer): all stop")
@@ -94,16 +94,16 @@ def test_nobody_is_stuck_as_long_as_the_one_behind_gets_on() -> None:
 def test_nobody_is_stuck_as_long_as_the_one_behind_is_busy() -> None:
     room = Room()
     room.change(0, 1, 3, place=8)
-    room.change(2, busy="decoding images")
+    room.change(2, stall_exempt="decoding images")
     assert room.listen(3000, moving="") is None
-    room.change(2, busy="")
+    room.change(2, stall_exempt="")
     assert room.listen(101, moving="") is None  # the end of being busy is progress, too
     assert room.listen(1, moving="") is not None
 
 
 def test_a_busy_process_can_die() -> None:
     room = Room()
-    room.change(2, busy="decoding images")
+    room.change(2, stall_exempt="decoding images")
     assert (room.listen(11, living="013") or "").startswith("process 2 on b has not been heard of")
 
 
@@ -135,39 +135,42 @@ def test_whoever_is_done_is_not_missed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hosts", "living", "heir"), [("aabb", "0123", 2), ("aaaa", "0123", 1), ("aabb", "013", 3), ("aabb", "01", 1)]
+    ("hosts", "living", "fallback_reporter"),
+    [("aabb", "0123", 2), ("aaaa", "0123", 1), ("aabb", "013", 3), ("aabb", "01", 1)],
 )
-def test_the_heir_lives_if_possible_on_another_machine(hosts: str, living: str, heir: int) -> None:
+def test_the_heir_lives_if_possible_on_another_machine(hosts: str, living: str, fallback_reporter: int) -> None:
     room = Room(hosts)
     room.listen(4, living=living)
-    assert room.judge.heir() == heir
+    assert room.detector.fallback_reporter() == fallback_reporter
 
 
 def test_a_beat_survives_the_store() -> None:
-    beat = Beat(3, "node7", "lost", "why", 5, 6, 7, "busy", Vote("SIGTERM", 6, 2), Proposal(2, 8, "x", True), "v", 4)
-    assert Beat.decode(beat.encode().encode()) == beat
-    assert Beat.decode(Beat().encode().encode()) == Beat()
+    heartbeat = Heartbeat(
+        3, "node7", "lost", "why", 5, 6, 7, "busy", Vote("SIGTERM", 6, 2), Proposal(2, 8, "x", True), "v", 4
+    )
+    assert Heartbeat.decode(heartbeat.encode().encode()) == heartbeat
+    assert Heartbeat.decode(Heartbeat().encode().encode()) == Heartbeat()
 
 
 # --- watches
 
-FAST = Limits(silence=0.6, patience=0.9)  # ten signs of life a second
+FAST = Timeouts(heartbeat_timeout=0.6, stall_timeout=0.9)  # ten signs of life a second
 GRACE = 0.5
 
 
 class Desk:
     """Watches of some processes, in threads of this one, and what became of them."""
 
-    def __init__(self, stores: list[Store], limits: Limits = FAST, *, launchers_store: bool = False) -> None:
+    def __init__(self, stores: list[Store], timeouts: Timeouts = FAST, *, launchers_store: bool = False) -> None:
         self.said: list[tuple[int, str]] = []
         self.ended = [threading.Event() for _ in stores]
         self.watches = [
-            Watch(
+            Monitor(
                 store,
                 rank,
                 len(stores),
                 f"node{rank}",
-                limits,
+                timeouts,
                 launchers_store=launchers_store,
                 say=partial(self._say, rank),
                 end=self.ended[rank].set,
@@ -213,7 +216,7 @@ def desk(count: int, *, launchers_store: bool = False) -> Iterator[tuple[Desk, l
     wires = [Wire(store) for _ in range(count)]
     made = Desk(list(wires), launchers_store=launchers_store)
     with pytest.MonkeyPatch.context() as patch:
-        for module in (judge, watch):
+        for module in (detector, monitor):
             patch.setattr(module, "GRACE", GRACE)
         try:
             yield made, wires
@@ -226,9 +229,9 @@ def desk(count: int, *, launchers_store: bool = False) -> Iterator[tuple[Desk, l
 
 def test_a_single_process_has_no_thread() -> None:
     before = threading.active_count()
-    alone = Watch()
+    alone = Monitor()
     alone.start()
-    with alone.busy("decoding"):
+    with alone.stall_exempt("decoding"):
         alone.enter()
         alone.progress()
         alone.at_step(1)
@@ -248,7 +251,7 @@ def test_processes_that_get_on_are_left_alone_and_close_in_any_order() -> None:
             time.sleep(0.1)
         for each in made.watches:
             each.close()
-            time.sleep(1.2 * FAST.silence)
+            time.sleep(1.2 * FAST.heartbeat_timeout)
         assert made.said == []
         assert not any(ended.is_set() for ended in made.ended)
 
@@ -330,10 +333,10 @@ def test_who_has_lost_another_is_ended_when_it_is_known_whom() -> None:
 
 def test_the_module_tells_for_whoever_fails() -> None:
     with desk(2) as (made, _):
-        watch.fail("a mistake")
+        monitor.fail("a mistake")
         time.sleep(3 * GRACE)
         assert made.said == []
-    watch.fail("nobody watches any more")
+    monitor.fail("nobody watches any more")
 
 
 # --- stopping together
@@ -344,7 +347,7 @@ def test_all_stop_after_the_same_step(seed: int) -> None:
     """Through a real store, each process with a connection of its own, as fast as each likes."""
     random = Random(seed)
     server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
-    made = Desk([server.clone() for _ in range(3)], Limits(silence=30))
+    made = Desk([server.clone() for _ in range(3)], Timeouts(heartbeat_timeout=30))
     paces = [random.uniform(0, 0.01) for _ in range(3)]
     asking = {random.randrange(3): random.randrange(1, 20) for _ in range(2)}
     stopped: dict[int, int] = {}

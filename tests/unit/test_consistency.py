@@ -14,14 +14,14 @@ from colordist.config import RunError, UserError
 from colordist.engine import consistency as agreement
 from colordist.engine import preflight as checkup
 from colordist.engine.consistency import (
+    check_replicas,
+    check_same,
+    check_same_settings,
     fingerprint,
-    refuse_difference,
-    refuse_drift,
-    refuse_other_settings,
 )
 from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
-from colordist.training.build import refuse_other_code
+from colordist.training.build import check_same_code
 from colordist.training.build_task import build_task
 
 CPU = torch.device("cpu")
@@ -113,32 +113,32 @@ def test_numbers_that_are_none_have_one() -> None:
 
 def test_the_setting_that_differs_is_named() -> None:
     mine: dict[str, Any] = {"train.steps": 6, "model.norm": "group"}
-    refuse_other_settings(engine(), mine)
-    refuse_other_settings(engine(("b", dict(mine)), ("c", dict(mine))), mine)
+    check_same_settings(engine(), mine)
+    check_same_settings(engine(("b", dict(mine)), ("c", dict(mine))), mine)
     with pytest.raises(UserError, match=r"^process 2 on c has train.steps 7, process 0 on a has 6: start all"):
-        refuse_other_settings(engine(("b", dict(mine)), ("c", mine | {"train.steps": 7})), mine)
+        check_same_settings(engine(("b", dict(mine)), ("c", mine | {"train.steps": 7})), mine)
 
 
 def test_a_setting_that_another_version_does_not_have_is_named() -> None:
     with pytest.raises(UserError, match=r"^process 1 on b has new.key None, process 0 on a has 1"):
-        refuse_other_settings(engine(("b", {"old.key": 2})), {"new.key": 1, "old.key": 2})
+        check_same_settings(engine(("b", {"old.key": 2})), {"new.key": 1, "old.key": 2})
 
 
 def test_who_differs_is_named_with_the_way_out() -> None:
-    refuse_difference(engine(("b", "12ab")), "runs other code", "12ab", "install")
+    check_same(engine(("b", "12ab")), "runs other code", "12ab", "install")
     with pytest.raises(UserError, match=r"^process 1 on b runs other code than process 0 on a: install$"):
-        refuse_difference(engine(("b", "ffff")), "runs other code", "12ab", "install")
+        check_same(engine(("b", "ffff")), "runs other code", "12ab", "install")
 
 
 def test_another_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Others, "gather", lambda self, value: [value, ("b", code_digest())])
     with pytest.raises(UserError, match="runs another version of PyTorch than process 0"):
-        refuse_other_code(engine())
+        check_same_code(engine())
 
 
 def test_the_code_digest_changes_with_the_code(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     (tmp_path / "engine").mkdir()
-    monkeypatch.setattr(checkup, "__file__", str(tmp_path / "checkup.py"))
+    monkeypatch.setattr(checkup, "__file__", str(tmp_path / "engine" / "preflight.py"))
     digests = {code_digest()}
     for name, text in (("a.py", "x"), ("a.py", "y"), ("engine/a.py", "y"), ("engine/b.py", "")):
         (tmp_path / name).write_text(text)
@@ -172,7 +172,7 @@ def copies(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "gather", gather)
-        refuse_drift(engine, 0)
+        check_replicas(engine, 0)
     return told
 
 
@@ -199,7 +199,7 @@ def test_a_replica_that_differs_in_the_last_bit_is_named(
     monkeypatch.setattr(engine, "gather", lambda value: right * healthy + [value])
     sides = told.replace(" process 0's", " differ from process 0's")
     with pytest.raises(RunError, match=rf"^the generator's {part} on {sides} at step 500: .*last checkpoint$"):
-        refuse_drift(engine, 500)
+        check_replicas(engine, 500)
 
 
 def test_the_first_process_is_named_when_it_is_the_odd_one(
@@ -210,14 +210,14 @@ def test_the_first_process_is_named_when_it_is_the_odd_one(
     next(task.networks["discriminator"].module.parameters()).data.view(torch.int64).view(-1)[0] ^= 1
     monkeypatch.setattr(engine, "gather", lambda value: [value] + right * 2)
     with pytest.raises(RunError, match=r"^the discriminator's weights on process 0 on .* differ from process 1's"):
-        refuse_drift(engine, 500)
+        check_replicas(engine, 500)
 
 
 def test_before_the_first_step_there_are_no_optimizer_states(monkeypatch: pytest.MonkeyPatch) -> None:
     with alone_on_the_cpu(monkeypatch):
         made, task = Engine("fp32"), build_task(tiny())
         made.prepare(task)
-        refuse_drift(made, 0)
+        check_replicas(made, 0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -229,7 +229,7 @@ def test_weights_that_are_no_numbers_are_refused_on_one_process_too(
     trained: tuple[Engine, Any],
 ) -> None:
     engine, task = trained
-    refuse_drift(engine, 500)
+    check_replicas(engine, 500)
     tensor(task.networks["generator"]).view(-1)[-1] = value
     with pytest.raises(RunError, match=rf"^the generator's {part} on process 0 on .* are not finite at step 500: try"):
-        refuse_drift(engine, 500)
+        check_replicas(engine, 500)
