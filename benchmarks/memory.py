@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 from colordist.build import build_loader, build_source
 from colordist.build_task import build_task
 from colordist.cli import parse
-from colordist.config import Config, divide_batches
+from colordist.config import Config, batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
 from colordist.memory import estimate
@@ -86,7 +86,7 @@ class Training:
     def __init__(self, config: Config) -> None:
         self.engine = Engine(config.train.precision)
         self.config = replace(config, train=replace(config.train, precision=self.engine.precision))
-        self.batches = divide_batches(config, self.engine.world_size)
+        self.batches = batch_arithmetic(config.train, self.engine.world_size)
 
     def expected(self) -> int:
         """Bytes that the estimate expects the most."""

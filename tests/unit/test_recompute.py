@@ -8,7 +8,7 @@ from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor, nn
 
 from colordist.build_task import build_task
-from colordist.config import DiscriminatorConfig, ModelConfig, UserError
+from colordist.config import DiscriminatorConfig, ModelConfig
 from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
 from colordist.models.recompute import recompute
@@ -123,11 +123,3 @@ def test_a_compiled_network_recomputes_without_a_break() -> None:
     for weight, expected in zip(network.parameters(), eager, strict=True):
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad, expected)
-
-
-@pytest.mark.parametrize("key", ["model__norm", "discriminator__norm"])
-def test_not_with_batch_statistics(key: str) -> None:
-    told = rf"{key.replace('__', '.')} is batch, .* try {key.replace('__', '.')} group, or train.gradient_checkpointing"
-    with pytest.raises(UserError, match=told):
-        tiny(train__gradient_checkpointing=True, **{key: "batch"})
-    tiny(train__gradient_checkpointing=True, task="autoencoder", discriminator__norm="batch")  # there is none
