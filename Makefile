@@ -51,7 +51,6 @@ bench: install
 	$(BIN)/python benchmarks/startup.py --rounds 1 --json $(BENCH)/startup.json
 	$(BIN)/python benchmarks/memory.py --json $(BENCH)/memory.json \
 		--cases quickstart cgan "cgan, bf16" "cgan, checkpointing"
-	$(BIN)/python benchmarks/scaling.py --quick --rates --json $(BENCH)/scaling.json
 
 check: install
 	$(BIN)/ruff check .
