@@ -28,10 +28,10 @@ from typing import Any, Literal
 
 import torch
 
-from colordist.build import build_trainer
 from colordist.cli import parse
-from colordist.run_folder import RunFolder
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ARMS: tuple[Literal["none", "behind", "waiting"], ...] = ("none", "behind", "waiting")

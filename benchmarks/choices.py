@@ -28,15 +28,15 @@ import torch
 from measuring import hardware, summary, told
 from torch import Tensor
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.data.loader import Batch
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
-from colordist.network import Network
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.tasks.base import Calls, Task
 from colordist.tasks.cgan import CGANTask
-from colordist.tasks.task import Calls, Task
-from colordist.trainer import Trainer
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,7 +61,7 @@ def _contiguous(trainer: Trainer) -> None:
 def _adam(**how: bool) -> Callable[[Trainer], None]:
     def otherwise(trainer: Trainer) -> None:
         for network in trainer.task.networks.values():
-            network.optimizer = torch.optim.Adam(network.learning, betas=(0.5, 0.99), **how)
+            network.optimizer = torch.optim.Adam(network.trainable_parameters, betas=(0.5, 0.99), **how)
             # Others than the fused one can't be told to skip.
             network.optimizer.register_step_pre_hook(lambda adam, *_: setattr(adam, "found_inf", None))
 
@@ -84,7 +84,7 @@ def _generator_twice() -> None:
     def phase_by_phase(self: Engine, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
         log: dict[str, Tensor] = {}
         for phase in task.phases(step):
-            log |= self._turn(task, phase, batches, None, step)
+            log |= self._run_phase(task, phase, batches, None, step)
         return log
 
     patch.object(Engine, "step", phase_by_phase).start()
@@ -92,8 +92,8 @@ def _generator_twice() -> None:
 
 def _not_frozen() -> None:
     """The generator's turn computes the discriminator's gradients as well, and throws them away."""
-    wake = Network.wake
-    patch.object(Network, "wake", lambda self, awake: wake(self, True)).start()
+    set_trainable = Network.set_trainable
+    patch.object(Network, "wake", lambda self, trainable: set_trainable(self, True)).start()
 
 
 def _waits_each_step() -> None:

@@ -10,8 +10,8 @@ one that fails or runs out of memory or time takes nothing with it:
 - *speed*: the trainer's own step (plan, images held on the device, phases, optimizers, EMA, meter) in images a second
   by batch and number format, with losses, peak memory, floating-point operations, the host's share of a step's time and
   the places where it waits for the device. Modes: off, compiled (default) or as graphs as by ``train.compile``; search:
-  cuDNN tries its algorithms; recompute: ``train.gradient_checkpointing``;
-- *memory*: what colordist/memory.py expects a step to need;
+  cuDNN tries its algorithms; recompute: ``train.activation_checkpointing``;
+- *memory*: what colordist/training/memory.py expects a step to need;
 - *kernels*: how long the device is busy in a step, how many kernels are launched, which are the slowest;
 - *bare*: the trainer and a bare loop in turns (benchmarks/step.py).
 
@@ -38,7 +38,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 LEAST = 15.0  # seconds that any part needs
 NO_LOSSES = ("skipped", "sync_bytes", "accuracy_real", "accuracy_fake", "gradient_norm", "loss_scale")
-WHOLE = {"train.micro_batch_size": None, "train.gradient_checkpointing": False}  # what memory allows is to be seen
+WHOLE = {"train.micro_batch_size": None, "train.activation_checkpointing": False}  # what memory allows is to be seen
 TINY = {"model.width": 4, "model.depth": 2, "discriminator.width": 4, "discriminator.depth": 2, "data.image_size": 32}
 TINY |= {"train.global_batch_size": 4}
 SCENES = 64
@@ -63,12 +63,12 @@ def parts(painted: Path, *, rehearse: bool) -> list[Part]:
     wide: Job = cgan | {"name": "cgan256", "config": str(ROOT / "configs" / "cgan256.yaml"), "settings": WHOLE}
     by_batch: Job = {"batch": 64, "batches": [64, 256, 1024, 4096], "seconds": 0.4, "blocks": 5}
     wide_by_batch: Job = {"batch": 32, "batches": [32, 16, 64, 128], "seconds": 0.4, "blocks": 3}
-    ceiling: Job = {"size": 8192, "bytes": 2**31, "rounds": 7}
+    oracle: Job = {"size": 8192, "bytes": 2**31, "rounds": 7}
     turns: Job = {"rounds": 8, "steps": 25}
     if rehearse:
         cgan, wide = cgan | {"settings": TINY}, wide | {"settings": WHOLE | TINY}
         by_batch = wide_by_batch = {"batch": 2, "batches": [2, 3, 4], "seconds": 0.01, "blocks": 3}
-        ceiling, turns = {"size": 64, "bytes": 2**16, "rounds": 3}, {"rounds": 2, "steps": 2}
+        oracle, turns = {"size": 64, "bytes": 2**16, "rounds": 3}, {"rounds": 2, "steps": 2}
 
     def part(what: str, config: Job, more: Job, precision: str = "bf16", mode: str = "off", limit: float = 60) -> Part:
         job = {"what": what, "precision": precision, "mode": mode} | config | more
@@ -79,7 +79,7 @@ def parts(painted: Path, *, rehearse: bool) -> list[Part]:
     large = cgan | {"name": "cgan-large", "settings": {"train.global_batch_size": 1024} | cgan.get("settings", {})}
     return [
         Part("hardware", {"what": "hardware"}, 60),
-        Part("ceilings", {"what": "ceilings"} | ceiling, 60),
+        Part("ceilings", {"what": "ceilings"} | oracle, 60),
         part("speed", cgan, by_batch | {"flops": True}, "fp32"),
         part("speed", cgan, by_batch),
         part("speed", cgan, one, mode="graphs", limit=120),
@@ -160,7 +160,7 @@ def work(file: Path, out: Path) -> None:
 
 def compare(parts: dict[str, dict[str, Any]]) -> None:
     """Add to what was found what only several parts together tell: shares of the ceiling, and losses beside fp32's."""
-    ceiling = parts.get("ceilings", {}).get("tflops", {})
+    oracle = parts.get("ceilings", {}).get("tflops", {})
     for name, found in parts.items():
         if not name.startswith("speed/") or "losses" not in found:
             continue
@@ -177,13 +177,13 @@ def compare(parts: dict[str, dict[str, Any]]) -> None:
                 each["expected_memory_mb"] = expected[str(each["batch"])] + each["resident_mb"]
             if "images_per_second" in each and "flops_per_image" in exact:
                 each["tflops"] = each["images_per_second"]["median"] * exact["flops_per_image"] / 1e12
-                if precision in ceiling:
-                    each["share_of_ceiling"] = each["tflops"] / ceiling[precision]["median"]
+                if precision in oracle:
+                    each["share_of_ceiling"] = each["tflops"] / oracle[precision]["median"]
 
 
 def paint(file: Path, *, rehearse: bool) -> None:
     """A few scenes for all to learn from: uint8 [n, 32, 32, 3]."""
-    from colordist.data.synthetic import synthetic
+    from colordist.data.sources.synthetic import synthetic
 
     count = 4 if rehearse else SCENES
     scenes = synthetic(0, 32, count, 1).train

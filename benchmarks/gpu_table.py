@@ -15,9 +15,9 @@ from typing import Any
 Found = dict[str, Any]
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table(specs: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """In Markdown."""
-    lines = [headings, ["---"] * len(headings), *rows]
+    lines = [specs, ["---"] * len(specs), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "/") for cell in line) + " |" for line in lines)
 
 
@@ -56,10 +56,10 @@ def speed(parts: Found) -> str:
             if "failed" in each:
                 rows.append([config, precision, mode, each["batch"], each["failed"], *[""] * 6])
                 continue
-            ceiling = f"{100 * each['share_of_ceiling']:.1f} %" if "share_of_ceiling" in each else ""
+            oracle = f"{100 * each['share_of_ceiling']:.1f} %" if "share_of_ceiling" in each else ""
             rows.append(
                 [config, precision, mode, each["batch"], told(each["images_per_second"]), told(each["step_ms"], 2)]
-                + [f"{each['tflops']:.2f}" if "tflops" in each else "", ceiling]
+                + [f"{each['tflops']:.2f}" if "tflops" in each else "", oracle]
                 + [f"{each['peak_memory_mb']:,.0f} / {each.get('expected_memory_mb', math.nan):,.0f}"]
                 + [f"{each['host_share']:.2f}", f"{each['waiting_for_data']:.3f}"]
             )
@@ -81,7 +81,7 @@ def losses(parts: Found) -> str:
             + ["yes" if found["finite"] else "**no**", "" if off is None else f"{100 * off:.2f} %"]
             + [waiting, f"{found['seconds_of_first_step']:.1f}"]
         )
-    headings = [
+    specs = [
         "config",
         "numbers",
         "mode",
@@ -91,7 +91,7 @@ def losses(parts: Found) -> str:
         "waits a step, where",
         "first step, s",
     ]
-    return table(headings, rows)
+    return table(specs, rows)
 
 
 def kernels(parts: Found) -> str:
@@ -116,8 +116,8 @@ def bare(parts: Found) -> str:
         + [told({key: 1e3 * value for key, value in found[name].items()}, 2) for name in ("trainer", "bare")]
         for (config, precision, _), found in of(parts, "bare")
     ]
-    headings = ["config", "numbers", "batch", "bare / trainer", "n", "trainer, ms a step", "bare, ms a step"]
-    return table(headings, rows)
+    specs = ["config", "numbers", "batch", "bare / trainer", "n", "trainer, ms a step", "bare, ms a step"]
+    return table(specs, rows)
 
 
 def tests(file: Path) -> str:

@@ -20,13 +20,13 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from colordist.build_task import build_task
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader, Share
-from colordist.data.plan import Plan
+from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
-from colordist.trainer import Meter
+from colordist.training.build_task import build_task
+from colordist.training.trainer import Meter
 
 Job = dict[str, Any]
 
@@ -94,10 +94,10 @@ class Training:
     def use(self, batch: int) -> None:
         """Go on with another global batch."""
         config = self.config
-        noise, unpaired = (config.loss.draws, config.model.noise), config.task == "cyclegan"
-        plan = Plan(config.seed, len(self.images), batch, config.data.flip, noise=noise, unpaired=unpaired)
+        noise, unpaired = (config.loss.candidates, config.model.noise), config.task == "cyclegan"
+        sampler = Sampler(config.seed, len(self.images), batch, config.data.flip, noise=noise, unpaired=unpaired)
         color_space = ColorSpace(config.model.color_space)
-        share = Share(plan, color_space, self.device, self.engine.dtype, config.train.micro_batch_size, 0, 1)
+        share = Share(sampler, color_space, self.device, self.engine.dtype, config.train.micro_batch_size, 0, 1)
         self.loader, self.meter = ResidentLoader(self.images, share), Meter(batch)
 
     def step(self) -> None:
@@ -124,7 +124,7 @@ def training(job: Job) -> Training:
     if mode in ("default", "graphs"):
         settings["train.compile"] = mode
     if mode == "recompute":
-        settings["train.gradient_checkpointing"] = True
+        settings["train.activation_checkpointing"] = True
     return Training(read(job["config"], settings), np.load(job["painted"]))
 
 
@@ -236,17 +236,22 @@ def kernels(job: Job) -> dict[str, Any]:
         times = {each.key: (float(each.self_device_time_total), each.count) for each in on_device}
     else:
         times = {each.key: (float(each.self_cpu_time_total), each.count) for each in events}
-    busy = sum(microseconds for microseconds, _ in times.values()) / steps
+    stall_exempt = sum(microseconds for microseconds, _ in times.values()) / steps
     step = 1e6 * job["batch"] / alone["images_per_second"]
     slowest = sorted(times.items(), key=lambda each: -each[1][0])[:10]
     return {
         "batch": job["batch"],
         "step_us": step,  # without the profiler
-        "busy_share": busy / step,
+        "busy_share": stall_exempt / step,
         "launches_a_step": sum(each.count for each in events if each.key in LAUNCHES) / steps,
         "waits": sum(each.count for each in events if each.key in WAITS),  # of all steps; one or two are ours
         "slowest": [
-            {"name": name, "us_a_step": total / steps, "calls_a_step": count / steps, "share": total / steps / busy}
+            {
+                "name": name,
+                "us_a_step": total / steps,
+                "calls_a_step": count / steps,
+                "share": total / steps / stall_exempt,
+            }
             for name, (total, count) in slowest
         ],
     }

@@ -18,12 +18,12 @@ from gpu_training import IMAGES, Job, kernels, read, speed, synchronize
 from measuring import summary
 from step import BareLoop, compare
 
-from colordist.build import build_trainer
-from colordist.build_task import build_task
 from colordist.config import batch_arithmetic
 from colordist.data.loader import ResidentLoader
-from colordist.memory import estimate
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.build_task import build_task
+from colordist.training.memory import estimate
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -119,8 +119,8 @@ def bare(job: Job) -> dict[str, Any]:
         )
         assert isinstance(trainer.loader, ResidentLoader)
         images = trainer.loader.images.repeat(IMAGES // 4, 1, 1, 1)
-        plan = replace(trainer.loader.share.plan, length=len(images))
-        loader = ResidentLoader(images, replace(trainer.loader.share, plan=plan))
+        sampler = replace(trainer.loader.share.sampler, length=len(images))
+        loader = ResidentLoader(images, replace(trainer.loader.share, sampler=sampler))
         loop = BareLoop(trainer.config, images, job["precision"])
         found = compare(replace(trainer, loader=loader), loop, job["rounds"], job["steps"])
         trainer.close()

@@ -33,15 +33,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.data.loader import Loader, ResidentLoader, Share
 from colordist.data.pack import pack
-from colordist.data.plan import Plan
-from colordist.data.shards import ShardSplit, shards
+from colordist.data.sampler import Sampler
+from colordist.data.sources.shards import ShardSplit, shards
 from colordist.data.streaming import StreamingLoader
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
 
 ROOT = Path(__file__).parents[1]
 LAB = ColorSpace("lab")
@@ -84,16 +84,16 @@ def _ours(loader: Loader) -> Generator[int, None, None]:
 
 def resident(images: Tensor, batch: int) -> Generator[int, None, None]:
     """From the device. images: uint8 [N, 3, H, W] there."""
-    plan = Plan(0, len(images), batch, True)
-    yield from _ours(ResidentLoader(images, Share(plan, LAB, DEVICE, torch.float32, None, 0, 1)))
+    sampler = Sampler(0, len(images), batch, True)
+    yield from _ours(ResidentLoader(images, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1)))
 
 
 def streamed(packed: Path, size: int, batch: int, workers: int) -> Generator[int, None, None]:
     """From shards."""
     split = shards(str(packed), None, size, packed).train
     assert isinstance(split, ShardSplit)
-    plan = Plan(0, len(split), batch, True, shards=split.shard_sizes(), shuffle_shards=8)
-    yield from _ours(StreamingLoader(split, Share(plan, LAB, DEVICE, torch.float32, None, 0, 1), workers))
+    sampler = Sampler(0, len(split), batch, True, shards=split.shard_sizes(), shuffle_shards=8)
+    yield from _ours(StreamingLoader(split, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1), workers))
 
 
 def usual(root: Path, batch: int, workers: int) -> Generator[int, None, None]:

@@ -5,7 +5,7 @@
     python benchmarks/memory.py --time cgan --rounds 20
 
 Each case is trained for two steps after the warm-up, by the engine and on batches of the loader, in a fresh process, or
-two. *expected* is the estimate of colordist/memory.py. *measured* is the most that PyTorch had given out to tensors at
+two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to tensors at
 once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the few
 images that are held: the estimate is about everything else. Told is ``expected / measured``.
 
@@ -32,24 +32,24 @@ import torch
 from measuring import end_with_parent, hardware, run_together, summary, told
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.build import build_loader, build_source
-from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.config import Config, batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
-from colordist.memory import estimate
+from colordist.training.build import build_loader, build_source
+from colordist.training.build_task import build_task
+from colordist.training.memory import estimate
 
 ROOT = Path(__file__).parents[1]
 STEPS = 2
 MIB = 2**20
-CHECKPOINTING = ("--train.gradient_checkpointing", "true")
+CHECKPOINTING = ("--train.activation_checkpointing", "true")
 # By name: a file in configs/, how many processes, and what differs from the file.
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "quickstart": ("quickstart_cgan", 1, ()),
     "quickstart, checkpointing": ("quickstart_cgan", 1, CHECKPOINTING),
     "quickstart, R1": ("quickstart_cgan", 1, ("--loss.r1_weight", "1")),
-    "quickstart, noise": ("quickstart_cgan", 1, ("--model.noise", "6", "--loss.draws", "3")),
+    "quickstart, noise": ("quickstart_cgan", 1, ("--model.noise", "6", "--loss.candidates", "3")),
     "autoencoder": ("ae", 1, ()),
     "autoencoder, checkpointing": ("ae", 1, CHECKPOINTING),
     "cgan": ("cgan", 1, ()),
@@ -65,10 +65,10 @@ CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "cgan256, batch 2": ("cgan256", 1, ("--train.global_batch_size", "2")),
     "cgan256, batch 2, not checkpointing": (
         *("cgan256", 1),
-        ("--train.global_batch_size", "2", "--train.gradient_checkpointing", "false"),
+        ("--train.global_batch_size", "2", "--train.activation_checkpointing", "false"),
     ),
     "cgan256": ("cgan256", 1, ()),
-    "cgan256, not checkpointing": ("cgan256", 1, ("--train.gradient_checkpointing", "false")),
+    "cgan256, not checkpointing": ("cgan256", 1, ("--train.activation_checkpointing", "false")),
 }
 FOR_GPUS = ("cgan256", "cgan256, not checkpointing")
 
@@ -158,8 +158,8 @@ def slowdown(case: str, rounds: int) -> dict[str, float]:
     """The time of a step with gradient checkpointing, in steps without."""
     config = settings(case)
     steps = []
-    for recomputes in (False, True):
-        train = replace(config.train, gradient_checkpointing=recomputes)
+    for activation_checkpointing in (False, True):
+        train = replace(config.train, activation_checkpointing=activation_checkpointing)
         steps.append(Training(replace(config, train=train)).begin()[1])
     found = []
     for _ in range(1 + rounds):  # the first of each isn't counted

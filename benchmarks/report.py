@@ -26,10 +26,10 @@ from playwright.sync_api import sync_playwright
 
 from colordist.config import Config, flatten
 from colordist.metrics import METRICS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.comparison import compare
 from colordist.reporting.html import page
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 GOAL = 3.0  # seconds
 BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
@@ -79,7 +79,7 @@ def make_run(path: Path, number: int, records: int) -> RunFolder:
     path.mkdir()
     settings = yaml.safe_load(yaml.safe_dump(_nested(flatten(_defaults()) | {"optimizer.generator.lr": 1e-3 + number})))
     folder.config_file.write_text(yaml.safe_dump(settings))
-    keys = ["images_per_second", *(f"generator/{name}" for name in ("l1", "difference", "adversarial"))]
+    keys = ["images_per_second", *(f"generator/{name}" for name in ("l1", "gradient_difference", "adversarial"))]
     keys += ["discriminator/real", "discriminator/fake", "generator/lr", "generator/gradient_norm"]
     noise = random.random((records, len(keys)))
     references = {f"reference/{each.name}/{metric.name}": 20.0 for each in REFERENCES for metric in METRICS}
@@ -92,9 +92,9 @@ def make_run(path: Path, number: int, records: int) -> RunFolder:
             lines.append({"step": step, "images": 16 * step, **scores})
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder.samples.mkdir()
-    truth = np.random.default_rng(0).integers(0, 256, (32, 16 * 32, 3), dtype=np.uint8)
-    answer = random.integers(0, 256, truth.shape, dtype=np.uint8)
-    Image.fromarray(np.concatenate([truth, answer, truth])).save(folder.samples / "step-000000.png")
+    target = np.random.default_rng(0).integers(0, 256, (32, 16 * 32, 3), dtype=np.uint8)
+    answer = random.integers(0, 256, target.shape, dtype=np.uint8)
+    Image.fromarray(np.concatenate([target, answer, target])).save(folder.samples / "step-000000.png")
     return folder
 
 

@@ -27,8 +27,8 @@ from measuring import hardware, summary, told
 from torch import Tensor
 
 from colordist.data.pack import pack
-from colordist.data.shards import shards
-from colordist.run_folder import RunFolder, numbered
+from colordist.data.sources.shards import shards
+from colordist.run.folder import RunFolder, numbered
 
 SIDE = 32
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
@@ -81,7 +81,13 @@ def survive(folder: Path, root: Path, steps: int) -> dict[str, Any]:
     )
     waited = [line["waiting_for_data"] for line in RunFolder(straight).records() if "waiting_for_data" in line]
     return {
-        **{"steps": steps, "killed_at": at, "processes": [2, 1], "tensors": len(one), "difference": difference},
+        **{
+            "steps": steps,
+            "killed_at": at,
+            "processes": [2, 1],
+            "tensors": len(one),
+            "gradient_difference": difference,
+        },
         "waiting_for_data": summary(waited[1:]),
     }
 

@@ -26,7 +26,7 @@ from typing import Any
 
 from measuring import hardware, summary, told
 
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 TRAIN = ["-m", "colordist.train"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]

@@ -32,15 +32,15 @@ from measuring import beside, end_with_parent, hardware, in_turns, run_together,
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.models import build_discriminator, build_generator
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.run_folder import RunFolder
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -105,11 +105,11 @@ class BareLoop:
     def advance(self, step: int) -> None:
         """Train both networks once."""
         loss, train = self.config.loss, self.config.train
-        grey, truth = self.batch()
+        grey, target = self.batch()
         iterate_spectral_norm(self.discriminator)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             color = self.called_generator(grey)
-            seen = torch.cat([truth, color.detach()]), torch.cat([grey, grey])
+            seen = torch.cat([target, color.detach()]), torch.cat([grey, grey])
             real, fake = self.called_discriminator(seen[1], seen[0]).float().chunk(2)
         real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - loss.label_smoothing))
         fake_loss = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
@@ -118,7 +118,7 @@ class BareLoop:
         self.discriminator.requires_grad_(False)
         with torch.autocast(self.device.type, dtype=self.half, enabled=self.half is not None):
             judged = self.discriminator(grey, color).float()
-        pixel = F.l1_loss(color.float(), truth)
+        pixel = F.l1_loss(color.float(), target)
         adversarial = F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
         self.learn("generator", self.generator, loss.pixel_weight * pixel + loss.adversarial_weight * adversarial, step)
         self.discriminator.requires_grad_(True)
@@ -156,12 +156,12 @@ def refuse_other_mathematics(config: Config) -> None:
     schedules = {config.optimizer.generator.schedule, config.optimizer.discriminator.schedule}
     if (
         config.task != "cgan"
-        or plain != replace(usual.loss, warmup_steps=0, difference_weight=0.0)
+        or plain != replace(usual.loss, warmup_steps=0, gradient_loss_weight=0.0)
         or schedules != {"linear"}
         or train.micro_batch_size is not None
-        or train.gradient_checkpointing
+        or train.activation_checkpointing
         or train.freeze
-        or config.optimizer.generator.factors
+        or config.optimizer.generator.lr_scales
         or config.model.noise
     ):
         raise ValueError("the bare loop is written for configs/cgan.yaml alone")

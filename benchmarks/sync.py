@@ -45,16 +45,16 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.build_task import build_task
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import UNIFORMS
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.tasks.losses import cross_entropy, difference_distance, pixel_distance
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.tasks.losses import cross_entropy, gradient_difference_loss, pixel_distance
+from colordist.training.build_task import build_task
 
 Step = Callable[[int], object]
 """Trains both networks once, in a step of this number."""
@@ -139,8 +139,8 @@ def noise(config: Config, step: int) -> Batch:
     random = torch.Generator().manual_seed(2 * step + dist.get_rank())
     channels = ColorSpace(config.model.color_space).channels
     grey = torch.rand(count, 1, size, size, generator=random) * 2 - 1
-    truth = torch.randn(count, channels, size, size, generator=random)
-    return Batch(grey, truth, torch.zeros(count, CHANCES), torch.zeros(count, 0, 0), grey, torch.arange(count))
+    target = torch.randn(count, channels, size, size, generator=random)
+    return Batch(grey, target, torch.zeros(count, UNIFORMS), torch.zeros(count, 0, 0), grey, torch.arange(count))
 
 
 def our_step(engine: Engine, config: Config) -> tuple[Step, Task]:
@@ -164,22 +164,22 @@ def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) 
         g.module, d.module, g.optimizer, d.optimizer
     )
 
-    def generator_loss(grey: Tensor, truth: Tensor, color: Tensor) -> Tensor:
-        total = loss.pixel_weight * pixel_distance(loss.pixel, color, truth)
-        if loss.difference_weight:
-            total = total + loss.difference_weight * difference_distance(loss.pixel, color, truth)
+    def generator_loss(grey: Tensor, target: Tensor, color: Tensor) -> Tensor:
+        total = loss.pixel_weight * pixel_distance(loss.pixel, color, target)
+        if loss.gradient_loss_weight:
+            total = total + loss.gradient_loss_weight * gradient_difference_loss(loss.pixel, color, target)
         return total + loss.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
 
     def run(step: int) -> tuple[Tensor, Tensor]:
         batch = batches(config, step)
-        grey, truth = batch.grey, batch.truth
+        grey, target = batch.grey, batch.target
         for network in (g, d):
             for group in network.optimizer.param_groups:
                 group["lr"] = network.learning_rate(step)
         color = generator(grey)
 
         iterate_spectral_norm(d.module)
-        seen = torch.cat([truth, color.detach()])
+        seen = torch.cat([target, color.detach()])
         real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
         optimizer_d.zero_grad()
         loss_d = (cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2
@@ -187,7 +187,7 @@ def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) 
         optimizer_d.step()
 
         optimizer_g.zero_grad()
-        loss_g = generator_loss(grey, truth, color)
+        loss_g = generator_loss(grey, target, color)
         accelerator.backward(loss_g)
         optimizer_g.step()
         return loss_d, loss_g

@@ -25,12 +25,12 @@ from typing import Any
 import torch
 from PIL import Image
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.config import TrackConfig
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.tracking import JsonLines, Tracker, Trackers, WandB
-from colordist.trainer import Trainer
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 ARMS = ("none", "jsonl", "wandb")
@@ -75,7 +75,7 @@ def measure(bench: Bench, rounds: int, steps: int) -> dict[str, Any]:
     """All rounds."""
     lines: dict[str, list[float]] = {arm: [] for arm in ARMS}
     whole: dict[str, list[float]] = {arm: [] for arm in ARMS}
-    pictures: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    eval_batch: dict[str, list[float]] = {arm: [] for arm in ARMS}
     for arm in ARMS:  # the first of everything
         bench.block(arm, steps)
         bench.picture(arm)
@@ -84,14 +84,14 @@ def measure(bench: Bench, rounds: int, steps: int) -> dict[str, Any]:
             line, step = bench.block(arm, steps)
             lines[arm].append(1e3 * line)
             whole[arm].append(step)
-            pictures[arm].append(1e3 * bench.picture(arm))
+            eval_batch[arm].append(1e3 * bench.picture(arm))
     found: dict[str, Any] = {"step_ms": spread([1e3 * step for step in whole["none"]])}
     for arm in ARMS[1:]:
         longer = [100 * (step / none - 1) for step, none in zip(whole[arm], whole["none"], strict=True)]
         found[arm] = {
             "line_ms": spread(lines[arm]),
             "step_percent": spread(longer),
-            "picture_ms": spread(pictures[arm]),
+            "picture_ms": spread(eval_batch[arm]),
         }
     return found
 

@@ -33,13 +33,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from colordist.build import build_trainer
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
-from colordist.run_folder import RunFolder
+from colordist.data.sampler import UNIFORMS
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -66,12 +66,12 @@ def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iter
         prefetch_factor=1 if workers else None,
     )
     color_space = ColorSpace(config.model.color_space)
-    nothing = torch.zeros(count, CHANCES), torch.zeros(count, 0, 0)
+    nothing = torch.zeros(count, UNIFORMS), torch.zeros(count, 0, 0)
     while True:
         for rgb in loader:
             if len(rgb) == count:
-                grey, truth = color_space.split(rgb, torch.float32)
-                yield Batch(grey, truth, *nothing, grey, torch.arange(count))
+                grey, target = color_space.split(rgb, torch.float32)
+                yield Batch(grey, target, *nothing, grey, torch.arange(count))
 
 
 def work(options: argparse.Namespace) -> None:
@@ -135,12 +135,12 @@ def main() -> None:
             file = folder / f"found-{count}.json"
             run_together(__file__, [*sys.argv[1:], "--root", str(folder / "images"), "--work", str(file)], count)
             found["processes"][str(count)] = json.loads(file.read_text())
-            tell(count, found["processes"][str(count)])
+            load_runs(count, found["processes"][str(count)])
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
 
 
-def tell(count: int, found: dict[str, Any]) -> None:
+def load_runs(count: int, found: dict[str, Any]) -> None:
     times = ", ".join(f"{name} {told(found[name], 0, 1e3)} ms" for name in ("usual", "ours"))
     print(f"{count} process{'es' if count > 1 else ''}: usual / ours {told(found['ratio'], 2)}; a step: {times}")
     for name, sent in found["traffic"].items():

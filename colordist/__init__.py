@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from colordist.colorizer import Colorizer
+    from colordist.inference.colorizer import Colorizer
 
 
 def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
@@ -20,6 +20,6 @@ def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
 
     Raises UserError, one line, if there is no snapshot or if it can't work at that resolution.
     """
-    from colordist.colorizer import load  # imports torch, which takes seconds
+    from colordist.inference.colorizer import load  # imports torch, which takes seconds
 
     return load(Path(run), resolution)

@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, in
 
 def teach(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
     """Train, write, tell how good it is."""
-    from colordist.build_classifier import teach_classifier
+    from colordist.evaluation.build_classifier import teach_classifier
 
     about = teach_classifier(data, folder, epochs, seed, precision)
     print(f"{folder}: names {about.accuracy:.1f} % of the test images, {about.accuracy_on_grey:.1f} % without colour")

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from colordist.config import Config, RunError, UserError
-from colordist.engine import launch, watch
+from colordist.engine import launch, monitor
 
 VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
 QUICKSTART = "quickstart_cgan"
-_PATIENCE = 15.0  # seconds
+_GRACE = 15.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -161,19 +161,19 @@ def run(verb: Callable[[], None]) -> None:
     except (UserError, RunError) as error:
         if is_main:
             print(f"colordist: {error}", file=sys.stderr, flush=True)
-        watch.fail(str(error))
+        monitor.fail(str(error))
         if not is_main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a launcher's, when the first process has told it
-            time.sleep(_PATIENCE)
+            time.sleep(_GRACE)
             print(f"colordist: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         if is_main:
             print("colordist: interrupted; the same command continues", file=sys.stderr)
-        watch.fail("interrupted")
+        monitor.fail("interrupted")
         sys.exit(1)
     except Exception as error:
-        watch.fail(repr(error))
+        monitor.fail(repr(error))
         raise
 
 

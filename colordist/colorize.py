@@ -28,8 +28,8 @@ def colorize(options: argparse.Namespace) -> None:
     """Colour all that can be. Raises RunError, after the rest is done, if some photo couldn't be."""
     from tqdm import tqdm
 
-    from colordist.colorizer import load
-    from colordist.photo_files import color_files, find_photos, obstacles
+    from colordist.inference.colorizer import load
+    from colordist.inference.photo_files import color_files, find_photos, obstacles
 
     size, out = options.batch_size, options.output
     if size < 1:

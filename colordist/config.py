@@ -45,14 +45,14 @@ class RunConfig:
 
     dir: str | None = None
     """Run folder. Default: runs/<config name>-<hash of the learning keys>."""
-    silence: float = 30.0
+    heartbeat_timeout: float = 30.0
     """Seconds without a sign of life after which a process counts as lost: all others stop, or take its run over."""
-    patience: float = 600.0
+    stall_timeout: float = 600.0
     """Seconds that a process may take for one thing while others wait, but for fetching and decoding images."""
 
     def __post_init__(self) -> None:
-        _at_least("run.silence", self.silence, 1)
-        _at_least("run.patience", self.patience, 1)
+        _at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1)
+        _at_least("run.stall_timeout", self.stall_timeout, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +185,7 @@ class LossConfig:
     """Distance between its colours and the true ones; `cyclegan`: between an image and what comes back of it."""
     pixel_weight: float = 1.0
     """Weight of that distance (`cgan`; the `autoencoder` has nothing to weigh it against)."""
-    difference_weight: float = 10.0
+    gradient_loss_weight: float = 10.0
     """Weight of the same distance between differences of neighbouring pixels (arXiv 1511.05440; `cgan`)."""
     adversarial: Literal["bce", "relativistic"] = "bce"
     """Tell real from fake, or the real one of a pair from the fake one (arXiv 1807.00734, 2501.05441; `cgan`)."""
@@ -199,23 +199,23 @@ class LossConfig:
     """The same at fake colours (`cgan`)."""
     augment: list[str] = dataclasses.field(default_factory=list)
     """What the discriminator's images go through: `translation`, `cutout` or both (arXiv 2006.10738; `cgan`)."""
-    draws: int = 1
+    candidates: int = 1
     """Answers to each image, of which the one nearest to the true colours is asked to be near (arXiv 1806.07772)."""
     cycle_weight: float = 10.0
     """Weight of an image's distance from itself, there and back again, either way (`cyclegan`)."""
     identity_weight: float = 5.0
     """Weight of the distance between a grey image and what the decolorizer makes of it (`cyclegan`)."""
-    pool_slots: int = 3
+    image_buffer_slots: int = 3
     """Older generated images kept for each place in the global batch, to be judged again; 0: off (`cyclegan`)."""
     warmup_steps: int = 300
     """Steps at the start without discriminators: pixel distance (`cgan`), cycle and identity (`cyclegan`) alone."""
 
     def __post_init__(self) -> None:
         _at_least("loss.pixel_weight", self.pixel_weight, 0)
-        _at_least("loss.difference_weight", self.difference_weight, 0)
+        _at_least("loss.gradient_loss_weight", self.gradient_loss_weight, 0)
         _at_least("loss.adversarial_weight", self.adversarial_weight, 0)
         _in_range("loss.label_smoothing", self.label_smoothing, 0, 0.5)
-        _at_least("loss.draws", self.draws, 1)
+        _at_least("loss.candidates", self.candidates, 1)
         _at_least("loss.r1_weight", self.r1_weight, 0)
         _at_least("loss.r2_weight", self.r2_weight, 0)
         if self.adversarial == "relativistic" and self.label_smoothing > 0:
@@ -228,7 +228,7 @@ class LossConfig:
                 raise UserError(f"loss.augment has {name}: try {' or '.join(AUGMENTATIONS)}")
         _at_least("loss.cycle_weight", self.cycle_weight, 0)
         _at_least("loss.identity_weight", self.identity_weight, 0)
-        _at_least("loss.pool_slots", self.pool_slots, 0)
+        _at_least("loss.image_buffer_slots", self.image_buffer_slots, 0)
         _at_least("loss.warmup_steps", self.warmup_steps, 0)
 
 
@@ -254,7 +254,7 @@ class OptimizerConfig:
 class GeneratorOptimizerConfig(OptimizerConfig):
     """The same for a network that has parts."""
 
-    factors: dict[Part, float] = dataclasses.field(default_factory=dict)
+    lr_scales: dict[Part, float] = dataclasses.field(default_factory=dict)
     """What the learning rate is multiplied by in parts of the network, e.g. {encoder: 0.1}. Default: nowhere."""
 
 
@@ -276,10 +276,10 @@ class OptimizersConfig:
             _at_least(f"{key}.warmup_steps", optimizer.warmup_steps, 0)
             if optimizer.clip_norm is not None:
                 _above_zero(f"{key}.clip_norm", optimizer.clip_norm, 1.0)
-        for part, factor in self.generator.factors.items():
+        for part, factor in self.generator.lr_scales.items():
             if not 0 < factor < float("inf"):
                 raise UserError(
-                    f"optimizer.generator.factors has {part} {factor}, but must be above 0: to hold that part, "
+                    f"optimizer.generator.lr_scales has {part} {factor}, but must be above 0: to hold that part, "
                     f"try train.freeze [{part}]"
                 )
 
@@ -297,7 +297,7 @@ class TrainConfig:
     """Images a step over all processes together."""
     micro_batch_size: int | None = None
     """Most images a process computes at once; accumulation follows from it. Default: no limit."""
-    gradient_checkpointing: bool = False
+    activation_checkpointing: bool = False
     """Compute activations again in backward instead of keeping them: less memory, more time, the same numbers."""
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the networks. `auto`: bf16 on GPUs that have it, else fp32."""
@@ -446,20 +446,20 @@ class Config:
 
     def __post_init__(self) -> None:
         _in_range("seed", self.seed, 0, 2**63 - 2)
-        factors = self.optimizer.generator.factors
-        for key, parts in ("train.freeze", self.train.freeze), ("optimizer.generator.factors", [*factors]):
+        lr_scales = self.optimizer.generator.lr_scales
+        for key, parts in ("train.freeze", self.train.freeze), ("optimizer.generator.lr_scales", [*lr_scales]):
             for part in parts:
                 if part not in PARTS:
                     raise UserError(f"{key} has {part!r}, but the parts are {' and '.join(PARTS)}: try {PARTS[0]}")
         for part in self.train.freeze:
-            if part in factors:
+            if part in lr_scales:
                 raise UserError(
-                    f"optimizer.generator.factors has {part}, which train.freeze holds: leave one of the two"
+                    f"optimizer.generator.lr_scales has {part}, which train.freeze holds: leave one of the two"
                 )
         _divides("model.depth", self.model.depth, self.data.image_size)
-        if self.loss.draws > 1 and self.model.noise == 0:
+        if self.loss.candidates > 1 and self.model.noise == 0:
             raise UserError(
-                f"loss.draws is {self.loss.draws}, but without noise all answers are the same: try model.noise 6"
+                f"loss.candidates is {self.loss.candidates}, but without noise all answers are the same: try model.noise 6"
             )
         if self.train.compile != "off" and self.loss.r1_weight + self.loss.r2_weight > 0:
             raise UserError(
@@ -467,7 +467,7 @@ class Config:
                 "as loss.r1_weight and loss.r2_weight ask for: try train.compile off"
             )
         if self.task == "cyclegan":
-            self._refuse_unknown_to_cyclegan()
+            self._check_cyclegan()
         if self.task in ADVERSARIAL:
             _divides("discriminator.depth", self.discriminator.depth, self.data.image_size)
             if self.loss.warmup_steps >= self.train.steps:
@@ -482,7 +482,7 @@ class Config:
                     "learn in it: try loss.warmup_steps 0"
                 )
 
-    def _refuse_unknown_to_cyclegan(self) -> None:
+    def _check_cyclegan(self) -> None:
         """What only pairs make sense of, or nobody has needed yet."""
         for key, value, usual in (
             ("model.noise", self.model.noise, 0),
@@ -506,7 +506,7 @@ def _divides(key: str, depth: int, size: int) -> None:
 # A run's identity is all keys but these, which may change when a run is continued.
 OPERATIONAL = (
     *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
-    *("data.workers", "train.micro_batch_size", "train.gradient_checkpointing"),
+    *("data.workers", "train.micro_batch_size", "train.activation_checkpointing"),
     *("train.nonfinite", "train.skip_limit", "train.max_minutes"),
 )
 
@@ -515,7 +515,7 @@ def flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Value]:
     """``{"train": {"steps": 5}}`` to ``{"train.steps": 5}``."""
     flat: dict[str, Value] = {}
     for key, value in section.items():
-        if isinstance(value, dict) and key != "factors":  # which is a setting, not a section
+        if isinstance(value, dict) and key != "lr_scales":  # which is a setting, not a section
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 from colordist import cli
-from colordist.checkup import Finding, Place, collect, meet, table
 from colordist.config import Config, UserError
-from colordist.run_folder import folder_for
+from colordist.engine.preflight import Finding, Place, collect, meet, table
+from colordist.run.folder import folder_for
 
 
 def main() -> None:
@@ -35,9 +35,9 @@ def examine() -> None:
     except UserError as error:
         findings, go_on = [Finding("meeting", "failed", str(error))], False
     if go_on and not quick:
-        from colordist.build import examine_devices
+        from colordist.training.build import check_devices
 
-        found = examine_devices(config)
+        found = check_devices(config)
         findings += [Finding(name, "ok", value) for name, value in found.items()] if place.rank == 0 else []
     if findings:
         rows = [dataclasses.asdict(finding) for finding in findings]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from colordist.cli import new_parser, read, run
 from colordist.config import DataConfig, EvaluateConfig, UserError
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def main() -> None:
@@ -38,8 +38,8 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
 
 def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
     """Print the scores beside floors and ceiling, and write them."""
-    from colordist.build import evaluate_snapshot
     from colordist.reporting.scores import beside_references
+    from colordist.training.build import evaluate_snapshot
 
     output = output or folder / f"evaluation-{data.source}.json"
     evaluation = evaluate_snapshot(folder, data, config)

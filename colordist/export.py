@@ -22,7 +22,8 @@ def main() -> None:
 
 def export(folder: Path, file: Path) -> None:
     """Rebuild the network, write it, tell how well it agrees."""
-    from colordist import onnx_file, snapshot
+    from colordist.inference import onnx_file
+    from colordist.run import snapshot
 
     generator, model, about = snapshot.read(snapshot.latest(folder))
     step = snapshot.step_of(snapshot.latest(folder), about)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from colordist.cli import run
 from colordist.config import TrackConfig, UserError
-from colordist.run_folder import RunFolder, replace_text
+from colordist.run.folder import RunFolder, replace_text
 
 
 def main() -> None:

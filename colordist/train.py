@@ -3,8 +3,8 @@
 from colordist.cli import Command, parse, run
 from colordist.config import batch_arithmetic
 from colordist.engine.launch import Launch
-from colordist.run_folder import RunFolder, folder_for
-from colordist.stopping import StopRequests
+from colordist.run.folder import RunFolder, folder_for
+from colordist.training.stop_requests import StopRequests
 
 
 def main() -> None:
@@ -23,12 +23,12 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     if command.file is None and is_main and not command.print_run_dir:
         print(f"no --config: {command.name}", flush=True)
     if command.dry_run and not command.print_run_dir:
-        from colordist.build import describe
+        from colordist.training.build import describe
 
         if is_main:
             print(describe(config, batches), f"run folder: {folder.path}", sep="\n")
         return
-    folder.refuse_other_run(config)
+    folder.check_same_run(config)
     if command.print_run_dir:
         print(folder.path)
         return
@@ -39,8 +39,8 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     if is_main:
         print(f"{command.name}: {batches}; run folder {folder.path}", flush=True)
 
-    from colordist.build import build_trainer
     from colordist.reporting.scores import score_table
+    from colordist.training.build import build_trainer
 
     trainer = build_trainer(config, folder, requests)
     try:

@@ -13,13 +13,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from colordist.build import evaluate_snapshot
 from colordist.cli import run
 from colordist.config import DataConfig, UserError
 from colordist.evaluate import parse
-from colordist.evaluation import Evaluation
+from colordist.evaluation.evaluator import Evaluation
 from colordist.metrics import METRICS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
+from colordist.training.build import evaluate_snapshot
 
 Found = Mapping[str, Mapping[str, Evaluation]]
 """By run, then by test set."""
@@ -77,8 +77,8 @@ def table(found: Found, metric: str) -> str:
     """One metric's scores, a row a run, between floors and ceiling."""
     chosen, first = next(each for each in METRICS if each.name == metric), next(iter(found.values()))
     rows = {each.label: [e.references[each.name].get(metric) for e in first.values()] for each in REFERENCES}
-    floors = {label: row for label, row in rows.items() if label.startswith("floor")}
-    rows = floors | {folder: [e.scores.get(metric) for e in row.values()] for folder, row in found.items()} | rows
+    baselines = {label: row for label, row in rows.items() if label.startswith("floor")}
+    rows = baselines | {folder: [e.scores.get(metric) for e in row.values()] for folder, row in found.items()} | rows
     lines = [[f"{chosen.label}, {chosen.better} is better", *first]]
     lines += [[label, *(_cell(score, chosen.digits) for score in row)] for label, row in rows.items()]
     return aligned(lines)

@@ -32,10 +32,10 @@ import torch
 
 from colordist.cli import parse
 from colordist.config import Config, flatten
-from colordist.metrics import HEADINGS
+from colordist.metrics import METRIC_SPECS
 from colordist.reporting.picture import comparison
-from colordist.reporting.told import tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import load_runs
+from colordist.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RUNGS = {file.stem: file for file in sorted((ROOT / "configs" / "ladder").glob("*.yaml"))}
@@ -150,7 +150,7 @@ def train(job: Job, cores: Sequence[int], deadline: float | None) -> None:
 
 def summary(rung: str, finished: Sequence[Job]) -> dict[str, Any]:
     """Mean and range over the seeds of each last score, of floors and ceiling too."""
-    runs = tell([job.folder for job in finished])
+    runs = load_runs([job.folder for job in finished])
     scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
     spreads = {
         name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
@@ -162,7 +162,7 @@ def summary(rung: str, finished: Sequence[Job]) -> dict[str, Any]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """In Markdown: floors, rungs from below, ceiling and truth."""
-    shown = [heading for heading in HEADINGS if heading.name in SHOWN and heading.name in rows[0]["scores"]]
+    shown = [spec for spec in METRIC_SPECS if spec.name in SHOWN and spec.name in rows[0]["scores"]]
     arrows = {"lower": "↓", "higher": "↑", "truth": "→"}
     lines = [["", "n", *(f"{each.label} {arrows[each.better]}" for each in shown)]]
     references = {
@@ -173,7 +173,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         cells = [_spread(row["scores"][each.name], each.digits) for each in shown]
         lines.append([row["rung"], str(len(row["seeds"])), *cells])
-    lines += [references[name] for name in ("ceiling", "truth") if name in references]
+    lines += [references[name] for name in ("oracle", "truth") if name in references]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

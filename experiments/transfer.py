@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from colordist.metrics import HEADINGS
-from colordist.reporting.told import tell
-from colordist.run_folder import RunFolder
+from colordist.metrics import METRIC_SPECS
+from colordist.reporting.runs import load_runs
+from colordist.run.folder import RunFolder
 
 STARTS = ("scratch", "transfer")
 SHOWN = ("ciede2000", "frechet_own", "fid")  # the latter two where runs were scored by them
@@ -108,7 +108,7 @@ def _text(value: object) -> str:
 
 def summary(finished: Sequence[Job], fraction: float, start: str) -> dict[str, Any] | None:
     """Mean and range over the seeds of each last score; None where no run is finished."""
-    runs = tell([job.folder for job in finished if (job.fraction, job.start) == (fraction, start)])
+    runs = load_runs([job.folder for job in finished if (job.fraction, job.start) == (fraction, start)])
     if not runs:
         return None
     scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
@@ -123,7 +123,7 @@ def table(rows: Sequence[dict[str, Any]], finished: Sequence[Job]) -> str:
     """One row a share and start; mean, and range where there are several seeds."""
     if not finished:
         return "no run on the target is finished yet: the same command goes on"
-    shown = [heading for heading in HEADINGS if heading.name in SHOWN and heading.name in rows[0]["scores"]]
+    shown = [spec for spec in METRIC_SPECS if spec.name in SHOWN and spec.name in rows[0]["scores"]]
     lines = [
         f"{'images':>8}  {'start':<9}" + "".join(f"{f'{each.label}, {each.better} is better':>42}" for each in shown)
     ]

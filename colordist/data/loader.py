@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from colordist.color import ColorSpace
-from colordist.data.plan import Plan, Portion, micro_batches, share
+from colordist.data.sampler import Sampler, SampleSlice, micro_batches, share
 from colordist.data.source import Split, StreamedSplit
 
 _SAMPLE = 4096  # images
@@ -28,15 +28,15 @@ class Batch:
 
     grey: Tensor
     """[B, 1, H, W] in [-1, 1]."""
-    truth: Tensor
+    target: Tensor
     """True colours: [B, C, H, W], of about unit size. Of the images in ``grey``, unless training is unpaired."""
-    chance: Tensor
+    uniforms: Tensor
     """What a task decides by chance: [B, CHANCES], uniform in [0, 1), made by the plan."""
     noise: Tensor
     """What a generator takes for its choice among several answers: [B, draws, numbers], made by the plan."""
-    truth_grey: Tensor
+    target_grey: Tensor
     """The grey of the images that ``truth`` shows: [B, 1, H, W] in [-1, 1]. ``grey``, unless training is unpaired."""
-    place: Tensor
+    batch_index: Tensor
     """Where in the global batch each stands: [B], whole numbers."""
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ def image_digest(images: Tensor) -> str:
 class Share:
     """What falls to one process of each step's global batch, and in which form it is wanted."""
 
-    plan: Plan
+    sampler: Sampler
     color_space: ColorSpace
     device: torch.device
     dtype: torch.dtype
@@ -82,23 +82,23 @@ class Share:
     rank: int
     world_size: int
 
-    def portions(self, step: int) -> list[Portion]:
+    def sample_slices(self, step: int) -> list[SampleSlice]:
         """This process's samples of a step, in portions of at most micro_batch_size."""
-        whole = self.plan.step(step)
+        whole = self.sampler.step(step)
         mine = whole[share(len(whole), self.rank, self.world_size)]
         return [mine[part] for part in micro_batches(len(mine), self.micro_batch_size)]
 
-    def batch(self, portion: Portion, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
+    def batch(self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
         """What a task learns from a portion. images: from indices to uint8 [n, 3, H, W] on the device."""
         # Converted on this side: not every device has float64.
-        chance = send(torch.from_numpy(portion.chance).to(self.dtype), self.device)
-        noise = send(torch.from_numpy(portion.noise).to(self.dtype), self.device)
-        place = send(torch.from_numpy(portion.place), self.device)
-        grey, truth = self._split(images(portion.index), portion.flip)
-        truth_grey = grey
-        if self.plan.unpaired:
-            truth_grey, truth = self._split(images(portion.truth_index), portion.truth_flip)
-        return Batch(grey, truth, chance, noise, truth_grey, place)
+        uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
+        noise = send(torch.from_numpy(sample_slice.noise).to(self.dtype), self.device)
+        batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
+        grey, target = self._split(images(sample_slice.index), sample_slice.flip)
+        target_grey = grey
+        if self.sampler.unpaired:
+            target_grey, target = self._split(images(sample_slice.target_index), sample_slice.target_flip)
+        return Batch(grey, target, uniforms, noise, target_grey, batch_index)
 
     def _split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Grey and colours of some images, mirrored or not."""
@@ -144,7 +144,7 @@ class ResidentLoader:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """This process's images of a step, in portions of at most micro_batch_size."""
-        return [self.share.batch(portion, self._images) for portion in self.share.portions(step)]
+        return [self.share.batch(sample_slice, self._images) for sample_slice in self.share.sample_slices(step)]
 
     def _images(self, index: NDArray[np.int64]) -> Tensor:
         return self.images[send(torch.from_numpy(index), self.images.device)]

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from colordist.config import UserError
 from colordist.data.decode import decode, kept_as_it_is
-from colordist.data.folder_files import Found, class_of, divide, find, list_skipped, merge, name_hash, printable
-from colordist.data.shard_index import NAME, Index, Shard
+from colordist.data.sources.folder_files import Found, class_of, divide, find, list_skipped, merge, name_hash, printable
+from colordist.data.sources.shard_index import NAME, Index, Shard
 
 log = logging.getLogger(__name__)
 

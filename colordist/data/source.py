@@ -26,7 +26,7 @@ class Split(Protocol):
 
 
 @runtime_checkable
-class MarkedSplit(Split, Protocol):
+class MaskedSplit(Split, Protocol):
     """A split that knows which pixels belong to objects of ambiguous colour."""
 
     def objects(self, index: int) -> NDArray[np.uint8]:
@@ -47,11 +47,11 @@ class StreamedSplit(Split, Protocol):
         """The image at this index, like ``[index]``; None if it is damaged. Raises RunError if it can't be had."""
         ...
 
-    def stand_in(self) -> Image:
+    def placeholder(self) -> Image:
         """What is shown instead of a damaged image."""
         ...
 
-    def tell_damaged(self, indices: Sequence[int]) -> None:
+    def log_damaged(self, indices: Sequence[int]) -> None:
         """Some images are damaged: say so, but not again and again."""
         ...
 

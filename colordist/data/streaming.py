@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colordist.config import RunError
 from colordist.data.loader import Batch, Share, sample, send
-from colordist.data.plan import Portion
+from colordist.data.sampler import SampleSlice
 from colordist.data.source import StreamedSplit
 
 _AHEAD = 4  # portions that each worker decodes ahead
@@ -56,7 +56,7 @@ class _Portions(Dataset[_Decoded]):
             for index in map(int, indices):
                 if (image := self.split.read(index)) is None:
                     damaged.append(index)
-                    image = self.split.stand_in()
+                    image = self.split.placeholder()
                 images.append(image)
         except RunError as error:
             return _Decoded(torch.empty(0), damaged, str(error))
@@ -72,10 +72,14 @@ class _FromStep(Sampler[NDArray[np.int64]]):
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         for step in itertools.count(self.first):
-            yield from map(self._wanted, self.share.portions(step))
+            yield from map(self._wanted, self.share.sample_slices(step))
 
-    def _wanted(self, portion: Portion) -> NDArray[np.int64]:
-        return np.concatenate([portion.index, portion.truth_index]) if self.share.plan.unpaired else portion.index
+    def _wanted(self, sample_slice: SampleSlice) -> NDArray[np.int64]:
+        return (
+            np.concatenate([sample_slice.index, sample_slice.target_index])
+            if self.share.sampler.unpaired
+            else sample_slice.index
+        )
 
 
 class StreamingLoader:
@@ -94,23 +98,25 @@ class StreamingLoader:
 
         Raises RunError if a shard can't be read or fetched.
         """
-        portions = self._share.portions(step)
+        sample_slices = self._share.sample_slices(step)
         if step != self._next - 1:  # a run begins by looking at its first step twice
             if step != self._next:
                 self._begin(step)
-            self._latest = [self._take() for _ in portions]
+            self._latest = [self._take() for _ in sample_slices]
             self._next = step + 1
-        return [self._batch(portion, images) for portion, images in zip(portions, self._latest, strict=True)]
+        return [
+            self._batch(sample_slice, images) for sample_slice, images in zip(sample_slices, self._latest, strict=True)
+        ]
 
-    def _batch(self, portion: Portion, images: Tensor) -> Batch:
-        parts = iter(send(images, self._share.device).split(len(portion)))
-        return self._share.batch(portion, lambda _: next(parts))
+    def _batch(self, sample_slice: SampleSlice, images: Tensor) -> Batch:
+        parts = iter(send(images, self._share.device).split(len(sample_slice)))
+        return self._share.batch(sample_slice, lambda _: next(parts))
 
     def _take(self) -> Tensor:
         found = next(self._stream)
         if found.failure is not None:
             raise RunError(found.failure)
-        self._split.tell_damaged(found.damaged)
+        self._split.log_damaged(found.damaged)
         return found.images
 
     def _begin(self, step: int) -> None:

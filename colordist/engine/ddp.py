@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from colordist.network import Network
+from colordist.engine.network import Network
 
 
-class DDPLearner:
+class DDPStrategy:
     """Averages gradients over all processes while backward still runs: each of them once a step."""
 
     def __init__(self, network: Network, accelerator: Accelerator) -> None:
@@ -23,14 +23,14 @@ class DDPLearner:
         self.accelerator = accelerator
         with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet
             warnings.simplefilter("ignore", FutureWarning)
-            self.awake: nn.Module = accelerator.prepare(network.module)
-        self.asleep: Callable[..., Tensor] = network.module
+            self.trainable: nn.Module = accelerator.prepare(network.module)
+        self.frozen: Callable[..., Tensor] = network.module
         # A scaler of its own: an overflow in one network says nothing about the other.
         half = accelerator.mixed_precision == "fp16"
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)
         self.bytes_sent: int | None = 0
-        if isinstance(self.awake, DistributedDataParallel):
-            self.awake.register_comm_hook(None, self._average)
+        if isinstance(self.trainable, DistributedDataParallel):
+            self.trainable.register_comm_hook(None, self._average)
 
     def _average(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
         """What DDP does by itself, counted."""
@@ -38,14 +38,14 @@ class DDPLearner:
         self.bytes_sent = (self.bytes_sent or 0) + buffer.numel() * buffer.element_size()
         return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
 
-    def begin_turn(self, step: int) -> None:
+    def begin_phase(self, step: int) -> None:
         """Get ready to learn in a step."""
-        self.network.begin_turn(step)
+        self.network.begin_phase(step)
         self.bytes_sent = 0
 
-    def averaging(self, *, last: bool) -> AbstractContextManager[None]:
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """Gradients travel with the last micro-batch of a turn; those before are summed up at home."""
-        return nullcontext() if last else self.accelerator.no_sync(self.awake)
+        return nullcontext() if last else self.accelerator.no_sync(self.trainable)
 
     def backward(self, loss: Tensor) -> None:
         """Add a loss's gradients to the turn's."""
@@ -69,7 +69,7 @@ class DDPLearner:
             log["loss_scale"] = scaler._get_scale_async().clone()  # type: ignore[union-attr]  # `get_scale` would wait
         return log
 
-    def follow(self, images: int, batch: int) -> None:
+    def update_ema(self, images: int, batch: int) -> None:
         """Let the averaged copy follow."""
         if self.network.ema is not None:
             self.network.ema.update(self.network.module, images, batch)

@@ -25,7 +25,7 @@ from deepspeed.utils import (
 from torch import Tensor
 from torch.nn.utils.parametrize import ParametrizationList
 
-from colordist.network import Network
+from colordist.engine.network import Network
 
 deepspeed.ops.__compatible_ops__ = {}  # else it looks for a compiler, and builds a module for the CPU
 
@@ -53,7 +53,7 @@ def settings(stage: int, clip_norm: float | None) -> dict[str, Any]:
     }
 
 
-class DeepSpeedLearner:
+class DeepSpeedStrategy:
     """Averages gradients over all processes; each process then updates its part of the weights."""
 
     bytes_sent: int | None = None  # weights travel, too, and not everything can be watched: not counted
@@ -70,25 +70,25 @@ class DeepSpeedLearner:
             config=settings(stage, network.config.clip_norm),
             dist_init_required=False,
         )
-        self.awake: Callable[..., Tensor] = self._engine
+        self.trainable: Callable[..., Tensor] = self._engine
 
-    def asleep(self, *inputs: Tensor) -> Tensor:
+    def frozen(self, *inputs: Tensor) -> Tensor:
         """The network in another's turn. It must be frozen: stage 1 would keep its gradients for its own next turn."""
         if any(parameter.requires_grad for parameter in self._parameters):
             raise RuntimeError("a network whose turn it isn't would learn: freeze its parameters first")
         answer: Tensor = self.network.module(*inputs)
         return answer
 
-    def begin_turn(self, step: int) -> None:
+    def begin_phase(self, step: int) -> None:
         """Get ready to learn in a step."""
         if any(parameter.grad is not None for parameter in self._parameters):
             raise RuntimeError("a network has learned out of its turn: its gradients are not those of its loss alone")
         layers = [layer for layer in self.network.module.modules() if isinstance(layer, ParametrizationList)]
         with _whole(layer.original for layer in layers):  # spectral norms look at them
-            self.network.begin_turn(step)
+            self.network.begin_phase(step)
 
     @contextmanager
-    def averaging(self, *, last: bool) -> Iterator[None]:
+    def gradient_sync(self, *, last: bool) -> Iterator[None]:
         """Stage 1 averages with the last micro-batch of a turn. The others do with each, as they keep parts only."""
         self._engine.set_gradient_accumulation_boundary(last)
         yield
@@ -103,7 +103,7 @@ class DeepSpeedLearner:
         norm = torch.as_tensor(self._engine.get_global_grad_norm(), dtype=torch.float32, device=self._engine.device)
         return {"gradient_norm": norm, "skipped": norm.new_tensor(not self._engine.was_step_applied())}
 
-    def follow(self, images: int, batch: int) -> None:
+    def update_ema(self, images: int, batch: int) -> None:
         """Let the averaged copy follow. It is whole on every process, at any stage."""
         if self.network.ema is not None:
             with _whole(self._parameters):

@@ -83,7 +83,7 @@ def set_numerics(*, deterministic: bool, tf32: bool) -> None:
     torch.backends.cudnn.allow_tf32 = tf32
 
 
-def refuse_unfit_launch(device: str, precision: str) -> None:
+def check_launch(device: str, precision: str) -> None:
     """Catch the launches that would train several times side by side, or not on what was asked for.
 
     Each of these would otherwise exit 0 and look fine. Raises UserError.
@@ -92,7 +92,7 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
         raise UserError("the launcher asks for FSDP, which colordist doesn't run: use launch/deepspeed_zero3.yaml")
     if zero_stage() is not None:
-        _refuse_unfit_deepspeed(device, precision)
+        _check_deepspeed(device, precision)
     if (asked := environment.get("ACCELERATE_MIXED_PRECISION", "no")) not in ("no", precision):
         raise UserError(
             f"the launcher asks for {asked}, but train.precision is {precision}: launch with --mixed_precision no, or "
@@ -121,7 +121,7 @@ def refuse_unfit_launch(device: str, precision: str) -> None:
         )
 
 
-def refuse_unfit_compilation(compiled: Compiled, device: str) -> None:
+def check_compilation(compiled: Compiled, device: str) -> None:
     """Raise UserError where what ``train.compile`` asks for can't be had."""
     if compiled == "off":
         return
@@ -141,7 +141,7 @@ def zero_stage() -> int | None:
     return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))  # accelerate's default
 
 
-def _refuse_unfit_deepspeed(device: str, precision: str) -> None:
+def _check_deepspeed(device: str, precision: str) -> None:
     """What else a launcher's ``deepspeed_config`` may ask for is done by none of us, or is for the config to say."""
     if zero_stage() not in (1, 2, 3):
         raise UserError(
@@ -163,7 +163,7 @@ def _refuse_unfit_deepspeed(device: str, precision: str) -> None:
             raise UserError(f"the launcher asks for {name.lower()} {asked}, which colordist doesn't obey: {way_out}")
 
 
-def refuse_other_clipping(key: str, clip_norm: float | None) -> None:
+def check_clipping(key: str, clip_norm: float | None) -> None:
     """Raise UserError if the launcher would shorten gradients otherwise than a setting says. key: its name."""
     asked = os.environ.get("ACCELERATE_GRADIENT_CLIPPING", "none") if zero_stage() is not None else "none"
     if asked != "none" and float(asked) != (clip_norm or 0):
@@ -173,7 +173,7 @@ def refuse_other_clipping(key: str, clip_norm: float | None) -> None:
         )
 
 
-def refuse_penalties(weights: dict[str, float]) -> None:
+def check_gradient_penalties(weights: dict[str, float]) -> None:
     """Raise UserError if the launcher asks for DeepSpeed and a loss has gradients in it. weights: of these, by key."""
     for key, weight in weights.items():
         if weight > 0 and zero_stage() is not None:

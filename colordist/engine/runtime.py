@@ -22,28 +22,28 @@ from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import share
-from colordist.engine.ddp import DDPLearner
+from colordist.data.sampler import share
+from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import (
+    check_clipping,
+    check_compilation,
+    check_launch,
     deepspeed_settled,
     device_type,
     keep_freed_memory,
     peak_memory,
-    refuse_other_clipping,
-    refuse_unfit_compilation,
-    refuse_unfit_launch,
     resolve_precision,
     set_numerics,
     share_cores,
     zero_stage,
 )
-from colordist.engine.judge import ALL_STOP, Limits
+from colordist.engine.failure_detector import ALL_STOP, Timeouts
 from colordist.engine.launch import Launch
-from colordist.engine.learner import Learner
-from colordist.engine.meeting import METHOD
-from colordist.engine.watch import Watch
-from colordist.network import Network
-from colordist.tasks.task import Calls, Generated, Task
+from colordist.engine.monitor import Monitor
+from colordist.engine.network import Network
+from colordist.engine.rendezvous import METHOD
+from colordist.engine.strategy import Strategy
+from colordist.tasks.base import Calls, Generated, Task
 
 _MEETING = timedelta(minutes=10)  # to start all processes
 _TIMEOUT = timedelta(days=1)  # the last resort: the watch ends what hangs, and knows what may take long
@@ -56,15 +56,15 @@ def _by_all(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Concate
 
     @functools.wraps(method)
     def watched(self: "Engine", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        self.watch.enter()
+        self.monitor.enter()
         try:
             result = method(self, *args, **kwargs)
         except RuntimeError as error:
             if self.world_size == 1 or not _is_broken_connection(error):
                 raise
-            self.watch.lost(str(error))
+            self.monitor.lost(str(error))
             raise RunError(f"another process is gone ({str(error).splitlines()[0]}): {ALL_STOP}") from None
-        self.watch.progress()
+        self.monitor.progress()
         return result
 
     return watched
@@ -98,14 +98,14 @@ class Engine:
         deterministic: bool = False,
         tf32: bool = False,
         compiled: Compiled = "off",
-        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         """compiled: what ``train.compile`` says; limits: how long processes wait for one another."""
         launch = Launch.read()
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
-        refuse_unfit_launch(kind, self.precision)
-        refuse_unfit_compilation(compiled, kind)
+        check_launch(kind, self.precision)
+        check_compilation(compiled, kind)
         share_cores()
         if kind == "cpu":
             keep_freed_memory()
@@ -128,26 +128,26 @@ class Engine:
         if compiled != "off":
             torch._dynamo.config.recompile_limit = 64  # per class, and cyclegan has two networks of each, awake or not
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
-        self._learners: dict[str, Learner] = {}
+        self._strategies: dict[str, Strategy] = {}
         self._skipped_in_a_row: dict[str, Tensor] = {}
         if self.world_size != launch.world_size:
             raise UserError(
                 f"the launcher told of {launch.world_size} processes, but Accelerate sees {self.world_size}: "
                 "start with accelerate launch or torchrun"
             )
-        self.watch = Watch()
+        self.monitor = Monitor()
         if self.world_size > 1:
-            self._begin_watch(limits)
+            self._start_monitor(timeouts)
 
-    def _begin_watch(self, limits: Limits | None) -> None:
+    def _start_monitor(self, timeouts: Timeouts | None) -> None:
         store = dist.distributed_c10d._get_default_store().clone()
         launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        watch = Watch(store, self.rank, self.world_size, socket.gethostname(), limits, launchers_store=launchers)
+        monitor = Monitor(store, self.rank, self.world_size, socket.gethostname(), timeouts, launchers_store=launchers)
         self.wait()
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
         set_timeout(_TIMEOUT, dist.group.WORLD)
-        watch.start()
-        self.watch = watch
+        monitor.start()
+        self.monitor = monitor
 
     @_by_all
     def prepare(self, task: Task) -> None:
@@ -159,21 +159,21 @@ class Engine:
                 # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few sizes of batches, each compiled by itself
-            self._learners[name] = self._learner(name, network)
+            self._strategies[name] = self._strategy(name, network)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
-    def _learner(self, name: str, network: Network) -> Learner:
+    def _strategy(self, name: str, network: Network) -> Strategy:
         """One of the engine that the launcher asks for."""
         if (stage := zero_stage()) is None:
-            return DDPLearner(network, self.accelerator)
-        from colordist.engine.deepspeed import DeepSpeedLearner
+            return DDPStrategy(network, self.accelerator)
+        from colordist.engine.deepspeed import DeepSpeedStrategy
 
-        refuse_other_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
+        check_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
         if network.has_parts:
-            keys = "train.freeze and optimizer.generator.factors"
+            keys = "train.freeze and optimizer.generator.lr_scales"
             raise UserError(f"{keys} don't work with DeepSpeed: launch with launch/multi_gpu.yaml")
-        return DeepSpeedLearner(network, self.accelerator, stage)
+        return DeepSpeedStrategy(network, self.accelerator, stage)
 
     @_by_all
     def rehearse(self, task: Task, batch: Batch, step: int) -> None:
@@ -184,11 +184,11 @@ class Engine:
         """
         if self.world_size < 3:
             return
-        for name, learner in self._learners.items():
-            if isinstance(learner, DDPLearner):
-                calls = self._wake((name,))
+        for name, strategy in self._strategies.items():
+            if isinstance(strategy, DDPStrategy):
+                calls = self._set_trainable((name,))
                 task.loss(name, calls, batch, task.generate(calls, batch), step).total.backward()
-                learner.network.optimizer.zero_grad(set_to_none=True)
+                strategy.network.optimizer.zero_grad(set_to_none=True)
 
     @_by_all
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
@@ -198,57 +198,60 @@ class Engine:
         With a single one, the generators run once, for all phases; with several, keeping all their graphs would undo
         what micro-batches are for, so they run again in each phase.
         """
-        self.watch.at_step(step + 1)
+        self.monitor.at_step(step + 1)
         if self.compiled == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # what the graphs left in memory may be overwritten from here on
         generated, phases = None, task.phases(step)
         if len(batches) == 1:
-            awake = self._wake(tuple(name for name in task.generators if name in phases))
-            generated = task.generate(awake, batches[0])
+            trainable = self._set_trainable(tuple(name for name in task.generators if name in phases))
+            generated = task.generate(trainable, batches[0])
         log: dict[str, Tensor] = {}
         for phase in phases:
-            log |= self._turn(task, phase, batches, generated, step)
-        sent = [learner.bytes_sent for name, learner in self._learners.items() if name in phases]
+            log |= self._run_phase(task, phase, batches, generated, step)
+        sent = [strategy.bytes_sent for name, strategy in self._strategies.items() if name in phases]
         if None not in sent:
             log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
-    def _turn(
+    def _run_phase(
         self, task: Task, phase: str, batches: list[Batch], generated: Generated | None, step: int
     ) -> dict[str, Tensor]:
-        learner = self._learners[phase]
-        learner.begin_turn(step)
+        strategy = self._strategies[phase]
+        strategy.begin_phase(step)
         images = sum(len(batch) for batch in batches)
         log: dict[str, Tensor] = {}
-        calls = self._wake((phase,))
+        calls = self._set_trainable((phase,))
         states: list[dict[str, Tensor]] = []
         for batch in batches:
             weight = len(batch) / images
-            with learner.averaging(last=batch is batches[-1]):
+            with strategy.gradient_sync(last=batch is batches[-1]):
                 answer = task.generate(calls, batch) if generated is None else generated
                 loss = task.loss(phase, calls, batch, answer, step)
-                learner.backward(loss.total * weight)
-            self.watch.progress()
+                strategy.backward(loss.total * weight)
+            self.monitor.progress()
             states.append(loss.state)
             for name, part in loss.parts.items():
                 share_of_it = part.detach() * weight
                 log[name] = log[name] + share_of_it if name in log else share_of_it
-        log |= learner.update()
+        log |= strategy.update()
         skipped = log.pop("skipped")
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
-                task.state[name][batch.place] = rows.where(skipped == 0, task.state[name][batch.place])
+                task.state[name][batch.batch_index] = rows.where(skipped == 0, task.state[name][batch.batch_index])
         self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
-        learner.follow(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
+        strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # What was skipped is counted, but is no part of any mean. All in one go: a GPU is told few things, not many.
         kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
         return {f"{phase}/{name}": value for name, value in zip([*log, "skipped"], [*kept, skipped], strict=True)}
 
-    def _wake(self, names: tuple[str, ...]) -> Calls:
+    def _set_trainable(self, names: tuple[str, ...]) -> Calls:
         """Let only these networks learn. Returns all networks as they may be called now."""
-        for name, learner in self._learners.items():
-            learner.network.wake(name in names)
-        return {name: learner.awake if name in names else learner.asleep for name, learner in self._learners.items()}
+        for name, strategy in self._strategies.items():
+            strategy.network.set_trainable(name in names)
+        return {
+            name: strategy.trainable if name in names else strategy.frozen
+            for name, strategy in self._strategies.items()
+        }
 
     def skipped_in_a_row(self) -> dict[str, int]:
         """How many updates each network has just skipped, one after the other. Waits for the device."""
@@ -260,16 +263,16 @@ class Engine:
         All ask after every step but the last. They agree beside the training: nobody waits for another's device.
         """
         if reason is not None:
-            self.watch.request_stop(reason)
-        return self.watch.stops_after(step)
+            self.monitor.request_stop(reason)
+        return self.monitor.stops_after(step)
 
-    def busy(self, work: str) -> AbstractContextManager[None]:
+    def stall_exempt(self, work: str) -> AbstractContextManager[None]:
         """What this process does in here may take any time: the others wait."""
-        return self.watch.busy(work)
+        return self.monitor.stall_exempt(work)
 
     def progress(self) -> None:
         """Show that this process gets on, in what takes long."""
-        self.watch.progress()
+        self.monitor.progress()
 
     @_by_all
     def sum(self, values: Tensor) -> Tensor:
@@ -305,7 +308,7 @@ class Engine:
         broadcast_object_list(values)
         return values[0]
 
-    def together(self, work: Callable[[], object], *, here: bool = True) -> None:
+    def run_on_all_ranks(self, work: Callable[[], object], *, here: bool = True) -> None:
         """Do some work on the processes that say ``here``, while the others wait.
 
         If one of them fails, all do, so that nobody waits for a process that has given up. A UserError is raised by
@@ -348,25 +351,25 @@ class Engine:
 
     def replicas(self) -> dict[str, dict[str, Iterable[Tensor]]]:
         """What must be the same on all processes, by network and part."""
-        return {name: learner.replicated() for name, learner in self._learners.items()}
+        return {name: strategy.replicated() for name, strategy in self._strategies.items()}
 
     @_by_all
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes in the networks: the same on every process."""
         return {
-            name: learner.state_dict() | {"skipped_in_a_row": self._skipped_in_a_row[name]}
-            for name, learner in self._learners.items()
+            name: strategy.state_dict() | {"skipped_in_a_row": self._skipped_in_a_row[name]}
+            for name, strategy in self._strategies.items()
         }
 
     @_by_all
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
-        for name, learner in self._learners.items():
-            learner.load_state_dict(state[name])
+        for name, strategy in self._strategies.items():
+            strategy.load_state_dict(state[name])
             self._skipped_in_a_row[name] = state[name]["skipped_in_a_row"].to(self.device)
 
     def close(self) -> None:
         """Leave the process group, all processes together."""
         self.wait()
-        self.watch.close()
+        self.monitor.close()
         self.accelerator.end_training()

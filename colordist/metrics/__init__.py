@@ -2,14 +2,14 @@
 
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.ciede2000 import CIEDE2000
+from colordist.metrics.classifier import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
 from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.inception import FID, KID
 from colordist.metrics.lpips import LPIPS
 from colordist.metrics.mae import MAE
-from colordist.metrics.metric import Heading, Metric, Pictures
-from colordist.metrics.own import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
+from colordist.metrics.metric import EvalBatch, Metric, MetricSpec
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.ssim import SSIM
@@ -32,7 +32,7 @@ METRICS: tuple[Metric, ...] = (
 )
 """What is always scored, in the order of tables."""
 
-HEADINGS: tuple[Heading, ...] = (*METRICS, FRECHET_OWN, KERNEL_OWN, NAMED_OWN, FID, KID, LPIPS)
+METRIC_SPECS: tuple[MetricSpec, ...] = (*METRICS, FRECHET_OWN, KERNEL_OWN, NAMED_OWN, FID, KID, LPIPS)
 """All that may be scored, in the order of tables."""
 
-__all__ = ["HEADINGS", "METRICS", "Heading", "Metric", "Pictures", "Scorer"]
+__all__ = ["METRIC_SPECS", "METRICS", "MetricSpec", "Metric", "EvalBatch", "Scorer"]

@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from colordist.metrics.metric import Metric, Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, Metric, mean_over_images
 
 
 def _accuracy(percent: int) -> Metric:
-    def per_image(pictures: Pictures) -> Tensor:
-        prediction, truth = pictures.lab
-        lightness, a, b = (prediction.round() - truth.round()).abs().unbind(1)
+    def per_image(eval_batch: EvalBatch) -> Tensor:
+        prediction, target = eval_batch.lab
+        lightness, a, b = (prediction.round() - target.round()).abs().unbind(1)
         right = (lightness <= percent) & (a <= 2.2 * percent) & (b <= 2.2 * percent)
         return right.flatten(1).sum(dim=1).cpu().double() * 100 / right[0].numel()
 

@@ -7,7 +7,7 @@ mathematical observations", Color Research and Application 30(1), 2005. Numbers 
 import torch
 from torch import Tensor, cos, hypot, sin
 
-from colordist.metrics.metric import Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, mean_over_images
 
 _25_7 = 25.0**7
 
@@ -63,8 +63,8 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
     return torch.sqrt(in_lightness**2 + in_chroma**2 + in_hue**2 + rotation * in_chroma * in_hue)  # [22]
 
 
-def _per_image(pictures: Pictures) -> Tensor:
-    return ciede2000(*pictures.lab).flatten(1).mean(dim=1)
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    return ciede2000(*eval_batch.lab).flatten(1).mean(dim=1)
 
 
 CIEDE2000 = mean_over_images("ciede2000", "CIEDE2000", "lower", _per_image)

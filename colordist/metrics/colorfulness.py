@@ -7,7 +7,7 @@ yb are signed; some code takes their magnitude first, which gives other numbers.
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, mean_over_images
 
 
 def _mean_and_variance(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -29,12 +29,12 @@ def colorfulness(rgb: Tensor) -> Tensor:
     return torch.sqrt(rg_variance + yb_variance / 4) + 0.3 * torch.sqrt(rg_mean**2 + yb_mean**2 / 4)
 
 
-def _gap(pictures: Pictures) -> Tensor:
-    return (colorfulness(pictures.prediction) - colorfulness(pictures.truth)).abs()
+def _gap(eval_batch: EvalBatch) -> Tensor:
+    return (colorfulness(eval_batch.prediction) - colorfulness(eval_batch.target)).abs()
 
 
 COLORFULNESS = mean_over_images(
-    "colorfulness", "Colourfulness", "truth", lambda pictures: colorfulness(pictures.prediction)
+    "colorfulness", "Colourfulness", "truth", lambda eval_batch: colorfulness(eval_batch.prediction)
 )
 """Mean over images of the colourfulness of the answers."""
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from colordist.metrics.ciede2000 import ciede2000
-from colordist.metrics.metric import Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, mean_over_images
 
 
-def _per_image(pictures: Pictures) -> Tensor:
-    if pictures.variants is None:
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    if eval_batch.variants is None:
         return torch.zeros(0)
-    pairs = combinations(pictures.lab_of_answers, 2)
+    pairs = combinations(eval_batch.lab_of_answers, 2)
     return torch.stack([ciede2000(one, other).flatten(1).mean(dim=1) for one, other in pairs]).mean(dim=0)
 
 

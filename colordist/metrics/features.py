@@ -8,7 +8,7 @@ from torch import Tensor
 
 from colordist.metrics.frechet import frechet
 from colordist.metrics.kernel import kernel_distance
-from colordist.metrics.metric import Heading
+from colordist.metrics.metric import MetricSpec
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class FeatureScores:
 
     network: str
     """What stands for the network: scores of another one are not to be compared with these."""
-    headings: Sequence[Heading]
+    specs: Sequence[MetricSpec]
     """Of the scores."""
     width: int
     """How many numbers the network makes of an image."""
@@ -32,7 +32,7 @@ class FeatureScores:
     and the images' places in the test split (int64 [N])."""
 
 
-def distances(answers: Tensor, truth: Tensor) -> tuple[float, float]:
+def distances(answers: Tensor, target: Tensor) -> tuple[float, float]:
     """Fréchet and kernel distance, the latter times 1000 as is usual. [N, D] each, float64, on the CPU.
 
     On one thread: on how many a process has depends the last bit.
@@ -40,6 +40,6 @@ def distances(answers: Tensor, truth: Tensor) -> tuple[float, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return frechet(answers, truth), 1000 * kernel_distance(answers, truth)
+        return frechet(answers, target), 1000 * kernel_distance(answers, target)
     finally:
         torch.set_num_threads(threads)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from colordist.config import UserError
-from colordist.fetching import impatient
+from colordist.files.download import download_timeout
 
 
 @contextlib.contextmanager
@@ -16,7 +16,7 @@ def fetched(network: str, package: str, url: str | None = None) -> Iterator[None
     """What can't be had in here is a UserError. network: the word in evaluate.networks; url: of its weights."""
     leave_out = f"or leave {network} out of evaluate.networks"
     try:
-        with impatient():
+        with download_timeout():
             yield
     except ImportError:
         raise UserError(

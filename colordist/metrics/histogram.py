@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import Metric, Pictures
+from colordist.metrics.metric import EvalBatch, Metric
 
 WIDTH = 10  # of a bin, in a and in b
 _STEPS = 11  # bins to either side of the one around 0: their centres span -110 to 110
@@ -19,13 +19,13 @@ def _joint_histogram(lab: Tensor) -> Tensor:
     return torch.bincount((a * _SIDE + b).flatten(), minlength=_SIDE * _SIDE).cpu().double()
 
 
-def _sums(pictures: Pictures) -> Tensor:
-    return torch.cat([_joint_histogram(lab) for lab in pictures.lab])
+def _sums(eval_batch: EvalBatch) -> Tensor:
+    return torch.cat([_joint_histogram(lab) for lab in eval_batch.lab])
 
 
 def _score(sums: Tensor) -> float:
-    prediction, truth = sums.chunk(2)
-    return float(torch.minimum(prediction / prediction.sum(), truth / truth.sum()).sum())
+    prediction, target = sums.chunk(2)
+    return float(torch.minimum(prediction / prediction.sum(), target / target.sum()).sum())
 
 
 HISTOGRAM = Metric("histogram", "a,b overlap", "higher", 2 * _SIDE * _SIDE, _sums, _score, digits=3)

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from colordist.metrics.features import FeatureScores, distances
 from colordist.metrics.fetched import fetched
-from colordist.metrics.metric import Heading
+from colordist.metrics.metric import MetricSpec
 
-FID = Heading("fid", "FID", "lower", digits=2)
+FID = MetricSpec("fid", "FID", "lower", digits=2)
 """Fréchet distance between Inception's features (Heusel et al. 2017) of the answers and of the same images' truth."""
 
-KID = Heading("kid", "KID x1000", "lower", digits=3)
+KID = MetricSpec("kid", "KID x1000", "lower", digits=3)
 """Kernel distance between the same, times 1000."""
 
 WIDTH = 2048
@@ -31,4 +31,6 @@ def inception_scores(device: torch.device) -> FeatureScores:
         seen: Tensor = network(rgb)[0]
         return seen
 
-    return FeatureScores("inception", (FID, KID), WIDTH, features, lambda answers, truth, _: distances(answers, truth))
+    return FeatureScores(
+        "inception", (FID, KID), WIDTH, features, lambda answers, target, _: distances(answers, target)
+    )

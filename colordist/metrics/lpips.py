@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colordist.metrics.fetched import fetched
-from colordist.metrics.metric import Heading, Metric, Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, Metric, MetricSpec, mean_over_images
 
-LPIPS = Heading("lpips", "LPIPS", "lower", digits=4)
+LPIPS = MetricSpec("lpips", "LPIPS", "lower", digits=4)
 """Mean over images of the distance of Zhang et al. 2018 (arXiv 1801.03924) to the truth: AlexNet, version 0.1."""
 
 LEAST = 64
@@ -24,8 +24,8 @@ def lpips(device: torch.device) -> Metric:
         network = LearnedPerceptualImagePatchSimilarity("alex").net.to(device)
 
     @torch.no_grad()
-    def per_image(pictures: Pictures) -> Tensor:
-        distance: Tensor = network(_scaled(pictures.prediction), _scaled(pictures.truth))
+    def per_image(eval_batch: EvalBatch) -> Tensor:
+        distance: Tensor = network(_scaled(eval_batch.prediction), _scaled(eval_batch.target))
         return distance.flatten()
 
     return mean_over_images(LPIPS.name, LPIPS.label, LPIPS.better, per_image, LPIPS.digits)

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from colordist.metrics.metric import Pictures, mean_over_images
+from colordist.metrics.metric import EvalBatch, mean_over_images
 
 
-def _per_image(pictures: Pictures) -> Tensor:
-    difference = (pictures.prediction.int() - pictures.truth.int()).abs()
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    difference = (eval_batch.prediction.int() - eval_batch.target.int()).abs()
     return difference.flatten(1).sum(dim=1).cpu().double() * 100 / (255 * difference[0].numel())
 
 

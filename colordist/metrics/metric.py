@@ -20,7 +20,7 @@ def precision(device: torch.device) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class EvalBatch:
     """A batch of answers beside the truth.
 
     prediction, truth: uint8 [B, 3, H, W], sRGB: what files would hold, so scores are those after 8-bit rounding and
@@ -30,20 +30,20 @@ class Pictures:
     """
 
     prediction: Tensor
-    truth: Tensor
+    target: Tensor
     objects: Tensor | None = None
     variants: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.prediction.dtype != torch.uint8 or self.truth.dtype != torch.uint8:
-            raise ValueError(f"pictures must be uint8, not {self.prediction.dtype} and {self.truth.dtype}")
-        if self.prediction.shape != self.truth.shape:
-            raise ValueError(f"answers {[*self.prediction.shape]} and truth {[*self.truth.shape]} differ in shape")
+        if self.prediction.dtype != torch.uint8 or self.target.dtype != torch.uint8:
+            raise ValueError(f"pictures must be uint8, not {self.prediction.dtype} and {self.target.dtype}")
+        if self.prediction.shape != self.target.shape:
+            raise ValueError(f"answers {[*self.prediction.shape]} and truth {[*self.target.shape]} differ in shape")
 
     @cached_property
     def lab(self) -> tuple[Tensor, Tensor]:
         """CIE Lab of prediction and truth, each [B, 3, H, W]: computed once for all metrics that need it."""
-        return rgb_to_lab(self.prediction), rgb_to_lab(self.truth)
+        return rgb_to_lab(self.prediction), rgb_to_lab(self.target)
 
     @cached_property
     def lab_of_answers(self) -> list[Tensor]:
@@ -51,18 +51,18 @@ class Pictures:
         others = [] if self.variants is None else self.variants[:, 1:].unbind(dim=1)
         return [self.lab[0], *map(rgb_to_lab, others)]
 
-    def colored(self) -> "Pictures":
+    def colored(self) -> "EvalBatch":
         """Only the pictures whose truth has any colour: images with R = G = B everywhere are left out."""
-        red, green, blue = self.truth.unbind(1)
+        red, green, blue = self.target.unbind(1)
         keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
         if keep.all():
             return self
         objects, variants = (None if each is None else each[keep] for each in (self.objects, self.variants))
-        return Pictures(self.prediction[keep], self.truth[keep], objects, variants)
+        return EvalBatch(self.prediction[keep], self.target[keep], objects, variants)
 
 
 @dataclass(frozen=True)
-class Heading:
+class MetricSpec:
     """What tables say of a score."""
 
     name: str
@@ -76,7 +76,7 @@ class Heading:
 
 
 @dataclass(frozen=True)
-class Metric(Heading):
+class Metric(MetricSpec):
     """A number that says how good a set of answers is.
 
     The sums of batches are added, over batches and over processes, and only then turned into a score. So the score
@@ -85,7 +85,7 @@ class Metric(Heading):
 
     size: int
     """How many sums there are."""
-    sums: Callable[[Pictures], Tensor]
+    sums: Callable[[EvalBatch], Tensor]
     """The sums over a batch: float64 [size], on the CPU."""
     score: Callable[[Tensor], float]
     """From the sums over the whole test split to the score; nan when nothing was counted."""
@@ -105,7 +105,7 @@ def mean_over_images(
     name: str,
     label: str,
     better: Literal["lower", "higher", "truth"],
-    per_image: Callable[[Pictures], Tensor],
+    per_image: Callable[[EvalBatch], Tensor],
     digits: int = 2,
 ) -> Metric:
     """A metric that is the mean of one value per image.
@@ -113,8 +113,8 @@ def mean_over_images(
     per_image: from pictures to [B], any float or integer dtype; a shorter answer leaves images out.
     """
 
-    def sums(pictures: Pictures) -> Tensor:
-        values = per_image(pictures).cpu().double()
+    def sums(eval_batch: EvalBatch) -> Tensor:
+        values = per_image(eval_batch).cpu().double()
         return torch.stack([values.sum(), torch.tensor(float(len(values)), dtype=torch.float64)])
 
     return Metric(name, label, better, 2, sums, ratio, digits=digits)

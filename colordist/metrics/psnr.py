@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import Metric, Pictures, mean_over_images, ratio
+from colordist.metrics.metric import EvalBatch, Metric, mean_over_images, ratio
 
 HIGHEST = 100.0  # dB; what an answer without any error counts as, in place of infinity
 
 
-def _squared_errors(pictures: Pictures) -> Tensor:
+def _squared_errors(eval_batch: EvalBatch) -> Tensor:
     """Sum of squared differences of each image, in levels of 255. Exact: int64 [B]."""
-    difference = pictures.prediction.int() - pictures.truth.int()
+    difference = eval_batch.prediction.int() - eval_batch.target.int()
     return (difference * difference).flatten(1).sum(dim=1).cpu()
 
 
@@ -19,13 +19,13 @@ def _decibels(mse: Tensor) -> Tensor:
     return (10 * torch.log10(255**2 / mse)).clamp(max=HIGHEST)
 
 
-def _per_image(pictures: Pictures) -> Tensor:
-    return _decibels(_squared_errors(pictures).double() / pictures.truth[0].numel())
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    return _decibels(_squared_errors(eval_batch).double() / eval_batch.target[0].numel())
 
 
-def _set_sums(pictures: Pictures) -> Tensor:
-    values = torch.tensor(float(pictures.truth.numel()), dtype=torch.float64)
-    return torch.stack([_squared_errors(pictures).double().sum(), values])
+def _set_sums(eval_batch: EvalBatch) -> Tensor:
+    values = torch.tensor(float(eval_batch.target.numel()), dtype=torch.float64)
+    return torch.stack([_squared_errors(eval_batch).double().sum(), values])
 
 
 def _set_score(sums: Tensor) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import Metric, Pictures
+from colordist.metrics.metric import EvalBatch, Metric
 
 
 class Scorer:
@@ -18,11 +18,11 @@ class Scorer:
         self._metrics = tuple(metrics)
         self._sums = torch.zeros(sum(metric.size for metric in self._metrics), dtype=torch.float64)
 
-    def update(self, pictures: Pictures) -> None:
+    def update(self, eval_batch: EvalBatch) -> None:
         """Add a batch."""
-        pictures = pictures.colored()
-        if len(pictures.truth):
-            self._sums += torch.cat([metric.sums(pictures) for metric in self._metrics])
+        eval_batch = eval_batch.colored()
+        if len(eval_batch.target):
+            self._sums += torch.cat([metric.sums(eval_batch) for metric in self._metrics])
 
     @property
     def sums(self) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import Pictures, mean_over_images, precision
+from colordist.metrics.metric import EvalBatch, mean_over_images, precision
 
 WINDOW = 11  # pixels
 SIGMA = 1.5
@@ -27,10 +27,10 @@ def _blur(images: Tensor) -> Tensor:
     return images
 
 
-def _per_image(pictures: Pictures) -> Tensor:
-    if min(pictures.truth.shape[2:]) < WINDOW:
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    if min(eval_batch.target.shape[2:]) < WINDOW:
         return torch.empty(0)
-    x, y = (images.to(precision(images.device)) / 255 for images in (pictures.prediction, pictures.truth))
+    x, y = (images.to(precision(images.device)) / 255 for images in (eval_batch.prediction, eval_batch.target))
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
     var_x, var_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from colordist.data.ambiguous import AMBIGUOUS_AB
-from colordist.metrics.metric import Metric, Pictures, ratio
+from colordist.data.sources.ambiguous import AMBIGUOUS_AB
+from colordist.metrics.metric import EvalBatch, Metric, ratio
 
 
 def _mean_ab(lab: Tensor, objects: Tensor) -> Tensor:
@@ -27,13 +27,13 @@ Colors = tuple[tuple[float, float], ...]
 """The colours that an ambiguous object may have, all equally likely: pairs of a and b."""
 
 
-def _counts(pictures: Pictures, colors: Colors) -> Tensor:
+def _counts(eval_batch: EvalBatch, colors: Colors) -> Tensor:
     """How many ambiguous objects, over all answers, got each of the colours, and how many an average: [colours + 1]."""
     choices = torch.tensor(colors, dtype=torch.float64)
     averages = torch.stack([choices.mean(dim=0), choices.quantile(0.5, dim=0), torch.zeros(2, dtype=torch.float64)])
-    if pictures.objects is None:
+    if eval_batch.objects is None:
         return torch.zeros(len(colors) + 1, dtype=torch.float64)
-    answers = torch.cat([_mean_ab(lab, pictures.objects) for lab in pictures.lab_of_answers])
+    answers = torch.cat([_mean_ab(lab, eval_batch.objects) for lab in eval_batch.lab_of_answers])
     to_choice, to_average = ((answers.unsqueeze(1) - points).norm(dim=2) for points in (choices, averages))
     nearest, which = to_choice.min(dim=1)
     which[nearest >= to_average.amin(dim=1)] = len(colors)
@@ -49,8 +49,8 @@ def vivid(colors: Colors) -> Metric:
     answers to an image, all of them count.
     """
 
-    def sums(pictures: Pictures) -> Tensor:
-        counts = _counts(pictures, colors)
+    def sums(eval_batch: EvalBatch) -> Tensor:
+        counts = _counts(eval_batch, colors)
         return torch.stack([counts[:-1].sum(), counts.sum()])
 
     return Metric("vivid", "Vivid %", "higher", 2, sums, lambda total: 100 * ratio(total))
@@ -63,9 +63,9 @@ def rarest(colors: Colors) -> Metric:
     says that one of them never comes. A network with one answer to each image has no such score.
     """
 
-    def sums(pictures: Pictures) -> Tensor:
-        counts = _counts(pictures, colors)[:-1]
-        return counts if pictures.variants is not None else torch.zeros_like(counts)
+    def sums(eval_batch: EvalBatch) -> Tensor:
+        counts = _counts(eval_batch, colors)[:-1]
+        return counts if eval_batch.variants is not None else torch.zeros_like(counts)
 
     def score(counts: Tensor) -> float:
         return float(100 * counts.min() / counts.sum()) if counts.sum() > 0 else math.nan

@@ -5,11 +5,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
-from colordist.models.recompute import Recomputable
 
 
-class Autoencoder(Recomputable):
+class Autoencoder(CheckpointedModule):
     """Encoder and decoder without skip connections, from grey to colour.
 
     Any height and width that 2**depth divides. Detail that the bottleneck loses is lost: in ``lab`` mode that blurs

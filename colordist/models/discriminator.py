@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import add_spectral_norm, convolution, level_widths, normalisation
-from colordist.models.recompute import Recomputable
 
 
-class Discriminator(Recomputable):
+class Discriminator(CheckpointedModule):
     """Discriminator for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
 
     A conditional one sees grey and colour together. No normalisation after the first layer, as in DCGAN (arXiv
@@ -51,7 +51,7 @@ class Discriminator(Recomputable):
         One logit a patch, or one an image.
         """
         x = torch.cat(images, dim=1)
-        logits: Tensor = self._by_levels(x) if self.recomputes else self.layers(x)
+        logits: Tensor = self._by_levels(x) if self.activation_checkpointing else self.layers(x)
         return logits if self.output == "patch" else logits.mean(dim=(2, 3))
 
     def _by_levels(self, x: Tensor) -> Tensor:

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import Norm
+from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import ConvBlock, ResidualBlock, SelfAttention, Up, last_convolution, level_widths
 from colordist.models.modulation import Modulation
-from colordist.models.recompute import Recomputable
 
 
-class UNet(Recomputable):
+class UNet(CheckpointedModule):
     """U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from grey to colour.
 
     Any height and width that 2**depth divides. At each level: two convolutions, or one and residual blocks; on the way

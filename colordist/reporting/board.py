@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from colordist.config import UserError
-from colordist.metrics import HEADINGS, Heading
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics import METRIC_SPECS, MetricSpec
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.groups import Group
+from colordist.reporting.runs import Run
 from colordist.reporting.spread import Difference, difference
-from colordist.reporting.told import Run
 
-FLOORS = tuple(each for each in REFERENCES if each.label.startswith("floor"))
-LIMITS = tuple(each for each in REFERENCES if each not in FLOORS)
+BASELINES = tuple(each for each in REFERENCES if each.label.startswith("floor"))
+LIMITS = tuple(each for each in REFERENCES if each not in BASELINES)
 """The ceiling and the truth."""
 
 References = dict[str, dict[str, float]]
@@ -27,7 +27,7 @@ class Cell:
     """One a seed."""
     is_best: bool
     """Its mean is the best one of several groups'."""
-    is_below_floor: bool
+    is_below_baseline: bool
     """Its mean is no better than the best floor: than an answer that needs no network."""
     to_best: Difference | None
     """Its mean less the best group's; in `truth` metrics, of the distances to the truth. None for the best itself."""
@@ -42,7 +42,7 @@ class Cell:
 class Row:
     """All scores by one metric."""
 
-    metric: Heading
+    metric: MetricSpec
     references: dict[str, float]
     """By the reference's name."""
     cells: list[Cell | None]
@@ -53,17 +53,19 @@ class Row:
         return loss(self.metric, score, self.references)
 
     @property
-    def floor(self) -> float | None:
+    def baseline(self) -> float | None:
         """The better floor's score."""
-        floors = [self.references[each.name] for each in FLOORS if each.name in self.references]
-        return min(floors, key=self.loss, default=None)
+        baselines = [self.references[each.name] for each in BASELINES if each.name in self.references]
+        return min(baselines, key=self.loss, default=None)
 
 
 def board(groups: Sequence[Group]) -> list[Row]:
     """A row for each metric that a group has a score for, in the order of tables."""
     references = common_references([run for group in groups for run in group.runs])
     return [
-        _row(metric, groups, references) for metric in HEADINGS if any(group.scores(metric.name) for group in groups)
+        _row(metric, groups, references)
+        for metric in METRIC_SPECS
+        if any(group.scores(metric.name) for group in groups)
     ]
 
 
@@ -98,7 +100,7 @@ def alike(one: References, other: References) -> bool:
     return bool(shared) and all(math.isclose(flat[key], flat_other[key], rel_tol=1e-4, abs_tol=1e-6) for key in shared)
 
 
-def loss(metric: Heading, score: float, references: dict[str, float]) -> float:
+def loss(metric: MetricSpec, score: float, references: dict[str, float]) -> float:
     """A score turned so that lower is better. references: this metric's, by the reference's name."""
     match metric.better:
         case "lower":
@@ -109,7 +111,7 @@ def loss(metric: Heading, score: float, references: dict[str, float]) -> float:
             return abs(score - references.get("truth", math.nan))
 
 
-def _row(metric: Heading, groups: Sequence[Group], references: References) -> Row:
+def _row(metric: MetricSpec, groups: Sequence[Group], references: References) -> Row:
     limits = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
     row = Row(metric, limits, [])
     scores = [group.scores(metric.name) for group in groups]
@@ -128,7 +130,7 @@ def _row(metric: Heading, groups: Sequence[Group], references: References) -> Ro
             Cell(
                 scores=each,
                 is_best=is_best,
-                is_below_floor=row.floor is not None and fmean(mine) >= row.loss(row.floor),
+                is_below_baseline=row.baseline is not None and fmean(mine) >= row.loss(row.baseline),
                 to_best=found and Difference(sign * found.mean, found.margin),
             )
         )

@@ -9,11 +9,11 @@ from bokeh.plotting import figure
 from colordist.metrics import METRICS, Metric
 from colordist.metrics.hues import CENTERS, Histograms
 from colordist.reporting import drawing
-from colordist.reporting.board import FLOORS, References
+from colordist.reporting.board import BASELINES, References
 from colordist.reporting.curves import SPEED, Curve, curve, loss_keys
 from colordist.reporting.drawing import Dash, Style, Styled
 from colordist.reporting.groups import Group
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 COLORS = 8
 """How many the page has; beyond that, dashes tell groups apart."""
@@ -75,14 +75,14 @@ def loss_charts(runs: Mapping[Run, Style], steps: DataRange1d) -> dict[str, list
     return charts
 
 
-def histogram_charts(runs: Mapping[Run, Style], found: Mapping[Run, Histograms], truth: Histograms) -> list[Chart]:
+def histogram_charts(runs: Mapping[Run, Style], found: Mapping[Run, Histograms], target: Histograms) -> list[Chart]:
     """How often which a and which b occur. found: of the runs that have pictures."""
     numbers = {run: (number, style) for number, (run, style) in enumerate(runs.items())}
     a = {numbers[run]: histograms.a for run, histograms in found.items()}
     b = {numbers[run]: histograms.b for run, histograms in found.items()}
     return [
-        Chart("a", "green to red, % of pixels", 3, drawing.stairs(CENTERS, a, truth.a, _LOWEST)),
-        Chart("b", "blue to yellow, % of pixels", 3, drawing.stairs(CENTERS, b, truth.b, _LOWEST)),
+        Chart("a", "green to red, % of pixels", 3, drawing.stairs(CENTERS, a, target.a, _LOWEST)),
+        Chart("b", "blue to yellow, % of pixels", 3, drawing.stairs(CENTERS, b, target.b, _LOWEST)),
     ]
 
 
@@ -94,8 +94,8 @@ def _curves(runs: Mapping[Run, Style], key: str) -> dict[Styled, Curve]:
 def _limits(metric: Metric, references: References) -> dict[str, float]:
     """What lines are drawn across a metric's chart: floors, as one where they are equal; and what is to be reached."""
     known = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
-    floors = {each.label: known[each.name] for each in FLOORS if each.name in known}
-    if len(floors) > 1 and len(set(floors.values())) == 1:
-        floors = {"floors": next(iter(floors.values()))}
-    goal = "truth" if metric.better == "truth" else "ceiling"
-    return floors | ({goal: known[goal]} if goal in known else {})
+    baselines = {each.label: known[each.name] for each in BASELINES if each.name in known}
+    if len(baselines) > 1 and len(set(baselines.values())) == 1:
+        baselines = {"floors": next(iter(baselines.values()))}
+    goal = "truth" if metric.better == "truth" else "oracle"
+    return baselines | ({goal: known[goal]} if goal in known else {})

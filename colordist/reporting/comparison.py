@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from colordist.config import UserError
 from colordist.reporting.board import Row, board
 from colordist.reporting.groups import Group, group, run_names
-from colordist.reporting.told import Run, tell
-from colordist.reporting.verdict import Verdict, judge
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import Run, load_runs
+from colordist.reporting.verdict import Verdict, build_verdict
+from colordist.run.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Comparison:
 
 def compare(folders: Sequence[RunFolder]) -> Comparison:
     """Read runs and compare them. Raises UserError for what is no run, and for runs that can't be compared."""
-    told = tell(folders)
+    told = load_runs(folders)
     groups = group(told)
     runs = [run for each in groups for run in each.runs]
     images = _images_note(runs)
     rows = board(groups)
-    verdict = judge(groups, rows)
+    verdict = build_verdict(groups, rows)
     return Comparison(runs, groups, run_names(groups), rows, verdict, verdict.caveats + images)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.reporting.told import Run, number
+from colordist.reporting.runs import Run, number
 
 STRETCHES = 200
 MOST_POINTS = 4 * STRETCHES

@@ -76,14 +76,14 @@ def lines(
 
 
 def stairs(
-    centers: NDArray[np.float64], runs: Mapping[Styled, NDArray[np.float64]], truth: NDArray[np.float64], lowest: float
+    centers: NDArray[np.float64], runs: Mapping[Styled, NDArray[np.float64]], target: NDArray[np.float64], lowest: float
 ) -> figure:
     """Histograms on a logarithmic axis, the truth's filled. lowest: where empty bins are drawn."""
     shown = _empty(DataRange1d(only_visible=True, range_padding=0), "log")
     shown.y_range = DataRange1d(only_visible=True)
     shown.yaxis.formatter = NumeralTickFormatter(format="0.[00]")
     bottom = np.full(len(centers), lowest)
-    shown.varea_step(x=centers, y1=bottom, y2=np.maximum(truth, lowest), step_mode="center", name="truth")
+    shown.varea_step(x=centers, y1=bottom, y2=np.maximum(target, lowest), step_mode="center", name="truth")
     for (number, style), shares in runs.items():
         source = ColumnDataSource({"x": centers, "y": np.maximum(shares, lowest)})
         shown.step("x", "y", source=source, mode="center", **_look(number, style))

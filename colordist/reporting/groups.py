@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colordist.config import Value, learning_keys
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 _MOST_NAMED = 2  # settings in a name
 

@@ -13,14 +13,14 @@ from markupsafe import Markup, escape
 
 from colordist.metrics import hues
 from colordist.reporting import charts, drawing, settings, tiles
-from colordist.reporting.board import FLOORS, LIMITS, Row, common_references
+from colordist.reporting.board import BASELINES, LIMITS, Row, common_references
 from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import MOST_POINTS, STRETCHES
 from colordist.reporting.drawing import Style
+from colordist.reporting.runs import Run
 from colordist.reporting.spread import Difference
 from colordist.reporting.tiles import Gallery
-from colordist.reporting.told import Run
 
 _BETTER = {
     "lower": ("↓", "lower is better"),
@@ -42,10 +42,10 @@ def page(comparison: Comparison) -> str:
     placed = iter([{**vars(chart), "element": element} for chart, element in zip(drawn, elements, strict=True)])
     context = _text(comparison, looks) | {
         "notes": comparison.notes + (_left_out(gallery, comparison) if gallery else []),
-        "curves": [(heading, [next(placed) for _ in each]) for heading, each in curves],
+        "curves": [(spec, [next(placed) for _ in each]) for spec, each in curves],
         "hues": list(placed),
         "gallery": gallery and _gallery(gallery, comparison, looks),
-        "pixels": 0 if gallery is None else gallery.truth.size // 3,
+        "pixels": 0 if gallery is None else gallery.target.size // 3,
         "bin_width": hues.WIDTH,
         "thinned": any(len(run.records) > MOST_POINTS for run in comparison.runs),
         "stretches": STRETCHES,
@@ -72,7 +72,7 @@ def _text(comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
     return {
         "title": comparison.title,
         "verdict": comparison.verdict,
-        "floors": FLOORS,
+        "floors": BASELINES,
         "limits": LIMITS,
         "better": _BETTER,
         "rows": comparison.rows,
@@ -110,21 +110,21 @@ def _curves(comparison: Comparison, looks: Mapping[Run, Style]) -> list[tuple[st
     scores = charts.score_charts(looks, common_references(comparison.runs), steps)
     found = [("Scores on the test images, and speed", scores + charts.speed_chart(looks, steps))]
     found += [(f"Losses of the {phase}", each) for phase, each in charts.loss_charts(looks, steps).items()]
-    return [(heading, each) for heading, each in found if each]
+    return [(spec, each) for spec, each in found if each]
 
 
 def _histograms(gallery: Gallery, looks: Mapping[Run, Style]) -> list[Chart]:
     found = {run: hues.histograms(answers) for run, answers in gallery.answers.items()}
-    return charts.histogram_charts(looks, found, hues.histograms(gallery.truth))
+    return charts.histogram_charts(looks, found, hues.histograms(gallery.target))
 
 
 def _gallery(gallery: Gallery, comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
     distances, between = gallery.from_truth, gallery.between_runs
     furthest = np.mean([*distances.values()], axis=0)
     rows = []
-    for index in range(len(gallery.truth)):
+    for index in range(len(gallery.target)):
         shown = [(gallery.grey, None), *((gallery.answers[run], distances[run][index]) for run in gallery.answers)]
-        shown.append((gallery.truth, None))
+        shown.append((gallery.target, None))
         rows.append(
             {
                 "index": index + 1,
@@ -156,7 +156,7 @@ def _sections(context: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
         for name, title, there in (
             ("scores", "Scores", context["rows"]),
             ("curves", "Curves", context["curves"]),
-            ("pictures", "Pictures", context["gallery"]),
+            ("pictures", "EvalBatch", context["gallery"]),
             ("colours", "Colours", context["hues"]),
             ("runs", "Runs", True),
             ("settings", "Settings", len(context["runs"]) > 1),
@@ -172,7 +172,7 @@ def _digits(row: Row, score: float | None) -> str:
 
 def _limits(row: Row) -> str:
     """Floors, ceiling and truth in a line, for narrow windows."""
-    known = [(each.label, row.references[each.name]) for each in (*FLOORS, *LIMITS) if each.name in row.references]
+    known = [(each.label, row.references[each.name]) for each in (*BASELINES, *LIMITS) if each.name in row.references]
     return " · ".join(f"{label.replace(': ', ' ')} {_digits(row, score)}" for label, score in known)
 
 

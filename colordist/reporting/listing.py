@@ -9,8 +9,8 @@ from pathlib import Path
 from colordist.config import UserError
 from colordist.metrics import METRICS
 from colordist.reporting.board import loss
-from colordist.reporting.told import Record, number, tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import Record, load_runs, number
+from colordist.run.folder import RunFolder
 
 _JUDGE = "ciede2000"
 
@@ -72,7 +72,7 @@ def _listed(path: Path) -> Listed:
     folder = RunFolder(path)
     changed = max(file.stat().st_mtime for file in (folder.config_file, folder.metrics_file) if file.exists())
     try:
-        (run,) = tell([folder])
+        (run,) = load_runs([folder])
         step, steps = run.step, run.steps
     except (UserError, KeyError, TypeError, ValueError):
         return Listed(path, "-", "damaged", 0, 0, changed, None)

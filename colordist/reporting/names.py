@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from colordist.config import UserError
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def labels(runs: Sequence[RunFolder]) -> list[str]:

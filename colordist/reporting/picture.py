@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from colordist.config import UserError
 from colordist.data.source import Image as Pixels
 from colordist.reporting.names import labels
-from colordist.run_folder import RunFolder, numbered
+from colordist.run.folder import RunFolder, numbered
 
 _TILE = 96  # pixels that a small image is enlarged to, at least
 _GAP = 12  # beside a name
@@ -19,13 +19,13 @@ def comparison(runs: Sequence[RunFolder]) -> Image.Image:
     """Rows: the grey input, each run's newest answer, the truth. Raises UserError for runs on different images."""
     grids = {name: _newest_grid(run) for name, run in zip(labels(runs), runs, strict=True)}
     first = next(iter(grids.values()))
-    grey, _, truth = np.split(first, 3)
+    grey, _, target = np.split(first, 3)
     rows = {"grey": grey}
     for name, grid in grids.items():
-        if grid.shape != first.shape or not np.array_equal(np.split(grid, 3)[2], truth):
+        if grid.shape != first.shape or not np.array_equal(np.split(grid, 3)[2], target):
             raise UserError(f"{name} shows other test images than {next(iter(grids))}: they can't be compared")
         rows[name] = np.split(grid, 3)[1]
-    return _draw(rows | {"truth": truth})
+    return _draw(rows | {"truth": target})
 
 
 def _newest_grid(run: RunFolder) -> Pixels:

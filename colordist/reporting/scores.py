@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping, Sequence
 
 from colordist.config import UserError
-from colordist.metrics import HEADINGS
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics import METRIC_SPECS
+from colordist.metrics.baselines import REFERENCES
 from colordist.metrics.table import table
 from colordist.reporting.board import common_references
 from colordist.reporting.names import labels
-from colordist.reporting.told import Run, tell
-from colordist.run_folder import RunFolder
+from colordist.reporting.runs import Run, load_runs
+from colordist.run.folder import RunFolder
 
 Scores = Mapping[str, float]
 
@@ -19,7 +19,7 @@ def score_table(folders: Sequence[RunFolder]) -> str:
 
     Raises UserError where no run has scores, or runs were scored on different images.
     """
-    return table_of(tell(folders))
+    return table_of(load_runs(folders))
 
 
 def table_of(runs: Sequence[Run]) -> str:
@@ -39,6 +39,6 @@ def beside_references(
     references: by name; answers: by label; form: what makes a table of columns and headings.
     """
     columns = {each.label: references.get(each.name, {}) for each in REFERENCES}
-    floors = {label: scores for label, scores in columns.items() if label.startswith("floor")}
-    shown = [metric for metric in HEADINGS if any(metric.name in scores for scores in answers.values())]
-    return form(floors | dict(answers) | columns, shown)
+    baselines = {label: scores for label, scores in columns.items() if label.startswith("floor")}
+    shown = [metric for metric in METRIC_SPECS if any(metric.name in scores for scores in answers.values())]
+    return form(baselines | dict(answers) | columns, shown)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colordist.config import Config, Value, flatten, learning_keys
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 _WHEREABOUTS = {"run.dir", "resume"}
 DEFAULTS = flatten(dataclasses.asdict(Config()))

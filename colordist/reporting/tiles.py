@@ -15,8 +15,8 @@ from PIL import Image
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.metric import rgb_to_lab
-from colordist.reporting.told import Run
-from colordist.run_folder import numbered
+from colordist.reporting.runs import Run
+from colordist.run.folder import numbered
 
 _LARGEST = 192  # pixels of a tile in the page
 _LOSSLESS = 64  # pixels up to which tiles are stored exactly
@@ -29,26 +29,26 @@ class Gallery:
 
     grey: Pixels
     answers: dict[Run, Pixels]
-    truth: Pixels
+    target: Pixels
     left_out: dict[Run, str]
     """Runs that can't be shown beside the others, with the reason."""
 
     @property
     def size(self) -> int:
         """Width and height of an image in pixels."""
-        return int(self.truth.shape[1])
+        return int(self.target.shape[1])
 
     @cached_property
     def from_truth(self) -> dict[Run, NDArray[np.float64]]:
         """CIEDE2000 between answer and truth, mean over each image: [N]."""
-        truth = _lab(self.truth)
-        return {run: _distance(lab, truth) for run, lab in self._labs.items()}
+        target = _lab(self.target)
+        return {run: _distance(lab, target) for run, lab in self._labs.items()}
 
     @cached_property
     def between_runs(self) -> NDArray[np.float64]:
         """CIEDE2000 between two runs' answers, mean over each image and over all pairs: [N]; 0 for one run."""
         pairs = [_distance(one, other) for one, other in combinations(self._labs.values(), 2)]
-        return np.mean(pairs, axis=0) if pairs else np.zeros(len(self.truth))
+        return np.mean(pairs, axis=0) if pairs else np.zeros(len(self.target))
 
     @cached_property
     def _labs(self) -> dict[Run, torch.Tensor]:
@@ -70,12 +70,12 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
             left_out[run] = f"has a sample grid that can't be read ({files[-1].name})"
     if not grids:
         return None
-    grey, _, truth = next(iter(grids.values()))
+    grey, _, target = next(iter(grids.values()))
     for run, (_, _, own) in grids.items():
-        if not np.array_equal(own, truth):
+        if not np.array_equal(own, target):
             left_out[run] = "shows other test images"
     answers = {run: answer for run, (_, answer, _) in grids.items() if run not in left_out}
-    return Gallery(grey, answers, truth, left_out)
+    return Gallery(grey, answers, target, left_out)
 
 
 def data_uri(tile: Pixels) -> str:

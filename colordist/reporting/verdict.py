@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from colordist.reporting.board import Cell, Row
 from colordist.reporting.groups import Group
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 
 _FIRST_CHOICE = "ciede2000"  # the difference as the eye sees it
 _MOST_NAMED = 3  # runs in a line
@@ -26,7 +26,7 @@ class Verdict:
         return " ".join([self.line, *self.reasons, *self.caveats])
 
 
-def judge(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
+def build_verdict(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
     """Compare groups by their board's rows."""
     caveats = _caveats(groups)
     row = next((each for each in rows if each.metric.name == _FIRST_CHOICE), rows[0] if rows else None)
@@ -43,13 +43,13 @@ def judge(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
 
 def _alone(group: Group, cell: Cell, row: Row) -> str:
     line = f"{group.name} reaches {_score(row, cell)}"
-    floor, ceiling = row.floor, row.references.get("ceiling")
-    if floor is None or ceiling is None:
+    baseline, oracle = row.baseline, row.references.get("oracle")
+    if baseline is None or oracle is None:
         return f"{line}."
-    if cell.is_below_floor:
-        return f"{line}: no better than the floor, {_digits(row, floor)}, which needs no network."
-    way = (row.loss(floor) - row.loss(cell.mean)) / (row.loss(floor) - row.loss(ceiling))
-    limits = f"from the better floor ({_digits(row, floor)}) to the ceiling ({_digits(row, ceiling)})"
+    if cell.is_below_baseline:
+        return f"{line}: no better than the floor, {_digits(row, baseline)}, which needs no network."
+    way = (row.loss(baseline) - row.loss(cell.mean)) / (row.loss(baseline) - row.loss(oracle))
+    limits = f"from the better floor ({_digits(row, baseline)}) to the ceiling ({_digits(row, oracle)})"
     return f"{line}: {100 * way:.0f} % of the way {limits}."
 
 

@@ -5,11 +5,11 @@ import re
 from typing import Any
 
 from colordist.config import RunError, UserError
-from colordist.metrics import HEADINGS
+from colordist.metrics import METRIC_SPECS
 from colordist.reporting.board import Row
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import SPEED, loss_keys
-from colordist.reporting.told import Run
+from colordist.reporting.runs import Run
 from colordist.tracking import has_key
 
 _SCORES = ("ciede2000", "colorfulness")
@@ -46,7 +46,7 @@ def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> 
     logged = {key for run in comparison.runs for record in run.records for key in record}
     scores = (f"scores/{name}" for name in _SCORES)
     keys = [*(key for key in (*scores, SPEED) if key in logged), *loss_keys(comparison.runs)]
-    titles = {f"scores/{metric.name}": metric.label for metric in HEADINGS} | {SPEED: "Images/s"}
+    titles = {f"scores/{metric.name}": metric.label for metric in METRIC_SPECS} | {SPEED: "Images/s"}
     panels: list[Any] = [
         wr.LinePlot(x="step", y=[key], title=titles.get(key, key), layout=_place(number))
         for number, key in enumerate(keys)
@@ -69,7 +69,7 @@ def markdown(comparison: Comparison) -> str:
     """Verdict, notes and scores."""
     verdict, names = comparison.verdict, [group.name for group in comparison.groups]
     notes = "\n".join(f"- {_plain(note)}" for note in comparison.notes)
-    head = ["Score", *names, "ceiling"]
+    head = ["Score", *names, "oracle"]
     lines = [head, ["---", *["---:"] * (len(names) + 1)], *(_cells(row) for row in comparison.rows)]
     table = "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
     parts = [f"**{_plain(verdict.line)}**", *map(_plain, verdict.reasons), notes, table if comparison.rows else ""]
@@ -88,8 +88,8 @@ def wandb_id(run: Run) -> str:
 def _cells(row: Row) -> list[str]:
     arrow = {"lower": "↓", "higher": "↑", "truth": "→"}[row.metric.better]
     cells = [f"{cell.mean:.{row.metric.digits}f}" if cell else "" for cell in row.cells]
-    ceiling = row.references.get("truth" if row.metric.better == "truth" else "ceiling")
-    return [f"{row.metric.label} {arrow}", *cells, "" if ceiling is None else f"{ceiling:.{row.metric.digits}f}"]
+    oracle = row.references.get("truth" if row.metric.better == "truth" else "oracle")
+    return [f"{row.metric.label} {arrow}", *cells, "" if oracle is None else f"{oracle:.{row.metric.digits}f}"]
 
 
 def _place(number: int) -> Any:  # noqa: ANN401  wandb-workspaces is imported only when it is needed

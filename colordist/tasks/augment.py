@@ -13,7 +13,7 @@ _TRANSLATION, _CUTOUT = slice(0, 2), slice(2, 4)
 """The columns of ``Batch.chance`` that decide each: one for the height, one for the width."""
 
 
-def augment(names: Sequence[str], grey: Tensor, color: Tensor, chance: Tensor) -> tuple[Tensor, Tensor]:
+def augment(names: Sequence[str], grey: Tensor, color: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Change pairs of images, those of a pair alike.
 
     names: out of ``translation`` and ``cutout``; grey: [B, 1, H, W]; color: [B, C, H, W]; chance: [B, CHANCES], uniform
@@ -23,15 +23,15 @@ def augment(names: Sequence[str], grey: Tensor, color: Tensor, chance: Tensor) -
         return grey, color
     images = torch.cat([grey, color], dim=1)
     if "translation" in names:
-        images = translation(images, chance[:, _TRANSLATION])
+        images = translation(images, uniforms[:, _TRANSLATION])
     if "cutout" in names:
-        images = cutout(images, chance[:, _CUTOUT])
+        images = cutout(images, uniforms[:, _CUTOUT])
     return images[:, :1], images[:, 1:]
 
 
-def translation(images: Tensor, chance: Tensor) -> Tensor:
+def translation(images: Tensor, uniforms: Tensor) -> Tensor:
     """Move each image by up to an eighth of its height and width: [B, C, H, W] -> the same shape. chance: [B, 2]."""
-    for dim, each in ((2, chance[:, 0]), (3, chance[:, 1])):
+    for dim, each in ((2, uniforms[:, 0]), (3, uniforms[:, 1])):
         size = images.shape[dim]
         furthest = size // 8
         moved = _choice(each, 2 * furthest + 1) - furthest
@@ -42,13 +42,13 @@ def translation(images: Tensor, chance: Tensor) -> Tensor:
     return images
 
 
-def cutout(images: Tensor, chance: Tensor) -> Tensor:
+def cutout(images: Tensor, uniforms: Tensor) -> Tensor:
     """Make a rectangle of half the height and width zero; its middle is anywhere: [B, C, H, W] -> the same shape.
 
     chance: [B, 2].
     """
     inside = []
-    for dim, each in ((2, chance[:, 0]), (3, chance[:, 1])):
+    for dim, each in ((2, uniforms[:, 0]), (3, uniforms[:, 1])):
         size = images.shape[dim]
         middle = _choice(each, size + 1)
         begin = middle[:, None] - size // 4
@@ -57,9 +57,9 @@ def cutout(images: Tensor, chance: Tensor) -> Tensor:
     return images * ~(inside[0] & inside[1])
 
 
-def _choice(chance: Tensor, count: int) -> Tensor:
+def _choice(uniforms: Tensor, count: int) -> Tensor:
     """A whole number below ``count`` for each number in [0, 1), all equally likely."""
-    return (chance * count).long()
+    return (uniforms * count).long()
 
 
 def _along(values: Tensor, dim: int) -> Tensor:

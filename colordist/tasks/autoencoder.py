@@ -5,10 +5,10 @@ from typing import Literal
 from torch import Tensor
 
 from colordist.data.loader import Batch
-from colordist.network import Network
-from colordist.tasks.draws import answers, nearest
+from colordist.engine.network import Network
+from colordist.tasks.base import Calls, Loss
+from colordist.tasks.candidates import answers, nearest
 from colordist.tasks.losses import pixel_distance
-from colordist.tasks.task import Calls, Loss
 
 
 class AutoencoderTask:
@@ -34,5 +34,5 @@ class AutoencoderTask:
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
         """Distance to the true colours, of the answer that is nearest to them."""
-        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.truth)
+        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.target)
         return Loss(distance, {self.pixel: distance})

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.network import Network
+from colordist.engine.network import Network
 from colordist.tasks.augment import augment
-from colordist.tasks.draws import answers, first, nearest
+from colordist.tasks.base import Calls, Loss
+from colordist.tasks.candidates import answers, first, nearest
 from colordist.tasks.losses import (
     cross_entropy,
-    difference_distance,
+    gradient_difference_loss,
     pixel_distance,
     real_or_fake,
     relativistic,
     squared_gradients,
 )
-from colordist.tasks.task import Calls, Loss
 
 
 class CGANTask:
@@ -48,9 +48,9 @@ class CGANTask:
 
     def _discriminator_loss(self, calls: Calls, batch: Batch, color: Tensor) -> Loss:
         weights = {"r1": self.config.r1_weight, "r2": self.config.r2_weight}
-        colors = torch.cat([batch.truth, color]).requires_grad_(any(weights.values()))
+        colors = torch.cat([batch.target, color]).requires_grad_(any(weights.values()))
         # Real and fake in one pass: one all-reduce, and twice the work a launch.
-        logits = self._judge(calls, batch, colors)
+        logits = self._discriminate(calls, batch, colors)
         found = self._compare(*logits.chunk(2))
         total, parts = found.total, found.parts
         if colors.requires_grad:
@@ -69,12 +69,12 @@ class CGANTask:
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
         near = nearest(self.config.pixel, color, batch)
-        distance = pixel_distance(self.config.pixel, near, batch.truth)
+        distance = pixel_distance(self.config.pixel, near, batch.target)
         parts: dict[str, Tensor] = {self.config.pixel: distance}
         total = self.config.pixel_weight * distance
-        if self.config.difference_weight > 0:
-            parts["difference"] = difference_distance(self.config.pixel, near, batch.truth)
-            total = total + self.config.difference_weight * parts["difference"]
+        if self.config.gradient_loss_weight > 0:
+            parts["gradient_difference"] = gradient_difference_loss(self.config.pixel, near, batch.target)
+            total = total + self.config.gradient_loss_weight * parts["gradient_difference"]
         if adversarial:
             parts["adversarial"] = self._fool(calls, batch, first(color, batch))
             total = total + self.config.adversarial_weight * parts["adversarial"]
@@ -82,19 +82,19 @@ class CGANTask:
 
     def _fool(self, calls: Calls, batch: Batch, color: Tensor) -> Tensor:
         """How far the discriminator is from taking the colours for real, or for more real than the true ones."""
-        logits = self._judge(calls, batch, color)
+        logits = self._discriminate(calls, batch, color)
         if self.config.adversarial == "relativistic":
             with torch.no_grad():
-                real = self._judge(calls, batch, batch.truth)
+                real = self._discriminate(calls, batch, batch.target)
             return relativistic(logits, real)
         return cross_entropy(logits, 1)  # the non-saturating loss: make the discriminator say "real"
 
-    def _judge(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
+    def _discriminate(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
         """The discriminator's logits of colours for the batch's grey images, or twice as many for each of them twice.
 
         What they go through first is the same for an image's true and generated colours: only what is of one piece of
         the picture can be compared pair by pair.
         """
         times = len(colors) // len(batch)
-        grey, chance = torch.cat([batch.grey] * times), torch.cat([batch.chance] * times)
-        return calls["discriminator"](*augment(self.config.augment, grey, colors, chance))
+        grey, uniforms = torch.cat([batch.grey] * times), torch.cat([batch.uniforms] * times)
+        return calls["discriminator"](*augment(self.config.augment, grey, colors, uniforms))

@@ -17,13 +17,13 @@ from torch import Tensor
 from colordist.color import ColorSpace
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.network import Network
+from colordist.engine.network import Network
+from colordist.tasks.base import Calls, Loss
+from colordist.tasks.image_buffer import exchange
 from colordist.tasks.losses import cross_entropy, pixel_distance, real_or_fake
-from colordist.tasks.pool import exchange
-from colordist.tasks.task import Calls, Loss
 
 # Which columns of Batch.chance decide what a discriminator is shown of its pool.
-_CHANCE = {"discriminator": slice(4, 6), "grey_discriminator": slice(6, 8)}
+_UNIFORMS = {"discriminator": slice(4, 6), "grey_discriminator": slice(6, 8)}
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class CycleGANTask:
     generators: tuple[str, ...] = ("generator", "decolorizer")
 
     def __init__(
-        self, networks: dict[str, Network], pools: dict[str, Tensor], color_space: ColorSpace, config: LossConfig
+        self, networks: dict[str, Network], buffers: dict[str, Tensor], color_space: ColorSpace, config: LossConfig
     ) -> None:
         """networks: generator, decolorizer, discriminator and grey_discriminator, by name.
 
         pools: as ``empty_pool`` makes them, by the name of the discriminator; none without pools.
         """
         self.networks = networks
-        self.state = pools
+        self.state = buffers
         self.color_space = color_space
         self.config = config
 
@@ -64,20 +64,20 @@ class CycleGANTask:
 
     def generate(self, calls: Calls, batch: Batch) -> Fakes:
         """Colour images from grey, and grey from colour images."""
-        return Fakes(self._colored(calls, batch.grey), calls["decolorizer"](self._truth(batch)))
+        return Fakes(self._colored(calls, batch.grey), calls["decolorizer"](self._target(batch)))
 
     def loss(self, phase: str, calls: Calls, batch: Batch, generated: Fakes, step: int) -> Loss:
         """The loss of the network whose turn it is."""
         if phase == "discriminator":
-            return self._discriminator_loss(phase, calls, batch, self._truth(batch), generated.image.detach())
+            return self._discriminator_loss(phase, calls, batch, self._target(batch), generated.image.detach())
         if phase == "grey_discriminator":
             return self._discriminator_loss(phase, calls, batch, batch.grey, generated.grey.detach())
         aims = self._generator_aims if phase == "generator" else self._decolorizer_aims
         return self._weighed(aims(calls, batch, generated, adversarial=step >= self.config.warmup_steps))
 
-    def _truth(self, batch: Batch) -> Tensor:
+    def _target(self, batch: Batch) -> Tensor:
         """The true colour images [B, 3, H, W]."""
-        return self.color_space.image(batch.truth_grey, batch.truth)
+        return self.color_space.image(batch.target_grey, batch.target)
 
     def _colored(self, calls: Calls, grey: Tensor) -> Tensor:
         """The colour images [B, 3, H, W] that the generator makes of grey ones."""
@@ -86,8 +86,8 @@ class CycleGANTask:
     def _discriminator_loss(self, phase: str, calls: Calls, batch: Batch, true: Tensor, fake: Tensor) -> Loss:
         state: dict[str, Tensor] = {}
         if phase in self.state:
-            pool, chance = self.state[phase][batch.place], batch.chance[:, _CHANCE[phase]]
-            fake, state[phase] = exchange(pool, fake, chance)
+            buffer, uniforms = self.state[phase][batch.batch_index], batch.uniforms[:, _UNIFORMS[phase]]
+            fake, state[phase] = exchange(buffer, fake, uniforms)
         on_true, on_fake = calls[phase](torch.cat([true, fake])).chunk(2)
         return replace(real_or_fake(on_true, on_fake, self.config.label_smoothing), state=state)
 
@@ -97,7 +97,7 @@ class CycleGANTask:
         if adversarial:
             aims["adversarial"] = cross_entropy(calls["discriminator"](generated.image), 1)
         aims["cycle_grey"] = self._distance(calls["decolorizer"](generated.image), batch.grey)
-        aims["cycle_color"] = self._distance(self._colored(calls, generated.grey.detach()), self._truth(batch))
+        aims["cycle_color"] = self._distance(self._colored(calls, generated.grey.detach()), self._target(batch))
         return aims
 
     def _decolorizer_aims(
@@ -112,7 +112,7 @@ class CycleGANTask:
         colorless = self.color_space.colorless(batch.grey)
         back, same = calls["decolorizer"](torch.cat([image, colorless])).chunk(2)
         aims["cycle_grey"] = self._distance(back, batch.grey)
-        aims["cycle_color"] = self._distance(self._colored(calls, generated.grey), self._truth(batch))
+        aims["cycle_color"] = self._distance(self._colored(calls, generated.grey), self._target(batch))
         aims["identity"] = self._distance(same, batch.grey)
         return aims
 

@@ -6,22 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.tasks.task import Loss
+from colordist.tasks.base import Loss
 
 
-def pixel_distance(kind: Literal["l1", "l2"], color: Tensor, truth: Tensor) -> Tensor:
+def pixel_distance(kind: Literal["l1", "l2"], color: Tensor, target: Tensor) -> Tensor:
     """Mean absolute (l1) or squared (l2) difference over all pixels and channels: a scalar."""
-    return F.l1_loss(color, truth) if kind == "l1" else F.mse_loss(color, truth)
+    return F.l1_loss(color, target) if kind == "l1" else F.mse_loss(color, target)
 
 
-def difference_distance(kind: Literal["l1", "l2"], color: Tensor, truth: Tensor) -> Tensor:
+def gradient_difference_loss(kind: Literal["l1", "l2"], color: Tensor, target: Tensor) -> Tensor:
     """Distance between differences of neighbouring pixels, to the right and below: a scalar.
 
     Gradient difference loss (Mathieu et al. 2016, arXiv 1511.05440). It asks an evenly coloured thing to be evenly
     coloured, in whatever colour.
     """
-    right = pixel_distance(kind, color.diff(dim=-1), truth.diff(dim=-1))
-    below = pixel_distance(kind, color.diff(dim=-2), truth.diff(dim=-2))
+    right = pixel_distance(kind, color.diff(dim=-1), target.diff(dim=-1))
+    below = pixel_distance(kind, color.diff(dim=-2), target.diff(dim=-2))
     return (right + below) / 2
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colordist.run_folder import read_records, replace_text, writing
+from colordist.run.folder import read_records, replace_text, writing
 from colordist.tracking.tracker import Record
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
 from colordist.metrics import hues
-from colordist.run_folder import read_records, replace_text
+from colordist.run.folder import read_records, replace_text
 from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)
@@ -108,10 +108,10 @@ class WandB:
             self._try(lambda: self._run.log({"step": step} | shown, step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
-        _, answers, truth = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
+        _, answers, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
         edges = np.append(hues.CENTERS, hues.CENTERS[-1] + hues.WIDTH) - hues.WIDTH / 2
         shown: dict[str, Any] = {"samples": self._wandb.Image(str(file))}
-        for name, row in ("answers", answers), ("truth", truth):
+        for name, row in ("answers", answers), ("truth", target):
             shares = hues.histograms(row[None])
             shown[f"histogram/{name}/a"] = self._wandb.Histogram(np_histogram=(shares.a, edges))
             shown[f"histogram/{name}/b"] = self._wandb.Histogram(np_histogram=(shares.b, edges))

@@ -6,16 +6,16 @@ import sys
 import threading
 from typing import Any
 
-import colordist.build
 import colordist.cli
 import colordist.train
+import colordist.training.build
 from colordist.engine.runtime import Engine
 
 
 def plant(fault: str, at: int) -> None:
     """Let this process do what it shouldn't."""
     if fault == "other code":
-        colordist.build.code_digest = lambda: "another"  # type: ignore[attr-defined]
+        colordist.training.build.code_digest = lambda: "another"  # type: ignore[attr-defined]
     elif fault == "other settings":
         sys.argv += ["--data.seed", "7"]
     else:
@@ -51,7 +51,7 @@ def happen(fault: str, task: Any) -> None:  # noqa: ANN401
 
 if __name__ == "__main__":
     rank, fault, at, *sys.argv[1:] = sys.argv[1:]
-    colordist.cli._PATIENCE = 1.0
+    colordist.cli._GRACE = 1.0
     if os.environ["RANK"] == rank:
         plant(fault, int(at))
     colordist.train.main()

@@ -49,10 +49,10 @@ def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], patience: float = 300) -> Finished:
+def finish(process: subprocess.Popen[str], stall_timeout: float = 300) -> Finished:
     """Wait until a command ends. One that hangs is ended, and its processes with it: a launcher passes that on."""
     try:
-        out, err = process.communicate(timeout=patience)
+        out, err = process.communicate(timeout=stall_timeout)
     except subprocess.TimeoutExpired:
         process.terminate()
         raise
@@ -81,7 +81,7 @@ def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
     file.write_text(json.dumps(jobs))
     worker = [str(Path(__file__).with_name("worker.py")), str(file)]
     several = [*_LAUNCH, "--num_processes", str(processes), *_GIVEN, "--multi_gpu", *worker]
-    done = finish(begin(several if processes > 1 else [sys.executable, *worker]), patience=600)
+    done = finish(begin(several if processes > 1 else [sys.executable, *worker]), stall_timeout=600)
     assert done.returncode == 0, done.stderr
 
 

@@ -22,14 +22,14 @@ from faults import watched
 from helpers import config_with
 from torch import Tensor
 
-from colordist.build import build_trainer
 from colordist.cli import run
 from colordist.data.loader import Batch
-from colordist.engine import checkpoint
-from colordist.run_folder import RunFolder
-from colordist.stopping import StopRequests
-from colordist.tasks.task import Task
-from colordist.trainer import Trainer
+from colordist.run import checkpoint
+from colordist.run.folder import RunFolder
+from colordist.tasks.base import Task
+from colordist.training.build import build_trainer
+from colordist.training.stop_requests import StopRequests
+from colordist.training.trainer import Trainer
 
 Job = dict[str, Any]
 
@@ -54,7 +54,7 @@ def main() -> None:
         finally:
             trainer.close()
         trainer.engine.wait()
-        trainer.engine.watch.close()  # the next job has its own
+        trainer.engine.monitor.close()  # the next job has its own
     if trainer is not None:
         trainer.engine.close()
 

@@ -6,7 +6,7 @@ import pytest
 from chaos import Run, planned, torment
 from runs import assert_bit_equal, learned
 
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 pytestmark = pytest.mark.dist
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import colordist
-from colordist import snapshot
+from colordist.run import snapshot
 from launch import clean_environment, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
@@ -32,8 +32,8 @@ SETTINGS = [
     *("--optimizer.discriminator.clip_norm", "0.05", "--optimizer.discriminator.schedule", "linear"),
 ]
 HALF = ("--train.precision", "bf16", "--train.steps", "6")
-FOUR_NETWORKS = ("--task", "cyclegan", "--loss.pool_slots", "2", "--train.steps", "6")
-RECOMPUTED = ("--train.gradient_checkpointing", "true")
+FOUR_NETWORKS = ("--task", "cyclegan", "--loss.image_buffer_slots", "2", "--train.steps", "6")
+RECOMPUTED = ("--train.activation_checkpointing", "true")
 AT_ONCE = ("--train.micro_batch_size", "14")  # the generator runs once a step, for both turns
 
 
@@ -184,9 +184,9 @@ def test_what_is_not_finite_on_one_process_is_skipped_by_all(stage: int, runs: P
 def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_turn(stage: int, runs: Path) -> None:
     both = reports(runs / f"zero{stage}/misuse", "misuse")
     assert len(both) == 2
-    for generator, discriminator, awake, late in both:
+    for generator, discriminator, trainable, late in both:
         assert (generator, discriminator) == ("the same", "the same")
-        assert "freeze its parameters first" in awake
+        assert "freeze its parameters first" in trainable
         assert "learned out of its turn" in late
 
 

@@ -53,7 +53,7 @@ COMMON: dict[str, Any] = {
 FP64 = {"train.precision": "fp64"}
 FP32 = {"train.precision": "fp32"}
 AUTOENCODER = {"task": "autoencoder"}
-CYCLEGAN = {"task": "cyclegan", "loss.pool_slots": 2}
+CYCLEGAN = {"task": "cyclegan", "loss.image_buffer_slots": 2}
 EVERYTHING: dict[str, Any] = {
     "model.blocks": 1,
     "model.attention_level": 1,
@@ -67,8 +67,8 @@ EXACT: dict[str, dict[str, Any]] = {
     "cgan-instance-none": FP64 | {"model.norm": "instance"},
     "cgan-none-group": FP64 | {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
     "cgan-everything": FP64 | EVERYTHING,
-    "cgan-recomputed": FP64 | {"train.gradient_checkpointing": True, "model.norm": "instance"},
-    "cgan-noise": FP64 | {"model.noise": 2, "loss.draws": 3},
+    "cgan-recomputed": FP64 | {"train.activation_checkpointing": True, "model.norm": "instance"},
+    "cgan-noise": FP64 | {"model.noise": 2, "loss.candidates": 3},
     "autoencoder-group": FP64 | AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
     "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
     "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "loss.pixel": "l2"},

@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
 KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task": "autoencoder"},
     "cgan": {"task": "cgan"},
-    "cyclegan": {"task": "cyclegan", "loss.pool_slots": 2},
+    "cyclegan": {"task": "cyclegan", "loss.image_buffer_slots": 2},
     "bf16": {"task": "cgan", "train.precision": "bf16"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
 }
@@ -386,7 +386,7 @@ def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
 def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None:
     """One is paused, taken for dead, and wakes while its successor trains: it ends with a line, and spoils nothing."""
     run = folder / "two-writers"
-    command = [*ALONE, "-m", "colordist.train", *arguments(run, LONG), "--run.silence", "1"]
+    command = [*ALONE, "-m", "colordist.train", *arguments(run, LONG), "--run.heartbeat_timeout", "1"]
     started.append(begin(command))
     old = started[0]
     wait_for(lambda: last_step(run) > 3, old)

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from colordist import classifier_file
-from colordist.classifier_file import About
+from colordist.metrics import classifier_file
+from colordist.metrics.classifier_file import About
 from colordist.models.classifier import Classifier
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from launch import TINY, start, train
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from colordist.run_folder import numbered
+from colordist.run.folder import numbered
 from launch import TINY, records, train
 
 pytestmark = pytest.mark.dist

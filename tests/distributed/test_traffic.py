@@ -31,7 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "fp64": {"train.precision": "fp64", "model.width": 4, "discriminator.width": 4},
     "autoencoder": {"task": "autoencoder", "train.micro_batch_size": 2},
     "cyclegan": {"task": "cyclegan", "model.width": 8},
-    "frozen": {"train.freeze": ["encoder"], "optimizer.generator.factors": {"decoder": 0.5}},
+    "frozen": {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"decoder": 0.5}},
 }
 ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
 # In its second turn DDP sorts a network's gradients into new buckets, and tells the other processes how.

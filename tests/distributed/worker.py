@@ -25,12 +25,12 @@ from helpers import config_with
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from colordist.build import build_trainer
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
-from colordist.run_folder import RunFolder
-from colordist.tasks.task import Calls, Generated, Loss, Task
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.tasks.base import Calls, Generated, Loss, Task
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 Job = dict[str, Any]
 _ITEMSIZE = {"float": 4, "double": 8}
@@ -43,7 +43,7 @@ def main(jobs: list[Job]) -> None:
     for job in jobs:
         trainer = do(job)
         trainer.engine.wait()
-        trainer.engine.watch.close()  # the next job has its own
+        trainer.engine.monitor.close()  # the next job has its own
     trainer.engine.close()
 
 
@@ -79,7 +79,7 @@ def note_images(trainer: Trainer) -> list[list[int]]:
     real = trainer.engine.step
 
     def step(task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        seen = [torch.cat([batch.grey, batch.truth_grey], dim=1) for batch in batches]
+        seen = [torch.cat([batch.grey, batch.target_grey], dim=1) for batch in batches]
         grey = torch.cat(seen) * 127.5 + 127.5
         noted.append([zlib.crc32(image.numpy().tobytes()) for image in grey.round().to(torch.uint8)])
         return real(task, batches, step)
@@ -118,16 +118,16 @@ def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str,
         mark(f"after {step}")
         return log
 
-    def announce(name: str, begin_turn: Callable[[int], None]) -> Callable[[int], None]:
+    def announce(name: str, begin_phase: Callable[[int], None]) -> Callable[[int], None]:
         def announced(step: int) -> None:
             mark(f"turn {step} {name}")
-            begin_turn(step)
+            begin_phase(step)
 
         return announced
 
     trainer.engine.step = step  # type: ignore[method-assign]
     for name, network in trainer.task.networks.items():
-        network.begin_turn = announce(name, network.begin_turn)  # type: ignore[method-assign,assignment]
+        network.begin_phase = announce(name, network.begin_phase)  # type: ignore[method-assign,assignment]
 
     def finish(file: Path) -> list[dict[str, Any]]:
         profiler.stop()

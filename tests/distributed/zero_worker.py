@@ -15,12 +15,12 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from colordist.build import build_trainer
 from colordist.cli import parse
-from colordist.engine import checkpoint
-from colordist.engine.learner import Learner
-from colordist.run_folder import RunFolder, folder_for, step_name
-from colordist.trainer import Trainer
+from colordist.engine.strategy import Strategy
+from colordist.run import checkpoint
+from colordist.run.folder import RunFolder, folder_for, step_name
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 RANK = int(os.environ.get("RANK", "0"))
 PLANTED = {2: "discriminator", 4: "generator"}
@@ -32,11 +32,11 @@ def train(trainer: Trainer) -> None:
     if trainer.start > 0:
         report(trainer, "loaded", is_as_saved(trainer))
     kinds: dict[str, str] = {}
-    for name, learner in trainer.engine._learners.items():
-        layer = next(layer for layer in learner.network.module.modules() if isinstance(layer, nn.Conv2d))
+    for name, strategy in trainer.engine._strategies.items():
+        layer = next(layer for layer in strategy.network.module.modules() if isinstance(layer, nn.Conv2d))
         layer.register_forward_hook(lambda _, __, out, name=name: kinds.update({name: str(out.dtype)}))
     trainer.fit()
-    report(trainer, "kept", {name: kept(each) | {"computes": kinds[name]} for name, each in learners(trainer)})
+    report(trainer, "kept", {name: kept(each) | {"computes": kinds[name]} for name, each in strategies(trainer)})
 
 
 def is_as_saved(trainer: Trainer) -> bool:
@@ -51,17 +51,17 @@ def is_as_saved(trainer: Trainer) -> bool:
     return same(saved, trainer.engine.state_dict())
 
 
-def learners(trainer: Trainer) -> list[tuple[str, Learner]]:
+def strategies(trainer: Trainer) -> list[tuple[str, Strategy]]:
     """Those of all networks, by name."""
-    return list(trainer.engine._learners.items())
+    return list(trainer.engine._strategies.items())
 
 
-def kept(learner: Learner) -> dict[str, Any]:
+def kept(strategy: Strategy) -> dict[str, Any]:
     """How many numbers this process keeps of a network."""
-    parameters = list(learner.network.module.parameters())
+    parameters = list(strategy.network.module.parameters())
     return {
-        "engine": type(learner).__name__,
-        "moments": sum(state["exp_avg"].numel() for state in learner.network.optimizer.state.values()),
+        "engine": type(strategy).__name__,
+        "moments": sum(state["exp_avg"].numel() for state in strategy.network.optimizer.state.values()),
         "weights": sum(parameter.numel() for parameter in parameters),
         "types": sorted({str(parameter.dtype) for parameter in parameters}),
     }
@@ -83,18 +83,18 @@ def plant(trainer: Trainer) -> None:
     task.loss = planted  # type: ignore[method-assign,assignment]
     for step in range(6):
         calls.clear()
-        before = {name: state(learner) for name, learner in learners(trainer)}
+        before = {name: state(strategy) for name, strategy in strategies(trainer)}
         log = engine.step(task, trainer.loader.micro_batches(step), step)
-        for name, learner in learners(trainer):
-            changed = any(not torch.equal(old, new) for old, new in zip(before[name], state(learner), strict=False))
+        for name, strategy in strategies(trainer):
+            changed = any(not torch.equal(old, new) for old, new in zip(before[name], state(strategy), strict=False))
             found.append((step, name, float(log[f"{name}/skipped"]), changed))
     report(trainer, "planted", found)
-    torch.save([state(learner) for _, learner in learners(trainer)], trainer.folder.path / f"weights-{RANK}.pt")
+    torch.save([state(strategy) for _, strategy in strategies(trainer)], trainer.folder.path / f"weights-{RANK}.pt")
 
 
-def state(learner: Learner) -> list[Tensor]:
+def state(strategy: Strategy) -> list[Tensor]:
     """A copy of every tensor that an update changes: weights, then what Adam keeps."""
-    state, names = learner.state_dict(), [name for name, _ in learner.network.module.named_parameters()]
+    state, names = strategy.state_dict(), [name for name, _ in strategy.network.module.named_parameters()]
     moments = [moment for moments in state["optimizer"]["state"].values() for moment in moments.values()]
     return [tensor.clone() for tensor in [state["module"][name] for name in names] + moments]
 
@@ -104,24 +104,24 @@ def misuse(trainer: Trainer) -> None:
     engine, batch = trainer.engine, trainer.loader.micro_batches(0)[0]
     engine.step(trainer.task, [batch], 0)
     told = []
-    for _, learner in learners(trainer):
-        before = state(learner)
-        learner.load_state_dict(learner.state_dict())
-        told.append("the same" if all(map(torch.equal, before, state(learner))) else "other")
-    judge = engine._learners["discriminator"]
+    for _, strategy in strategies(trainer):
+        before = state(strategy)
+        strategy.load_state_dict(strategy.state_dict())
+        told.append("the same" if all(map(torch.equal, before, state(strategy))) else "other")
+    judge = engine._strategies["discriminator"]
     judge.network.module.requires_grad_(True)
-    for mistake in (judge.asleep, lambda *inputs: learn(judge, *inputs)):
+    for mistake in (judge.frozen, lambda *inputs: learn(judge, *inputs)):
         try:
-            mistake(batch.grey, batch.truth)
+            mistake(batch.grey, batch.target)
         except RuntimeError as error:
             told.append(str(error))
     report(trainer, "misuse", told)
 
 
-def learn(learner: Learner, *inputs: Tensor) -> None:
+def learn(strategy: Strategy, *inputs: Tensor) -> None:
     """Learn from something else than the loss of its turn, which then begins."""
-    learner.network.module(*inputs).sum().backward()
-    learner.begin_turn(1)
+    strategy.network.module(*inputs).sum().backward()
+    strategy.begin_phase(1)
 
 
 def report(trainer: Trainer, name: str, found: Any) -> None:  # noqa: ANN401  whatever JSON takes

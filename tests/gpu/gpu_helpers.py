@@ -10,12 +10,12 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.engine.ddp import DDPLearner
+from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 DEVICE = "cuda"
 GPU = [
@@ -35,7 +35,7 @@ EVERYTHING: dict[str, Any] = {
 DOUBLE: dict[str, Any] = {"train__precision": "fp64", "model__norm": "instance", "data__image_size": 16}
 KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task": "autoencoder"},
-    "noise": {"task": "autoencoder", "model__noise": 2, "loss__draws": 3},
+    "noise": {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
     "cgan": {"task": "cgan"},
     "everything": {"task": "cgan"} | EVERYTHING,
     "cyclegan": {"task": "cyclegan"},
@@ -67,7 +67,7 @@ class Training:
 
     def batch(self, count: int) -> Batch:
         """Images of noise, on the device."""
-        noise = self.config.loss.draws, self.config.model.noise
+        noise = self.config.loss.candidates, self.config.model.noise
         batch = random_batch(count, dtype=self.engine.dtype, noise=noise)
         return Batch(**{name: value.to(self.engine.device) for name, value in vars(batch).items()})
 
@@ -76,10 +76,10 @@ class Training:
         log = self.engine.step(self.task, [self.batch(count)], step)
         return {name: float(value) for name, value in log.items()}
 
-    def learner(self, name: str) -> DDPLearner:
-        learner = self.engine._learners[name]
-        assert isinstance(learner, DDPLearner)
-        return learner
+    def strategy(self, name: str) -> DDPStrategy:
+        strategy = self.engine._strategies[name]
+        assert isinstance(strategy, DDPStrategy)
+        return strategy
 
     def state(self) -> dict[str, Tensor]:
         """All numbers that training changes, on the CPU, by their path."""

@@ -16,7 +16,7 @@ def main(file: Path) -> None:
     found = {
         "device": run.engine.device.type,
         "backend": run.engine.backend,
-        "network": type(run.learner("generator").awake).__name__,
+        "network": type(run.strategy("generator").trainable).__name__,
         "logs": logs,
     }
     file.write_text(json.dumps(found))

@@ -12,7 +12,7 @@ from gpu_helpers import DEVICE, GPU, KINDS, Training, alone_on, double
 from helpers import ROOT, TINY
 from runs import assert_bit_equal, killed_run, learned, run
 
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 pytestmark = GPU
 EXACT: dict[str, Any] = {"train__deterministic": True}

@@ -9,12 +9,12 @@ import torch
 from gpu_helpers import DEVICE, GPU, KINDS, Training, alone_on, assert_close, double
 from helpers import tiny
 
-from colordist.build import build_loader
-from colordist.build_source import build_source
 from colordist.config import Config
 from colordist.data.loader import Batch, ResidentLoader
-from colordist.tasks.task import Calls, Generated, Loss
-from colordist.trainer import Meter
+from colordist.evaluation.build_source import build_source
+from colordist.tasks.base import Calls, Generated, Loss
+from colordist.training.build import build_loader
+from colordist.training.trainer import Meter
 
 pytestmark = GPU
 SLEEP = 4 * 10**9  # cycles: some seconds
@@ -71,7 +71,7 @@ def test_an_overflow_is_skipped_and_the_scale_recovers(monkeypatch: pytest.Monke
     with alone_on(DEVICE, monkeypatch):
         run = Training(double("cgan", train__precision="fp16"))
         for name in run.task.networks:
-            run.learner(name).scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0, growth_interval=2)
+            run.strategy(name).scaler = torch.amp.GradScaler(DEVICE, init_scale=1024.0, growth_interval=2)
         scales = spoil(run, network="generator", steps=(2,))
         run.step(0)
         run.step(1)
@@ -99,7 +99,7 @@ def spoil(run: Training, network: str, steps: tuple[int, ...]) -> Any:  # noqa: 
         return Loss(found.total * torch.inf, found.parts) if (phase == network and step in steps) else found
 
     run.task.loss = loss  # type: ignore[method-assign]
-    return lambda: {name: run.learner(name).scaler.get_scale() for name in run.task.networks}
+    return lambda: {name: run.strategy(name).scaler.get_scale() for name in run.task.networks}
 
 
 # --- nobody waits
@@ -153,12 +153,12 @@ def test_a_step_is_handed_out_while_the_device_is_busy(batch: int, monkeypatch: 
         run.go(4)
         torch.cuda.synchronize()
         torch.cuda._sleep(SLEEP)
-        awake = torch.cuda.Event()
-        awake.record()
+        trainable = torch.cuda.Event()
+        trainable.record()
         run.go(1)
-        assert not awake.query()
+        assert not trainable.query()
         torch.cuda.synchronize()
-        assert awake.query()
+        assert trainable.query()
 
 
 # --- what is on the device

@@ -12,7 +12,7 @@ import torch
 
 from colordist.config import Config
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import UNIFORMS
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ TINY: dict[str, Any] = {
     "discriminator.width": 4,
     "discriminator.depth": 1,
     "loss.warmup_steps": 0,
-    "loss.difference_weight": 0.0,
+    "loss.gradient_loss_weight": 0.0,
     "train.steps": 6,
     "train.global_batch_size": 4,
     "train.precision": "fp32",
@@ -74,18 +74,18 @@ def random_batch(
     """Images of noise. noise: how many draws for the generator, and of how many numbers each."""
     random = torch.Generator().manual_seed(count)
     grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
-    truth = torch.randn(count, channels, size, size, generator=random, dtype=dtype)
-    chance = torch.rand(count, CHANCES, generator=random, dtype=dtype)
-    truth_grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
+    target = torch.randn(count, channels, size, size, generator=random, dtype=dtype)
+    uniforms = torch.rand(count, UNIFORMS, generator=random, dtype=dtype)
+    target_grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
     drawn = torch.randn(count, *noise, generator=random, dtype=dtype)
-    return Batch(grey, truth, chance, drawn, truth_grey, torch.arange(count))
+    return Batch(grey, target, uniforms, drawn, target_grey, torch.arange(count))
 
 
-def batch_of(grey: torch.Tensor, truth: torch.Tensor) -> Batch:
+def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
     """Images without anything left to chance."""
     count = len(grey)
-    chance, noise = grey.new_full((count, CHANCES), 0.5), grey.new_zeros(count, 0, 0)
-    return Batch(grey, truth, chance, noise, grey, torch.arange(count))
+    uniforms, noise = grey.new_full((count, UNIFORMS), 0.5), grey.new_zeros(count, 0, 0)
+    return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from colordist.data.pack import pack
-from colordist.data.shard_index import Index
+from colordist.data.sources.shard_index import Index
 
 SIDE = 16
 

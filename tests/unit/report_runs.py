@@ -8,8 +8,8 @@ import numpy as np
 from helpers import config_with
 from PIL import Image
 
-from colordist.metrics.floors import REFERENCES
-from colordist.run_folder import RunFolder
+from colordist.metrics.baselines import REFERENCES
+from colordist.run.folder import RunFolder
 
 REFERENCE = {  # by metric: grey, constant, ceiling, truth
     "ciede2000": (18.0, 14.0, 2.0, 0.0),
@@ -24,7 +24,7 @@ def trained(
     scores: dict[str, float] | None = None,
     settings: dict[str, Any] | None = None,
     losses: int = 20,
-    truth: int = 0,
+    target: int = 0,
     answer: int = 1,
     images: str = "11111111 22222222",
     finished: bool = True,
@@ -46,7 +46,7 @@ def trained(
             lines.append({**_where(line), **{f"scores/{name}": value for name, value in worse.items()}})
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder.samples.mkdir()
-    noise = [np.random.default_rng(seed).integers(0, 256, (16, 4 * 16, 3), dtype=np.uint8) for seed in (truth, answer)]
+    noise = [np.random.default_rng(seed).integers(0, 256, (16, 4 * 16, 3), dtype=np.uint8) for seed in (target, answer)]
     grey = np.repeat(noise[0][..., :1], 3, axis=2)
     Image.fromarray(np.concatenate([grey, noise[1], noise[0]])).save(folder.samples / "step-000010.png")
     (path / "images").write_text(images + "\n")

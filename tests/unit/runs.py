@@ -11,8 +11,8 @@ from torch import Tensor
 from colordist.cli import Command
 from colordist.data.loader import Batch
 from colordist.engine.runtime import Engine
-from colordist.run_folder import RunFolder, numbered
-from colordist.tasks.task import Task
+from colordist.run.folder import RunFolder, numbered
+from colordist.tasks.base import Task
 from colordist.tracking import PACE
 from colordist.train import train
 

@@ -14,8 +14,8 @@ import pytest
 from torchvision import datasets
 
 from colordist.config import UserError
-from colordist.data.archive import ARCHIVES, archive, download
 from colordist.data.source import Split
+from colordist.data.sources.archive import ARCHIVES, archive, download
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PER_FILE = 20
@@ -29,7 +29,7 @@ TRAIN = {name: PER_FILE * (len(files) - 1) for name, files in FILES.items()}
 EACH = pytest.mark.parametrize("name", ARCHIVES)
 
 
-def pictures(number: int, size: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
+def eval_batch(number: int, size: int) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], list[int]]:
     """Image i is of class i % 10, red tells its place, its left half has no green and its lower half is blue."""
     images = np.zeros((PER_FILE, 3, size, size), np.uint8)
     images[:, 0] = (number * PER_FILE + np.arange(PER_FILE))[:, None, None]
@@ -43,7 +43,7 @@ def cifar_files(name: str) -> dict[str, bytes]:
     key, meta = ("labels", "label_names") if name == "cifar10" else ("fine_labels", "fine_label_names")
     files = {}
     for number, file in enumerate(FILES[name]):
-        images, labels = pictures(number, 32)
+        images, labels = eval_batch(number, 32)
         files[file] = pickle.dumps({"data": images.reshape(PER_FILE, 3072), key: labels})
     return files | {"batches.meta" if name == "cifar10" else "meta": pickle.dumps({meta: CLASSES})}
 
@@ -52,7 +52,7 @@ def stl_files() -> dict[str, bytes]:
     """By name, as in the archive of STL-10: column by column, classes counted from 1."""
     files = {"class_names.txt": "\n".join(CLASSES).encode(), "unlabeled_X.bin": b"nobody reads this"}
     for number, file in enumerate(FILES["stl10"]):
-        images, labels = pictures(number, 96)
+        images, labels = eval_batch(number, 96)
         files[f"{file}_X.bin"] = images.transpose(0, 1, 3, 2).tobytes()
         files[f"{file}_y.bin"] = bytes(label + 1 for label in labels)
     return files
@@ -204,7 +204,7 @@ def test_no_internet(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_silent_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     published("cifar10", monkeypatch)
-    monkeypatch.setattr("colordist.fetching._TIMEOUT", 0.2)
+    monkeypatch.setattr("colordist.files.download._TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/{ARCHIVES['cifar10'].file}"
         monkeypatch.setattr(datasets.CIFAR10, "url", url)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colordist.data.plan import CHANCES
+from colordist.data.sampler import UNIFORMS
 from colordist.tasks.augment import augment, cutout, translation
 
 LAST = 1 - 2**-24  # the largest number that the plan draws
@@ -20,7 +20,7 @@ def numbered(count: int, channels: int, height: int, width: int) -> Tensor:
 
 def chances(*rows: tuple[float, ...]) -> Tensor:
     """What the plan draws: zeros, but for these first columns."""
-    return torch.tensor([[*row, *[0.0] * (CHANCES - len(row))] for row in rows], dtype=torch.float64)
+    return torch.tensor([[*row, *[0.0] * (UNIFORMS - len(row))] for row in rows], dtype=torch.float64)
 
 
 def test_translation_by_hand() -> None:
@@ -47,12 +47,12 @@ def test_cutout_by_hand() -> None:
     assert torch.equal(found, expected)
 
 
-@given(size=st.integers(16, 512), chance=st.sampled_from([0.0, 0.5, LAST]), double=st.booleans())
-def test_no_size_and_no_chance_is_too_much(size: int, chance: float, double: bool) -> None:
+@given(size=st.integers(16, 512), uniforms=st.sampled_from([0.0, 0.5, LAST]), double=st.booleans())
+def test_no_size_and_no_chance_is_too_much(size: int, uniforms: float, double: bool) -> None:
     """Moved by an eighth, cut out by a half at most, whatever rounding does to the largest chance."""
     images = torch.ones(1, 1, size, 16, dtype=torch.float64 if double else torch.float32)
-    drawn = torch.tensor([[chance, 0.5]], dtype=images.dtype)
-    lost = size // 8 if chance != 0.5 else 0
+    drawn = torch.tensor([[uniforms, 0.5]], dtype=images.dtype)
+    lost = size // 8 if uniforms != 0.5 else 0
     assert translation(images, drawn).sum() == (size - lost) * 16
     rows = (cutout(images, drawn)[0, 0] == 0).any(dim=1).sum()
     assert size // 4 - 1 <= rows <= size // 2
@@ -61,7 +61,7 @@ def test_no_size_and_no_chance_is_too_much(size: int, chance: float, double: boo
 def test_grey_and_color_of_a_pair_change_alike() -> None:
     grey = numbered(5, 1, 16, 24)
     color = torch.cat([2 * grey, -grey], dim=1)
-    drawn = torch.rand(5, CHANCES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    drawn = torch.rand(5, UNIFORMS, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     new_grey, new_color = augment(["translation", "cutout"], grey, color, drawn)
     assert torch.equal(new_color, torch.cat([2 * new_grey, -new_grey], dim=1))
     assert not torch.equal(new_grey, grey)
@@ -72,10 +72,10 @@ def test_grey_and_color_of_a_pair_change_alike() -> None:
 
 def test_each_pair_has_its_own_chance() -> None:
     grey, color = numbered(4, 1, 16, 16), numbered(4, 2, 16, 16)
-    drawn = torch.rand(4, CHANCES, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    drawn = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     whole = augment(["translation", "cutout"], grey, color, drawn)
-    for place in range(4):
-        part = slice(place, place + 1)
+    for batch_index in range(4):
+        part = slice(batch_index, batch_index + 1)
         alone = augment(["translation", "cutout"], grey[part], color[part], drawn[part])
         assert torch.equal(alone[0], whole[0][part])
         assert torch.equal(alone[1], whole[1][part])
@@ -90,8 +90,8 @@ def test_without_a_name_nothing_happens() -> None:
 def test_each_change_has_columns_of_its_own(name: str, columns: tuple[int, int]) -> None:
     grey, color = numbered(1, 1, 16, 16), numbered(1, 2, 16, 16)
     plain = augment([name], grey, color, chances((0.0,) * 4))
-    for column in range(CHANCES):
-        drawn = torch.zeros(1, CHANCES, dtype=torch.float64)
+    for column in range(UNIFORMS):
+        drawn = torch.zeros(1, UNIFORMS, dtype=torch.float64)
         drawn[0, column] = LAST
         assert torch.equal(augment([name], grey, color, drawn)[1], plain[1]) == (column not in columns)
 

@@ -17,8 +17,8 @@ import torch
 from faults import KILLED, counting, in_child, killing, refusing, watched
 
 from colordist.config import CheckpointConfig, RunError, UserError
-from colordist.engine import checkpoint
-from colordist.engine.checkpoint import Owner, Writer, newest
+from colordist.run import checkpoint
+from colordist.run.checkpoint import Owner, Writer, newest
 
 RUN = "0123abcd"
 

@@ -11,18 +11,18 @@ from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from torch import Tensor
 
-from colordist import classifier_file
 from colordist.classifier import parse, teach
-from colordist.classifier_file import About
-from colordist.classifier_training import accuracy, augmented, train
 from colordist.cli import Command
 from colordist.config import UserError
-from colordist.data.ambiguous import GREYS, color_table
-from colordist.data.plan import Plan, Portion
+from colordist.data.sampler import Sampler, SampleSlice
+from colordist.data.sources.ambiguous import GREYS, color_table
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
+from colordist.evaluation.classifier_training import accuracy, augmented, train
+from colordist.metrics import classifier_file
+from colordist.metrics.classifier_file import About
 from colordist.models.classifier import FEATURES, Classifier, scaled
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.train import train as train_run
 
 ABOUT = About(("azure", "green", "rose"), 16, "0 1", 5, 0, 90.0, 33.3)
@@ -69,11 +69,11 @@ def test_it_learns_colours_and_nothing_else() -> None:
     images, labels = coloured(0, 12)
     torch.manual_seed(0)
     classifier = train(Classifier(3), images, labels, epochs=10, seed=0, bf16=False)
-    unseen, truth = coloured(1, 20)
-    assert accuracy(classifier, unseen, truth) > 90
+    unseen, target = coloured(1, 20)
+    assert accuracy(classifier, unseen, target) > 90
     grey = unseen.float().mean(dim=1, keepdim=True).byte().expand_as(unseen)
     luma_only = torch.cat([grey[:20]] * 3)  # as the three colours of a blotch have the same grey
-    assert accuracy(classifier, luma_only, truth) == pytest.approx(100 / 3)
+    assert accuracy(classifier, luma_only, target) == pytest.approx(100 / 3)
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
@@ -88,10 +88,10 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_images_are_mirrored_and_shifted_as_the_plan_says() -> None:
     image = torch.arange(3 * 16 * 16).reshape(1, 3, 16, 16) % 251
-    chance = np.full((1, 8), 0.5)
-    chance[0, :2] = 0.99, 0.12  # down by 4, to the left by 3
+    uniforms = np.full((1, 8), 0.5)
+    uniforms[0, :2] = 0.99, 0.12  # down by 4, to the left by 3
     found = augmented(
-        image, Portion(**(vars(Plan(0, 1, 1, True).step(0)) | {"flip": np.array([True]), "chance": chance}))
+        image, SampleSlice(**(vars(Sampler(0, 1, 1, True).step(0)) | {"flip": np.array([True]), "chance": uniforms}))
     )
     mirrored = image.flip(-1)
     assert torch.equal(found[..., :12, 3:], mirrored[..., 4:, :13])
@@ -185,10 +185,10 @@ def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert found["networks"][0].startswith("classifier ")
     for name in ("frechet_own", "kernel_own", "named_own"):
         assert found["scores"][name] == pytest.approx(logged[f"scores/{name}"])
-    truth, grey = found["references"]["truth"], found["references"]["grey"]
-    assert truth["frechet_own"] == pytest.approx(0, abs=1e-9)
-    assert truth["kernel_own"] == 0
-    assert truth["named_own"] == pytest.approx(about.accuracy)
+    target, grey = found["references"]["truth"], found["references"]["grey"]
+    assert target["frechet_own"] == pytest.approx(0, abs=1e-9)
+    assert target["kernel_own"] == 0
+    assert target["named_own"] == pytest.approx(about.accuracy)
     assert grey["named_own"] == pytest.approx(100 / 3)
     assert grey["frechet_own"] > 0
     assert "Named % (own classifier)" in capsys.readouterr().out

@@ -16,8 +16,8 @@ from helpers import ROOT, leaves
 from colordist import cli
 from colordist.cli import parse
 from colordist.config import Config, RunConfig, RunError, UserError
-from colordist.stopping import SIGNALS
 from colordist.train import train
+from colordist.training.stop_requests import SIGNALS
 
 
 def mistake(arguments: list[str]) -> str:
@@ -222,8 +222,8 @@ def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_dry_run_tells_and_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from colordist.build_task import build_task
     from colordist.train import train
+    from colordist.training.build_task import build_task
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -16,8 +16,8 @@ from test_decode import SEE_THROUGH, USABLE, USELESS
 
 import colordist
 from colordist import cli, colorize
-from colordist.colorizer import read_photo
-from colordist.photo_files import beside, find_photos, save
+from colordist.inference.colorizer import read_photo
+from colordist.inference.photo_files import beside, find_photos, save
 
 torch.set_num_threads(1)
 
@@ -313,7 +313,7 @@ def test_interrupted(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("colordist.photo_files.save", interrupt)
+    monkeypatch.setattr("colordist.inference.photo_files.save", interrupt)
     assert call(monkeypatch, run_folder, "a.jpg", "-o", "out") == 1
     assert "the same command does the rest" in capsys.readouterr().err
 

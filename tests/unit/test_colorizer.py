@@ -17,13 +17,13 @@ from PIL import Image, ImageOps
 from test_decode import profile
 
 import colordist
-from colordist import colorizer as module
-from colordist import snapshot
 from colordist.color import ColorSpace, luma, to_8_bits
-from colordist.colorizer import Colorizer, keep_luma, read_photo
 from colordist.config import ModelConfig, UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
+from colordist.inference import colorizer as module
+from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
 from colordist.models import build_generator
+from colordist.run import snapshot
 
 torch.set_num_threads(1)
 SIZE, DEPTH = 16, 2
@@ -138,13 +138,13 @@ def test_keep_luma(seed: int) -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (37, 53), (900, 7), (640, 480), (5, 2000)])
 def test_strips_are_the_whole(size: tuple[int, int]) -> None:
     image = noise(*size, "RGBA")
-    pictures = []
+    eval_batch = []
     for strip in (1, 1000, 1 << 30):
         with mock.patch.object(module, "_STRIP", strip):
-            pictures.append(pixels(colorizer()(image)))
-    for part in pictures[:2]:
+            eval_batch.append(pixels(colorizer()(image)))
+    for part in eval_batch[:2]:
         # A vectorised power may differ in its last bit with the length of the row, and so round to the next level.
-        off = np.abs(part.astype(int) - pictures[2])
+        off = np.abs(part.astype(int) - eval_batch[2])
         assert off.max() <= 1
         assert np.count_nonzero(off) <= off.size // 1000
 
@@ -247,13 +247,13 @@ def test_deep_grey() -> None:
 def test_what_is_hidden_does_not_tint_what_shows() -> None:
     alpha = Image.new("L", (64, 64), 255)
     alpha.paste(0, (0, 0, 32, 64))
-    shown, pictures = noise(64, 64), []
+    shown, eval_batch = noise(64, 64), []
     for level in (0, 200):
         image = shown.copy()
         image.paste((level,) * 3, (0, 0, 32, 64))
         image.putalpha(alpha)
-        pictures.append(pixels(colorizer()(image)))
-    np.testing.assert_array_equal(pictures[0][:, 32:], pictures[1][:, 32:])
+        eval_batch.append(pixels(colorizer()(image)))
+    np.testing.assert_array_equal(eval_batch[0][:, 32:], eval_batch[1][:, 32:])
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "CMYK"])

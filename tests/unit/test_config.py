@@ -117,9 +117,9 @@ def test_attention_needs_a_level_that_is_there() -> None:
 
 
 def test_several_answers_need_noise() -> None:
-    assert refused(loss__draws=2).endswith("try model.noise 6")
+    assert refused(loss__candidates=2).endswith("try model.noise 6")
     assert "leaves no choice" in refused(model__noise=1)
-    assert config_with({"model.noise": 4, "loss.draws": 2}).loss.draws == 2
+    assert config_with({"model.noise": 4, "loss.candidates": 2}).loss.candidates == 2
 
 
 def test_relativistic_pairs_have_no_labels() -> None:
@@ -151,10 +151,10 @@ OPERATIONAL = {
     "data.workers",
     "resume",
     "run.dir",
-    "run.silence",
-    "run.patience",
+    "run.heartbeat_timeout",
+    "run.stall_timeout",
     "train.micro_batch_size",
-    "train.gradient_checkpointing",
+    "train.activation_checkpointing",
     "train.nonfinite",
     "train.skip_limit",
     "train.max_minutes",
@@ -211,7 +211,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
 
 @pytest.mark.parametrize(("key", "hint"), leaves(), ids=str)
 def test_identity_is_what_is_learned(key: str, hint: Any) -> None:  # noqa: ANN401
-    config = changed(Config(), "model.noise", 4 if key in ("loss.draws", "model.noise") else 0)
+    config = changed(Config(), "model.noise", 4 if key in ("loss.candidates", "model.noise") else 0)
     value = flatten(dataclasses.asdict(config))[key]
     other = changed(config, key, another(key, hint, value))
     assert other != config
@@ -245,7 +245,7 @@ def test_the_configs_are_there() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_parses_and_dry_runs(file: Path) -> None:
-    from colordist.build import describe
+    from colordist.training.build import describe
 
     config = parse(["--config", str(file)]).config
     told = describe(config, batch_arithmetic(config.train, 1))
@@ -269,7 +269,7 @@ def test_defaults_are_the_quickstart() -> None:
 
 
 GAME = {"task", "discriminator.width", "discriminator.norm", "discriminator.spectral_norm", "loss.warmup_steps"}
-GAME |= {"loss.pixel_weight", "loss.difference_weight", "optimizer.discriminator.lr"}
+GAME |= {"loss.pixel_weight", "loss.gradient_loss_weight", "optimizer.discriminator.lr"}
 GAME |= {"optimizer.discriminator.schedule", "optimizer.discriminator.warmup_steps"}
 # Each rung, the one that it stands on, and what differs. A discriminator's settings mean nothing without one.
 SPECTRAL = "discriminator.spectral_norm"

@@ -10,16 +10,16 @@ from helpers import alone_on_the_cpu, random_batch, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.color import ColorSpace
 from colordist.config import Config, UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import CHANCES, micro_batches
+from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.runtime import Engine
+from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANTask, Fakes
+from colordist.tasks.image_buffer import empty_buffer, exchange
 from colordist.tasks.losses import cross_entropy
-from colordist.tasks.pool import empty_pool, exchange
-from colordist.tasks.task import Task
+from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -50,7 +50,9 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
 
 def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN401  any setting
     """One image of one pixel: grey 1; in colour, grey 2 with a 4 and b 4. G answers 3 times grey, F half of grey."""
-    config = tiny(task="cyclegan", loss__pool_slots=0, **{f"loss__{key}": value for key, value in settings.items()})
+    config = tiny(
+        task="cyclegan", loss__image_buffer_slots=0, **{f"loss__{key}": value for key, value in settings.items()}
+    )
     task = CycleGANTask({}, {}, ColorSpace("lab"), config.loss)
     calls = {
         "generator": lambda grey: 3 * grey.expand(-1, 2, -1, -1),
@@ -60,7 +62,7 @@ def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN4
     }
     pixel = torch.ones(1, 1, 1, 1)
     color = torch.full((1, 2, 1, 1), 4.0)
-    batch = Batch(pixel, color, torch.zeros(1, CHANCES), torch.zeros(1, 0, 0), 2 * pixel, torch.arange(1))
+    batch = Batch(pixel, color, torch.zeros(1, UNIFORMS), torch.zeros(1, 0, 0), 2 * pixel, torch.arange(1))
     return task, calls, batch
 
 
@@ -132,7 +134,7 @@ def test_forms_of_an_image(space: Any) -> None:  # noqa: ANN401  a literal
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None:
     """What a phase leaves out doesn't depend on its network's weights."""
-    _, task = prepared(model__color_space=space, loss__pool_slots=0)
+    _, task = prepared(model__color_space=space, loss__image_buffer_slots=0)
     assert isinstance(task, CycleGANTask)
     modules = {name: network.module for name, network in task.networks.items()}
     batch, config = random_batch(3, channels=ColorSpace(space).channels), Config().loss  # type: ignore[arg-type]
@@ -140,7 +142,7 @@ def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None
     for module in modules.values():
         module.requires_grad_(True)
 
-    true = colors.image(batch.truth_grey, batch.truth)
+    true = colors.image(batch.target_grey, batch.target)
     fake = colors.image(batch.grey, modules["generator"](batch.grey))
     grey = modules["decolorizer"](true)
     there = (modules["decolorizer"](fake) - batch.grey).abs().mean()
@@ -167,47 +169,47 @@ def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None
 
 def test_pool_by_hand() -> None:
     """Three places, of two slots each."""
-    pool = empty_pool(3, 2, 1, 1)
+    buffer = empty_buffer(3, 2, 1, 1)
 
-    def show(fresh: list[float], chance: list[tuple[float, float]]) -> list[float]:
-        nonlocal pool
-        before = pool.clone()
-        shown, after = exchange(pool, torch.tensor(fresh).view(3, 1, 1, 1), torch.tensor(chance))
-        assert torch.equal(pool, before)
-        pool = after
+    def show(fresh: list[float], uniforms: list[tuple[float, float]]) -> list[float]:
+        nonlocal buffer
+        before = buffer.clone()
+        shown, after = exchange(buffer, torch.tensor(fresh).view(3, 1, 1, 1), torch.tensor(uniforms))
+        assert torch.equal(buffer, before)
+        buffer = after
         return shown.flatten().tolist()
 
     none = torch.inf
     # Empty slots are filled, whatever chance says, and what fills them is shown.
     assert show([1, 2, 3], [(0.9, 0.0), (0.1, 0.0), (0.1, 0.99)]) == [1, 2, 3]
-    assert pool.flatten(1).tolist() == [[1, none], [2, none], [none, 3]]
+    assert buffer.flatten(1).tolist() == [[1, none], [2, none], [none, 3]]
     # The first is kept out by chance, the second takes the place of 2, the third fills its other slot.
     assert show([4, 5, 6], [(0.5, 0.0), (0.49, 0.49), (0.0, 0.0)]) == [4, 2, 6]
-    assert pool.flatten(1).tolist() == [[1, none], [5, none], [6, 3]]
+    assert buffer.flatten(1).tolist() == [[1, none], [5, none], [6, 3]]
 
 
 def test_half_of_what_is_shown_is_older() -> None:
-    random, pool = torch.Generator().manual_seed(0), torch.zeros(4000, 3, 1, 1, 1)
-    shown, pool = exchange(pool, torch.ones(4000, 1, 1, 1), torch.rand(4000, 2, generator=random))
+    random, buffer = torch.Generator().manual_seed(0), torch.zeros(4000, 3, 1, 1, 1)
+    shown, buffer = exchange(buffer, torch.ones(4000, 1, 1, 1), torch.rand(4000, 2, generator=random))
     assert shown.mean().item() == pytest.approx(0.5, abs=0.03)
-    assert pool.mean(dim=(0, 2, 3, 4)).tolist() == pytest.approx([1 / 6] * 3, abs=0.03)
+    assert buffer.mean(dim=(0, 2, 3, 4)).tolist() == pytest.approx([1 / 6] * 3, abs=0.03)
 
 
 def test_a_full_chance_is_no_slot_too_many() -> None:
-    chance = torch.tensor([[0.0, 1 - 2**-24]])
+    uniforms = torch.tensor([[0.0, 1 - 2**-24]])
     for slots in range(1, 65):
-        pool = torch.arange(float(slots)).view(1, slots, 1, 1, 1)
-        assert exchange(pool, torch.zeros(1, 1, 1, 1), chance)[0].item() == slots - 1
+        buffer = torch.arange(float(slots)).view(1, slots, 1, 1, 1)
+        assert exchange(buffer, torch.zeros(1, 1, 1, 1), uniforms)[0].item() == slots - 1
 
 
-def pools(task: Task) -> dict[str, Tensor]:
+def buffers(task: Task) -> dict[str, Tensor]:
     return {name: rows.clone() for name, rows in task.state.items()}
 
 
 def test_a_discriminator_is_shown_its_pool() -> None:
     _, task = prepared()
     batch = random_batch(4)
-    always = Batch(**{**vars(batch), "chance": torch.zeros(4, CHANCES)})
+    always = Batch(**{**vars(batch), "chance": torch.zeros(4, UNIFORMS)})
     for name in ("discriminator", "grey_discriminator"):
         task.state[name].fill_(0.25)
         seen: list[Tensor] = []
@@ -225,9 +227,9 @@ def test_a_discriminator_is_shown_its_pool() -> None:
 
 def test_only_an_update_that_counts_changes_the_pool() -> None:
     engine, task = prepared()
-    before = pools(task)
+    before = buffers(task)
     bad = random_batch(4)
-    bad.truth[0, 0, 0, 0] = torch.inf
+    bad.target[0, 0, 0, 0] = torch.inf
     log = engine.step(task, [bad], 0)
     assert log["discriminator/skipped"] == 1
     assert torch.equal(before["discriminator"], task.state["discriminator"])
@@ -241,18 +243,20 @@ def test_micro_batches_leave_the_same() -> None:
     """Weights, pools and losses after six steps, in which older images have been shown."""
 
     def after(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        engine, task = prepared(loss__pool_slots=1, loss__warmup_steps=1)
+        engine, task = prepared(loss__image_buffer_slots=1, loss__warmup_steps=1)
         batches = []
         for step in range(6):
             whole = random_batch(4)
-            chance = torch.rand(4, CHANCES, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-            batches.append(Batch(**{**vars(whole), "chance": chance, "grey": whole.grey.roll(step, -1)}))
+            uniforms = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
+            batches.append(Batch(**{**vars(whole), "chance": uniforms, "grey": whole.grey.roll(step, -1)}))
         logs = [
             engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
             for step, batch in enumerate(batches)
         ]
         weights = {name: network.module.state_dict() for name, network in task.networks.items()}
-        return {f"{n}/{key}": value for n, state in weights.items() for key, value in state.items()} | pools(task), logs
+        return {f"{n}/{key}": value for n, state in weights.items() for key, value in state.items()} | buffers(
+            task
+        ), logs
 
     (expected, expected_logs), (found, logs) = after(None), after(3)
     for key, value in expected.items():
@@ -269,7 +273,7 @@ def test_micro_batches_leave_the_same() -> None:
 @pytest.mark.parametrize(("space", "precision"), [("lab", "fp32"), ("rgb", "bf16")])
 def test_a_kill_changes_nothing(space: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings: dict[str, Any] = {"task": "cyclegan", "model__color_space": space, "train__precision": precision}
-    settings |= {"loss__pool_slots": 2, "data__image_size": 16}
+    settings |= {"loss__image_buffer_slots": 2, "data__image_size": 16}
     straight = run(tmp_path / "straight", **settings)
     killed = killed_run(tmp_path / "killed", monkeypatch, at=4, **settings)
     run(tmp_path / "killed", **settings)

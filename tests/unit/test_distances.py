@@ -71,9 +71,9 @@ def naive(one: Tensor, other: Tensor) -> float:
     return total / (n * (n - 1))
 
 
-@pytest.mark.parametrize("portion", [1, 5, 500])
-def test_as_defined(portion: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "_ROWS", portion)
+@pytest.mark.parametrize("sample_slice", [1, 5, 500])
+def test_as_defined(sample_slice: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "_ROWS", sample_slice)
     one, other = rows(0, 12, 3), rows(1, 12, 3) * 2 + 0.5
     assert kernel_distance(one, other) == pytest.approx(naive(one, other), rel=1e-12)
 

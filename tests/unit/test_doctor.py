@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-from colordist import checkup
-from colordist.checkup import Facts, Finding, Place, judge, meet
 from colordist.config import DataConfig, UserError
+from colordist.engine import preflight as checkup
+from colordist.engine.preflight import Facts, Finding, Place, judge, meet
 
 RUN = Path("runs/a")
 WELL = Facts(
@@ -74,7 +74,7 @@ def place() -> Place:
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "_PATIENCE", 10.0)
+    monkeypatch.setattr(checkup, "_TIMEOUT", 10.0)
 
 
 class Other:
@@ -127,7 +127,7 @@ def test_a_taken_port_is_told(world_size: int, place: Place, tmp_path: Path) -> 
 
 
 def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "_PATIENCE", 0.2)
+    monkeypatch.setattr(checkup, "_TIMEOUT", 0.2)
     with pytest.raises(UserError, match="process 1 didn't come"):
         meet(place, WELL, tmp_path / "run")
 
@@ -135,7 +135,7 @@ def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: p
 def test_a_first_process_that_is_not_there_is_named(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "_PATIENCE", 0.2)
+    monkeypatch.setattr(checkup, "_TIMEOUT", 0.2)
     with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{place.port}"):
         meet(replace(place, rank=1), WELL, tmp_path / "run")
 

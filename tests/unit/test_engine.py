@@ -10,20 +10,20 @@ import torch
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.config import UserError
 from colordist.data.loader import Batch
-from colordist.data.plan import micro_batches
+from colordist.data.sampler import micro_batches
 from colordist.engine.environment import (
+    check_clipping,
+    check_gradient_penalties,
+    check_launch,
     deepspeed_settled,
-    refuse_other_clipping,
-    refuse_penalties,
-    refuse_unfit_launch,
     resolve_precision,
     zero_stage,
 )
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Task
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_task
 
 BATCH = random_batch(6)
 DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
@@ -53,7 +53,7 @@ def state(task: Task, name: str) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in task.networks[name].module.state_dict().items()}
 
 
-def portions(batch: Batch, most: int | None) -> list[Batch]:
+def sample_slices(batch: Batch, most: int | None) -> list[Batch]:
     return [batch[part] for part in micro_batches(len(batch), most)]
 
 
@@ -72,7 +72,7 @@ def test_only_the_network_whose_turn_it_is_learns(
     engine, task = prepared()
     monkeypatch.setattr(task, "phases", lambda step: (learns,))
     before = {name: state(task, name) for name in task.networks}
-    log = engine.step(task, portions(BATCH, micro), 0)
+    log = engine.step(task, sample_slices(BATCH, micro), 0)
     assert equal(before[rests], state(task, rests))  # buffers, too
     parameters = dict(task.networks[learns].module.named_parameters())
     assert all(not torch.equal(before[learns][key], value) for key, value in parameters.items())
@@ -119,17 +119,17 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
         {"task": "autoencoder", "model__norm": "group", "model__width": 16},
         {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
         {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
-        {"task": "autoencoder", "model__noise": 2, "loss__draws": 3},
-        {"task": "cgan", "model__noise": 2, "loss__draws": 3, "loss__pixel": "l2"},
+        {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
+        {"task": "cgan", "model__noise": 2, "loss__candidates": 3, "loss__pixel": "l2"},
     ],
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
 def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
-    noise = settings.get("loss__draws", 1), settings.get("model__noise", 0)
+    noise = settings.get("loss__candidates", 1), settings.get("model__noise", 0)
 
     def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
-        logs = [engine.step(task, portions(random_batch(5 + step, noise=noise), most), step) for step in range(3)]
+        logs = [engine.step(task, sample_slices(random_batch(5 + step, noise=noise), most), step) for step in range(3)]
         weights = {f"{name}/{key}": value for name in task.networks for key, value in state(task, name).items()}
         average = task.networks["generator"].ema
         assert average is not None
@@ -189,7 +189,7 @@ def test_the_average_follows(half_life: int) -> None:
     network = task.networks["generator"]
     assert network.ema is not None
     before = copy.deepcopy(network.ema.module.state_dict())
-    engine.step(task, portions(BATCH, 2), 99)
+    engine.step(task, sample_slices(BATCH, 2), 99)
     now, average = network.module.state_dict(), network.ema.module.state_dict()
     # 600 images seen, so the half-life is 600 / 20 = 30 at most: a batch of 6 leaves 0.5 ** (6 / 30) of the old.
     old = 0.5**0.2 if half_life else 0.0
@@ -255,7 +255,7 @@ def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
     seen: list[torch.dtype] = []
     layer = next(m for m in task.networks["generator"].module.modules() if isinstance(m, torch.nn.Conv2d))
     layer.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    log = engine.step(task, [batch_of(BATCH.grey.float(), BATCH.truth.float())], 0)
+    log = engine.step(task, [batch_of(BATCH.grey.float(), BATCH.target.float())], 0)
     assert seen == [torch.bfloat16]
     assert all(value.isfinite() for value in log.values())
     for network in task.networks.values():
@@ -299,7 +299,7 @@ def test_unfit_launch_is_refused(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=told) as refused:
-        refuse_unfit_launch(device, "fp32")
+        check_launch(device, "fp32")
     assert "\n" not in str(refused.value)
 
 
@@ -325,7 +325,7 @@ def test_fit_launch_passes(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    refuse_unfit_launch(device, "fp32")
+    check_launch(device, "fp32")
 
 
 def test_an_engine_checks_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,9 +341,9 @@ def test_an_engine_checks_its_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_deepspeed_runs_two_precisions(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(UserError, match=rf"train\.precision is {precision}.*try train\.precision bf16 or fp32"):
-        refuse_unfit_launch("cuda", precision)
+        check_launch("cuda", precision)
     for fit in ("bf16", "fp32"):
-        refuse_unfit_launch("cpu", fit)
+        check_launch("cpu", fit)
 
 
 def test_zero_stage(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,14 +356,14 @@ def test_zero_stage(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients_are_not_clipped_in_two_ways(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuse_other_clipping("optimizer.generator.clip_norm", 2.0)
+    check_clipping("optimizer.generator.clip_norm", 2.0)
     monkeypatch.setenv("ACCELERATE_GRADIENT_CLIPPING", "1.0")
-    refuse_other_clipping("optimizer.generator.clip_norm", 2.0)  # which nobody but DeepSpeed is told
+    check_clipping("optimizer.generator.clip_norm", 2.0)  # which nobody but DeepSpeed is told
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    refuse_other_clipping("optimizer.generator.clip_norm", 1.0)
+    check_clipping("optimizer.generator.clip_norm", 1.0)
     for limit in (None, 2.0):
         with pytest.raises(UserError, match=rf"gradient_clipping 1\.0, but generator\.clip_norm is {limit}: "):
-            refuse_other_clipping("generator.clip_norm", limit)
+            check_clipping("generator.clip_norm", limit)
 
 
 def test_accelerate_does_not_run_deepspeed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -388,10 +388,10 @@ def test_a_mistake_is_raised_once_the_others_know() -> None:
         raise UserError("no such file")
 
     with pytest.raises(UserError, match=r"^no such file$"):
-        engine.together(mistake)
-    engine.together(mistake, here=False)  # somebody else's work
+        engine.run_on_all_ranks(mistake)
+    engine.run_on_all_ranks(mistake, here=False)  # somebody else's work
     done = []
-    engine.together(lambda: done.append(1))
+    engine.run_on_all_ranks(lambda: done.append(1))
     assert done == [1]
 
 
@@ -404,8 +404,8 @@ def test_alone_sums_are_its_own() -> None:
 
 def test_deepspeed_differentiates_once(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {"loss.r1_weight": 0.0, "loss.r2_weight": 0.2}
-    refuse_penalties(weights)
+    check_gradient_penalties(weights)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    refuse_penalties({"loss.r1_weight": 0.0, "loss.r2_weight": 0.0})
+    check_gradient_penalties({"loss.r1_weight": 0.0, "loss.r2_weight": 0.0})
     with pytest.raises(UserError, match=r"loss.r2_weight is 0.2, .* set loss.r2_weight 0"):
-        refuse_penalties(weights)
+        check_gradient_penalties(weights)

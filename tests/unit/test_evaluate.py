@@ -10,7 +10,7 @@ from helpers import alone_on_the_cpu, tiny
 from colordist.cli import Command
 from colordist.config import UserError
 from colordist.evaluate import evaluate, parse
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 from colordist.train import train
 
 
@@ -35,13 +35,13 @@ def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[s
     assert {f"scores/{name}": score for name, score in found["scores"].items()} == pytest.approx(
         {key: value for key, value in logged.items() if key.startswith("scores/")}
     )
-    assert list(found["references"]) == ["grey", "constant", "ceiling", "truth"]
-    assert "floor: grey" in capsys.readouterr().out
+    assert list(found["references"]) == ["grey", "constant", "oracle", "truth"]
+    assert "baseline: grey" in capsys.readouterr().out
 
 
 def test_several_answers_are_scored_as_in_training(tmp_path: Path) -> None:
     folder = tmp_path / "noise"
-    settings = {"model__noise": 2, "loss__draws": 3, "task": "autoencoder", "optimizer__generator__lr": 0.05}
+    settings = {"model__noise": 2, "loss__candidates": 3, "task": "autoencoder", "optimizer__generator__lr": 0.05}
     train(Command(tiny(run__dir=str(folder), **settings), Path("tiny.yaml"), False))
     evaluate(*parse([str(folder)]))
     found = json.loads((folder / "evaluation-synthetic.json").read_text())

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from colordist import onnx_file, snapshot
 from colordist.color import AB_SCALE
 from colordist.config import ModelConfig, RunError, UserError
 from colordist.export import export
+from colordist.inference import onnx_file
 from colordist.models import build_generator
+from colordist.run import snapshot
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

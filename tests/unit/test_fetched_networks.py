@@ -11,10 +11,10 @@ from torch import Tensor
 
 from colordist.cli import Command
 from colordist.config import EvaluateConfig, UserError
-from colordist.metrics.chosen import chosen_features, chosen_metrics
 from colordist.metrics.lpips import LEAST
-from colordist.metrics.metric import Pictures
-from colordist.run_folder import RunFolder
+from colordist.metrics.metric import EvalBatch
+from colordist.metrics.optional import optional_features, optional_metrics
+from colordist.run.folder import RunFolder
 from colordist.train import train
 
 pytest.importorskip("torch_fidelity")
@@ -54,15 +54,15 @@ def test_lpips(hub: Path, tmp_path: Path) -> None:
         for name, shape in shapes.items()
     }
     torch.save(weights, hub / "alexnet-owt-7be5be79.pth")
-    (metric,) = chosen_metrics(chosen("lpips"), CPU)
-    truth, prediction = noise(0), noise(1)
-    assert metric.score(metric.sums(Pictures(truth, truth))) == 0
-    found = metric.score(metric.sums(Pictures(prediction, truth)))
-    one_by_one = [metric.score(metric.sums(Pictures(prediction[[i]], truth[[i]]))) for i in range(3)]
+    (metric,) = optional_metrics(chosen("lpips"), CPU)
+    target, prediction = noise(0), noise(1)
+    assert metric.score(metric.sums(EvalBatch(target, target))) == 0
+    found = metric.score(metric.sums(EvalBatch(prediction, target)))
+    one_by_one = [metric.score(metric.sums(EvalBatch(prediction[[i]], target[[i]]))) for i in range(3)]
     assert found > 0
     assert found == pytest.approx(sum(one_by_one) / 3, rel=1e-4)
-    small = torch.nn.functional.interpolate(truth.float(), (LEAST, LEAST), mode="nearest").byte()
-    assert metric.score(metric.sums(Pictures(small, small))) == 0  # large enough as it is
+    small = torch.nn.functional.interpolate(target.float(), (LEAST, LEAST), mode="nearest").byte()
+    assert metric.score(metric.sums(EvalBatch(small, small))) == 0  # large enough as it is
 
     train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__networks=["lpips"]), Path("tiny.yaml"), False))
     records = RunFolder(tmp_path / "run").records()
@@ -81,13 +81,13 @@ def test_inception(hub: Path) -> None:
     torch.manual_seed(0)
     untrained = Untrained("untrained", ["2048"], str(hub / "nothing.pth"))
     torch.save(untrained.state_dict(), hub / "weights-inception-2015-12-05-6726825d.pth")
-    (scores,) = chosen_features(chosen("inception"), None, 16, CPU)
-    truth, answers = (scores.features(noise(seed, 2)).double() for seed in (0, 1))
-    assert truth.shape == (2, scores.width)
-    assert [heading.name for heading in scores.headings] == ["fid", "kid"]
+    (scores,) = optional_features(chosen("inception"), None, 16, CPU)
+    target, answers = (scores.features(noise(seed, 2)).double() for seed in (0, 1))
+    assert target.shape == (2, scores.width)
+    assert [spec.name for spec in scores.specs] == ["fid", "kid"]
     places = torch.arange(2)
-    assert scores.scores(truth, truth, places) == pytest.approx((0, 0), abs=1e-6 * float(truth.square().sum()))
-    fid, kid = scores.scores(answers, truth, places)
+    assert scores.scores(target, target, places) == pytest.approx((0, 0), abs=1e-6 * float(target.square().sum()))
+    fid, kid = scores.scores(answers, target, places)
     assert fid > 0
     assert kid != 0
 
@@ -110,7 +110,7 @@ def test_without_the_package(name: str, package: str, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)  # how Python notes what isn't there
     with pytest.raises(UserError, match=r"needs .*: pip install 'colordist\[metrics\]', or leave"):
-        _ = chosen_features(chosen(name), None, 16, CPU), chosen_metrics(chosen(name), CPU)
+        _ = optional_features(chosen(name), None, 16, CPU), optional_metrics(chosen(name), CPU)
 
 
 def test_an_unknown_network() -> None:

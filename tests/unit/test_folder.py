@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colordist.config import UserError
-from colordist.data import folder as module
-from colordist.data import folder_files
 from colordist.data.decode import Undecodable, decode
-from colordist.data.folder import folder
 from colordist.data.source import Source, Split
+from colordist.data.sources import folder as module
+from colordist.data.sources import folder_files
+from colordist.data.sources.folder import folder
 
 SIZE = 16
 

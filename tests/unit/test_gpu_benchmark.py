@@ -39,7 +39,7 @@ def test_what_is_asked_for_can_be_had(scripts: dict[str, ModuleType], rehearse: 
         if "config" in part.job:
             config = scripts["gpu_training"].read(part.job["config"], part.job.get("settings", {}))
             assert config.train.micro_batch_size is None
-            assert not config.train.gradient_checkpointing
+            assert not config.train.activation_checkpointing
 
 
 def found(images_per_second: float, l1: float, **more: float) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from colordist.color import ColorSpace
 from colordist.data.loader import ResidentLoader, Share, in_batches, load
-from colordist.data.plan import Plan
+from colordist.data.sampler import Sampler
 from colordist.data.source import ArraySplit
-from colordist.data.synthetic import SyntheticSplit
+from colordist.data.sources.synthetic import SyntheticSplit
 
 COUNT, SIZE, BATCH = 10, 16, 6
 IMAGES = torch.randint(0, 256, (COUNT, 3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -26,8 +26,8 @@ def loader(
     rank: int = 0,
     world_size: int = 1,
 ) -> ResidentLoader:
-    plan = Plan(4, COUNT, BATCH, flip)
-    return ResidentLoader(IMAGES, Share(plan, ColorSpace(space), IMAGES.device, dtype, micro, rank, world_size))
+    sampler = Sampler(4, COUNT, BATCH, flip)
+    return ResidentLoader(IMAGES, Share(sampler, ColorSpace(space), IMAGES.device, dtype, micro, rank, world_size))
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb"])
@@ -36,41 +36,41 @@ def test_batches_are_the_plans_images(space: Literal["lab", "rgb"], dtype: torch
     flipped = 0
     for step in range(4):
         (batch,) = loader(space=space, dtype=dtype).micro_batches(step)
-        portion = Plan(4, COUNT, BATCH, True).step(step)
+        sample_slice = Sampler(4, COUNT, BATCH, True).step(step)
         assert len(batch) == BATCH
-        for place, (index, flip) in enumerate(zip(portion.index, portion.flip, strict=True)):
+        for batch_index, (index, flip) in enumerate(zip(sample_slice.index, sample_slice.flip, strict=True)):
             image = IMAGES[int(index)]
             image = torch.from_numpy(image.numpy()[:, :, ::-1].copy()) if flip else image
             grey, color = ColorSpace(space).split(image[None], dtype)
-            assert torch.equal(batch.grey[place], grey[0])
-            assert torch.equal(batch.truth[place], color[0])
+            assert torch.equal(batch.grey[batch_index], grey[0])
+            assert torch.equal(batch.target[batch_index], color[0])
             flipped += bool(flip)
     assert 0 < flipped < 4 * BATCH
-    assert batch.grey.dtype == batch.truth.dtype == dtype
+    assert batch.grey.dtype == batch.target.dtype == dtype
 
 
 def test_grey_and_color_belong_together() -> None:
     (batch,) = loader().micro_batches(0)
     assert batch.grey.shape == (BATCH, 1, SIZE, SIZE)
-    assert batch.truth.shape == (BATCH, 2, SIZE, SIZE)
+    assert batch.target.shape == (BATCH, 2, SIZE, SIZE)
     levels = (batch.grey + 1) * 127.5  # 8 bits and no more
     assert torch.allclose(levels, levels.round(), atol=1e-4)
     # In rgb, colour and grey of the same images, so the luma of one is the other.
     (colored,) = loader(space="rgb").micro_batches(0)
-    red, green, blue = ((colored.truth + 1) * 127.5).unbind(1)
+    red, green, blue = ((colored.target + 1) * 127.5).unbind(1)
     luma = (0.299 * red + 0.587 * green + 0.114 * blue)[:, None]
     assert (luma - levels).abs().max() <= 0.5 + 1e-3  # rounded
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 def test_unpaired_batches(space: Literal["lab", "rgb"]) -> None:
-    plan = Plan(4, COUNT, BATCH, True, unpaired=True)
-    share = Share(plan, ColorSpace(space), IMAGES.device, torch.float64, None, 0, 1)
+    sampler = Sampler(4, COUNT, BATCH, True, unpaired=True)
+    share = Share(sampler, ColorSpace(space), IMAGES.device, torch.float64, None, 0, 1)
     (batch,) = ResidentLoader(IMAGES, share).micro_batches(1)
-    portion = plan.step(1)
+    sample_slice = sampler.step(1)
     for index, flip, parts in (
-        (portion.index, portion.flip, {0: batch.grey}),
-        (portion.truth_index, portion.truth_flip, {0: batch.truth_grey, 1: batch.truth}),
+        (sample_slice.index, sample_slice.flip, {0: batch.grey}),
+        (sample_slice.target_index, sample_slice.target_flip, {0: batch.target_grey, 1: batch.target}),
     ):
         rgb = torch.stack(
             [IMAGES[i].flip(-1) if flipped else IMAGES[i] for i, flipped in zip(index, flip, strict=True)]
@@ -78,12 +78,12 @@ def test_unpaired_batches(space: Literal["lab", "rgb"]) -> None:
         expected = ColorSpace(space).split(rgb, torch.float64)
         for part, found in parts.items():
             assert torch.equal(found, expected[part])
-    assert batch.place.tolist() == list(range(BATCH))
+    assert batch.batch_index.tolist() == list(range(BATCH))
 
 
 def test_paired_grey_is_held_once() -> None:
     (batch,) = loader().micro_batches(0)
-    assert batch.truth_grey is batch.grey
+    assert batch.target_grey is batch.grey
 
 
 def joined(parts: list[list[Tensor]]) -> Tensor:
@@ -98,7 +98,7 @@ def test_the_same_batch_on_any_number_of_processes(world_size: int, micro: int |
         parts = [loader(rank=r, world_size=world_size, micro=micro).micro_batches(step) for r in range(world_size)]
         assert all(len(batch) <= (micro or BATCH) for part in parts for batch in part)
         assert torch.equal(joined([[batch.grey for batch in part] for part in parts]), whole.grey)
-        assert torch.equal(joined([[batch.truth for batch in part] for part in parts]), whole.truth)
+        assert torch.equal(joined([[batch.target for batch in part] for part in parts]), whole.target)
 
 
 def test_the_images_stay_as_they_are() -> None:

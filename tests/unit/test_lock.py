@@ -13,14 +13,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colordist import lock as module
 from colordist.config import RunError, UserError
-from colordist.lock import Lock
+from colordist.run import lock as module
+from colordist.run.lock import Lock
 
 HOLDER = """
 import sys, threading
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 lock.BEAT = 0.1
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)
@@ -30,7 +30,7 @@ threading.Event().wait()
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BEAT", 0.02)
+    monkeypatch.setattr(module, "HEARTBEAT", 0.02)
 
 
 @pytest.fixture
@@ -67,10 +67,10 @@ def beating(run: Path, fence: int, over: threading.Event) -> threading.Thread:
     """A process on another machine that is alive."""
 
     def live() -> None:
-        beat = 1
+        heartbeat = 1
         while not over.wait(0.03):
-            beat += 1
-            write(run, fence, beat=beat)
+            heartbeat += 1
+            write(run, fence, heartbeat=heartbeat)
 
     thread = threading.Thread(target=live)
     thread.start()
@@ -83,7 +83,7 @@ def beating(run: Path, fence: int, over: threading.Event) -> threading.Thread:
 def test_a_new_folder_is_free(tmp_path: Path) -> None:
     lock = Lock.acquire(tmp_path / "runs" / "new", 30)
     assert lock.fence == 1
-    lock.refuse_fenced_off()
+    lock.check_fence()
     lock.release()
 
 
@@ -143,9 +143,9 @@ def test_a_live_holder_is_refused_with_its_number(tmp_path: Path, processes: lis
 def test_a_holder_that_ends_meanwhile_gives_way_at_once(tmp_path: Path) -> None:
     """The job before is just writing its last checkpoint."""
     write(tmp_path, 1)
-    threading.Timer(0.2, lambda: write(tmp_path, 1, beat=2, released=True)).start()
+    threading.Timer(0.2, lambda: write(tmp_path, 1, heartbeat=2, released=True)).start()
     begin = time.monotonic()
-    assert Lock.acquire(tmp_path, silence=60).fence == 2
+    assert Lock.acquire(tmp_path, heartbeat_timeout=60).fence == 2
     assert time.monotonic() - begin < 10
 
 
@@ -153,7 +153,7 @@ def test_a_silent_holder_elsewhere_is_taken_for_dead(tmp_path: Path) -> None:
     write(tmp_path, 8)
     begin = time.monotonic()
     told: list[str] = []
-    assert Lock.acquire(tmp_path, silence=0.5, tell=told.append).fence == 9
+    assert Lock.acquire(tmp_path, heartbeat_timeout=0.5, log=told.append).fence == 9
     assert time.monotonic() - begin >= 0.5
     assert told == [f"process 7 on elsewhere has written into {tmp_path} and isn't known to be over: listening for 0 s"]
 
@@ -164,7 +164,7 @@ def test_a_live_holder_elsewhere_is_refused(tmp_path: Path) -> None:
     thread = beating(tmp_path, 8, over)
     try:
         with pytest.raises(UserError, match=f"process 7 on elsewhere is writing into {tmp_path}"):
-            Lock.acquire(tmp_path, silence=5)
+            Lock.acquire(tmp_path, heartbeat_timeout=5)
     finally:
         over.set()
         thread.join()
@@ -172,9 +172,9 @@ def test_a_live_holder_elsewhere_is_refused(tmp_path: Path) -> None:
 
 def test_it_is_silence_that_counts_and_not_how_long_one_has_listened(tmp_path: Path) -> None:
     write(tmp_path, 8)
-    threading.Timer(0.6, lambda: write(tmp_path, 8, beat=2)).start()
+    threading.Timer(0.6, lambda: write(tmp_path, 8, heartbeat=2)).start()
     begin = time.monotonic()
-    assert Lock.acquire(tmp_path, silence=1).fence == 9
+    assert Lock.acquire(tmp_path, heartbeat_timeout=1).fence == 9
     assert time.monotonic() - begin >= 1.5
 
 
@@ -185,13 +185,13 @@ def test_it_is_silence_that_counts_and_not_how_long_one_has_listened(tmp_path: P
 def test_a_damaged_file_is_that_of_a_silent_holder(text: bytes, tmp_path: Path) -> None:
     write(tmp_path, 3)
     (tmp_path / "lock" / "000003.json").write_bytes(text)
-    assert Lock.acquire(tmp_path, silence=0.1).fence == 4
+    assert Lock.acquire(tmp_path, heartbeat_timeout=0.1).fence == 4
 
 
 @pytest.mark.parametrize("pid", [-5, 0, 2**40])
 def test_a_number_that_no_process_has(pid: int, tmp_path: Path) -> None:
     write(tmp_path, 3, machine=module._machine(), pid=pid)
-    assert Lock.acquire(tmp_path, silence=0.1).fence == 4
+    assert Lock.acquire(tmp_path, heartbeat_timeout=0.1).fence == 4
 
 
 def test_other_files_in_the_folder_are_no_locks(tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_of_many_that_race_exactly_one_wins(tmp_path: Path, processes: list[subp
     script = """
 import sys
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 from colordist.config import UserError
 lock.BEAT = 0.05
 print("ready", flush=True)
@@ -286,7 +286,7 @@ def test_whoever_is_fenced_off_refuses_and_keeps_silent(tmp_path: Path, processe
     old = Lock.acquire(tmp_path, 30)
     write(tmp_path, 2)  # another process
     with pytest.raises(RunError, match=r"process 7 on elsewhere has taken over the run in .*: this one ends here"):
-        old.refuse_fenced_off()
+        old.check_fence()
     old._thread.join(20)
     assert not old._thread.is_alive()
     (tmp_path / "lock" / "000001.json").unlink()
@@ -298,7 +298,7 @@ def test_a_paused_holder_is_taken_over_and_finds_out(tmp_path: Path, processes: 
     script = """
 import sys, threading
 from pathlib import Path
-from colordist import lock
+from colordist.run import lock
 from colordist.config import RunError
 lock.BEAT = 0.02
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
@@ -317,11 +317,11 @@ while True:
     assert old.stdout is not None
     assert old.stdout.readline() == "holds\n"
     os.kill(old.pid, signal.SIGSTOP)
-    new = Lock.acquire(tmp_path, silence=0.5)
+    new = Lock.acquire(tmp_path, heartbeat_timeout=0.5)
     os.kill(old.pid, signal.SIGCONT)
     assert old.stdout.readline().startswith(f"process {os.getpid()} on ")
     assert old.wait(20) == 1
-    new.refuse_fenced_off()
+    new.check_fence()
     assert files(tmp_path) == ["000002.json"]
     new.release()
 
@@ -337,8 +337,8 @@ def test_signs_of_life_go_on_after_a_moment_of_a_full_disk(tmp_path: Path, monke
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
         assert tried.wait(20)
-    beats = lock._beats
-    while lock._beats < beats + 2:
+    heartbeats = lock._beats
+    while lock._beats < heartbeats + 2:
         time.sleep(0.001)
     lock.release()
     assert json.loads((tmp_path / "lock" / "000001.json").read_text())["released"]

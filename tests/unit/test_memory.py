@@ -10,11 +10,11 @@ import torch
 from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.build import describe
-from colordist.build_task import build_task
 from colordist.config import Config, batch_arithmetic
 from colordist.engine.runtime import Engine
-from colordist.memory import LiveBytes, Memory, estimate
+from colordist.training.build import describe
+from colordist.training.build_task import build_task
+from colordist.training.memory import LiveBytes, Memory, estimate
 
 
 def expected(config: Config, processes: int = 1) -> Memory:
@@ -32,28 +32,30 @@ def test_what_lasts_by_hand() -> None:
     """Generator: weight, gradient, two moments, EMA. Discriminator: the first four. Four bytes a number."""
     networks = build_task(tiny(discriminator__spectral_norm=False)).networks
     generator, discriminator = (networks[name] for name in ("generator", "discriminator"))
-    steps = len(generator.learning) + len(discriminator.learning)  # Adam counts them for each tensor
+    steps = len(generator.trainable_parameters) + len(
+        discriminator.trainable_parameters
+    )  # Adam counts them for each tensor
     numbers = 5 * generator.parameter_count() + 4 * discriminator.parameter_count() + steps
     assert memory(discriminator__spectral_norm=False).lasting == 4 * numbers
-    alone = 4 * (5 * generator.parameter_count() + len(generator.learning))
+    alone = 4 * (5 * generator.parameter_count() + len(generator.trainable_parameters))
     assert memory(task="autoencoder").lasting == alone
-    counts = 4 * len(generator.learning)  # always in float32
+    counts = 4 * len(generator.trainable_parameters)  # always in float32
     assert memory(task="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
 
 
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
     network = build_task(tiny(task="autoencoder", train__freeze=["encoder"])).networks["generator"]
-    learning = network.parameter_count()
-    frozen = sum(p.numel() for p in network.module.parameters()) - learning
+    trainable_parameters = network.parameter_count()
+    frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
     held = memory(task="autoencoder", train__freeze=["encoder"])
-    assert held.lasting == 4 * (5 * learning + 2 * frozen + len(network.learning))
+    assert held.lasting == 4 * (5 * trainable_parameters + 2 * frozen + len(network.trainable_parameters))
     assert held.peak - held.lasting < memory(task="autoencoder").peak - memory(task="autoencoder").lasting
 
 
 def test_pools_by_hand() -> None:
     """Each of 4 places keeps 3 colour images and 3 grey ones, of 32 x 32 pixels."""
-    with_pools, without = (memory(task="cyclegan", loss__pool_slots=slots).lasting for slots in (3, 0))
+    with_pools, without = (memory(task="cyclegan", loss__image_buffer_slots=slots).lasting for slots in (3, 0))
     assert with_pools - without == 4 * 4 * 3 * (3 + 1) * 32 * 32
 
 
@@ -61,8 +63,8 @@ def test_several_processes_keep_places_for_gradients() -> None:
     config = tiny(train__global_batch_size=8)
     one, two = expected(tiny()), expected(config, processes=2)  # four images each
     assert two.lasting == one.lasting  # where the gradients are
-    learning = sum(network.parameter_count() for network in build_task(config).networks.values())
-    assert 0 < two.peak - one.peak <= 4 * learning
+    trainable_parameters = sum(network.parameter_count() for network in build_task(config).networks.values())
+    assert 0 < two.peak - one.peak <= 4 * trainable_parameters
 
 
 def test_live_bytes_by_hand() -> None:
@@ -118,7 +120,7 @@ def script() -> Iterator[ModuleType]:
 REAL: dict[str, dict[str, object]] = {
     "autoencoder": {"task": "autoencoder", "model__name": "autoencoder"},
     "cgan": {},
-    "checkpointing": {"train__gradient_checkpointing": True},
+    "checkpointing": {"train__activation_checkpointing": True},
     "micro-batches": {"train__micro_batch_size": 4},
     "bf16": {"train__precision": "bf16"},
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
@@ -157,7 +159,7 @@ def passing(**settings: object) -> int:
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 def test_less_with_gradient_checkpointing(task: str) -> None:
     deep = {"task": task, "model__depth": 2, "discriminator__depth": 2}
-    assert passing(**deep, train__gradient_checkpointing=True) < 0.7 * passing(**deep)
+    assert passing(**deep, train__activation_checkpointing=True) < 0.7 * passing(**deep)
 
 
 def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
@@ -170,7 +172,7 @@ def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
 
 
 def test_further_answers_need_further_activations() -> None:
-    one, four = (passing(task="autoencoder", model__noise=2, loss__draws=draws) for draws in (1, 4))
+    one, four = (passing(task="autoencoder", model__noise=2, loss__candidates=candidates) for candidates in (1, 4))
     assert one < four < 4 * one  # the encoder runs once
 
 
@@ -186,7 +188,7 @@ def test_activations_follow_what_is_computed_at_once() -> None:
 
 
 def test_a_dry_run_tells_it_with_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.build.device_type", lambda: "cpu")
+    monkeypatch.setattr("colordist.training.build.device_type", lambda: "cpu")
     config = tiny(train__precision="auto", data__image_size=64)
     told = describe(config, batch_arithmetic(config.train, 1)).splitlines()[-1]
     assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), besides .* \(12 KiB each; .*\)", told)

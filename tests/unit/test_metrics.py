@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from colordist.color import lab_to_srgb, luma, srgb_to_lab, to_8_bits
-from colordist.metrics import METRICS, Metric, Pictures, Scorer
+from colordist.metrics import METRICS, EvalBatch, Metric, Scorer
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
+from colordist.metrics.baselines import REFERENCES, constant, grey, median_ab, oracle
 from colordist.metrics.ciede2000 import CIEDE2000, ciede2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP, colorfulness
 from colordist.metrics.diversity import DIVERSITY
-from colordist.metrics.floors import REFERENCES, ceiling, constant, grey, median_ab
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.mae import MAE
 from colordist.metrics.metric import rgb_to_lab
@@ -59,8 +59,8 @@ def of_lab(lightness: float, a: float, b: float, size: int = 12) -> Tensor:
     return to_8_bits(lab_to_srgb(lab)).expand(1, 3, size, size).contiguous()
 
 
-def score(metric: Metric, prediction: Tensor, truth: Tensor, objects: Tensor | None = None) -> float:
-    return metric.score(metric.sums(Pictures(prediction, truth, objects)))
+def score(metric: Metric, prediction: Tensor, target: Tensor, objects: Tensor | None = None) -> float:
+    return metric.score(metric.sums(EvalBatch(prediction, target, objects)))
 
 
 # Those that compare one answer with the truth: the others need marked objects, or several answers.
@@ -71,17 +71,17 @@ PAIRED = {m.name for m in METRICS} - {"vivid", "rarest", "diversity"}
 
 @pytest.mark.parametrize("metric", [m for m in METRICS if m.name in PAIRED], ids=lambda metric: metric.name)
 def test_the_truth_is_the_perfect_answer(metric: Metric) -> None:
-    truth = noise(0, 3, 3, 16, 16)
-    perfect = PERFECT.get(metric.name, score(COLORFULNESS, truth, truth))
-    assert score(metric, truth, truth) == pytest.approx(perfect, abs=1e-9)
+    target = noise(0, 3, 3, 16, 16)
+    perfect = PERFECT.get(metric.name, score(COLORFULNESS, target, target))
+    assert score(metric, target, target) == pytest.approx(perfect, abs=1e-9)
     if metric.better != "truth":
-        worse = score(metric, noise(1, 3, 3, 16, 16), truth)
+        worse = score(metric, noise(1, 3, 3, 16, 16), target)
         assert worse < perfect if metric.better == "higher" else worse > perfect
 
 
 @pytest.mark.parametrize("metric", ALL, ids=lambda metric: metric.name)
 def test_sums_are_float64_of_the_stated_size_and_nothing_counted_is_nan(metric: Metric) -> None:
-    sums = metric.sums(Pictures(noise(0, 2, 3, 12, 12), noise(1, 2, 3, 12, 12), noise(2, 2, 12, 12)))
+    sums = metric.sums(EvalBatch(noise(0, 2, 3, 12, 12), noise(1, 2, 3, 12, 12), noise(2, 2, 12, 12)))
     assert sums.dtype == torch.float64
     assert sums.shape == (metric.size,)
     assert sums.isfinite().all()
@@ -91,24 +91,24 @@ def test_sums_are_float64_of_the_stated_size_and_nothing_counted_is_nan(metric: 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 4), min_size=1, max_size=5))
 def test_uneven_batches_give_the_same_sums(seed: int, sizes: list[int]) -> None:
-    truth = noise(seed, sum(sizes), 3, 13, 17)
-    truth[1::3] = luma(truth[1::3])  # some without colour
-    prediction = near(truth, seed)
+    target = noise(seed, sum(sizes), 3, 13, 17)
+    target[1::3] = luma(target[1::3])  # some without colour
+    prediction = near(target, seed)
     objects = noise(seed, sum(sizes), 13, 17) % 3
     whole, parts = Scorer(ALL), Scorer(ALL)
-    whole.update(Pictures(prediction, truth, objects))
-    for batch in zip(*(torch.split(part, sizes) for part in (prediction, truth, objects)), strict=True):
-        parts.update(Pictures(*batch))
+    whole.update(EvalBatch(prediction, target, objects))
+    for batch in zip(*(torch.split(part, sizes) for part in (prediction, target, objects)), strict=True):
+        parts.update(EvalBatch(*batch))
     torch.testing.assert_close(parts.sums, whole.sums, rtol=1e-9, atol=1e-12)
 
 
 def test_sums_of_processes_add_up_and_an_idle_process_brings_zeros() -> None:
-    truth = noise(0, 5, 3, 12, 12)
-    prediction = near(truth, 1)
+    target = noise(0, 5, 3, 12, 12)
+    prediction = near(target, 1)
     whole, one, two, idle = (Scorer(METRICS) for _ in range(4))
-    whole.update(Pictures(prediction, truth))
-    one.update(Pictures(prediction[:2], truth[:2]))
-    two.update(Pictures(prediction[2:], truth[2:]))
+    whole.update(EvalBatch(prediction, target))
+    one.update(EvalBatch(prediction[:2], target[:2]))
+    two.update(EvalBatch(prediction[2:], target[2:]))
     scores = whole.scores(one.sums + two.sums + idle.sums)
     assert scores == pytest.approx(whole.scores(whole.sums), rel=1e-9, nan_ok=True)
     assert [*scores] == [metric.name for metric in METRICS]
@@ -116,12 +116,12 @@ def test_sums_of_processes_add_up_and_an_idle_process_brings_zeros() -> None:
 
 
 def test_images_without_colour_are_not_counted() -> None:
-    truth = torch.cat([noise(0, 2, 3, 12, 12), luma(noise(1, 1, 3, 12, 12)).expand(1, 3, 12, 12)])
+    target = torch.cat([noise(0, 2, 3, 12, 12), luma(noise(1, 1, 3, 12, 12)).expand(1, 3, 12, 12)])
     prediction = noise(2, 3, 3, 12, 12)
     objects = torch.ones(3, 12, 12, dtype=torch.uint8)
     every, colored = Scorer(ALL), Scorer(ALL)
-    every.update(Pictures(prediction, truth, objects))
-    colored.update(Pictures(prediction[:2], truth[:2], objects[:2]))
+    every.update(EvalBatch(prediction, target, objects))
+    colored.update(EvalBatch(prediction[:2], target[:2], objects[:2]))
     assert torch.equal(every.sums, colored.sums)
 
 
@@ -134,9 +134,9 @@ def test_sums_cannot_be_changed_from_outside() -> None:
 def test_pictures_that_are_no_8_bit_pairs_are_refused() -> None:
     image = noise(0, 1, 3, 12, 12)
     with pytest.raises(ValueError, match="uint8"):
-        Pictures(image / 255, image)
+        EvalBatch(image / 255, image)
     with pytest.raises(ValueError, match="shape"):
-        Pictures(image, image[:, :, :6])
+        EvalBatch(image, image[:, :, :6])
 
 
 # --- errors in RGB
@@ -144,33 +144,33 @@ def test_pictures_that_are_no_8_bit_pairs_are_refused() -> None:
 
 def test_mae_by_hand() -> None:
     """One value of 3 * 144 is off by 255; the other image is off by 51 (20 %) everywhere."""
-    truth = torch.cat([plain(0, 0, 0), plain(51, 102, 153)])
-    prediction = truth.clone()
+    target = torch.cat([plain(0, 0, 0), plain(51, 102, 153)])
+    prediction = target.clone()
     prediction[0, 1, 5, 5] = 255
     prediction[1] += 51
-    assert score(MAE, prediction, truth) == pytest.approx((100 / 432 + 20) / 2, rel=1e-12)
+    assert score(MAE, prediction, target) == pytest.approx((100 / 432 + 20) / 2, rel=1e-12)
 
 
 def test_both_psnr_averages_by_hand() -> None:
     """Errors of 1 and 10 levels everywhere: 48.13 dB and 28.13 dB; mean squared error of the set (1 + 100) / 2."""
-    truth = torch.cat([plain(100, 100, 100), plain(100, 100, 100)])
+    target = torch.cat([plain(100, 100, 100), plain(100, 100, 100)])
     prediction = torch.cat([plain(101, 99, 101), plain(90, 110, 90)])
-    assert score(PSNR, prediction, truth) == pytest.approx((48.1308036 + 28.1308036) / 2, abs=1e-6)
-    assert score(PSNR_SET, prediction, truth) == pytest.approx(10 * math.log10(255**2 / 50.5), rel=1e-12)
+    assert score(PSNR, prediction, target) == pytest.approx((48.1308036 + 28.1308036) / 2, abs=1e-6)
+    assert score(PSNR_SET, prediction, target) == pytest.approx(10 * math.log10(255**2 / 50.5), rel=1e-12)
 
 
 def test_an_exact_image_counts_100_db() -> None:
-    truth = torch.cat([plain(100, 100, 100), plain(100, 100, 100)])
+    target = torch.cat([plain(100, 100, 100), plain(100, 100, 100)])
     prediction = torch.cat([plain(100, 100, 100), plain(101, 101, 101)])
-    assert score(PSNR, prediction, truth) == pytest.approx((100 + 48.1308036) / 2, abs=1e-6)
+    assert score(PSNR, prediction, target) == pytest.approx((100 + 48.1308036) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(11, 11), (16, 16), (13, 20)])
 def test_ssim_agrees_with_scikit_image(shape: tuple[int, int]) -> None:
     metrics = pytest.importorskip("skimage.metrics")
-    truth = noise(0, 4, 3, *shape)
-    truth[2] = 128  # flat: variance 0
-    prediction = near(truth, 1)
+    target = noise(0, 4, 3, *shape)
+    target[2] = 128  # flat: variance 0
+    prediction = near(target, 1)
     expected = [
         metrics.structural_similarity(
             *(image.numpy() / 255 for image in pair),
@@ -180,14 +180,14 @@ def test_ssim_agrees_with_scikit_image(shape: tuple[int, int]) -> None:
             data_range=1.0,
             channel_axis=0,
         )
-        for pair in zip(prediction, truth, strict=True)
+        for pair in zip(prediction, target, strict=True)
     ]
-    assert score(SSIM, prediction, truth) == pytest.approx(np.mean(expected), abs=1e-7)
+    assert score(SSIM, prediction, target) == pytest.approx(np.mean(expected), abs=1e-7)
 
 
 def test_ssim_does_not_count_images_smaller_than_its_window() -> None:
     small = noise(0, 2, 3, 10, 32)
-    assert SSIM.sums(Pictures(small, small)).tolist() == [0, 0]
+    assert SSIM.sums(EvalBatch(small, small)).tolist() == [0, 0]
 
 
 # --- errors in Lab
@@ -207,18 +207,18 @@ def test_ssim_does_not_count_images_smaller_than_its_window() -> None:
 )
 def test_accuracy_at_its_limits(change: tuple[int, int, int], right2: bool, right5: bool) -> None:
     """Colours in the middle of a rounding interval, so that 8 bits do not push them over its edge."""
-    truth, prediction = of_lab(60, 10, 10), of_lab(60 + change[0], 10 + change[1], 10 + change[2])
-    rounded = [rgb_to_lab(image)[0, :, 0, 0].round() for image in (truth, prediction)]
+    target, prediction = of_lab(60, 10, 10), of_lab(60 + change[0], 10 + change[1], 10 + change[2])
+    rounded = [rgb_to_lab(image)[0, :, 0, 0].round() for image in (target, prediction)]
     assert (rounded[1] - rounded[0]).tolist() == [*change]
-    assert score(ACCURACY2, prediction, truth) == 100 * right2
-    assert score(ACCURACY5, prediction, truth) == 100 * right5
+    assert score(ACCURACY2, prediction, target) == 100 * right2
+    assert score(ACCURACY5, prediction, target) == 100 * right5
 
 
 def test_accuracy_is_the_share_of_right_pixels() -> None:
-    truth = of_lab(60, 10, 10, size=4)
-    prediction = truth.clone()
+    target = of_lab(60, 10, 10, size=4)
+    prediction = target.clone()
     prediction[:, :, 0, :3] = of_lab(60, 40, 10, size=1)[:, :, 0]
-    assert score(ACCURACY5, prediction, truth) == 100 * 13 / 16
+    assert score(ACCURACY5, prediction, target) == 100 * 13 / 16
 
 
 # Sharma, Wu, Dalal 2005, table 1.
@@ -275,11 +275,11 @@ def test_ciede2000_agrees_with_scikit_image_and_is_symmetric() -> None:
 
 
 def test_ciede2000_is_the_mean_over_pixels() -> None:
-    truth = of_lab(60, 10, 10, size=4)
-    prediction = truth.clone()
+    target = of_lab(60, 10, 10, size=4)
+    prediction = target.clone()
     prediction[:, :, 0, :] = of_lab(60, 40, 10, size=1)[:, :, 0]
-    whole = score(CIEDE2000, of_lab(60, 40, 10, size=4), truth)
-    assert score(CIEDE2000, prediction, truth) == pytest.approx(whole / 4)
+    whole = score(CIEDE2000, of_lab(60, 40, 10, size=4), target)
+    assert score(CIEDE2000, prediction, target) == pytest.approx(whole / 4)
 
 
 # --- colour of the whole
@@ -315,17 +315,17 @@ def test_colorfulness_gap_does_not_let_images_make_up_for_each_other() -> None:
 def test_histogram_by_hand() -> None:
     """The truth is half red, half blue; an answer that is red everywhere overlaps by one half."""
     red, blue = of_lab(50, 40, 0), of_lab(50, 0, -40)
-    truth = torch.cat([red, blue])
-    assert score(HISTOGRAM, torch.cat([red, red]), truth) == pytest.approx(0.5)
-    assert score(HISTOGRAM, torch.cat([blue, red]), truth) == pytest.approx(1)
+    target = torch.cat([red, blue])
+    assert score(HISTOGRAM, torch.cat([red, red]), target) == pytest.approx(0.5)
+    assert score(HISTOGRAM, torch.cat([blue, red]), target) == pytest.approx(1)
     assert score(HISTOGRAM, of_lab(50, -40, 40), red) == 0
 
 
 def test_histogram_has_all_greys_in_one_bin_and_room_for_every_colour() -> None:
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
-    assert (HISTOGRAM.sums(Pictures(levels, levels)) > 0).sum() == 2
+    assert (HISTOGRAM.sums(EvalBatch(levels, levels)) > 0).sum() == 2
     corners = torch.cartesian_prod(*[torch.tensor([0, 255], dtype=torch.uint8)] * 3).T.reshape(1, 3, 2, 4)
-    assert HISTOGRAM.sums(Pictures(corners, corners)).sum() == 16
+    assert HISTOGRAM.sums(EvalBatch(corners, corners)).sum() == 16
 
 
 # --- ambiguous objects
@@ -365,47 +365,47 @@ def test_vivid_counts_objects_over_images_by_their_mean_colour() -> None:
     first, objects = scene(COLORS[1], (0.0, 0.0))
     second = first.flip(2).clone()
     second[:, :, :6, 3:6] = of_lab(50, *COLORS[2])[:, :, :6, 3:6]
-    pictures = Pictures(torch.cat([first, second]), torch.cat([first, second]), torch.cat([objects, objects % 2]))
-    assert VIVID.sums(pictures).tolist() == [1, 3]
-    assert VIVID.score(VIVID.sums(pictures)) == pytest.approx(100 / 3)
+    eval_batch = EvalBatch(torch.cat([first, second]), torch.cat([first, second]), torch.cat([objects, objects % 2]))
+    assert VIVID.sums(eval_batch).tolist() == [1, 3]
+    assert VIVID.score(VIVID.sums(eval_batch)) == pytest.approx(100 / 3)
 
 
 # --- several answers to an image
 
 
-def several(*answers: tuple[Tensor, Tensor]) -> Pictures:
+def several(*answers: tuple[Tensor, Tensor]) -> EvalBatch:
     """One image's answers, each with the same objects."""
     images = torch.cat([image for image, _ in answers])
-    return Pictures(images[:1], images[:1], answers[0][1], images.unsqueeze(0))
+    return EvalBatch(images[:1], images[:1], answers[0][1], images.unsqueeze(0))
 
 
 def test_rarest_is_a_third_when_all_colours_come_equally_often() -> None:
     rose, azure, green = COLORS
-    pictures = several(scene(rose, azure), scene(azure, green), scene(green, rose))
-    assert RAREST.sums(pictures).tolist() == [2, 2, 2]
-    assert RAREST.score(RAREST.sums(pictures)) == pytest.approx(100 / 3)
-    assert VIVID.sums(pictures).tolist() == [6, 6]
+    eval_batch = several(scene(rose, azure), scene(azure, green), scene(green, rose))
+    assert RAREST.sums(eval_batch).tolist() == [2, 2, 2]
+    assert RAREST.score(RAREST.sums(eval_batch)) == pytest.approx(100 / 3)
+    assert VIVID.sums(eval_batch).tolist() == [6, 6]
 
 
 def test_rarest_is_zero_when_the_mode_collapsed() -> None:
-    pictures = several(*[scene(COLORS[0], COLORS[0])] * 4)
-    assert RAREST.score(RAREST.sums(pictures)) == 0
-    assert DIVERSITY.score(DIVERSITY.sums(pictures)) == 0
+    eval_batch = several(*[scene(COLORS[0], COLORS[0])] * 4)
+    assert RAREST.score(RAREST.sums(eval_batch)) == 0
+    assert DIVERSITY.score(DIVERSITY.sums(eval_batch)) == 0
 
 
 def test_rarest_is_a_share_of_the_vivid_and_vivid_one_of_all_answers() -> None:
     rose, azure, green = COLORS
-    pictures = several(scene(rose, rose), scene(azure, (0.0, 0.0)), scene(azure, green), scene(rose, (0.0, 0.0)))
-    assert RAREST.sums(pictures).tolist() == [3, 2, 1]
-    assert RAREST.score(RAREST.sums(pictures)) == pytest.approx(100 / 6)
-    assert VIVID.score(VIVID.sums(pictures)) == pytest.approx(75)
+    eval_batch = several(scene(rose, rose), scene(azure, (0.0, 0.0)), scene(azure, green), scene(rose, (0.0, 0.0)))
+    assert RAREST.sums(eval_batch).tolist() == [3, 2, 1]
+    assert RAREST.score(RAREST.sums(eval_batch)) == pytest.approx(100 / 6)
+    assert VIVID.score(VIVID.sums(eval_batch)) == pytest.approx(75)
 
 
 def test_diversity_is_the_mean_over_pairs() -> None:
     """Three answers, two of which are the same: two pairs of three differ."""
     one, other = of_lab(50, *COLORS[0]), of_lab(50, *COLORS[1])
     apart = score(CIEDE2000, one, other)
-    found = DIVERSITY.sums(Pictures(one, one, None, torch.stack([one, other, one], dim=1)))
+    found = DIVERSITY.sums(EvalBatch(one, one, None, torch.stack([one, other, one], dim=1)))
     assert DIVERSITY.score(found) == pytest.approx(apart * 2 / 3)
 
 
@@ -417,8 +417,8 @@ def test_one_answer_has_no_rarest_colour_and_no_diversity() -> None:
 
 def test_answers_to_an_image_without_colour_are_not_counted() -> None:
     image, objects = scene(COLORS[0])
-    pictures = several(*[(image, objects)] * 2)
-    plain_truth = Pictures(pictures.prediction, luma(image).expand_as(image), objects, pictures.variants)
+    eval_batch = several(*[(image, objects)] * 2)
+    plain_truth = EvalBatch(eval_batch.prediction, luma(image).expand_as(image), objects, eval_batch.variants)
     for metric in (RAREST, DIVERSITY, VIVID):
         scorer = Scorer([metric])
         scorer.update(plain_truth)
@@ -440,12 +440,12 @@ def test_vivid_without_marked_objects_counts_nothing() -> None:
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32))
 def test_floors_and_ceiling_are_what_they_say(seed: int) -> None:
-    truth = near(of_lab(50, 10, 10).expand(2, 3, 12, 12), seed)  # all answers inside the gamut
-    grey_lightness = rgb_to_lab(grey(truth))[:, 0]
-    assert torch.equal(grey(truth), luma(truth).expand_as(truth))
+    target = near(of_lab(50, 10, 10).expand(2, 3, 12, 12), seed)  # all answers inside the gamut
+    grey_lightness = rgb_to_lab(grey(target))[:, 0]
+    assert torch.equal(grey(target), luma(target).expand_as(target))
     answers = {
-        "constant": (constant(truth, (5.0, -7.0)), torch.tensor([5.0, -7.0]).view(2, 1, 1)),
-        "ceiling": (ceiling(truth), rgb_to_lab(truth)[:, 1:]),
+        "constant": (constant(target, (5.0, -7.0)), torch.tensor([5.0, -7.0]).view(2, 1, 1)),
+        "oracle": (oracle(target), rgb_to_lab(target)[:, 1:]),
     }
     for answer, ab in answers.values():
         assert answer.dtype == torch.uint8
@@ -455,15 +455,15 @@ def test_floors_and_ceiling_are_what_they_say(seed: int) -> None:
 
 
 def test_constant_of_no_colour_is_grey() -> None:
-    truth = noise(0, 2, 3, 12, 12)
-    assert torch.equal(constant(truth, (0.0, 0.0)), grey(truth))
+    target = noise(0, 2, 3, 12, 12)
+    assert torch.equal(constant(target, (0.0, 0.0)), grey(target))
 
 
 def test_references_are_answers_in_order_from_floor_to_truth() -> None:
-    truth = near(of_lab(50, 20, 10).expand(2, 3, 12, 12), 0)
-    answers = {reference.name: reference.answer(truth, (20.0, 10.0)) for reference in REFERENCES}
-    assert [*answers] == ["grey", "constant", "ceiling", "truth"]
-    scores = [score(CIEDE2000, answer, truth) for answer in answers.values()]
+    target = near(of_lab(50, 20, 10).expand(2, 3, 12, 12), 0)
+    answers = {reference.name: reference.answer(target, (20.0, 10.0)) for reference in REFERENCES}
+    assert [*answers] == ["grey", "constant", "oracle", "truth"]
+    scores = [score(CIEDE2000, answer, target) for answer in answers.values()]
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] == 0
 
@@ -489,7 +489,7 @@ def test_median_of_extreme_colours_and_of_nothing() -> None:
 
 def test_table_is_aligned_and_names_the_better_way() -> None:
     answers = {
-        "floor: grey": {"mae": 4.8512, "ssim": 0.95512, "colorfulness": 0.0},
+        "baseline: grey": {"mae": 4.8512, "ssim": 0.95512, "colorfulness": 0.0},
         "ours": {"mae": 12.0, "ssim": math.nan, "colorfulness": 29.9},
     }
     assert table(answers, [MAE, SSIM, COLORFULNESS, PSNR]).splitlines() == [

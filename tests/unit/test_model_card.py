@@ -11,13 +11,13 @@ from runs import run
 from colordist.config import Config
 from colordist.metrics import METRICS
 from colordist.metrics.table import markdown
-from colordist.model_card import ModelCard, _weakness
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
+from colordist.run.model_card import ModelCard, _weakness
 
 REFERENCES = {
     "grey": {"mae": 8.0, "psnr": 20.0, "colorfulness": 0.0},
     "constant": {"mae": 6.0, "psnr": 22.0, "colorfulness": 10.0},
-    "ceiling": {"mae": 1.0, "psnr": 42.0, "colorfulness": 35.0},
+    "oracle": {"mae": 1.0, "psnr": 42.0, "colorfulness": 35.0},
     "truth": {"mae": 0.0, "psnr": 100.0, "colorfulness": 40.0},
 }
 SCORES = {"mae": 3.5, "psnr": 27.0, "colorfulness": 34.0}

@@ -61,13 +61,13 @@ def test_answer_is_as_large_as_the_question(
 def test_every_norm_and_bottleneck(name: Literal["unet", "autoencoder"], norm: Norm, bottleneck: int | None) -> None:
     # Odd widths too: groups must divide them.
     network = build_generator(ModelConfig(name=name, width=6, depth=2, norm=norm, bottleneck=bottleneck))
-    wake(network)
+    set_trainable(network)
     answer = network(noise(3, 1, 8, 12))
     assert answer.shape == (3, 2, 8, 12)
     assert answer.isfinite().all()
 
 
-def wake(network: nn.Module) -> None:
+def set_trainable(network: nn.Module) -> None:
     """Fill what starts at zero, so that an answer depends on the question."""
     with torch.no_grad():
         for number, parameter in enumerate(network.parameters()):
@@ -82,7 +82,7 @@ def test_noise_gives_several_answers_to_each_image() -> None:
     network = build_generator(ModelConfig(width=4, depth=2, noise=3))
     images, drawn = noise(2, 1, 8, 12), torch.eye(3).repeat(2, 1)
     assert not network(images, drawn).any()  # grey at first
-    wake(network)
+    set_trainable(network)
     answers = network(images, drawn)
     assert answers.shape == (6, 2, 8, 12)
     one_by_one = [network(images[[each // 3]], drawn[[each]])[0] for each in range(6)]
@@ -121,7 +121,7 @@ def test_refined_networks_answer_grey_at_first(
     config = ModelConfig(width=6, depth=2, bottleneck=5, norm=norm, blocks=blocks, attention_level=level)
     network = build_generator(config)
     assert torch.equal(network(noise(3, 1, *size)), torch.zeros(3, 2, *size))
-    wake(network)
+    set_trainable(network)
     answer = network(noise(3, 1, *size))
     assert answer.isfinite().all()
     assert answer.std() > 0
@@ -131,7 +131,7 @@ def test_refined_networks_answer_grey_at_first(
 def test_what_refines_begins_as_the_identity(layer: nn.Module) -> None:
     x = noise(2, 6, 5, 3)
     assert torch.equal(layer(x), x)
-    wake(layer)
+    set_trainable(layer)
     assert layer(x).shape == x.shape
     assert not torch.allclose(layer(x), x)
 
@@ -154,7 +154,7 @@ def test_blocks_and_attention_are_where_they_are_said_to_be(level: int) -> None:
 def test_attention_by_hand() -> None:
     """Each pixel takes the mean of all values, weighed by the softmax of its products with all keys."""
     layer = SelfAttention(4).double()
-    wake(layer)
+    set_trainable(layer)
     x = noise(2, 4, 3, 5).double()
     inward, outward = layer.inward.weight.flatten(1), layer.outward.weight.flatten(1)
     assert layer.outward.bias is not None
@@ -171,7 +171,7 @@ def test_refined_networks_learn_everywhere(blocks: int, level: int | None, norm:
     torch.manual_seed(0)
     config = ModelConfig(width=16, depth=2, norm=norm, blocks=blocks, attention_level=level)
     network = build_generator(config).double()
-    wake(network)
+    set_trainable(network)
     (network(noise(4, 1, 16, 16).double()) - noise(4, 2, 16, 16, seed=1).double()).square().mean().backward()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key
@@ -192,7 +192,7 @@ def test_a_new_network_answers_grey(name: Literal["unet", "autoencoder"]) -> Non
 @pytest.mark.parametrize("norm", ["group", "instance", "none"])
 def test_images_of_a_batch_do_not_see_each_other(name: Literal["unet", "autoencoder"], norm: Norm) -> None:
     network = build_generator(ModelConfig(name=name, width=4, depth=2, norm=norm)).double()
-    wake(network)
+    set_trainable(network)
     grey = noise(3, 1, 16, 16).double()
     alone = torch.cat([network(image[None]) for image in grey])
     assert (network(grey) - alone).abs().max() < 1e-10
@@ -210,7 +210,7 @@ def test_images_teach_alone_what_they_teach_together(norm: Norm, blocks: int, ne
     else:
         module = discriminator(norm)
         inputs = noise(3, 1, 16, 16).double(), noise(3, 2, 16, 16, seed=1).double()
-    wake(module)
+    set_trainable(module)
     module = module.to(dtype=torch.float64, memory_format=torch.channels_last)  # type: ignore[call-overload]
     gradients = []
     for parts in ([slice(0, 3)], [slice(0, 1), slice(1, 3)], [slice(0, 2), slice(2, 3)]):
@@ -256,11 +256,11 @@ ROUNDING = 1e-14
 def test_every_parameter_of_a_generator_learns(name: Literal["unet", "autoencoder"], norm: Norm, width: int) -> None:
     torch.manual_seed(0)
     network = build_generator(ModelConfig(name=name, width=width, depth=2, norm=norm)).double()
-    grey, truth = noise(4, 1, 16, 16).double(), noise(4, 2, 16, 16, seed=1).double()
+    grey, target = noise(4, 1, 16, 16).double(), noise(4, 2, 16, 16, seed=1).double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(2):  # the last layer starts at zero and lets nothing through in the first step
         optimizer.zero_grad()
-        (network(grey) - truth).square().mean().backward()
+        (network(grey) - target).square().mean().backward()
         optimizer.step()
     for key, parameter in network.named_parameters():
         assert parameter.grad is not None, key

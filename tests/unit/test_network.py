@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from colordist.config import DiscriminatorConfig, OptimizerConfig
+from colordist.engine.network import EMA, Network, learning_rate
 from colordist.models import build_discriminator
-from colordist.network import EMA, Network, learning_rate
 
 # --- learning rate
 
@@ -154,7 +154,7 @@ def learn(network: Network, steps: range) -> None:
     for step in steps:
         random = torch.Generator().manual_seed(step)
         grey, color = (torch.randn(4, count, 8, 8, generator=random) for count in (1, 2))
-        network.begin_turn(step)
+        network.begin_phase(step)
         network.module(grey, color).square().mean().backward()
         network.optimizer.step()
         assert network.ema is not None
@@ -200,7 +200,7 @@ def test_continues_bit_equal_where_weights_lie_otherwise_in_memory() -> None:
         return Network(module, OptimizerConfig(), 6)
 
     def update(network: Network) -> dict[str, Tensor]:
-        network.begin_turn(0)
+        network.begin_phase(0)
         for number, parameter in enumerate(network.module.parameters()):
             values = torch.arange(parameter.numel(), dtype=parameter.dtype).view(parameter.shape).sub(number + 3)
             parameter.grad = torch.empty_like(parameter).copy_(values)
@@ -224,7 +224,7 @@ def test_a_turn_begins_with_the_steps_rate_and_no_gradients() -> None:
     network = new_network(steps=10)
     learn(network, range(1))
     vectors = {key: value.clone() for key, value in network.module.state_dict().items() if key.endswith(".right")}
-    network.begin_turn(7)
+    network.begin_phase(7)
     assert [group["lr"] for group in network.optimizer.param_groups] == [learning_rate(network.config, 7, 10)]
     assert all(parameter.grad is None for parameter in network.module.parameters())
     now = network.module.state_dict()

@@ -12,12 +12,12 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.build_task import build_task
 from colordist.data.loader import Batch
-from colordist.data.plan import micro_batches
-from colordist.engine.ddp import DDPLearner
+from colordist.data.sampler import micro_batches
+from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
-from colordist.tasks.task import Calls, Generated, Loss, Task
+from colordist.tasks.base import Calls, Generated, Loss, Task
+from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {
@@ -56,18 +56,18 @@ class Training:
         for name in NETWORKS:
             first = scale[name] if isinstance(scale, Mapping) else scale
             if first is not None:
-                self.learner(name).scaler = torch.amp.GradScaler("cpu", init_scale=first, growth_interval=interval)
+                self.strategy(name).scaler = torch.amp.GradScaler("cpu", init_scale=first, growth_interval=interval)
 
-    def learner(self, name: str) -> DDPLearner:
-        learner = self.engine._learners[name]
-        assert isinstance(learner, DDPLearner)
-        return learner
+    def strategy(self, name: str) -> DDPStrategy:
+        strategy = self.engine._strategies[name]
+        assert isinstance(strategy, DDPStrategy)
+        return strategy
 
     def step(self, step: int, micro: int | None = None) -> dict[str, float]:
         """Returns the log."""
         batch = random_batch(6 + step, dtype=self.engine.dtype)
-        portions = [batch[part] for part in micro_batches(len(batch), micro)]
-        return {name: float(value) for name, value in self.engine.step(self.task, portions, step).items()}
+        sample_slices = [batch[part] for part in micro_batches(len(batch), micro)]
+        return {name: float(value) for name, value in self.engine.step(self.task, sample_slices, step).items()}
 
     def learned(self, name: str) -> dict[str, Tensor]:
         """Weights, optimizer state and average of a network, but for what spectral normalisation iterates."""
@@ -76,11 +76,11 @@ class Training:
         return {key: value.clone() for key, value in parts.items() if not key.endswith((".left", ".right"))}
 
     def scales(self) -> dict[str, float]:
-        return {name: self.learner(name).scaler.get_scale() for name in NETWORKS}
+        return {name: self.strategy(name).scaler.get_scale() for name in NETWORKS}
 
     def tracker(self, name: str) -> int:
         """How many updates without overflow a scaler has counted."""
-        return int(self.learner(name).scaler.state_dict()["_growth_tracker"])
+        return int(self.strategy(name).scaler.state_dict()["_growth_tracker"])
 
     def updates(self, name: str) -> int:
         return int(self.learned(name)["/optimizer/state/0/step"])

@@ -110,7 +110,7 @@ def test_the_page_lies_in_the_first_run(tmp_path: Path, capsys: pytest.CaptureFi
     report([run], None)
     assert (run.path / "report.html").read_text().startswith("<!doctype html>")
     told = capsys.readouterr().out
-    assert "floor: grey" in told
+    assert "baseline: grey" in told
     assert f"page: {run.path / 'report.html'}" in told
 
 

@@ -18,14 +18,14 @@ from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.curves import MOST_POINTS, Curve, curve, loss_keys, thin
+from colordist.reporting.runs import Run, load_runs
 from colordist.reporting.settings import command, differences
 from colordist.reporting.tiles import data_uri, gallery
-from colordist.reporting.told import Run, tell
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def told(*folders: RunFolder) -> list[Run]:
-    return tell(folders)
+    return load_runs(folders)
 
 
 # --- curves
@@ -64,11 +64,11 @@ def test_pictures_are_cut_from_the_newest_grid(tmp_path: Path) -> None:
     runs = told(trained(tmp_path / "a"), trained(tmp_path / "b", answer=2))
     found = gallery(runs)
     assert found is not None
-    assert found.truth.shape == (4, 16, 16, 3)
+    assert found.target.shape == (4, 16, 16, 3)
     grid = np.asarray(Image.open(runs[1].folder.samples / "step-000010.png"))
     assert np.array_equal(found.answers[runs[1]][2], grid[16:32, 32:48])
     assert np.array_equal(found.grey[0], grid[:16, :16])
-    assert np.array_equal(np.asarray(picture(data_uri(found.truth[3]))), found.truth[3])  # exact
+    assert np.array_equal(np.asarray(picture(data_uri(found.target[3]))), found.target[3])  # exact
 
 
 def test_distances_between_runs_and_from_the_truth(tmp_path: Path) -> None:
@@ -79,12 +79,12 @@ def test_distances_between_runs_and_from_the_truth(tmp_path: Path) -> None:
     between = ciede2000(one, two).mean(dim=(1, 2)).numpy()
     assert found.between_runs == pytest.approx(between * 2 / 3, rel=1e-4)  # of three pairs, one is the same twice
     assert found.from_truth[runs[0]] == pytest.approx(
-        ciede2000(one, lab(found.truth)).mean(dim=(1, 2)).numpy(), rel=1e-4
+        ciede2000(one, lab(found.target)).mean(dim=(1, 2)).numpy(), rel=1e-4
     )
 
 
 def test_what_cannot_be_shown_beside_the_others_is_said(tmp_path: Path) -> None:
-    runs = told(*(trained(tmp_path / name, truth=seed) for name, seed in (("a", 0), ("b", 5), ("c", 0), ("d", 0))))
+    runs = told(*(trained(tmp_path / name, target=seed) for name, seed in (("a", 0), ("b", 5), ("c", 0), ("d", 0))))
     (runs[2].folder.samples / "step-000010.png").write_bytes(b"no picture")
     (runs[3].folder.samples / "step-000010.png").unlink()
     found = gallery(runs)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colordist.config import UserError
-from colordist.metrics.floors import REFERENCES
+from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.names import labels
 from colordist.reporting.picture import comparison
 from colordist.reporting.scores import score_table
-from colordist.run_folder import RunFolder
+from colordist.run.folder import RunFolder
 
 
 def pixels(seed: int, tile: int = 16, images: int = 2) -> NDArray[np.uint8]:
@@ -23,12 +23,12 @@ def pixels(seed: int, tile: int = 16, images: int = 2) -> NDArray[np.uint8]:
 
 
 def run(
-    path: Path, *, task: str = "cgan", mae: float = 5.0, floor: float = 9.0, truth: int = 0, tile: int = 16
+    path: Path, *, task: str = "cgan", mae: float = 5.0, baseline: float = 9.0, target: int = 0, tile: int = 16
 ) -> RunFolder:
     """A run folder that looks trained."""
     folder = RunFolder(path)
     folder.write_settings(config_with({"task": task}))
-    references = {f"reference/{each.name}/mae": floor - place for place, each in enumerate(REFERENCES)}
+    references = {f"reference/{each.name}/mae": baseline - place for place, each in enumerate(REFERENCES)}
     lines = [
         {"step": 0, **references},
         {"step": 0, "scores/mae": 77.0},
@@ -39,7 +39,7 @@ def run(
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder.samples.mkdir()
     for step, answer in ((0, 8), (10, 9)):
-        grid = np.concatenate([pixels(7, tile), pixels(answer, tile), pixels(truth, tile)])
+        grid = np.concatenate([pixels(7, tile), pixels(answer, tile), pixels(target, tile)])
         Image.fromarray(grid).save(folder.samples / f"step-{step:06d}.png")
     return folder
 
@@ -54,14 +54,14 @@ def test_labels(tmp_path: Path) -> None:
 def test_scores_stand_between_floors_and_ceiling(tmp_path: Path) -> None:
     table = score_table([run(tmp_path / "a", mae=5.5), run(tmp_path / "b", task="autoencoder", mae=4.25)])
     head, mae = table.splitlines()  # metrics that nobody has a score for are left out
-    order = ["floor: grey", "floor: constant a,b", "cgan", "autoencoder", "ceiling: true a,b", "truth"]
+    order = ["baseline: grey", "baseline: constant a,b", "cgan", "autoencoder", "oracle: true a,b", "truth"]
     assert [head.index(label) for label in order] == sorted(head.index(label) for label in order)
     assert mae.split()[-6:] == ["9.00", "8.00", "5.50", "4.25", "7.00", "6.00"]  # the newest scores, not the first
 
 
 def test_scores_of_different_images_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="different images") as refused:
-        score_table([run(tmp_path / "a"), run(tmp_path / "b", floor=9.5)])
+        score_table([run(tmp_path / "a"), run(tmp_path / "b", baseline=9.5)])
     assert str(tmp_path / "a") in str(refused.value)
     assert str(tmp_path / "b") in str(refused.value)
 

@@ -11,7 +11,7 @@ from faults import refusing_kind, watched
 from helpers import changed
 
 from colordist.config import Config, RunError, UserError, fingerprint
-from colordist.run_folder import RunFolder, folder_for, replace_text, step_name
+from colordist.run.folder import RunFolder, folder_for, replace_text, step_name
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def begun(tmp_path: Path) -> RunFolder:
 
 def refusal(folder: RunFolder, config: Config) -> str:
     with pytest.raises(UserError) as refused:
-        folder.refuse_other_run(config)
+        folder.check_same_run(config)
     message = str(refused.value)
     assert "\n" not in message
     assert str(folder.path) in message
@@ -46,12 +46,12 @@ def test_step_names_sort_like_steps() -> None:
 def test_a_new_folder_takes_any_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.state == "new"
-    folder.refuse_other_run(changed(Config(), "resume", "never"))
+    folder.check_same_run(changed(Config(), "resume", "never"))
 
 
 def test_the_same_run_is_continued(begun: RunFolder) -> None:
     assert begun.state == "unfinished"
-    begun.refuse_other_run(Config())
+    begun.check_same_run(Config())
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_the_same_run_is_continued(begun: RunFolder) -> None:
     ],
 )
 def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
-    begun.refuse_other_run(changed(Config(), key, value))
+    begun.check_same_run(changed(Config(), key, value))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_setting_that_an_older_version_did_not_know_was_at_its_default(begun: 
     settings = begun.settings()
     del settings["loss"]["label_smoothing"], settings["train"]["nonfinite"]
     begun.config_file.write_text(yaml.safe_dump(settings))
-    begun.refuse_other_run(Config())
+    begun.check_same_run(Config())
     assert "loss.label_smoothing was 0.0, now 0.1" in refusal(begun, changed(Config(), "loss.label_smoothing", 0.1))
 
 
@@ -111,8 +111,8 @@ def test_all_differences_are_named(begun: RunFolder) -> None:
 
 def test_auto_is_what_it_was_resolved_to(begun: RunFolder) -> None:
     begun.write_settings(changed(Config(), "train.precision", "bf16"))
-    begun.refuse_other_run(changed(Config(), "train.precision", "auto"))
-    begun.refuse_other_run(changed(Config(), "train.precision", "bf16"))
+    begun.check_same_run(changed(Config(), "train.precision", "auto"))
+    begun.check_same_run(changed(Config(), "train.precision", "bf16"))
     assert "train.precision was bf16, now fp32" in refusal(begun, changed(Config(), "train.precision", "fp32"))
 
 

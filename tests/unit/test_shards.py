@@ -18,11 +18,11 @@ from packed import SIDE, images, packed
 from PIL import Image
 
 from colordist.config import DataConfig, RunError, UserError
-from colordist.data.folder import folder
 from colordist.data.pack import main, pack
-from colordist.data.shard_index import NAME, Index
-from colordist.data.shards import ShardSplit, shards
 from colordist.data.source import Source, StreamedSplit, part_of_training
+from colordist.data.sources.folder import folder
+from colordist.data.sources.shard_index import NAME, Index
+from colordist.data.sources.shards import ShardSplit, shards
 
 
 def opened(root: Path | str, cache: Path | None = None, classes: tuple[str, ...] | None = None) -> Source:

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from colordist import snapshot
 from colordist.config import ModelConfig, Norm, UserError
 from colordist.models import build_generator
+from colordist.run import snapshot
 
 CONFIG = ModelConfig(width=4, depth=1)
 
@@ -60,7 +60,7 @@ def test_latest(tmp_path: Path) -> None:
 
 def test_no_trainer_code_is_needed() -> None:
     code = (
-        "import sys, colordist.snapshot\n"
+        "import sys, colordist.run.snapshot\n"
         "rooms = {name.split('.')[1] for name in sys.modules if name.startswith('colordist.')}\n"
         "print(sorted(rooms & {'trainer', 'engine', 'tasks', 'build', 'tracking', 'cli'}), 'accelerate' in sys.modules)"
     )

@@ -15,13 +15,13 @@ from torch import Tensor
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from colordist.build import build_trainer
 from colordist.config import UserError
 from colordist.engine.environment import keep_freed_memory
 from colordist.engine.launch import let_threads_sleep
 from colordist.engine.runtime import Engine
-from colordist.run_folder import RunFolder
-from colordist.trainer import Trainer
+from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
+from colordist.training.trainer import Trainer
 
 aten = torch.ops.aten
 WAITS = (aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2)
@@ -76,7 +76,7 @@ class Waits(TorchDispatchMode):
         {"task": "autoencoder"},
         {"optimizer__generator__clip_norm": 1.0, "train__micro_batch_size": 3},
         {"loss__augment": ["translation", "cutout"], "loss__r1_weight": 0.1, "loss__adversarial": "relativistic"},
-        {"model__noise": 2, "loss__draws": 2},
+        {"model__noise": 2, "loss__candidates": 2},
         {"task": "cyclegan"},
         {"train__precision": "bf16"},
     ],

@@ -19,9 +19,9 @@ from runs import assert_bit_equal, killed_run, learned, run
 from colordist.color import ColorSpace
 from colordist.config import RunError
 from colordist.data.loader import Batch, ResidentLoader, Share, load
-from colordist.data.plan import Plan
-from colordist.data.shard_index import Index
-from colordist.data.shards import ShardSplit, shards
+from colordist.data.sampler import Sampler
+from colordist.data.sources.shard_index import Index
+from colordist.data.sources.shards import ShardSplit, shards
 from colordist.data.streaming import StreamingLoader
 
 CPU = torch.device("cpu")
@@ -29,12 +29,12 @@ BATCH = 6
 
 
 @pytest.fixture(scope="module")
-def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed(tmp_path_factory.mktemp("shards"))[0]
 
 
-def split_of(shelf: Path) -> ShardSplit:
-    split = shards(str(shelf), None, SIDE, shelf).train
+def split_of(shard_store: Path) -> ShardSplit:
+    split = shards(str(shard_store), None, SIDE, shard_store).train
     assert isinstance(split, ShardSplit)
     return split
 
@@ -42,8 +42,8 @@ def split_of(shelf: Path) -> ShardSplit:
 def share_of(
     split: ShardSplit, *, unpaired: bool = False, micro: int | None = None, rank: int = 0, of: int = 1
 ) -> Share:
-    plan = Plan(4, len(split), BATCH, True, shards=split.shard_sizes(), shuffle_shards=2, unpaired=unpaired)
-    return Share(plan, ColorSpace("lab"), CPU, torch.float64, micro, rank, of)
+    sampler = Sampler(4, len(split), BATCH, True, shards=split.shard_sizes(), shuffle_shards=2, unpaired=unpaired)
+    return Share(sampler, ColorSpace("lab"), CPU, torch.float64, micro, rank, of)
 
 
 def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
@@ -54,8 +54,8 @@ def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
 
 @pytest.mark.parametrize("unpaired", [False, True])
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_the_same_batches_as_from_memory(workers: int, unpaired: bool, shelf: Path) -> None:
-    split = split_of(shelf)
+def test_the_same_batches_as_from_memory(workers: int, unpaired: bool, shard_store: Path) -> None:
+    split = split_of(shard_store)
     share = share_of(split, unpaired=unpaired, micro=2, rank=1, of=2)
     resident, streaming = ResidentLoader(load(split, CPU), share), StreamingLoader(split, share, workers)
     # A run begins by looking at its first step twice; from 40 on it was continued.
@@ -64,8 +64,8 @@ def test_the_same_batches_as_from_memory(workers: int, unpaired: bool, shelf: Pa
     streaming.close()
 
 
-def test_the_sample_is_the_first_images(shelf: Path) -> None:
-    split = split_of(shelf)
+def test_the_sample_is_the_first_images(shard_store: Path) -> None:
+    split = split_of(shard_store)
     streaming = StreamingLoader(split, share_of(split), 2)
     assert torch.equal(torch.cat(list(streaming.sample())), load(split, CPU))
     assert streaming.digest == split.digest
@@ -75,8 +75,8 @@ def children() -> set[int]:
     return {child.pid for child in psutil.Process().children(recursive=True)}
 
 
-def test_workers_end_when_the_loader_is_closed(shelf: Path) -> None:
-    split, before = split_of(shelf), children()
+def test_workers_end_when_the_loader_is_closed(shard_store: Path) -> None:
+    split, before = split_of(shard_store), children()
     streaming = StreamingLoader(split, share_of(split), 2)
     streaming.micro_batches(0)
     assert len(children() - before) == 2
@@ -97,13 +97,13 @@ def test_damaged_images_are_told_by_the_trainer(tmp_path: Path, caplog: pytest.L
     streaming = StreamingLoader(split, share_of(split), 2)
     epochs = 3
     caplog.set_level(logging.WARNING)
-    seen = [batch.truth for step in range(epochs * -(-26 // BATCH)) for batch in streaming.micro_batches(step)]
+    seen = [batch.target for step in range(epochs * -(-26 // BATCH)) for batch in streaming.micro_batches(step)]
     streaming.close()
     (told,) = [record.getMessage() for record in caplog.records]
     assert told == f"{shard.keys[1]} in {shard.name} can't be decoded: grey stands for it"
     assert split.damaged == {1}
     # a,b of a grey are 0 to the fourth digit.
-    assert epochs <= sum(bool(truth.abs().max() < 1e-3) for truth in torch.cat(seen)) <= epochs + 1
+    assert epochs <= sum(bool(target.abs().max() < 1e-3) for target in torch.cat(seen)) <= epochs + 1
 
 
 def test_a_failing_shard_ends_the_run_in_one_line(tmp_path: Path) -> None:
@@ -137,10 +137,10 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def child(shelf: Path) -> Iterator[subprocess.Popen[str]]:
+def child(shard_store: Path) -> Iterator[subprocess.Popen[str]]:
     """A process with two workers, which answers to numbers of steps."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "unit")])}
-    command = [sys.executable, "-c", CHILD, str(shelf)]
+    command = [sys.executable, "-c", CHILD, str(shard_store)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
@@ -190,16 +190,16 @@ def test_a_killed_process_leaves_no_workers(child: subprocess.Popen[str]) -> Non
 
 @pytest.mark.parametrize("task", ["cgan", "cyclegan"])
 def test_a_run_killed_and_continued_with_other_workers(
-    task: str, shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    task: str, shard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"task": task, "data__source": "shards", "data__root": str(shelf), "data__image_size": SIDE}
+    settings = {"task": task, "data__source": "shards", "data__root": str(shard_store), "data__image_size": SIDE}
     with alone_on_the_cpu(monkeypatch):
         straight = run(tmp_path / "straight", data__workers=0, **settings)
         killed = killed_run(tmp_path / "killed", monkeypatch, at=4, data__workers=2, **settings)
         run(tmp_path / "killed", data__workers=1, **settings)
     assert learned(killed) == learned(straight)
     assert_bit_equal(killed, straight)
-    assert (killed.path / "images").read_text().split()[0] == split_of(shelf).digest
+    assert (killed.path / "images").read_text().split()[0] == split_of(shard_store).digest
 
 
 def test_packed_anew_it_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,13 +212,13 @@ def test_packed_anew_it_is_another_run(tmp_path: Path, monkeypatch: pytest.Monke
             run(tmp_path / "run", train__steps=8, **settings)
 
 
-def test_a_run_scored_on_shards(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_scored_on_shards(shard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same floors and scores as of the packed folder: the test split has its order."""
     settings = {"data__image_size": SIDE, "data__workers": 0, "train__steps": 1}
     found = {}
     with alone_on_the_cpu(monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        for source, root in ("shards", shelf), ("folder", shelf.with_name("images")):
+        for source, root in ("shards", shard_store), ("folder", shard_store.with_name("images")):
             records = run(tmp_path / source, data__source=source, data__root=str(root), **settings).records()
             found[source] = records[:2]
     assert found["shards"] == found["folder"]

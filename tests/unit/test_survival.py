@@ -18,14 +18,14 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from colordist.cli import Command
 from colordist.config import RunError, UserError
 from colordist.data.loader import Batch
-from colordist.engine import checkpoint
 from colordist.engine.runtime import Engine
-from colordist.lock import Lock
-from colordist.run_folder import RunFolder, numbered
-from colordist.stopping import StopRequests
-from colordist.tasks.task import Task
+from colordist.run import checkpoint
+from colordist.run.folder import RunFolder, numbered
+from colordist.run.lock import Lock
+from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Record
 from colordist.train import train
+from colordist.training.stop_requests import StopRequests
 
 FOUR = {"log__every": 4, "loss__warmup_steps": 1}  # an interval of the log spans what happens at steps 1 to 3 and 5
 
@@ -298,7 +298,7 @@ def take_over(folder: RunFolder) -> None:
 
 
 def test_a_run_that_is_alive_is_not_run_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.lock.BEAT", 0.05)
+    monkeypatch.setattr("colordist.run.lock.HEARTBEAT", 0.05)
     lock = Lock.acquire(tmp_path / "run", 30)
     with pytest.raises(UserError, match=r"process \d+ on .* is writing into .*: end it first"):
         run(tmp_path / "run")

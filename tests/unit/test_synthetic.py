@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from colordist.color import luma, srgb_to_lab
-from colordist.data.ambiguous import AMBIGUOUS_AB, GREYS, color_table
-from colordist.data.source import Image, MarkedSplit
-from colordist.data.synthetic import SyntheticSplit, synthetic
+from colordist.data.source import Image, MaskedSplit
+from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, color_table
+from colordist.data.sources.synthetic import SyntheticSplit, synthetic
 
 Features = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -105,7 +105,7 @@ def test_indices_outside_are_refused(index: int) -> None:
 
 def test_source() -> None:
     source = synthetic(seed=3, image_size=24, train_images=5, test_images=2)
-    train: MarkedSplit = SyntheticSplit(3, "train", 5, 24)
+    train: MaskedSplit = SyntheticSplit(3, "train", 5, 24)
     assert (source.name, len(source.train), len(source.test)) == ("synthetic", 5, 2)
     assert np.array_equal(source.train[1], train[1])
     assert not np.array_equal(source.train[1], source.test[1])
@@ -210,9 +210,9 @@ def test_no_classifier_tells_the_colour_from_grey(classify: Callable[[Features, 
     images, objects, choices = painted()
     labels = np.array([choice for chosen in choices for choice in chosen])
 
-    def accuracy(pictures: NDArray[np.uint8]) -> float:
+    def accuracy(eval_batch: NDArray[np.uint8]) -> float:
         """Share of held-out objects whose colour is told from the 13x13 pixels around their centre, and the place."""
-        padded = np.pad(pictures / 128.0 - 1, ((0, 0), (6, 6), (6, 6), (0, 0)))
+        padded = np.pad(eval_batch / 128.0 - 1, ((0, 0), (6, 6), (6, 6), (0, 0)))
         patches = []
         for where in every_object():
             row, column = centre(objects, where)
@@ -239,10 +239,10 @@ def test_other_colours_follow_from_grey_and_place() -> None:
         image, row, column = image[some], row[some], column[some]
         features = np.concatenate([windows[image, row, column].reshape(len(some), -1), row[:, None] / 6], axis=1)
         known, asked = image < IMAGES * 0.9, image >= IMAGES * 0.9
-        truth = colors[image, row, column]
+        target = colors[image, row, column]
         similar = distances(features[asked], features[known]).argpartition(15, axis=1)[:, :15]
-        error = np.abs(np.median(truth[known][similar], axis=1) - truth[asked]).mean()
-        return float(error / np.abs(np.median(truth[known], axis=0) - truth[asked]).mean())
+        error = np.abs(np.median(target[known][similar], axis=1) - target[asked]).mean()
+        return float(error / np.abs(np.median(target[known], axis=0) - target[asked]).mean())
 
     assert error_ratio(inside=False) < 0.6
     assert error_ratio(inside=True) > 0.95

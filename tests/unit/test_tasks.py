@@ -11,14 +11,14 @@ from helpers import batch_of, random_batch
 from torch import Tensor, nn
 
 from colordist.config import LossConfig, OptimizerConfig
-from colordist.network import Network
+from colordist.engine.network import Network
 from colordist.tasks.autoencoder import AutoencoderTask
+from colordist.tasks.candidates import answers as answers_of
+from colordist.tasks.candidates import first, nearest
 from colordist.tasks.cgan import CGANTask
-from colordist.tasks.draws import answers as answers_of
-from colordist.tasks.draws import first, nearest
 from colordist.tasks.losses import (
     cross_entropy,
-    difference_distance,
+    gradient_difference_loss,
     pixel_distance,
     relativistic,
     squared_gradients,
@@ -40,7 +40,7 @@ def network() -> Network:
 
 
 def cgan(**settings: object) -> CGANTask:
-    return CGANTask(network(), network(), LossConfig(**{"warmup_steps": 0, "difference_weight": 0.0} | settings))  # type: ignore[arg-type]
+    return CGANTask(network(), network(), LossConfig(**{"warmup_steps": 0, "gradient_loss_weight": 0.0} | settings))  # type: ignore[arg-type]
 
 
 def says(*logits: float) -> Calls:
@@ -62,8 +62,8 @@ def softplus(x: float) -> float:
 
 
 def test_pixel_distances() -> None:
-    assert pixel_distance("l1", answers(), BATCH.truth).item() == pytest.approx(3)
-    assert pixel_distance("l2", answers(), BATCH.truth).item() == pytest.approx(10)
+    assert pixel_distance("l1", answers(), BATCH.target).item() == pytest.approx(3)
+    assert pixel_distance("l2", answers(), BATCH.target).item() == pytest.approx(10)
 
 
 def test_cross_entropy() -> None:
@@ -149,13 +149,13 @@ def test_each_image_and_region_has_a_nearest_answer_of_its_own(pixel: Literal["l
     for image, row, column in itertools.product(range(3), range(4), range(4)):
         where = (slice(None), slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
         parts = [color[4 * image + draw][where] for draw in range(4)]
-        best = min(parts, key=lambda part: float(pixel_distance(pixel, part, batch.truth[image][where])))
+        best = min(parts, key=lambda part: float(pixel_distance(pixel, part, batch.target[image][where])))
         assert torch.equal(near[image][where], best)
 
 
 def test_one_answer_is_the_nearest_to_the_bit() -> None:
     batch = random_batch(3)
-    assert torch.equal(nearest("l1", batch.truth * 3, batch), batch.truth * 3)
+    assert torch.equal(nearest("l1", batch.target * 3, batch), batch.target * 3)
 
 
 def test_the_discriminator_judges_one_answer_and_the_pixels_the_nearest() -> None:
@@ -236,7 +236,7 @@ def test_discriminator_sees_the_truth_first_and_the_same_grey() -> None:
     cgan().loss("discriminator", {"discriminator": discriminator}, batch, answers(), step=0)
     ((grey, color),) = seen
     assert grey.flatten().tolist() == [0.5, -0.5, 0.5, -0.5]
-    assert torch.equal(color, torch.cat([batch.truth, answers()]))
+    assert torch.equal(color, torch.cat([batch.target, answers()]))
 
 
 def test_discriminator_loss_sends_nothing_to_the_generator() -> None:
@@ -267,12 +267,14 @@ def test_difference_of_neighbours(pixel: str) -> None:
     color = torch.tensor([[0.0, 1.0], [0.0, 2.0]]).view(1, 1, 2, 2)
     even = torch.full((1, 1, 2, 2), 5.0)
     mean = {"l1": (1.5 + 0.5) / 2, "l2": (2.5 + 0.5) / 2}[pixel]  # of 1, 2 to the right and 0, 1 below
-    assert difference_distance(pixel, color, even).item() == pytest.approx(mean)  # type: ignore[arg-type]
-    assert difference_distance(pixel, color, color + 3).item() == 0  # type: ignore[arg-type]
+    assert gradient_difference_loss(pixel, color, even).item() == pytest.approx(mean)  # type: ignore[arg-type]
+    assert gradient_difference_loss(pixel, color, color + 3).item() == 0  # type: ignore[arg-type]
 
     batch = batch_of(torch.zeros(1, 1, 2, 2), even)
-    loss = cgan(pixel=pixel, pixel_weight=0.0, difference_weight=4.0).loss("generator", says(0), batch, color, step=0)
-    assert loss.parts["difference"].item() == pytest.approx(mean)
+    loss = cgan(pixel=pixel, pixel_weight=0.0, gradient_loss_weight=4.0).loss(
+        "generator", says(0), batch, color, step=0
+    )
+    assert loss.parts["gradient_difference"].item() == pytest.approx(mean)
     assert loss.total.item() == pytest.approx(4 * mean + math.log(2))
 
 
@@ -296,18 +298,18 @@ def test_relativistic_discriminator() -> None:
 
 def test_relativistic_generator() -> None:
     """It wants its colours to be taken for more real than the true ones of the same image, which teach it nothing."""
-    truth = torch.tensor([1.0, -2.0]).view(2, 1, 1, 1).expand(2, 2, 1, 1).clone().requires_grad_()
+    target = torch.tensor([1.0, -2.0]).view(2, 1, 1, 1).expand(2, 2, 1, 1).clone().requires_grad_()
     color = answers()
     calls = {"discriminator": lambda grey, color: color.mean(dim=(1, 2, 3))}
     task = cgan(adversarial="relativistic", pixel_weight=0.0, adversarial_weight=3.0)
-    loss = task.loss("generator", calls, batch_of(torch.zeros(2, 1, 1, 1), truth), color, step=0)
+    loss = task.loss("generator", calls, batch_of(torch.zeros(2, 1, 1, 1), target), color, step=0)
     # Logits of the answers: 2 and -4; of the truth: 1 and -2.
     assert loss.parts["adversarial"].item() == pytest.approx((softplus(-1) + softplus(2)) / 2)
     loss.total.backward()
     assert color.grad is not None
     assert (color.grad < 0).all()
-    assert truth.grad is not None
-    assert not truth.grad.any()  # but for the pixel distance, which weighs nothing here
+    assert target.grad is not None
+    assert not target.grad.any()  # but for the pixel distance, which weighs nothing here
 
 
 @pytest.mark.parametrize(("r1", "r2"), [(0.0, 0.0), (0.1, 0.0), (0.0, 0.3), (0.1, 0.3)])
@@ -339,7 +341,7 @@ def test_penalties_reach_nothing_but_the_discriminator() -> None:
     expected = 2 * (1 + 2) * judge.weight.detach() * torch.tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1)
     assert torch.allclose(penalised - judge.weight.grad, expected, atol=1e-6)
     assert color.grad is None
-    assert not BATCH.truth.requires_grad
+    assert not BATCH.target.requires_grad
 
 
 def test_both_turns_see_the_same_changes() -> None:
@@ -355,7 +357,7 @@ def test_both_turns_see_the_same_changes() -> None:
         seen.clear()
         task = cgan(augment=["translation", "cutout"], adversarial=adversarial)
         for phase in ("discriminator", "generator"):
-            task.loss(phase, calls, batch, batch.truth + 1, step=0)
+            task.loss(phase, calls, batch, batch.target + 1, step=0)
         (grey, both), (generators_grey, fake), *rest = seen
         assert torch.equal(grey[:4], grey[4:])
         assert torch.equal(generators_grey, grey[4:])

@@ -162,7 +162,7 @@ def _quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
         sys.modules["wandb"].teardown()
 
 
-def follow(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
+def update_ema(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
     """Log these steps as a run does that begins or continues with a step."""
     folder.mkdir(exist_ok=True)
     written = JsonLines(folder / "metrics.jsonl", start)
@@ -175,7 +175,7 @@ def follow(folder: Path, start: int, steps: list[int], **settings: Any) -> None:
 
 
 def test_offline_run_holds_what_was_logged_once_and_in_order(tmp_path: Path) -> None:
-    follow(tmp_path / "run", 0, [1, 2, 3])
+    update_ema(tmp_path / "run", 0, [1, 2, 3])
     assert history(tmp_path / "run") == [
         {"_step": step - 1, "step": step, "generator/l1": 1 / step} for step in (1, 2, 3)
     ]
@@ -183,8 +183,8 @@ def test_offline_run_holds_what_was_logged_once_and_in_order(tmp_path: Path) -> 
 
 def test_a_continued_run_logs_nothing_twice(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    follow(folder, 0, [1, 2, 3])  # killed after step 3; the last checkpoint is of step 1
-    follow(folder, 1, [2, 3, 4])
+    update_ema(folder, 0, [1, 2, 3])  # killed after step 3; the last checkpoint is of step 1
+    update_ema(folder, 1, [2, 3, 4])
     assert [row["step"] for row in history(folder)] == [1, 2, 3, 4]
     assert [row["_step"] for row in history(folder)] == [0, 1, 2, 3]
     assert len({path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*")}) == 1
@@ -196,7 +196,7 @@ def test_what_was_kept_back_is_sent_when_the_run_goes_on(tmp_path: Path) -> None
     written = JsonLines(folder / "metrics.jsonl", 0)
     written.log({"step": 1, "generator/l1": 1.0})
     written.close()
-    follow(folder, 1, [2])
+    update_ema(folder, 1, [2])
     assert [row["step"] for row in history(folder)] == [1, 2]
 
 
@@ -241,10 +241,10 @@ def test_snapshots_are_sent_if_wanted_and_the_best_is_named(wanted: bool, tmp_pa
 
 
 def test_auto_without_a_key_is_offline_and_online_is_refused(tmp_path: Path) -> None:
-    follow(tmp_path / "run", 0, [1], wandb="auto")
+    update_ema(tmp_path / "run", 0, [1], wandb="auto")
     assert len(history(tmp_path / "run")) == 1
     with pytest.raises(UserError, match="there is no key: run `wandb login` once") as refused:
-        follow(tmp_path / "other", 0, [1], wandb="online")
+        update_ema(tmp_path / "other", 0, [1], wandb="online")
     assert "\n" not in str(refused.value)
 
 
@@ -254,7 +254,7 @@ def test_a_server_that_cannot_be_reached_stops_nothing(
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr("colordist.tracking.weights_and_biases._INIT_TIMEOUT", 2.0)
-    follow(tmp_path / "run", 0, [1, 2], wandb="online")
+    update_ema(tmp_path / "run", 0, [1, 2], wandb="online")
     assert [row["step"] for row in history(tmp_path / "run")] == [1, 2]
     assert caplog.text.count("wandb can't be reached") == 1
 
@@ -285,7 +285,7 @@ def test_a_key_in_netrc_is_found(host: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    follow(tmp_path / "run", 0, [1, 2])
+    update_ema(tmp_path / "run", 0, [1, 2])
     with pytest.raises(UserError, match="there is no key"):
         sync(tmp_path / "run", TrackConfig(), {})
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)

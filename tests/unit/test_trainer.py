@@ -16,11 +16,10 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist import snapshot
 from colordist.config import UserError, flatten
-from colordist.engine import checkpoint
-from colordist.run_folder import RunFolder
-from colordist.trainer import Diverged
+from colordist.run import checkpoint, snapshot
+from colordist.run.folder import RunFolder
+from colordist.training.trainer import Diverged
 
 Kind = Literal["autoencoder", "cgan"]
 
@@ -51,7 +50,7 @@ def test_files_of_a_run(task: Kind, tmp_path: Path, capsys: pytest.CaptureFixtur
     # Three rows of four test images.
     assert Image.open(folder.samples / "step-000006.png").size == (4 * 32, 3 * 32)
     said = capsys.readouterr().out
-    assert "floor: grey" in said  # the scores, beside floors and ceiling
+    assert "baseline: grey" in said  # the scores, beside floors and ceiling
     assert "4 images a step" in said
 
 
@@ -121,7 +120,7 @@ def test_a_kill_changes_nothing(task: Kind, log_every: int, tmp_path: Path, monk
 
 
 def test_a_kill_does_not_change_what_noise_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"model__noise": 2, "loss__draws": 3, "loss__warmup_steps": 1}
+    settings = {"model__noise": 2, "loss__candidates": 3, "loss__warmup_steps": 1}
     straight = run(tmp_path / "straight", **settings)
     broken = killed_run(tmp_path / "broken", monkeypatch, at=4, **settings)
     run(broken.path, **settings)
@@ -148,8 +147,8 @@ def test_a_kill_before_the_first_checkpoint(tmp_path: Path, monkeypatch: pytest.
 
 def test_watching_does_not_change_what_is_learned(tmp_path: Path) -> None:
     quiet = run(tmp_path / "quiet", log__every=6, evaluate__every=6, checkpoint__every=6)
-    busy = run(tmp_path / "busy", log__every=1, evaluate__every=1, checkpoint__every=1)
-    networks = [{k: v for k, v in everything(f).items() if k.startswith("/networks/")} for f in (quiet, busy)]
+    stall_exempt = run(tmp_path / "busy", log__every=1, evaluate__every=1, checkpoint__every=1)
+    networks = [{k: v for k, v in everything(f).items() if k.startswith("/networks/")} for f in (quiet, stall_exempt)]
     for key, value in networks[0].items():
         other = networks[1][key]
         assert torch.equal(value, other) if isinstance(value, Tensor) else value == other, key  # type: ignore[arg-type]
@@ -172,7 +171,7 @@ def test_a_finished_run_returns_at_once(
 ) -> None:
     folder = run(tmp_path / "run")
     files = {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")}
-    monkeypatch.setattr("colordist.build.build_trainer", lambda *_: pytest.fail("nothing is to be built"))
+    monkeypatch.setattr("colordist.training.build.build_trainer", lambda *_: pytest.fail("nothing is to be built"))
     capsys.readouterr()
     run(folder.path)
     assert capsys.readouterr().out == f"{folder.path} is finished: nothing to do\n"

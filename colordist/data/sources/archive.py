@@ -1,0 +1,149 @@
+"""The sources that are published as one archive: `cifar10`, `cifar100` and `stl10`, read by torchvision."""
+
+import contextlib
+import http.client
+import io
+import pickle
+import sys
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from colordist.config import UserError
+from colordist.data.decode import fit
+from colordist.data.source import ArraySplit, Labels, Source, check_classes
+from colordist.files.download import download_timeout
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A data set in one file."""
+
+    title: str
+    """Its name among people."""
+    dataset: str
+    """torchvision's class."""
+    url: str
+    """Where it is published."""
+    unpacked: str
+    """The folder into which it is unpacked, beside the file."""
+
+    @property
+    def file(self) -> str:
+        """The name of the file."""
+        return self.url.rsplit("/", 1)[1]
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        "CIFAR-10", "CIFAR10", "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", "cifar-10-batches-py"
+    ),
+    "cifar100": Archive(
+        "CIFAR-100", "CIFAR100", "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz", "cifar-100-python"
+    ),
+    "stl10": Archive("STL-10", "STL10", "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "stl10_binary"),
+}
+"""By the source's name."""
+
+
+def download(name: str, root: Path) -> None:
+    """Have a data set below `root`: nothing if it is there, else unpacked from its archive, else fetched.
+
+    name: of the source. CIFAR's archives have 170 MB, that of STL-10 has 2.6 GB, most of it images without a class,
+    which nobody reads here. Not for several processes at once. Raises UserError if it cannot be had.
+    """
+    root, file = root.expanduser(), root.expanduser() / ARCHIVES[name].file
+    try:
+        with download_timeout(), _quiet():
+            _dataset(name, root, "test", fetch=True)
+    except (OSError, RuntimeError, EOFError, http.client.HTTPException, tarfile.TarError, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if file.exists():
+            reason += f", and {file} is damaged"
+        raise _unavailable(name, root, reason) from error
+
+
+def archive(name: str, root: Path, classes: tuple[str, ...] | None, image_size: int) -> Source:
+    """A data set as it was published, or the images of some of its classes.
+
+    CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels, in 10 and in 100
+    classes. STL-10 (Coates et al. 2011): 5,000 and 8,000 of 96x96 pixels, in 10 classes.
+
+    name: of the source.
+    root: where `download` put it.
+    classes: names such as "horse"; None for all of them.
+    image_size: side in pixels; other than as published, the images are scaled once, here.
+
+    Raises UserError if the data is not there or damaged, or has no such class.
+    """
+    root = root.expanduser()
+    try:
+        train, test = _Part.read(name, root, "train"), _Part.read(name, root, "test")
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+        raise _unavailable(name, root, "not there, or damaged") from error
+    if classes:
+        check_classes(classes, train.classes, ARCHIVES[name].title)
+    names = tuple(each for each in train.classes if not classes or each in classes)
+    train, test = train.of(names), test.of(names)
+    labels = Labels(names, train.labels, test.labels)
+    train_split, test_split = (ArraySplit(_scale(part.images, image_size)) for part in (train, test))
+    return Source(name, train_split, test_split, labels)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Half of a data set, in the published order."""
+
+    images: NDArray[np.uint8]  # RGB [N, size, size, 3]
+    labels: NDArray[np.int64]  # [N], places in `classes`
+    classes: tuple[str, ...]
+
+    @staticmethod
+    def read(name: str, root: Path, which: Literal["train", "test"]) -> "_Part":
+        found = _dataset(name, root, which)
+        if name == "stl10":
+            return _Part(found.data.transpose(0, 2, 3, 1), found.labels.astype(np.int64), tuple(found.classes))
+        return _Part(found.data, np.asarray(found.targets), tuple(found.classes))
+
+    def of(self, classes: tuple[str, ...]) -> "_Part":
+        """The images of these classes, which are in the published order, too."""
+        numbers = [self.classes.index(name) for name in classes]
+        chosen = np.isin(self.labels, numbers)
+        labels = np.searchsorted(numbers, self.labels[chosen]).astype(np.int64)
+        return _Part(np.ascontiguousarray(self.images[chosen]), labels, classes)
+
+
+def _dataset(name: str, root: Path, which: Literal["train", "test"], *, fetch: bool = False) -> Any:  # noqa: ANN401
+    """torchvision's object, which has checked the files' sums."""
+    from torchvision import datasets
+
+    kind = getattr(datasets, ARCHIVES[name].dataset)
+    return kind(root, download=fetch, **({"split": which} if name == "stl10" else {"train": which == "train"}))
+
+
+def _scale(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+    if images.shape[1] == size:
+        return images
+    scaled = np.empty((len(images), size, size, 3), np.uint8)
+    for index, image in enumerate(images):
+        scaled[index] = fit(Image.fromarray(image), size)
+    return scaled
+
+
+def _quiet() -> contextlib.AbstractContextManager[object]:
+    """Keep torchvision's progress bar out of log files."""
+    return contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+
+
+def _unavailable(name: str, root: Path, reason: str) -> UserError:
+    url, file = ARCHIVES[name].url, ARCHIVES[name].file
+    return UserError(
+        f"data.source {name}: no data in {root} ({reason}); put {url} at {root / file}, "
+        "or use your own images with --data.source folder --data.root DIR, or made ones with --data.source synthetic"
+    )

@@ -1,0 +1,161 @@
+"""The source `folder`: any folder of photos, decoded once into one array and kept for the next start."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from colordist.data.decode import decode, fit
+from colordist.data.source import ArraySplit, Labels, Source
+from colordist.data.sources.folder_files import File, Found, Skipped, class_of, divide, find, list_skipped, merge
+
+logger = logging.getLogger(__name__)
+
+_CACHE_VERSION = 2  # raise it when decoding, the split or the layout of the cache changes
+
+
+def folder(root: Path, classes: tuple[str, ...] | None, image_size: int, cache: Path | None) -> Source:
+    """All photos below a folder, scaled and cropped to squares, in the order of their names.
+
+    root: has train/ and test/, or else a tenth of the images, chosen by a hash of the name, is the test split.
+    classes: names of subfolders (of train/ and test/, or of root) to take images from; None for all images.
+    image_size: side of the squares in pixels.
+    cache: folder that keeps the decoded images, so that the next start is quick; None for none. Any change of a
+        file's name, size or time is noticed. Several processes may start at once.
+
+    Files that cannot be used are skipped and named in the log. Raises UserError if there is no such folder or class,
+    or no usable image for one of the splits.
+    """
+    root = root.expanduser()
+    found = find(root, classes)
+    stem = cache.expanduser() / _digest(root, found.files, image_size) if cache else None
+    content = _load(stem, image_size) if stem else None
+    if content is None:
+        content = _read(root, found, image_size)
+        if stem and _store(stem, content):
+            content = _load(stem, image_size) or content  # the map is shared between processes, our copy is not
+    _report(root, content, found)
+    train, test = np.split(content.images, [content.train])
+    return Source("folder", ArraySplit(train), ArraySplit(test), _labels(content))
+
+
+# What is in it
+
+
+@dataclass(frozen=True)
+class _Content:
+    images: NDArray[np.uint8]  # RGB [N, size, size, 3], the training images first
+    train: int  # how many training images
+    colourless: int  # how many of those are R == G == B everywhere
+    classes: list[str]  # each image's; "" for one that lies in no class's folder
+    skipped: Skipped
+
+
+def _read(root: Path, found: Found, size: int) -> _Content:
+    """Decode all files on all cores."""
+    images = np.empty((len(found.files), size, size, 3), np.uint8)
+
+    def read(index: int) -> None:
+        images[index] = fit(decode(found.files[index].path, size), size)
+
+    train, test, skipped = divide(root, found, read)
+    images = images[train + test]
+    colourless = sum(bool((image == image[..., :1]).all()) for image in images[: len(train)])
+    classes = [class_of(found.files[index].name, found.divided) for index in train + test]
+    return _Content(images, len(train), colourless, classes, skipped)
+
+
+def _labels(content: _Content) -> Labels | None:
+    """What the images show, where each lies in a class's folder."""
+    names = sorted(set(content.classes))
+    if "" in names:
+        return None
+    labels = np.searchsorted(names, content.classes).astype(np.int64)
+    return Labels(tuple(names), labels[: content.train], labels[content.train :])
+
+
+# What is said about it
+
+
+def _report(root: Path, content: _Content, found: Found) -> None:
+    how = "folders train/ and test/" if found.divided else "split by name"
+    counts = f"{content.train} training and {len(content.images) - content.train} test images"
+    logger.info("%s: %s (%s), %d other files ignored", root, counts, how, found.others)
+    if skipped := merge(found.skipped, content.skipped):
+        logger.warning("%s: skipped %s", root, list_skipped(skipped))
+    if content.colourless:
+        logger.warning(
+            "%s: %d of %d training images have no colour at all; they are kept, but teach nothing",
+            root,
+            content.colourless,
+            content.train,
+        )
+
+
+# What is kept of it: STEM.npy with the images, STEM.json with the rest. Both follow from the digest in the stem, so it
+# does not matter which of several processes writes them.
+
+
+def _digest(root: Path, files: list[File], size: int) -> str:
+    question = [_CACHE_VERSION, PIL.__version__, str(root.resolve()), size, [(file.name, file.stamp) for file in files]]
+    return hashlib.blake2b(json.dumps(question).encode(), digest_size=16).hexdigest()
+
+
+def _load(stem: Path, size: int) -> _Content | None:
+    """What `_store` wrote, the images as a read-only map; None if it is not there or not whole."""
+    try:
+        about = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+        images = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
+        whole = images.dtype == np.uint8 and images.shape == (about["images"], size, size, 3)
+        if whole and zlib.crc32(images.data) == about["crc32"]:
+            return _Content(images, about["train"], about["colourless"], about["classes"], about["skipped"])
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, EOFError, ValueError, KeyError, TypeError):
+        pass
+    logger.warning("the cache %s is damaged: reading the images again", stem.with_suffix(".npy"))
+    return None
+
+
+def _store(stem: Path, content: _Content) -> bool:
+    """Write the cache and say whether that worked: training goes on without."""
+    about = {
+        "images": len(content.images),
+        "train": content.train,
+        "colourless": content.colourless,
+        "classes": content.classes,
+        "skipped": content.skipped,
+        "crc32": zlib.crc32(content.images.data),
+    }
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        _write(stem.with_suffix(".npy"), lambda file: np.save(file, content.images))
+        _write(stem.with_suffix(".json"), lambda file: file.write(json.dumps(about).encode()))
+    except OSError as error:
+        logger.warning("cannot cache the decoded images in %s (%s): the next start will be as slow", stem.parent, error)
+        return False
+    return True
+
+
+def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that is either whole or not there, whoever else writes it."""
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
+    try:
+        with open(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        os.unlink(scratch)
+        raise

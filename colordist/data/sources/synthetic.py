@@ -1,0 +1,126 @@
+"""The source ``synthetic``: painted landscapes, most of whose colours follow from their grey, and a few that cannot.
+
+An image is a function of (seed, split, index, size) alone. What it shows and the colours of its ambiguous objects come
+from separate random streams.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from colordist.data.source import Image, Source
+from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, KINDS, color_table
+from colordist.data.sources.canvas import Canvas, Stream
+from colordist.data.sources.landscapes import LANDSCAPES, Homes
+
+__all__ = ["AMBIGUOUS_AB", "Scene", "SyntheticSplit", "paint_scene", "synthetic"]
+
+_COUNTS = (0,) + (1,) * 6 + (2,) * 6 + (3,) * 3  # equally likely numbers of ambiguous objects in a scene
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A painted scene before its ambiguous objects get their colours.
+
+    ``landscape``: uint8 RGB [size, size, 3]. ``objects``: uint8 [size, size], the number of the object, 0 for none.
+    ``grey``: uint8 [size, size], the objects' grey, 0 elsewhere. ``count``: how many objects there are.
+    """
+
+    landscape: Image
+    objects: NDArray[np.uint8]
+    grey: NDArray[np.uint8]
+    count: int
+
+    def colored(self, choices: tuple[int, ...]) -> Image:
+        """The image in which object number n has colour ``choices[n - 1]``. Its grey is the same for all choices."""
+        image = self.landscape.copy()
+        inside = self.objects > 0
+        colors = np.asarray(choices, np.intp)[self.objects[inside].astype(np.intp) - 1]
+        image[inside] = color_table()[colors, self.grey[inside]]
+        return image
+
+
+def paint_scene(stream: Stream, size: int) -> Scene:
+    """Paint one scene. What is drawn from the stream does not depend on the size, so neither does the composition."""
+    canvas = Canvas(size)
+    homes = LANDSCAPES[stream.integers(len(LANDSCAPES))](canvas, stream)
+    count = _place_objects(canvas, stream, homes)
+    grey = GREYS[0] + np.rint(canvas.shade * (len(GREYS) - 1))
+    return Scene(
+        landscape=np.rint(canvas.rgb).astype(np.uint8).transpose(1, 2, 0).copy(),
+        objects=canvas.objects,
+        grey=np.where(canvas.objects > 0, grey, 0).astype(np.uint8),
+        count=count,
+    )
+
+
+def _place_objects(canvas: Canvas, stream: Stream, homes: Homes) -> int:
+    """Paint ambiguous objects where they belong, none over another. Returns how many found a place."""
+    places = list(homes.items())
+    placed: list[tuple[float, float, float]] = []
+    wanted = _COUNTS[stream.integers(len(_COUNTS))]
+    for _ in range(6 * wanted):
+        home, (low, high) = places[stream.integers(len(places))]
+        kinds = [kind for kind in KINDS if kind.home == home]
+        kind = kinds[stream.integers(len(kinds))]
+        radius = stream.uniform(*kind.radius)
+        x, y = stream.uniform(radius, 1 - radius), stream.uniform(low, high)
+        if home != "air":
+            y -= radius
+        if all((x - u) ** 2 + (y - v) ** 2 > (1.05 * (radius + r)) ** 2 for u, v, r in placed):
+            placed.append((x, y, radius))
+            kind.paint(canvas, len(placed), x, y, radius)
+        if len(placed) == wanted:
+            break
+    return len(placed)
+
+
+class SyntheticSplit:
+    """Painted scenes by index: images, where their ambiguous objects are, and which colours these got."""
+
+    def __init__(self, seed: int, split: Literal["train", "test"], length: int, size: int) -> None:
+        """seed: at least 0. length: how many images. size: their side in pixels, 16 to 512."""
+        self._key = (seed, ("train", "test").index(split))
+        self._length = length
+        self._size = size
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return self._length
+
+    def __getitem__(self, index: int, /) -> Image:
+        """The image at this index: uint8 RGB, [size, size, 3]."""
+        scene = self.scene(index)
+        return scene.colored(self._draw(index, scene.count))
+
+    def objects(self, index: int) -> NDArray[np.uint8]:
+        """The number of the ambiguous object at each pixel, counted from 1, [size, size]; 0 where there is none."""
+        return self.scene(index).objects
+
+    def choices(self, index: int) -> tuple[int, ...]:
+        """Which of the colours of AMBIGUOUS_AB each ambiguous object got, object number 1 first."""
+        return self._draw(index, self.scene(index).count)
+
+    def scene(self, index: int) -> Scene:
+        """The scene at this index, its ambiguous objects not yet coloured."""
+        return paint_scene(self._stream(index, 0), self._size)
+
+    def _draw(self, index: int, count: int) -> tuple[int, ...]:
+        return tuple(self._stream(index, 1).integers(len(AMBIGUOUS_AB), size=count).tolist())
+
+    def _stream(self, index: int, purpose: int) -> Stream:
+        """Random numbers for one purpose of one image: 0 what it shows, 1 the colours of its ambiguous objects."""
+        if not 0 <= index < self._length:
+            raise IndexError(f"image {index} of {self._length}")
+        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._key, index, purpose])))
+
+
+def synthetic(seed: int, image_size: int, train_images: int, test_images: int) -> Source:
+    """Painted scenes of this size, as many as asked for. Train and test show different ones."""
+    return Source(
+        name="synthetic",
+        train=SyntheticSplit(seed, "train", train_images, image_size),
+        test=SyntheticSplit(seed, "test", test_images, image_size),
+    )

@@ -1,0 +1,101 @@
+"""Whether all processes are what they should be: the same settings, code and images at the start, the same weights
+whenever these are looked at. A process that differs would spoil the run without any error.
+"""
+
+import functools
+import socket
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from colordist.config import RunError, UserError, Value
+from colordist.engine.runtime import Engine
+
+_CHUNK = 2**18  # numbers multiplied at once
+_FACTOR = -0x61C8864680B583EB  # odd and without pattern: 2**64 divided by the golden ratio
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_PARTS = {"weights": "weights", "optimizer": "optimizer states", "averaged": "averaged weights"}
+
+
+def check_same_settings(engine: Engine, settings: Mapping[str, Value]) -> None:
+    """Raise UserError on all processes if one of them was given other settings."""
+    (first_host, first), *others = engine.gather((socket.gethostname(), dict(settings)))
+    for rank, (host, found) in enumerate(others, start=1):
+        for key in sorted(first | found):
+            if first.get(key) != found.get(key):
+                raise UserError(
+                    f"process {rank} on {host} has {key} {found.get(key)}, process 0 on {first_host} has "
+                    f"{first.get(key)}: start all processes with the same command, on machines of one kind"
+                )
+
+
+def check_same(engine: Engine, what: str, value: object, way_out: str) -> None:
+    """Raise UserError on all processes if something isn't the same on all of them.
+
+    what: says it of the one that differs: "runs other code"; value: what stands for it, short.
+    """
+    (first_host, first), *others = engine.gather((socket.gethostname(), value))
+    for rank, (host, found) in enumerate(others, start=1):
+        if found != first:
+            raise UserError(f"process {rank} on {host} {what} than process 0 on {first_host}: {way_out}")
+
+
+def check_replicas(engine: Engine, step: int) -> None:
+    """Raise RunError on all processes if their copies of the networks differ by a bit, or aren't numbers."""
+    names, prints, finite = [], [], []
+    for network, parts in engine.replicas().items():
+        for part, tensors in parts.items():
+            values = list(tensors)
+            names.append(f"the {network}'s {_PARTS[part]}")
+            prints.append(fingerprint(values, engine.device))
+            finite.append(_is_finite(values) if part != "optimizer" else torch.ones_like(prints[-1]))
+    found = torch.stack([torch.stack(prints), torch.stack(finite).to(prints[0])]).tolist()
+    hosts, copies = zip(*engine.gather((socket.gethostname(), found)), strict=True)
+    for index, name in enumerate(names):
+        for rank, (_, are_finite) in enumerate(copies):
+            if not are_finite[index]:
+                raise RunError(
+                    f"{name} on process {rank} on {hosts[rank]} are not finite at step {step}: try a lower learning "
+                    "rate, or train.precision fp32; the same command continues from the last checkpoint"
+                )
+        if odd := _odd_one([each[index] for each, _ in copies]):
+            rank, other = odd
+            raise RunError(
+                f"{name} on process {rank} on {hosts[rank]} differ from process {other}'s at step {step}: suspect its "
+                "GPU or memory, or machines of several kinds; the same command continues from the last checkpoint"
+            )
+
+
+def _odd_one(values: list[int]) -> tuple[int, int] | None:
+    """The first place whose value isn't the most frequent one, and one that has it; of several such, the first's."""
+    (usual, count), *_ = Counter(values).most_common(1)
+    if count == len(values):
+        return None
+    return next(rank for rank, value in enumerate(values) if value != usual), values.index(usual)
+
+
+def fingerprint(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
+    """A number that stands for every bit of some tensors and for their order: int64, still on their device.
+
+    Integers are added up without rounding, so neither the order of additions nor the memory format counts.
+    """
+    total = torch.zeros((), dtype=torch.int64, device=device)
+    for tensor in tensors:
+        bits = tensor.detach().view(_INTEGERS[tensor.element_size()]).reshape(-1)
+        for chunk in bits.split(_CHUNK):
+            # Any change of a single number changes the sum, as the factors are odd.
+            total = total * _FACTOR + (chunk.to(torch.int64) * _factors(tensor.device)[: len(chunk)]).sum()
+    return total
+
+
+@functools.cache
+def _factors(device: torch.device) -> Tensor:
+    """Odd numbers without a pattern, so that changes in several places don't cancel."""
+    numbers = torch.arange(1, _CHUNK + 1, device=device) * _FACTOR
+    return ((numbers ^ (numbers >> 31)) * _FACTOR) | 1
+
+
+def _is_finite(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.stack([tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]).all()

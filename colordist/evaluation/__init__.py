@@ -1,0 +1,1 @@
+"""Scores of a network over a test split."""

@@ -1,0 +1,141 @@
+"""What a network is worth: its scores over the whole test split, beside floors and ceiling; and a grid to look at."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from colordist.color import ColorSpace, luma, to_8_bits
+from colordist.config import Value
+from colordist.data.loader import in_batches
+from colordist.engine.runtime import Engine
+from colordist.metrics.baselines import REFERENCES, Reference
+from colordist.metrics.features import FeatureScores
+from colordist.metrics.metric import EvalBatch, Metric
+from colordist.metrics.scorer import Scorer
+
+Scores = dict[str, float]
+
+_PIXELS = 2**16  # scored at once: 64 images of 32x32
+_GRID = 16  # images in the sample grid
+
+VARIANTS = 4
+"""How many answers to each image are scored where the generator takes noise."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What came of scoring a snapshot."""
+
+    run: str
+    step: int
+    data: dict[str, Value]
+    images: int
+    """How many test images there were; those without any colour are not scored."""
+    scores: Scores
+    references: dict[str, Scores]
+    """Scores of floors and ceiling, by name."""
+    networks: list[str]
+    """What stands for each network that compared the features of images."""
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Scores answers on the test split, shared among all processes.
+
+    truth: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
+    [N, VARIANTS, numbers], for generators that take it.
+    """
+
+    target: Tensor
+    objects: Tensor | None
+    noise: Tensor | None
+    metrics: Sequence[Metric]
+    features: Sequence[FeatureScores]
+    color_space: ColorSpace
+    engine: Engine
+
+    def references(self, median_ab: tuple[float, float]) -> dict[str, Scores]:
+        """Scores of the floors and the ceiling, by name. median_ab: the training split's."""
+
+        def scores(reference: Reference) -> Scores:
+            return self._scores(lambda part: reference.answer(self.target[part], median_ab).unsqueeze(1))
+
+        return {each.name: scores(each) for each in REFERENCES}
+
+    def scores(self, generator: nn.Module) -> Scores:
+        """A network's scores."""
+        return self._scores(lambda part: self._colorize(generator, part))
+
+    def grid(self, generator: nn.Module) -> Image.Image:
+        """The first test images: rows grey, answer, truth; no gaps, so that a row is image_size pixels high."""
+        rgb = self.target[:_GRID]
+        rows = [luma(rgb).expand_as(rgb), self._colorize(generator, slice(_GRID))[:, 0], rgb]
+        picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+        return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
+
+    def _scores(self, answer: Callable[[slice], Tensor]) -> Scores:
+        """answer: from a slice of the test split to several answers each, uint8 [B, V, 3, H, W]."""
+        # A row a batch, added up in the order of batches: the same last bit on any number of processes.
+        sums = torch.zeros(-(-len(self.target) // self._size), len(Scorer(self.metrics).sums), dtype=torch.float64)
+        features = self._no_features()
+        for part in self._parts():
+            scorer, answers = Scorer(self.metrics), answer(part)
+            objects = None if self.objects is None else self.objects[part]
+            variants = answers if answers.shape[1] > 1 else None
+            scorer.update(EvalBatch(answers[:, 0], self.target[part], objects, variants))
+            sums[part.start // self._size] = scorer.sums
+            self._look(answers[:, 0], part, features)
+        scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0)) | self._compare(features)
+        return {name: score for name, score in scores.items() if not math.isnan(score)}
+
+    @property
+    def _size(self) -> int:
+        """How many images are scored at once."""
+        return max(1, _PIXELS // (self.target.shape[-1] * self.target.shape[-2]))
+
+    def _parts(self) -> Iterator[slice]:
+        """This process's batches of the test split."""
+        for part in in_batches(len(self.target), self._size, self.engine.rank, self.engine.world_size):
+            yield part
+            self.engine.progress()
+
+    def _no_features(self) -> list[Tensor]:
+        """A row of zeros an image, for each network that looks: rows of other processes are added later."""
+        return [torch.zeros(len(self.target), each.width, dtype=torch.float64) for each in self.features]
+
+    def _look(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
+        """Fill in the rows of a batch. rgb: uint8 [B, 3, H, W]."""
+        for each, rows in zip(self.features, features, strict=True):
+            rows[part] = each.features(rgb).cpu().double()
+
+    @cached_property
+    def _target_features(self) -> list[Tensor]:
+        """What each network sees in the true images: looked at once."""
+        features = self._no_features()
+        for part in self._parts():
+            self._look(self.target[part], part, features)
+        return [self.engine.sum(rows) for rows in features]
+
+    def _compare(self, features: list[Tensor]) -> Scores:
+        """The features of the answers with those of the truth; images without any colour are left out."""
+        red, green, blue = self.target.unbind(1)
+        places = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
+        scores: Scores = {}
+        for each, rows, target in zip(self.features, features, self._target_features, strict=True):
+            found = each.scores(self.engine.sum(rows)[places], target[places], places)
+            scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
+        return scores
+
+    @torch.no_grad()
+    def _colorize(self, generator: nn.Module, part: slice) -> Tensor:
+        """What a network makes of the grey of a slice of the true images: uint8 [B, V, 3, H, W]."""
+        grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
+        color = generator(grey) if self.noise is None else generator(grey, self.noise[part].flatten(0, 1))
+        answers = len(color) // len(grey)
+        picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)
+        return to_8_bits(picture).view(len(grey), answers, *picture.shape[1:])

@@ -1,0 +1,1 @@
+"""Files: atomic writes, weights with a description, downloads."""

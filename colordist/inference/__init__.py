@@ -1,0 +1,1 @@
+"""Colourize photographs with a trained network."""

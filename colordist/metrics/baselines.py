@@ -1,0 +1,71 @@
+"""Answers that need no network: what any network has to beat, and what no network can."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from colordist.color import AB_SCALE, ColorSpace, luma, to_8_bits
+from colordist.metrics.metric import precision, rgb_to_lab
+
+_LAB = ColorSpace("lab")
+_PER_UNIT = 100  # bins of the median's histograms per unit of a or b
+_CENTER = 110 * _PER_UNIT  # a and b of sRGB colours lie within +-110
+
+
+def grey(rgb: Tensor) -> Tensor:
+    """No colour at all: R = G = B = luma. uint8 [B, 3, H, W] to the same."""
+    return luma(rgb).expand_as(rgb).contiguous()
+
+
+def constant(rgb: Tensor, ab: tuple[float, float]) -> Tensor:
+    """The grey's L with the same a and b everywhere. uint8 [B, 3, H, W] to the same."""
+    seen, color = _LAB.split(rgb, precision(rgb.device))
+    color[:, 0], color[:, 1] = ab[0] / AB_SCALE, ab[1] / AB_SCALE
+    return to_8_bits(_LAB.join(seen, color))
+
+
+def oracle(rgb: Tensor) -> Tensor:
+    """The grey's L with the true a and b: the best possible answer in `lab` mode. uint8 [B, 3, H, W] to the same."""
+    return to_8_bits(_LAB.join(*_LAB.split(rgb, precision(rgb.device))))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An answer that needs no network."""
+
+    name: str
+    """Key in files."""
+    label: str
+    """First cell of its row in tables."""
+    answer: Callable[[Tensor, tuple[float, float]], Tensor]
+    """From true images (uint8 [B, 3, H, W]) and the training split's median a,b to answers (same shape, uint8)."""
+
+
+REFERENCES: tuple[Reference, ...] = (
+    Reference("grey", "baseline: grey", lambda rgb, ab: grey(rgb)),
+    Reference("constant", "baseline: constant a,b", constant),
+    Reference("oracle", "oracle: true a,b", lambda rgb, ab: oracle(rgb)),
+    Reference("truth", "truth", lambda rgb, ab: rgb),
+)
+
+
+def median_ab(images: Iterable[Tensor]) -> tuple[float, float]:
+    """Median of a and median of b over all pixels, each rounded to 0.01 (of an even number, the lower middle one).
+
+    Counted in bins of that width: any number of images fits, and their order does not matter.
+
+    images: batches of uint8 [B, 3, H, W].
+    """
+    counts = torch.zeros(2, 2 * _CENTER + 1, dtype=torch.int64)
+    for batch in images:
+        bins = (rgb_to_lab(batch)[:, 1:] * _PER_UNIT).round().long() + _CENTER
+        for channel in range(2):
+            counts[channel] += torch.bincount(bins[:, channel].flatten(), minlength=counts.shape[1]).cpu()
+    pixels = int(counts[0].sum())
+    if pixels == 0:
+        raise ValueError("no images to take the median colour of")
+    middle = (counts.cumsum(dim=1) < (pixels + 1) // 2).sum(dim=1)  # the first bin that reaches half
+    a, b = (middle - _CENTER).tolist()
+    return a / _PER_UNIT, b / _PER_UNIT

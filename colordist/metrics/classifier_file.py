@@ -1,0 +1,52 @@
+"""A trained classifier on the disk: ``classifier.safetensors`` and ``classifier.json``."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from colordist.files import weights
+from colordist.models.classifier import Classifier
+
+FORMAT = 1
+_WHAT = _STEM = "classifier"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a classifier was trained on, and how good it is."""
+
+    classes: tuple[str, ...]
+    """Their names, in the order of its logits."""
+    image_size: int
+    """Width and height of the images in pixels."""
+    images: str
+    """Eight hexadecimal digits that stand for the training and test images."""
+    epochs: int
+    seed: int
+    accuracy: float
+    """Percent of the test images that it names rightly."""
+    accuracy_on_grey: float
+    """Likewise, shown without their colour: what naming needs no colour for."""
+
+
+def write(folder: Path, classifier: Classifier, about: About) -> None:
+    """Write a folder that exists whole or not at all. Raises what the disk raises."""
+    weights.write(folder, _STEM, classifier, {"format": FORMAT, **asdict(about)})
+
+
+def read(folder: Path) -> tuple[Classifier, About, str]:
+    """A classifier ready to judge: in eval mode, on the CPU, frozen; what it was trained on; its SHA-256.
+
+    Raises UserError for a folder that holds none, a damaged one, or one that a newer version wrote.
+    """
+    with weights.reading(folder, _STEM, _WHAT):
+        tensors, found = weights.read(folder, _STEM, _WHAT, FORMAT)
+        digest = str(found["sha256"])
+        about = About(**{name: found[name] for name in About.__dataclass_fields__} | {"classes": (*found["classes"],)})
+        classifier = Classifier(len(about.classes))
+        classifier.load_state_dict(tensors)
+    return classifier.eval().requires_grad_(False), about, digest
+
+
+def is_one(folder: Path) -> bool:
+    """Whether a classifier lies there, whole or not."""
+    return (folder / f"{_STEM}.json").exists()

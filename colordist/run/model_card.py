@@ -1,0 +1,124 @@
+"""Model cards (Mitchell et al. 2019, arXiv 1810.03993): what a snapshot is, what it is worth and what it can't do."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from colordist.config import Config, learning_keys
+from colordist.metrics import METRIC_SPECS, MetricSpec
+from colordist.metrics.table import markdown
+from colordist.reporting.scores import beside_references
+
+Scores = Mapping[str, float]
+
+_WHEREABOUTS = ("data.root", "train.init_from")  # paths of one machine
+_ARCHITECTURES = {"unet": "U-Net", "autoencoder": "convolutional autoencoder"}
+_TASKS = {
+    "autoencoder": "to answer with colours near the true ones",
+    "cgan": "to answer with colours that a second network, which sees the grey image too, takes for true",
+    "cyclegan": "from grey images and colour images of other things, without pairs",
+}
+_SOURCES = {
+    "synthetic": "landscapes painted by a program, with a few objects whose colour nobody can tell from their grey",
+    "cifar10": "CIFAR-10 (Krizhevsky 2009): photos from the internet, 32x32 pixels, in ten classes",
+    "cifar100": "CIFAR-100 (Krizhevsky 2009): photos from the internet, 32x32 pixels, in a hundred classes",
+    "stl10": "STL-10 (Coates et al. 2011): photos from ImageNet, 96x96 pixels, in ten classes; the labelled ones",
+    "folder": "a folder of images. What they show, where they come from and whether they were JPEGs, which blurs "
+    "colours, is known to whoever put them there",
+    "shards": "images packed into shards. What they show, where they come from and whether they were JPEGs, which "
+    "blurs colours, is known to whoever packed them",
+}
+_LIMITS = """\
+- It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
+  colour a thing was. Don't pass its pictures off as colour photographs.
+- Where several colours are likely it tends towards grey or brown, the middle of them, above all if it was trained by
+  a pixel distance alone.
+- It was trained and scored at the size named above. In a larger photo it decides colours at that size; what is small
+  there gets none of its own.
+- It knows what its training images show, and their biases: skin, clothes and places that are rare or missing there get
+  the colours of what is frequent. Nobody has examined it for that.
+- Scores are means over the test images named above, after rounding to 8 bits. Other images have other scores."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the cards of all of a run's snapshots have in common. The same run has the same cards on any machine."""
+
+    config: Config
+    train_images: int
+    test_images: int
+    code: str
+    """Revision of the code."""
+
+    def text(self, step: int, scores: Scores, references: Mapping[str, Scores]) -> str:
+        """The card of one snapshot, in Markdown. references: scores of floors and ceiling, by name."""
+        data, train, model = self.config.data, self.config.train, self.config.model
+        size, classes = f"{data.image_size}x{data.image_size}", ", ".join(data.class_names or ("all",))
+        batch, seed = train.global_batch_size, self.config.seed
+        begin = "the weights of another snapshot" if train.init_from else "random weights"
+        noise = ", and with each noise another" if model.noise else ""
+        return f"""\
+# A network that colours grey images
+
+A {_ARCHITECTURES[model.name]} of colordist. It takes a grey image and answers with its colours{noise}.
+It learned {_TASKS[self.config.task]}.
+
+## Use
+
+    colordist colorize FOLDER_OF_THIS_FILE photo.jpg -o coloured
+
+    import colordist
+    from PIL import Image
+
+    colordist.load("FOLDER_OF_THIS_FILE")(Image.open("photo.jpg")).save("coloured.png")
+
+## Data
+
+Source `{data.source}`: {_SOURCES[data.source]}. Classes: {classes}.
+It learned from {self.train_images} images and was scored on {self.test_images} others, all at {size} pixels.
+
+## Recipe
+
+{step} of {train.steps} steps of {batch} images, beginning with {begin}, in {train.precision}, seed {seed}.
+These are averaged weights. Code {self.code}. Settings that are not the defaults:
+
+{self._settings()}
+
+## Scores
+
+{beside_references(references, {f"step {step}": scores}, markdown)}
+
+{_weakness(scores, references)}
+
+## Limits
+
+{_LIMITS}
+"""
+
+    def _settings(self) -> str:
+        """The learning keys that differ from the defaults, one a line."""
+        own, defaults = (learning_keys(dataclasses.asdict(each)) for each in (self.config, Config()))
+        differing = [key for key in own if own[key] != defaults[key] and key not in _WHEREABOUTS]
+        return "\n".join(f"- `{key}: {json.dumps(own[key])}`" for key in differing) or "- none"
+
+
+def _weakness(scores: Scores, references: Mapping[str, Scores]) -> str:
+    """The score by which a network is least ahead of the better floor."""
+    ways = [(way, spec.label) for spec in METRIC_SPECS if (way := _way(spec, scores, references)) is not None]
+    if not ways:
+        return "There are no floors to set the scores beside."
+    way, label = min(ways)
+    if way < 0:
+        return f"Weakest score: {label}, which is worse than that of the better floor."
+    return f"Weakest score: {label}, {way:.0%} of the way from the better floor to the ceiling."
+
+
+def _way(spec: MetricSpec, scores: Scores, references: Mapping[str, Scores]) -> float | None:
+    """The share of the way from the better floor to the best score, 0 to 1; None where there is no such way."""
+    best = references.get("truth" if spec.better == "truth" else "oracle", {}).get(spec.name)
+    baselines = [found[spec.name] for name in ("grey", "constant") if spec.name in (found := references.get(name, {}))]
+    if best is None or spec.name not in scores or not baselines:
+        return None
+    whole = min(abs(best - baseline) for baseline in baselines)
+    return 1 - abs(best - scores[spec.name]) / whole if whole > 0 else None

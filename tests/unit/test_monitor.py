@@ -1,0 +1,377 @@
+"""Who is found missing, by whom, after how long; who tells it; and what is no reason to stop."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+from random import Random
+
+import pytest
+from torch.distributed import DistNetworkError, HashStore, TCPStore  # type: ignore[attr-defined]
+
+from colordist.engine import failure_detector as detector
+from colordist.engine import monitor
+from colordist.engine.failure_detector import FailureDetector, Heartbeat, Timeouts
+from colordist.engine.joint_stop import Proposal, Vote
+from colordist.engine.monitor import Monitor, Store
+
+# --- the judge
+
+
+class Room:
+    """Some processes, as a judge hears them: one second at a time."""
+
+    def __init__(self, hosts: str = "aabb", heartbeat_timeout: float = 10, stall_timeout: float = 100) -> None:
+        self.detector = FailureDetector(Timeouts(heartbeat_timeout, stall_timeout))
+        self.heartbeats = {rank: Heartbeat(host=host, step=41) for rank, host in enumerate(hosts)}
+        self.detector.listen(self.heartbeats, 0)
+
+    def change(self, *ranks: int, **values: object) -> None:
+        for rank in ranks:
+            self.heartbeats[rank] = replace(self.heartbeats[rank], **values)  # type: ignore[arg-type]
+
+    def listen(self, seconds: int, living: str = "0123", moving: str = "0123") -> str | None:
+        """Let these give signs of life, and those get on. Returns the first verdict."""
+        for _ in range(seconds):
+            for rank, heartbeat in self.heartbeats.items():
+                lives, moves = str(rank) in living, str(rank) in moving
+                self.heartbeats[rank] = replace(heartbeat, count=heartbeat.count + lives, marks=heartbeat.marks + moves)
+            self.detector.listen(self.heartbeats, 1)
+            if verdict := self.detector.verdict():
+                return verdict
+        return None
+
+
+def test_a_silent_process_is_named() -> None:
+    room = Room()
+    assert room.listen(50) is None
+    assert room.listen(10, living="013") is None
+    assert room.listen(1, living="013") == (
+        "process 2 on b has not been heard of for 10 s (it was at step 41): all stop; the same command continues"
+    )
+
+
+def test_a_silent_machine_is_named_whole() -> None:
+    room = Room("abbb")
+    room.listen(1, living="023")
+    told = room.listen(99, living="0")
+    assert told
+    assert told.startswith("process 1 on b and 2 others have not been heard of for 10 s (they were at step 41): all")
+
+
+def test_a_broken_connection_shortens_the_wait() -> None:
+    room = Room(heartbeat_timeout=30)
+    room.change(0, state="lost")
+    assert room.listen(5, living="012") is None
+    assert (room.listen(1, living="012") or "").startswith("process 3 on b has not been heard of for 5 s")
+
+
+def test_a_broken_connection_among_living_processes_is_told_too() -> None:
+    room = Room(heartbeat_timeout=30)
+    room.change(1, state="lost", reason="reset by peer")
+    assert room.listen(31) is None
+    assert (room.listen(1) or "").startswith("process 1 on a has lost touch (reset by peer): all stop")
+
+
+def test_who_is_behind_and_does_not_get_on_is_named() -> None:
+    room = Room()
+    room.change(0, 1, 3, place=8)  # waiting for process 2
+    assert room.listen(100, moving="") is None
+    assert room.listen(1, moving="") == (
+        "process 2 on b has made no progress for 100 s (it was at step 41): all stop; the same command continues"
+    )
+
+
+def test_nobody_is_stuck_as_long_as_the_one_behind_gets_on() -> None:
+    room = Room()
+    room.change(0, 1, 3, place=8)
+    assert room.listen(300, moving="2") is None
+
+
+def test_nobody_is_stuck_as_long_as_the_one_behind_is_busy() -> None:
+    room = Room()
+    room.change(0, 1, 3, place=8)
+    room.change(2, stall_exempt="decoding images")
+    assert room.listen(3000, moving="") is None
+    room.change(2, stall_exempt="")
+    assert room.listen(101, moving="") is None  # the end of being busy is progress, too
+    assert room.listen(1, moving="") is not None
+
+
+def test_a_busy_process_can_die() -> None:
+    room = Room()
+    room.change(2, stall_exempt="decoding images")
+    assert (room.listen(11, living="013") or "").startswith("process 2 on b has not been heard of")
+
+
+def test_all_hang_in_the_same_place() -> None:
+    told = Room().listen(101, moving="")
+    assert told
+    assert told.startswith("no process has made any progress for 100 s (they were at step 41): all stop")
+
+
+def test_a_failure_is_told_after_the_time_in_which_it_may_be_everybodys() -> None:
+    room = Room()
+    room.change(1, state="failed", reason="KeyError('x')")
+    assert room.listen(5, living="023") is None
+    assert room.listen(20, living="023") == "process 1 on a has failed (KeyError('x')): all stop"
+
+
+def test_after_a_failure_a_broken_connection_is_no_riddle() -> None:
+    room = Room()
+    room.change(1, state="failed", reason="KeyError('x')")
+    room.change(0, state="lost")
+    assert room.listen(1, living="023") == "process 1 on a has failed (KeyError('x')): all stop"
+
+
+def test_whoever_is_done_is_not_missed() -> None:
+    room = Room()
+    room.change(1, 2, state="closed")
+    room.change(0, 3, place=8)
+    assert room.listen(1000, living="03") is None
+
+
+@pytest.mark.parametrize(
+    ("hosts", "living", "fallback_reporter"),
+    [("aabb", "0123", 2), ("aaaa", "0123", 1), ("aabb", "013", 3), ("aabb", "01", 1)],
+)
+def test_the_heir_lives_if_possible_on_another_machine(hosts: str, living: str, fallback_reporter: int) -> None:
+    room = Room(hosts)
+    room.listen(4, living=living)
+    assert room.detector.fallback_reporter() == fallback_reporter
+
+
+def test_a_beat_survives_the_store() -> None:
+    heartbeat = Heartbeat(
+        3, "node7", "lost", "why", 5, 6, 7, "busy", Vote("SIGTERM", 6, 2), Proposal(2, 8, "x", True), "v", 4
+    )
+    assert Heartbeat.decode(heartbeat.encode().encode()) == heartbeat
+    assert Heartbeat.decode(Heartbeat().encode().encode()) == Heartbeat()
+
+
+# --- watches
+
+FAST = Timeouts(heartbeat_timeout=0.6, stall_timeout=0.9)  # ten signs of life a second
+GRACE = 0.5
+
+
+class Desk:
+    """Watches of some processes, in threads of this one, and what became of them."""
+
+    def __init__(self, stores: list[Store], timeouts: Timeouts = FAST, *, launchers_store: bool = False) -> None:
+        self.said: list[tuple[int, str]] = []
+        self.ended = [threading.Event() for _ in stores]
+        self.watches = [
+            Monitor(
+                store,
+                rank,
+                len(stores),
+                f"node{rank}",
+                timeouts,
+                launchers_store=launchers_store,
+                say=partial(self._say, rank),
+                end=self.ended[rank].set,
+            )
+            for rank, store in enumerate(stores)
+        ]
+        for each in self.watches:
+            each.start()
+
+    def _say(self, rank: int, line: str) -> None:
+        self.said.append((rank, line))
+
+    def all_end(self, *ranks: int) -> bool:
+        return all(self.ended[rank].wait(20) for rank in ranks)
+
+
+class Wire:
+    """A process's own way to a store: it can be cut, and it can clog."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.cut = False
+        self.clogged = False
+
+    def _pass(self) -> None:
+        if self.cut:
+            raise DistNetworkError("Broken pipe")
+        while self.clogged:
+            time.sleep(0.01)
+
+    def set(self, key: str, value: str, /) -> object:
+        self._pass()
+        return self.store.set(key, value)
+
+    def multi_get(self, keys: list[str], /) -> list[bytes]:
+        self._pass()
+        return list(self.store.multi_get(keys))
+
+
+@contextmanager
+def desk(count: int, *, launchers_store: bool = False) -> Iterator[tuple[Desk, list[Wire]]]:
+    store = HashStore()
+    wires = [Wire(store) for _ in range(count)]
+    made = Desk(list(wires), launchers_store=launchers_store)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (detector, monitor):
+            patch.setattr(module, "GRACE", GRACE)
+        try:
+            yield made, wires
+        finally:
+            for wire in wires:
+                wire.cut, wire.clogged = True, False
+            for each in made.watches:
+                each.close()
+
+
+def test_a_single_process_has_no_thread() -> None:
+    before = threading.active_count()
+    alone = Monitor()
+    alone.start()
+    with alone.stall_exempt("decoding"):
+        alone.enter()
+        alone.progress()
+        alone.at_step(1)
+    alone.lost("never")
+    assert threading.active_count() == before
+    assert alone.stops_after(3) is None
+    alone.request_stop("SIGTERM")
+    assert alone.stops_after(4) == "SIGTERM"
+    alone.close()
+
+
+def test_processes_that_get_on_are_left_alone_and_close_in_any_order() -> None:
+    with desk(3) as (made, _):
+        for _ in range(15):
+            for each in made.watches:
+                each.progress()
+            time.sleep(0.1)
+        for each in made.watches:
+            each.close()
+            time.sleep(1.2 * FAST.heartbeat_timeout)
+        assert made.said == []
+        assert not any(ended.is_set() for ended in made.ended)
+
+
+def test_a_frozen_process_ends_the_others_and_one_of_them_speaks() -> None:
+    with desk(3) as (made, wires):
+        wires[1].clogged = True
+        assert made.all_end(0, 2)
+        ((rank, line),) = [said for said in made.said if said[0] != 1]
+        assert rank == 0
+        assert line.startswith("process 1 on node1 has not been heard of")
+
+
+def test_a_hanging_process_is_ended_with_the_others() -> None:
+    with desk(3) as (made, _):
+        made.watches[0].enter()
+        made.watches[2].enter()
+        assert made.all_end(0, 1, 2)
+        ((rank, line),) = made.said
+        assert rank == 0
+        assert line.startswith("process 1 on node1 has made no progress")
+
+
+@pytest.mark.parametrize("fault", ["cut", "clogged"])
+@pytest.mark.parametrize("launchers_store", [False, True])
+def test_when_the_store_is_gone_the_heir_speaks(fault: str, launchers_store: bool) -> None:
+    with desk(3, launchers_store=launchers_store) as (made, wires):
+        time.sleep(3 * FAST.interval)  # all have heard of one another
+        for wire in wires if launchers_store else wires[1:]:
+            setattr(wire, fault, True)
+        assert made.all_end(*range(0 if launchers_store else 1, 3))
+        told = [(rank, line) for rank, line in made.said if rank]
+        who = "the launcher of process 0" if launchers_store else "process 0"
+        how = "is gone" if fault == "cut" else "has not been heard of"
+        assert [rank for rank, _ in told] == [1]
+        assert told[0][1].startswith(f"{who} on node0 {how}")
+
+
+def test_when_the_first_process_is_frozen_the_heir_speaks() -> None:
+    with desk(3) as (made, wires):
+        time.sleep(3 * FAST.interval)
+        wires[0].clogged = True
+        assert made.all_end(1, 2)
+        told = [(rank, line) for rank, line in made.said if rank]
+        assert [rank for rank, _ in told] == [1]
+        assert told[0][1].startswith("process 0 on node0 has not been heard of")
+
+
+def test_a_failure_of_all_is_told_by_nobody_here() -> None:
+    with desk(3) as (made, _):
+        for each in made.watches:
+            each.fail("a mistake")
+        time.sleep(3 * GRACE)
+        assert made.said == []
+        assert not any(ended.is_set() for ended in made.ended)
+
+
+def test_a_failure_of_one_is_told_by_the_first() -> None:
+    with desk(3) as (made, _):
+        made.watches[2].fail("a\nmistake")
+        assert made.all_end(0, 1)
+        assert made.said == [(0, "process 2 on node2 has failed (a mistake): all stop")]
+
+
+def test_a_failure_of_the_first_is_told_by_itself() -> None:
+    with desk(3) as (made, _):
+        made.watches[0].fail("a mistake")
+        assert made.all_end(1, 2)
+        assert made.said == []
+
+
+def test_who_has_lost_another_is_ended_when_it_is_known_whom() -> None:
+    with desk(3) as (made, wires):
+        wires[1].clogged = True
+        made.watches[2].lost("[gloo/pair.cc:1] Connection closed by peer")  # returns: nothing is really ended here
+        assert made.all_end(0, 2)
+        assert [line.split(" has")[0] for rank, line in made.said if rank != 1] == ["process 1 on node1"]
+
+
+def test_the_module_tells_for_whoever_fails() -> None:
+    with desk(2) as (made, _):
+        monitor.fail("a mistake")
+        time.sleep(3 * GRACE)
+        assert made.said == []
+    monitor.fail("nobody watches any more")
+
+
+# --- stopping together
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_stop_after_the_same_step(seed: int) -> None:
+    """Through a real store, each process with a connection of its own, as fast as each likes."""
+    random = Random(seed)
+    server = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=60))
+    made = Desk([server.clone() for _ in range(3)], Timeouts(heartbeat_timeout=30))
+    paces = [random.uniform(0, 0.01) for _ in range(3)]
+    asking = {random.randrange(3): random.randrange(1, 20) for _ in range(2)}
+    stopped: dict[int, int] = {}
+    steps = [0, 0, 0]
+
+    def train(rank: int) -> None:
+        for step in range(1, 100_000):
+            time.sleep(paces[rank])
+            while step > min(steps) + 20:  # no host gets further ahead of another one
+                time.sleep(0.001)
+            steps[rank] = step
+            if step == asking.get(rank):
+                made.watches[rank].request_stop(f"process {rank} was asked to")
+            if made.watches[rank].stops_after(step):
+                stopped[rank] = step
+                return
+
+    threads = [threading.Thread(target=train, args=(rank,), daemon=True) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for each in made.watches:
+        each.close()
+    assert sorted(stopped) == [0, 1, 2]
+    assert len(set(stopped.values())) == 1
+    assert made.said == []

@@ -1,0 +1,270 @@
+"""The plan: a pure function of (seed, step) that no number of processes can change."""
+
+import dataclasses
+from itertools import chain
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from colordist.data.sampler import UNIFORMS, Sampler, micro_batches, share, variant_noise
+
+
+def test_golden_numbers() -> None:
+    """Fixed for ever: if these move, no run can be continued or repeated."""
+    sampler = Sampler(seed=7, length=10, global_batch_size=4, flip=True)
+    steps = [sampler.step(step) for step in (0, 1, 2, 1000)]
+    assert [step.index.tolist() for step in steps] == GOLDEN_INDEX
+    assert [step.flip.astype(int).tolist() for step in steps] == GOLDEN_FLIP
+
+
+GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
+GOLDEN_HALVES = [[6, 9, 0, 5, 1], [4, 2, 3, 8, 7]]
+GOLDEN_WINDOWS = [6, 12, 11, 10, 13, 9, 14, 15, 17, 8, 7, 16, 23, 21, 20, 3, 4, 22, 18, 0, 2, 5, 1, 19]
+GOLDEN_VARIANT = [0.35207422521725906, 0.005675546264341491]
+GOLDEN_UNPAIRED = [([5, 1, 6, 0], [4, 7, 8, 3]), ([9, 9, 0, 1], [2, 7, 4, 8])]
+GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
+
+
+def stretch(sampler: Sampler, epoch: int) -> list[int]:
+    """The samples of one epoch, in order."""
+    first, last = epoch * sampler.length, (epoch + 1) * sampler.length
+    steps = range(first // sampler.global_batch_size, -(-last // sampler.global_batch_size))
+    index = np.concatenate([sampler.step(step).index for step in steps])
+    start = first - steps.start * sampler.global_batch_size
+    return list(map(int, index[start : start + sampler.length]))
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**40), length=st.integers(1, 60), batch=st.integers(1, 80), epoch=st.integers(0, 1000))
+def test_each_epoch_shows_every_image_once(seed: int, length: int, batch: int, epoch: int) -> None:
+    assert sorted(stretch(Sampler(seed, length, batch, True), epoch)) == list(range(length))
+
+
+def test_each_epoch_and_seed_has_its_own_order() -> None:
+    sampler = Sampler(0, 50, 20, True)
+    orders = {tuple(stretch(sampler, epoch)) for epoch in range(5)} | {tuple(stretch(Sampler(1, 50, 20, True), 0))}
+    assert len(orders) == 6
+    assert tuple(range(50)) not in orders
+
+
+def test_a_step_crosses_epochs() -> None:
+    # Six images, four a step: step 1 shows the last two of epoch 0 and the first two of epoch 1.
+    sampler = Sampler(3, 6, 4, True)
+    crossing = sampler.step(1).index.tolist()
+    assert crossing[:2] == stretch(sampler, 0)[4:]
+    assert crossing[2:] == stretch(sampler, 1)[:2]
+    # A batch larger than the data shows every image, some of them twice.
+    assert sorted(Sampler(3, 3, 6, True).step(0).index.tolist()) == [0, 0, 1, 1, 2, 2]
+
+
+def test_order_does_not_depend_on_the_batch_size_or_flips() -> None:
+    assert stretch(Sampler(5, 30, 4, True), 2) == stretch(Sampler(5, 30, 7, False), 2)
+
+
+def test_a_step_does_not_depend_on_those_before() -> None:
+    sampler = Sampler(5, 30, 4, True)
+    straight = [sampler.step(step) for step in range(20)]
+    for step in (17, 3, 12):
+        alone = Sampler(5, 30, 4, True).step(step)
+        assert np.array_equal(alone.index, straight[step].index)
+        assert np.array_equal(alone.flip, straight[step].flip)
+
+
+@settings(deadline=None, max_examples=50)
+@given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
+def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
+    whole = Sampler(1, 23, batch, True, noise=(2, 3)).step(step)
+    parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
+    assert sum(map(len, parts)) == batch
+    assert np.array_equal(np.concatenate([part.index for part in parts]), whole.index)
+    assert np.array_equal(np.concatenate([part.flip for part in parts]), whole.flip)
+    assert np.array_equal(np.concatenate([part.uniforms for part in parts]), whole.uniforms)
+    assert np.array_equal(np.concatenate([part.noise for part in parts]), whole.noise)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(0, 2**40), length=st.integers(2, 60), batch=st.integers(1, 40))
+def test_unpaired_no_image_is_seen_in_both_forms(seed: int, length: int, batch: int) -> None:
+    sampler = Sampler(seed, length, batch, True, unpaired=True)
+    steps = [sampler.step(step) for step in range(-(-length // batch))]  # enough for an epoch of either half
+    grey, colored = (
+        set(np.concatenate(each).tolist()) for each in zip(*((s.index, s.target_index) for s in steps), strict=True)
+    )
+    assert not grey & colored
+    assert grey | colored == set(range(length))
+    assert 0 <= len(colored) - len(grey) <= 1
+
+
+def test_unpaired_each_has_its_own_order_and_flips() -> None:
+    """Golden numbers, too: fixed for ever."""
+    sampler = Sampler(7, 10, 4, True, unpaired=True)
+    assert [half.index.tolist() for half in sampler.halves()] == GOLDEN_HALVES
+    assert [(step.index.tolist(), step.target_index.tolist()) for step in map(sampler.step, (0, 1))] == GOLDEN_UNPAIRED
+    many = [sampler.step(step) for step in range(200)]
+    flips, truth_flips = (np.concatenate(each) for each in zip(*((s.flip, s.target_flip) for s in many), strict=True))
+    assert abs(np.corrcoef(flips, truth_flips)[0, 1]) < 4 / 800**0.5
+    assert 0.4 < truth_flips.mean() < 0.6
+    for half, index in zip(sampler.halves(), zip(*((s.index, s.target_index) for s in many), strict=True), strict=True):
+        epochs = np.concatenate(index).reshape(-1, 5)
+        assert (np.sort(epochs) == np.sort(half.index)).all()  # each shows every image once
+        assert len({tuple(epoch) for epoch in epochs}) > 50
+
+
+def test_paired_the_truth_is_of_the_same_image() -> None:
+    step = Sampler(7, 10, 4, True).step(3)
+    assert np.array_equal(step.index, step.target_index)
+    assert np.array_equal(step.flip, step.target_flip)
+    assert step.batch_index.tolist() == [0, 1, 2, 3]
+    assert step[1:3].batch_index.tolist() == [1, 2]
+
+
+def test_the_noise_of_a_variant_depends_on_image_and_variant_alone() -> None:
+    drawn = np.array([[variant_noise(image, variant, 8) for variant in range(4)] for image in range(500)])
+    assert np.array_equal(variant_noise(7, 2, 8), drawn[7, 2])
+    assert len(np.unique(drawn)) > 0.99 * drawn.size
+    assert abs(drawn.mean()) < 4 / 16000**0.5
+    assert abs(drawn.var() - 1) < 4 * (2 / 16000) ** 0.5
+    assert variant_noise(0, 1, 2) == pytest.approx(GOLDEN_VARIANT, abs=1e-12)  # scores stay comparable for ever
+
+
+def test_noise_is_normal_and_chance_uniform_whatever_is_drawn_besides() -> None:
+    sampler = Sampler(0, 100, 500, True, noise=(4, 8))
+    sample_slice = sampler.step(3)
+    assert sample_slice.noise.shape == (500, 4, 8)
+    assert sample_slice.uniforms.shape == (500, UNIFORMS)
+    # 16,000 and 4,000 numbers: means within 4 standard errors.
+    assert abs(sample_slice.noise.mean()) < 4 / 16000**0.5
+    assert abs(sample_slice.noise.var() - 1) < 4 * (2 / 16000) ** 0.5
+    assert abs(sample_slice.uniforms.mean() - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
+    assert 0 <= sample_slice.uniforms.min() < 0.01
+    assert 0.99 < sample_slice.uniforms.max() < 1
+    assert np.array_equal(sample_slice.uniforms.astype(np.float32), sample_slice.uniforms)
+    assert np.abs(np.corrcoef(sample_slice.noise.reshape(500, -1).T) - np.eye(32)).max() < 5 / 500**0.5
+    without = Sampler(0, 100, 500, True).step(3)
+    assert np.array_equal(without.uniforms, sample_slice.uniforms)
+    assert np.array_equal(without.index, sample_slice.index)
+    assert not np.array_equal(sampler.step(4).noise, sample_slice.noise)
+
+
+def test_about_half_are_flipped() -> None:
+    sampler = Sampler(0, 100, 100, True)
+    flips = np.stack([sampler.step(step).flip for step in range(100)])
+    # 10,000 fair coins: a standard deviation of 50; each place in the batch, 100 coins: 5.
+    assert abs(int(flips.sum()) - 5000) < 4 * 50
+    assert np.abs(flips.sum(axis=0) - 50).max() < 5 * 5
+    index = np.stack([sampler.step(step).index for step in range(100)])
+    of_image_0 = flips[index == 0]  # not the same each time
+    assert 25 < of_image_0.sum() < 75
+
+
+def test_no_flips_unless_wanted() -> None:
+    assert not any(Sampler(0, 10, 32, False).step(step).flip.any() for step in range(20))
+
+
+@given(total=st.integers(0, 500), world_size=st.integers(1, 70))
+def test_shares_are_even_and_complete(total: int, world_size: int) -> None:
+    shares = [list(range(total))[share(total, rank, world_size)] for rank in range(world_size)]
+    assert list(chain.from_iterable(shares)) == list(range(total))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(total=st.integers(1, 300), most=st.none() | st.integers(1, 400))
+def test_micro_batches_are_few_even_and_complete(total: int, most: int | None) -> None:
+    parts = [list(range(total))[part] for part in micro_batches(total, most)]
+    assert list(chain.from_iterable(parts)) == list(range(total))
+    sizes = list(map(len, parts))
+    assert max(sizes) <= (most or total)
+    assert max(sizes) - min(sizes) <= 1
+    assert (len(parts) - 1) * (most or total) < total  # one less would not do
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "slices"),
+    [
+        (10, None, [slice(0, 10)]),
+        (10, 4, [slice(0, 3), slice(3, 6), slice(6, 10)]),
+        (4, 9, [slice(0, 4)]),
+        (3, 1, [slice(0, 1), slice(1, 2), slice(2, 3)]),
+    ],
+)
+def test_micro_batches_by_hand(total: int, most: int | None, slices: list[slice]) -> None:
+    assert micro_batches(total, most) == slices
+
+
+# --- shards
+
+
+@st.composite
+def sharded(draw: st.DrawFn) -> Sampler:
+    sizes = tuple(draw(st.lists(st.integers(1, 12), min_size=1, max_size=15)))
+    seed, batch, at_once = draw(st.integers(0, 2**40)), draw(st.integers(1, 40)), draw(st.integers(1, 16))
+    return Sampler(seed, sum(sizes), batch, True, shards=sizes, shuffle_shards=at_once)
+
+
+@settings(deadline=None, max_examples=100)
+@given(sampler=sharded(), epoch=st.integers(0, 100))
+def test_an_epoch_passes_through_windows_of_shards(sampler: Sampler, epoch: int) -> None:
+    order = stretch(sampler, epoch)
+    assert sorted(order) == list(range(sampler.length))
+    shard = np.repeat(np.arange(len(sampler.shards)), sampler.shards)[order]
+    count = -(-len(sampler.shards) // sampler.shuffle_shards)
+    # Shards that are open at a place: begun at or before it, and not done before it.
+    first = {each: int(np.flatnonzero(shard == each)[0]) for each in set(shard.tolist())}
+    last = {each: int(np.flatnonzero(shard == each)[-1]) for each in set(shard.tolist())}
+    for batch_index in range(sampler.length):
+        opened = [each for each in first if first[each] <= batch_index <= last[each]]
+        assert len(opened) <= sampler.shuffle_shards
+    if sampler.shuffle_shards == 1:  # one after the other
+        assert len(np.flatnonzero(np.diff(shard))) == count - 1
+
+
+@settings(deadline=None, max_examples=100)
+@given(sampler=sharded(), start=st.integers(0, 200), data=st.data())
+def test_the_bound_on_shards_needed_at_once(sampler: Sampler, start: int, data: st.DataObject) -> None:
+    """No stretch as long as the smallest window, or shorter, needs more than two windows, wherever it begins."""
+    count, smallest = len(sampler.shards), sampler.length
+    windows = -(-count // sampler.shuffle_shards)
+    if windows > 1:  # no window has fewer samples than its shards in the smallest sizes
+        smallest = sum(sorted(sampler.shards)[: count // windows])
+    length = data.draw(st.integers(1, smallest))
+    orders = [sample for epoch in (0, 1, 2) for sample in stretch(sampler, epoch)]
+    shard = np.repeat(np.arange(count), sampler.shards)[orders]
+    begin = start % (len(orders) - length + 1)
+    assert len(set(shard[begin : begin + length].tolist())) <= 2 * sampler.shuffle_shards
+
+
+@settings(deadline=None, max_examples=30)
+@given(sampler=sharded(), epoch=st.integers(0, 50))
+def test_one_window_over_all_shards_is_a_full_shuffle(sampler: Sampler, epoch: int) -> None:
+    whole = dataclasses.replace(sampler, shuffle_shards=len(sampler.shards))
+    assert stretch(whole, epoch) == stretch(dataclasses.replace(sampler, shards=()), epoch)
+
+
+def test_shards_are_visited_in_an_order_of_each_epoch() -> None:
+    sampler = Sampler(7, 24, 5, True, shards=(6, 6, 6, 6), shuffle_shards=2)
+    assert stretch(sampler, 0) == GOLDEN_WINDOWS
+    first = {tuple(sorted({index // 6 for index in stretch(sampler, epoch)[:12]})) for epoch in range(30)}
+    assert len(first) == 6  # any two of four
+    within = {tuple(index for index in stretch(sampler, epoch) if index < 6) for epoch in range(30)}
+    assert len(within) > 25
+
+
+@settings(deadline=None, max_examples=50)
+@given(sampler=sharded().filter(lambda sampler: sampler.length > 1))
+def test_unpaired_shards(sampler: Sampler) -> None:
+    sampler = dataclasses.replace(sampler, unpaired=True)
+    steps = [sampler.step(step) for step in range(-(-sampler.length // sampler.global_batch_size))]
+    for half, index in zip(
+        sampler.halves(),
+        (np.concatenate([step.index for step in steps]), np.concatenate([step.target_index for step in steps])),
+        strict=True,
+    ):
+        epoch = index[: len(half.index)]
+        assert sorted(epoch.tolist()) == sorted(half.index.tolist())
+        shard = np.repeat(np.arange(len(sampler.shards)), sampler.shards)[epoch].tolist()
+        assert all(
+            len({each for each in shard[: i + 1] if each in shard[i:]}) <= sampler.shuffle_shards
+            for i in range(len(shard))
+        )
