@@ -11,7 +11,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 # Threads that wait fall asleep soon: tests run several processes on few cores.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: install train test test-all test-gpu bench check clean
+.PHONY: install train test test-all test-long test-gpu bench check clean
 
 install: $(VENV)/installed
 
@@ -28,13 +28,17 @@ train: install
 # Unit tests and a distributed smoke test.
 test: install
 	$(BIN)/python -m pytest tests/unit
-	$(BIN)/python -m pytest tests/distributed -m "dist and not slow"
+	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
 # What takes longer, besides.
 test-all: install
 	$(BIN)/python -m pytest tests/distributed -m "slow"
 	$(BIN)/python -m pytest tests/browser -m "browser"
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
+
+# What takes many minutes: a run that is killed fifty times.
+test-long: install
+	$(BIN)/python -m pytest tests/distributed -m "long" -s
 
 # What needs a GPU. With speed, and without an installation: benchmarks/gpu.sh.
 test-gpu: install
@@ -51,7 +55,6 @@ bench: install
 	$(BIN)/python benchmarks/startup.py --rounds 1 --json $(BENCH)/startup.json
 	$(BIN)/python benchmarks/memory.py --json $(BENCH)/memory.json \
 		--cases quickstart cgan "cgan, bf16" "cgan, checkpointing"
-	$(BIN)/python benchmarks/scaling.py --quick --rates --json $(BENCH)/scaling.json
 
 check: install
 	$(BIN)/ruff check .

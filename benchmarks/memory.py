@@ -5,9 +5,9 @@
     python benchmarks/memory.py --time cgan --rounds 20
 
 Each case is trained for two steps after the warm-up, by the engine and on batches of the loader, in a fresh process, or
-two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to
-tensors at once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``),
-less the few images that are held: the estimate is about everything else. Told is ``expected / measured``.
+two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to tensors at
+once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the few
+images that are held: the estimate is about everything else. Told is ``expected / measured``.
 
 The process as a whole needs more. *resident* is by how much its largest resident set grew in two such steps, without
 the profiler: memory that is kept after use, buffers of libraries, and code that was loaded on the way are in it.
@@ -33,7 +33,7 @@ from measuring import end_with_parent, hardware, run_together, summary, told
 from torch.profiler import ProfilerActivity, profile
 
 from colordist.cli import parse
-from colordist.config import Config, divide_batches
+from colordist.config import Config, batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
 from colordist.training.build import build_loader, build_source
@@ -86,7 +86,7 @@ class Training:
     def __init__(self, config: Config) -> None:
         self.engine = Engine(config.train.precision)
         self.config = replace(config, train=replace(config.train, precision=self.engine.precision))
-        self.batches = divide_batches(config, self.engine.world_size)
+        self.batches = batch_arithmetic(config.train, self.engine.world_size)
 
     def expected(self) -> int:
         """Bytes that the estimate expects the most."""

@@ -107,7 +107,7 @@ class DataConfig:
         return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
 
 
-Norm = Literal["group", "instance", "batch", "none"]
+Norm = Literal["group", "instance", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,21 +459,13 @@ class Config:
         _divides("model.depth", self.model.depth, self.data.image_size)
         if self.loss.candidates > 1 and self.model.noise == 0:
             raise UserError(
-                f"loss.candidates is {self.loss.candidates}, but without noise all answers are the same: try "
-                "model.noise 6"
+                f"loss.candidates is {self.loss.candidates}, but without noise all answers are the same: try model.noise 6"
             )
         if self.train.compile != "off" and self.loss.r1_weight + self.loss.r2_weight > 0:
             raise UserError(
                 f"train.compile is {self.train.compile}, but PyTorch doesn't differentiate twice what it has compiled, "
                 "as loss.r1_weight and loss.r2_weight ask for: try train.compile off"
             )
-        if self.train.activation_checkpointing:
-            for key, norm in self.norms.items():
-                if norm == "batch":
-                    raise UserError(
-                        f"{key} is batch, which follows the images that it sees, but with "
-                        f"train.activation_checkpointing it sees them twice: try {key} group, or train.activation_checkpointing false"
-                    )
         if self.task == "cyclegan":
             self._check_cyclegan()
         if self.task in ADVERSARIAL:
@@ -489,18 +481,6 @@ class Config:
                     f"loss.warmup_steps is {self.loss.warmup_steps}, but with loss.{weight} 0 there is nothing to "
                     "learn in it: try loss.warmup_steps 0"
                 )
-            if self.discriminator.norm == "batch" and (self.loss.r1_weight > 0 or self.loss.r2_weight > 0):
-                key = "loss.r1_weight" if self.loss.r1_weight > 0 else "loss.r2_weight"
-                raise UserError(
-                    f"{key} weighs each image's own gradient, but with discriminator.norm batch an image has none of "
-                    "its own: try discriminator.norm group"
-                )
-
-    @property
-    def norms(self) -> dict[str, Norm]:
-        """How the task's networks are normalised, by key."""
-        norms = {"model.norm": self.model.norm}
-        return norms | {"discriminator.norm": self.discriminator.norm} if self.task in ADVERSARIAL else norms
 
     def _check_cyclegan(self) -> None:
         """What only pairs make sense of, or nobody has needed yet."""
@@ -602,16 +582,3 @@ def batch_arithmetic(train: TrainConfig, processes: int) -> BatchArithmetic:
         )
     share = total // processes
     return BatchArithmetic(total, processes, share, -(-share // min(train.micro_batch_size or share, share)))
-
-
-def divide_batches(config: Config, processes: int) -> BatchArithmetic:
-    """``batch_arithmetic`` of a config. Raises UserError also where dividing a batch would change what is learned."""
-    batches = batch_arithmetic(config.train, processes)
-    for key, norm in config.norms.items():
-        if norm == "batch" and batches.accumulation > 1:
-            raise UserError(
-                f"{key} is batch, whose statistics need a whole batch at once, but train.micro_batch_size "
-                f"{config.train.micro_batch_size} cuts it into {batches.accumulation}: try {key} group, or "
-                f"train.micro_batch_size {batches.per_process}"
-            )
-    return batches

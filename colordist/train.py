@@ -1,7 +1,7 @@
 """Train a network: ``accelerate launch -m colordist.train --config configs/cgan.yaml``."""
 
 from colordist.cli import Command, parse, run
-from colordist.config import divide_batches
+from colordist.config import batch_arithmetic
 from colordist.engine.launch import Launch
 from colordist.run.folder import RunFolder, folder_for
 from colordist.training.stop_requests import StopRequests
@@ -19,7 +19,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     config, folder = command.config, RunFolder(folder_for(command.config, command.name))
     launch = Launch.read()
     is_main = launch.rank == 0
-    batches = divide_batches(config, launch.world_size)
+    batches = batch_arithmetic(config.train, launch.world_size)
     if command.file is None and is_main and not command.print_run_dir:
         print(f"no --config: {command.name}", flush=True)
     if command.dry_run and not command.print_run_dir:

@@ -18,8 +18,6 @@ def normalisation(norm: Norm, channels: int) -> nn.Module:
             )
         case "instance":
             return InstanceNorm(channels, affine=True)
-        case "batch":
-            return nn.BatchNorm2d(channels)
         case "none":
             return nn.Identity()
 
@@ -41,8 +39,8 @@ class InstanceNorm(nn.InstanceNorm2d):
 def convolution(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps height and width, or divides them by the stride.
 
-    Before instance and batch normalisation it has no bias: that bias would be subtracted again, and its gradient,
-    rounding noise, would be blown up by Adam.
+    Before instance normalisation it has no bias: that bias would be subtracted again, and its gradient, rounding noise,
+    would be blown up by Adam.
     """
     bias = norm in ("group", "none")
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)

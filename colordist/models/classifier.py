@@ -2,8 +2,6 @@
 
 from torch import Tensor, nn
 
-from colordist.models.blocks import ConvBlock
-
 FEATURES = 128
 """How many numbers it makes of an image before it names a class."""
 
@@ -13,12 +11,21 @@ def scaled(rgb: Tensor) -> Tensor:
     return rgb.float() / 127.5 - 1
 
 
+class _ConvBlock(nn.Sequential):
+    """Convolution, batch normalisation, SiLU. [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.SiLU(inplace=True)
+        )
+
+
 class _Residual(nn.Module):
     """A block whose result is added to what came in. [B, C, H, W] to the same."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.block = ConvBlock(channels, channels, "batch")
+        self.block = _ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same."""
@@ -35,12 +42,12 @@ class Classifier(nn.Module):
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            ConvBlock(3, 32, "batch"),
-            ConvBlock(32, 64, "batch", stride=2),
+            _ConvBlock(3, 32),
+            _ConvBlock(32, 64, stride=2),
             _Residual(64),
-            ConvBlock(64, FEATURES, "batch", stride=2),
+            _ConvBlock(64, FEATURES, stride=2),
             _Residual(FEATURES),
-            ConvBlock(FEATURES, FEATURES, "batch", stride=2),
+            _ConvBlock(FEATURES, FEATURES, stride=2),
             _Residual(FEATURES),
         )
         self.head = nn.Linear(FEATURES, classes)

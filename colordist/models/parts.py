@@ -16,9 +16,7 @@ def part_of(module: nn.Module, name: str) -> Part:
 
 
 def freeze(module: nn.Module, parts: Collection[Part]) -> None:
-    """Hold parts of a generator as they are: weights, and batch normalisation's running statistics, by which it then
-    normalises: a held part computes the same in training as later.
-    """
+    """Freeze parts of a generator: no gradients, and eval mode, so that they compute the same in training as later."""
     for name, parameter in module.named_parameters():
         if part_of(module, name) in parts:
             parameter.requires_grad_(False)

@@ -35,7 +35,7 @@ def read(folder: Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:
     """
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = weights.read(folder, "model", "snapshot", FORMAT)
-        config = ModelConfig(**about["model"])
+        config = _settings(folder, about)
         module = build_generator(config)
         module.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
         module.load_state_dict(tensors)
@@ -49,7 +49,16 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
     """
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = weights.read(folder, "model", "snapshot", FORMAT)
-        return tensors, ModelConfig(**about["model"])
+        return tensors, _settings(folder, about)
+
+
+def _settings(folder: Path, about: dict[str, Any]) -> ModelConfig:
+    if about["model"].get("norm") == "batch":
+        raise UserError(
+            f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist that "
+            "wrote it, or train again with model.norm group"
+        )
+    return ModelConfig(**about["model"])
 
 
 def step_of(folder: Path, about: dict[str, Any]) -> int:

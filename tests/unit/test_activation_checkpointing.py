@@ -7,7 +7,7 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.config import DiscriminatorConfig, ModelConfig, UserError
+from colordist.config import DiscriminatorConfig, ModelConfig
 from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
@@ -127,13 +127,3 @@ def test_a_compiled_network_recomputes_without_a_break() -> None:
     for weight, expected in zip(network.parameters(), eager, strict=True):
         assert weight.grad is not None
         torch.testing.assert_close(weight.grad, expected)
-
-
-@pytest.mark.parametrize("key", ["model__norm", "discriminator__norm"])
-def test_not_with_batch_statistics(key: str) -> None:
-    told = (
-        rf"{key.replace('__', '.')} is batch, .* try {key.replace('__', '.')} group, or train.activation_checkpointing"
-    )
-    with pytest.raises(UserError, match=told):
-        tiny(train__activation_checkpointing=True, **{key: "batch"})
-    tiny(train__activation_checkpointing=True, task="autoencoder", discriminator__norm="batch")  # there is none

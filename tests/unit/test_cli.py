@@ -180,10 +180,10 @@ def test_no_arguments_is_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_each_section_keeps_its_own_settings() -> None:
-    command = parse(["--optimizer.generator.lr", "0.5", "--discriminator.norm", "batch", "--data.classes", "[cat,dog]"])
+    command = parse(["--optimizer.generator.lr", "0.5", "--discriminator.norm", "none", "--data.classes", "[cat,dog]"])
     config = command.config
     assert (config.optimizer.generator.lr, config.optimizer.discriminator.lr) == (0.5, Config().optimizer.generator.lr)
-    assert (config.model.norm, config.discriminator.norm) == (Config().model.norm, "batch")
+    assert (config.model.norm, config.discriminator.norm) == (Config().model.norm, "none")
     assert config.data.class_names == ("cat", "dog")
 
 

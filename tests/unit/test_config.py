@@ -20,7 +20,6 @@ from colordist.config import (
     TrainConfig,
     UserError,
     batch_arithmetic,
-    divide_batches,
     fingerprint,
     flatten,
     learning_keys,
@@ -131,13 +130,6 @@ def test_relativistic_pairs_have_no_labels() -> None:
 
 def test_augmentations_have_names() -> None:
     assert refused(loss__augment=["cutout", "flip"]) == "loss.augment has flip: try translation or cutout"
-
-
-@pytest.mark.parametrize("key", ["loss.r1_weight", "loss.r2_weight"])
-def test_a_penalty_needs_images_that_do_not_see_each_other(key: str) -> None:
-    batch = changed(Config(), "discriminator.norm", "batch")
-    with pytest.raises(UserError, match=rf"{key} .* discriminator.norm batch .* try discriminator.norm group"):
-        changed(batch, key, 0.1)
 
 
 @pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight", "loss.r1_weight", "loss.r2_weight"])
@@ -318,20 +310,3 @@ def test_quickstarts_differ_only_in_the_task() -> None:
     assert keys["quickstart_ae"]["task"] == "autoencoder"
     for key in ("data.source", "data.image_size", "data.seed", "data.train_images", "data.test_images"):
         assert keys["quickstart_ae"][key] == keys["quickstart_cgan"][key]
-
-
-@pytest.mark.parametrize("key", ["model.norm", "discriminator.norm"])
-@pytest.mark.parametrize("processes", [1, 2])
-def test_batch_statistics_need_the_whole_batch(key: str, processes: int) -> None:
-    config = changed(changed(Config(), key, "batch"), "train.micro_batch_size", 4)
-    with pytest.raises(UserError) as refused:
-        divide_batches(config, processes)
-    told = re.fullmatch(rf"{key} is batch, .*micro_batch_size 4 .*try {key} group, or (\S+) (\d+)", str(refused.value))
-    assert told
-    for way_out in (changed(config, key, "group"), changed(config, told[1], int(told[2]))):
-        divide_batches(way_out, processes)
-
-
-def test_batch_statistics_do_not_mind_processes() -> None:
-    config = changed(changed(Config(), "model.norm", "batch"), "discriminator.norm", "batch")
-    assert divide_batches(config, 4).accumulation == 1

@@ -34,7 +34,7 @@ def card(config: Config) -> str:
 
 
 def test_what_it_says() -> None:
-    config = changed(changed(Config(), "optimizer.generator.lr", 0.25), "model.norm", "batch")
+    config = changed(changed(Config(), "optimizer.generator.lr", 0.25), "model.norm", "instance")
     text = card(changed(config, "data.classes", ["horse", "cat"]))
     for part in (
         "A U-Net of colordist.",
@@ -44,7 +44,7 @@ def test_what_it_says() -> None:
         "500 of 3300 steps of 16 images, beginning with random weights, in auto, seed 0.",
         "Code c0de.",
         "- `optimizer.generator.lr: 0.25`\n",
-        '- `model.norm: "batch"`\n',
+        '- `model.norm: "instance"`\n',
         "| MAE % ↓ | 8.00 | 6.00 | 3.50 | 1.00 | 0.00 |",
         "colordist colorize",
         "## Limits",

@@ -1,6 +1,6 @@
 """How runs do on images other than their own: each run's newest snapshot, scored on each of several test sets.
 
-    python benchmarks/generalise.py runs/horses runs/all --data horses=folder:horses --data stl=stl10:data --json g.json
+    python experiments/generalise.py runs/horses runs/all --data horses=folder:horses --data stl=stl10:data
 
 A test set is NAME=SOURCE:ROOT; its whole test split is used, in all its classes, at the size that the runs were trained
 at, which has to be the same for all. One row a run, one column a test set, between the floors and the ceiling of each

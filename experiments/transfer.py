@@ -1,7 +1,7 @@
 """What it is worth to begin with a network that has learned other things: few images of one class, from both starts.
 
-    python benchmarks/transfer.py photos --target horse --out runs/transfer --json transfer.json
-    python benchmarks/transfer.py photos --target horse --out runs/transfer --minutes 30  # and again, to go on
+    python experiments/transfer.py photos --target horse --out runs/transfer --json transfer.json
+    python experiments/transfer.py photos --target horse --out runs/transfer --minutes 30  # and again, to go on
 
 One run learns from all classes but the target. Then, for each share of the target's training images and each seed,
 two runs of the same length learn from these images alone: *scratch* begins at random, *transfer* with the weights of

@@ -1,8 +1,8 @@
 """The ladder: from doing nothing to the best recipe, one change a rung, each scored beside floors and ceiling.
 
-    python benchmarks/ladder.py --out runs/ladder --json ladder.json              # all rungs, 3 seeds: hours on a GPU
-    python benchmarks/ladder.py --out runs/ladder --minutes 30 --jobs 2           # and again, to go on
-    python benchmarks/ladder.py --steps 1500 --batch 16 --shrink 2 --root photos  # a reduced one, for a CPU
+    python experiments/ladder.py --out runs/ladder --json ladder.json              # all rungs, 3 seeds: hours on a GPU
+    python experiments/ladder.py --out runs/ladder --minutes 30 --jobs 2           # and again, to go on
+    python experiments/ladder.py --steps 1500 --batch 16 --shrink 2 --root photos  # a reduced one, for a CPU
 
 The rungs are the files in configs/ladder. Runs are run folders, OUT/RUNG-SEED: those that are finished are not
 repeated, those that were stopped go on. The first seed of all rungs comes first, so that a budget leaves a whole
@@ -39,7 +39,7 @@ from colordist.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RUNGS = {file.stem: file for file in sorted((ROOT / "configs" / "ladder").glob("*.yaml"))}
-SHOWN = ("mae", "psnr", "accuracy5", "ciede2000", "histogram", "colorfulness", "frechet_own", "accuracy_own", "fid")
+SHOWN = ("mae", "psnr", "accuracy5", "ciede2000", "histogram", "colorfulness", "frechet_own", "named_own", "fid")
 WIDTHS = ("model.width", "model.bottleneck", "discriminator.width")
 WARM_UPS = ("loss.warmup_steps", "optimizer.generator.warmup_steps", "optimizer.discriminator.warmup_steps")
 

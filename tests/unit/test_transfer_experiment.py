@@ -1,4 +1,4 @@
-"""benchmarks/transfer.py compares like with like."""
+"""experiments/transfer.py compares like with like."""
 
 import argparse
 import importlib.util
@@ -14,7 +14,7 @@ from helpers import ROOT
 
 @pytest.fixture(scope="module")
 def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("transfer_benchmark", ROOT / "benchmarks" / "transfer.py")
+    spec = importlib.util.spec_from_file_location("transfer_experiment", ROOT / "experiments" / "transfer.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
