@@ -29,7 +29,7 @@ from measuring import hardware, summary, told
 from torch import Tensor
 
 from colordist.cli import parse
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.run.folder import RunFolder

@@ -22,7 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.data.loader import ResidentLoader, Share
+from colordist.data.batch import Share
+from colordist.data.loader import ResidentLoader
 from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
 from colordist.training.build_task import build_task

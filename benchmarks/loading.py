@@ -35,7 +35,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from colordist.cli import parse
 from colordist.color import ColorSpace
-from colordist.data.loader import Loader, ResidentLoader, Share
+from colordist.data.batch import Share
+from colordist.data.loader import Loader, ResidentLoader
 from colordist.data.pack import pack
 from colordist.data.sampler import Sampler
 from colordist.data.sources.shards import ShardSplit, shards

@@ -48,7 +48,7 @@ from torch.profiler import ProfilerActivity, profile
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm

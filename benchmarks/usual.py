@@ -36,7 +36,7 @@ from torchvision.transforms.v2.functional import horizontal_flip
 from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer

@@ -1,9 +1,10 @@
 """Train a classifier that judges colours: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from colordist.cli import new_parser, read, run
+from colordist.cli import run
+from colordist.cli.parser import read_sections
 from colordist.config import DataConfig, UserError
 
 
@@ -14,20 +15,22 @@ def main() -> None:
 
 def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, int, str]:
     """The images, where to write, how many epochs, the seed and the precision."""
-    parser = new_parser("classifier", "Train a classifier by which evaluate.classifier judges colours. One process.")
-    parser.usage = "%(prog)s -o DIR [--data.KEY VALUE ...] [--epochs N] [--seed N] [--precision fp32] [--help]"
-    parser.add_argument("-o", "--output", type=str, help="Folder to write.")
-    parser.add_argument("--epochs", type=int, default=20, help="How often it sees each image.")
-    parser.add_argument("--seed", type=int, default=0, help="Seed of weights, order of images and augmentation.")
-    parser.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="Number format.")
-    parser.add_class_arguments(DataConfig, "data")
-    options = read(parser, arguments)
-    if options.output is None:
+
+    def add_options(parser: Any) -> None:  # noqa: ANN401  a jsonargparse parser
+        parser.usage = "%(prog)s -o DIR [--data.KEY VALUE ...] [--epochs N] [--seed N] [--precision fp32] [--help]"
+        parser.add_argument("-o", "--output", type=str, help="Folder to write.")
+        parser.add_argument("--epochs", type=int, default=20, help="Epochs.")
+        parser.add_argument("--seed", type=int, default=0, help="Seed of weights, order of images and augmentation.")
+        parser.add_argument("--precision", type=Literal["auto", "fp32", "bf16"], default="auto", help="Precision.")
+
+    description = "Train a classifier for the metric `classifier`. One process."
+    found = read_sections("classifier", description, arguments, wanted=["data"], add_options=add_options)
+    if found["output"] is None:
         raise UserError("nowhere to write: name a folder, as -o classifier")
     for name, least in (("epochs", 1), ("seed", 0)):
-        if getattr(options, name) < least:
-            raise UserError(f"--{name} is {getattr(options, name)}, but must be at least {least}")
-    return options.data, Path(options.output).expanduser(), options.epochs, options.seed, options.precision
+        if found[name] < least:
+            raise UserError(f"--{name} is {found[name]}, but must be at least {least}")
+    return found["data"], Path(found["output"]).expanduser(), found["epochs"], found["seed"], found["precision"]
 
 
 def teach(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:

@@ -4,8 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from colordist.cli import run
+from colordist.cli import IMPORT_HELP, run
 from colordist.config import RunError, UserError
+from colordist.registry import load_modules
 
 
 def main() -> None:
@@ -20,6 +21,7 @@ def main() -> None:
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Default: png.")
     parser.add_argument("--variants", type=int, metavar="N", help="Write N answers to each: STEM-1, STEM-2 and so on.")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos read, then coloured together. Default: 8.")
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_intermixed_args()
     run(lambda: colorize(options))
 
@@ -31,6 +33,7 @@ def colorize(options: argparse.Namespace) -> None:
     from colordist.inference.colorizer import load
     from colordist.inference.photo_files import color_files, find_photos, obstacles
 
+    load_modules(options.modules)
     size, out = options.batch_size, options.output
     if size < 1:
         raise UserError(f"--batch_size is {size}, but must be at least 1: try --batch_size 8")
@@ -38,7 +41,7 @@ def colorize(options: argparse.Namespace) -> None:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.run, options.resolution)
-    if options.variants is not None and options.variants > (most := colorizer.answers):
+    if options.variants is not None and options.variants > (most := colorizer.variants):
         raise UserError(f"--variants is {options.variants}, but this network knows {most} (model.noise): try {most}")
     try:
         out.mkdir(parents=True, exist_ok=True)

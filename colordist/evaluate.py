@@ -1,11 +1,12 @@
-"""Score a run's newest snapshot: ``python -m colordist.evaluate RUN [--data.source ...]``."""
+"""Score a snapshot: ``python -m colordist.evaluate MODEL [--data.source ...]``."""
 
 import argparse
 import dataclasses
 import json
 from pathlib import Path
 
-from colordist.cli import new_parser, read, run
+from colordist.cli import run
+from colordist.cli.parser import read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.run.folder import RunFolder
 
@@ -16,34 +17,31 @@ def main() -> None:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, EvaluateConfig, Path | None]:
-    """The run, the data and the networks to score by (the run's own but for what is given), and where to write."""
+    """The run, the data and the metrics (the run's own but for what is given), and where to write."""
     parser = argparse.ArgumentParser(
         prog="colordist evaluate",
-        description="Score a run's newest snapshot on the whole test split, beside floors and ceiling.",
-        epilog="--data.KEY VALUE scores it on other images, --evaluate.classifier DIR or --evaluate.networks [NAME] by "
-        "other networks, too; the keys are those of `colordist train --help`.",
+        description="Score a run's newest snapshot on the whole test split, beside baselines and oracle.",
+        epilog="--data.KEY VALUE scores it on other images, --evaluate.metrics [NAME] by other metrics, too; the keys "
+        "are those of `colordist train --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="Default: RUN/evaluation-SOURCE.json.")
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE")
     options, others = parser.parse_known_args(arguments)
-    settings = new_parser("evaluate", "")
-    settings.add_class_arguments(DataConfig, "data")
-    settings.add_class_arguments(EvaluateConfig, "evaluate")
-    own = RunFolder(options.run).settings()
-    settings.set_defaults({f"{part}.{key}": own[part][key] for part in ("data", "evaluate") for key in own[part]})
-    chosen = read(settings, others)
-    return options.run, chosen.data, chosen.evaluate, options.output
+    usual = RunFolder(options.run).settings()
+    sections = read_sections("evaluate", "", others, usual=usual, modules=options.modules)
+    return options.run, sections["data"], sections["evaluate"], options.output
 
 
 def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
-    """Print the scores beside floors and ceiling, and write them."""
+    """Print the scores beside baselines and oracle, and write them."""
+    from colordist.evaluation.build_evaluator import evaluate_snapshot
     from colordist.reporting.scores import beside_references
-    from colordist.training.build import evaluate_snapshot
 
     output = output or folder / f"evaluation-{data.source}.json"
     evaluation = evaluate_snapshot(folder, data, config)
-    if evaluation is None:  # not the first process
+    if evaluation is None:  # not rank 0
         return
     print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
     try:

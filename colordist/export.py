@@ -1,10 +1,12 @@
 """Write a run's newest snapshot for other programs: ``python -m colordist.export RUN --onnx FILE``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
-from colordist.cli import run
+from colordist.cli import IMPORT_HELP, run
 from colordist.config import UserError
+from colordist.registry import load_modules
 
 
 def main() -> None:
@@ -16,23 +18,24 @@ def main() -> None:
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Where to write it.")
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()
-    run(lambda: export(options.run, options.onnx))
+    run(lambda: export(options.run, options.onnx, options.modules))
 
 
-def export(folder: Path, file: Path) -> None:
+def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
     """Rebuild the network, write it, tell how well it agrees."""
     from colordist.inference import onnx_file
     from colordist.run import snapshot
 
-    generator, model, about = snapshot.read(snapshot.latest(folder))
-    step = snapshot.step_of(snapshot.latest(folder), about)
+    load_modules(modules)
+    trained = snapshot.read(snapshot.find(folder))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        difference = onnx_file.write(file, generator, model)
+        difference = onnx_file.write(file, trained)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
-    print(f"{file}: step {step}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
+    print(f"{file}: step {trained.step}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
 
 
 if __name__ == "__main__":

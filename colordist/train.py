@@ -1,9 +1,10 @@
 """Train a network: ``accelerate launch -m colordist.train --config configs/cgan.yaml``."""
 
-from colordist.cli import Command, parse, run
-from colordist.config import batch_arithmetic
+from colordist.cli import run
+from colordist.cli.parser import Command, parse
 from colordist.engine.launch import Launch
 from colordist.run.folder import RunFolder, folder_for
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.stop_requests import StopRequests
 
 
@@ -23,7 +24,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     if command.file is None and is_main and not command.print_run_dir:
         print(f"no --config: {command.name}", flush=True)
     if command.dry_run and not command.print_run_dir:
-        from colordist.training.build import describe
+        from colordist.training.describe import describe
 
         if is_main:
             print(describe(config, batches), f"run folder: {folder.path}", sep="\n")

@@ -1,11 +1,11 @@
-"""From the plan to batches on the device.
+"""Loaders: each process's share of each step's batch.
 
-A training split that fits is held there whole, as uint8, and indexed there: no file is opened and no image decoded
+A training split that fits is held on the device, as uint8, and indexed there: no file is opened and no image decoded
 while training. For others see streaming.py.
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,37 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from colordist.color import ColorSpace
-from colordist.data.sampler import Sampler, SampleSlice, micro_batches, share
+from colordist.data.batch import Batch, Share, send
 from colordist.data.source import Split, StreamedSplit
 
 _SAMPLE = 4096  # images
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What a task learns from."""
-
-    grey: Tensor
-    """[B, 1, H, W] in [-1, 1]."""
-    target: Tensor
-    """True colours: [B, C, H, W], of about unit size. Of the images in ``grey``, unless training is unpaired."""
-    uniforms: Tensor
-    """What a task decides by chance: [B, CHANCES], uniform in [0, 1), made by the plan."""
-    noise: Tensor
-    """What a generator takes for its choice among several answers: [B, draws, numbers], made by the plan."""
-    target_grey: Tensor
-    """The grey of the images that ``truth`` shows: [B, 1, H, W] in [-1, 1]. ``grey``, unless training is unpaired."""
-    batch_index: Tensor
-    """Where in the global batch each stands: [B], whole numbers."""
-
-    def __len__(self) -> int:
-        """How many images."""
-        return len(self.grey)
-
-    def __getitem__(self, part: slice) -> "Batch":
-        """A slice of the images."""
-        return Batch(**{name: value[part] for name, value in vars(self).items()})
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
@@ -55,7 +28,7 @@ def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = Tr
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
-    """Images enough to know what a split's colours are like: all, but of a streamed split the first few thousand.
+    """A sample of a split, for statistics of its colours: all images, or the first few thousand of a streamed split.
 
     Batches of uint8 [B, 3, H, W] on the device.
     """
@@ -70,65 +43,24 @@ def image_digest(images: Tensor) -> str:
     return f"{zlib.crc32(images.cpu().numpy().data):08x}"
 
 
-@dataclass(frozen=True)
-class Share:
-    """What falls to one process of each step's global batch, and in which form it is wanted."""
-
-    sampler: Sampler
-    color_space: ColorSpace
-    device: torch.device
-    dtype: torch.dtype
-    micro_batch_size: int | None
-    rank: int
-    world_size: int
-
-    def sample_slices(self, step: int) -> list[SampleSlice]:
-        """This process's samples of a step, in portions of at most micro_batch_size."""
-        whole = self.sampler.step(step)
-        mine = whole[share(len(whole), self.rank, self.world_size)]
-        return [mine[part] for part in micro_batches(len(mine), self.micro_batch_size)]
-
-    def batch(self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
-        """What a task learns from a portion. images: from indices to uint8 [n, 3, H, W] on the device."""
-        # Converted on this side: not every device has float64.
-        uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
-        noise = send(torch.from_numpy(sample_slice.noise).to(self.dtype), self.device)
-        batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
-        grey, target = self._split(images(sample_slice.index), sample_slice.flip)
-        target_grey = grey
-        if self.sampler.unpaired:
-            target_grey, target = self._split(images(sample_slice.target_index), sample_slice.target_flip)
-        return Batch(grey, target, uniforms, noise, target_grey, batch_index)
-
-    def _split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-        """Grey and colours of some images, mirrored or not."""
-        mirrored = send(torch.from_numpy(flip), self.device)[:, None, None, None]
-        return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
-
-
-def send(values: Tensor, device: torch.device) -> Tensor:
-    """Values on the device. From pageable memory a GPU may first finish what it is doing, while the host waits."""
-    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
-
-
 class Loader(Protocol):
-    """Gives each process its part of each step's global batch."""
+    """Gives each process its share of each step's global batch."""
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in portions of at most micro_batch_size."""
+        """This process's images of a step, in micro-batches of at most micro_batch_size."""
         ...
 
     def sample(self) -> Iterable[Tensor]:
-        """Images enough to know what the training split's colours are like: batches of uint8 [B, 3, H, W]."""
+        """A sample of the training split, for statistics of its colours: batches of uint8 [B, 3, H, W]."""
         ...
 
     @property
     def digest(self) -> str:
-        """What stands for the training images and their order."""
+        """Digest of the training images and their order."""
         ...
 
     def close(self) -> None:
-        """Let go of whatever else is at work for it."""
+        """Stop its worker processes."""
         ...
 
 
@@ -143,7 +75,7 @@ class ResidentLoader:
     share: Share
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in portions of at most micro_batch_size."""
+        """This process's images of a step, in micro-batches of at most micro_batch_size."""
         return [self.share.batch(sample_slice, self._images) for sample_slice in self.share.sample_slices(step)]
 
     def _images(self, index: NDArray[np.int64]) -> Tensor:
@@ -155,18 +87,18 @@ class ResidentLoader:
 
     @property
     def digest(self) -> str:
-        """What stands for the images and their order."""
+        """Digest of the images and their order."""
         return image_digest(self.images)
 
     def close(self) -> None:
-        """Nothing else is at work for it."""
+        """There are no worker processes."""
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:
-    """Slices of ``size`` out of ``length`` images, dealt out to the processes in turn.
+    """Slices of ``size`` out of ``length`` images, round-robin over the processes.
 
-    Where a slice begins doesn't depend on the number of processes, so neither does what a network makes of it: the
-    last bits of an answer may depend on the batch it was computed in.
+    Where a slice begins doesn't depend on the number of processes, so neither does a network's output: its last bits
+    may depend on the batch it was computed in.
     """
     for start in range(rank * size, length, world_size * size):
         yield slice(start, min(start + size, length))

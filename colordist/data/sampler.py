@@ -1,9 +1,10 @@
-"""The plan: which images a step learns from, and how each is changed. A pure function of (seed, step).
+"""The sampler: the images of a step, their augmentation and their noise. A pure function of (seed, step).
 
-It knows nothing of processes: each takes its slice of the same plan. So the order of images and their augmentation are
-the same on any number of them, a run can continue at any step, and there is no random state to save.
+It knows nothing of processes: each takes its slice of the same samples. So the order of images and their augmentation
+are the same on any number of processes, a run can resume at any step, and there is no random state to save.
 """
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 _ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _VISITS = range(9)
 
 UNIFORMS = 8
-"""How many numbers the plan draws for whatever else a task decides by chance about a sample."""
+"""How many uniform random numbers the sampler draws per sample for the task's own use."""
 
 
 def _random_bits(seed: int, stream: int, index: int, count: int) -> NDArray[np.uint64]:
@@ -85,15 +86,15 @@ class SampleSlice:
     flip: NDArray[np.bool_]
     """Whether to mirror it: [n]."""
     uniforms: NDArray[np.float64]
-    """What a task decides by chance: [n, CHANCES], uniform in [0, 1)."""
+    """Random numbers for the task's own use: [n, UNIFORMS], uniform in [0, 1)."""
     noise: NDArray[np.float64]
-    """What a generator takes for its choice among several answers: [n, draws, numbers], standard normal."""
+    """Noise for the generator: [n, candidates, *noise_shape], standard normal."""
     target_index: NDArray[np.int64]
-    """Which image's colours to learn from: [n]. ``index``, unless training is unpaired."""
+    """Index of the target image: [n]. ``index``, unless training is unpaired."""
     target_flip: NDArray[np.bool_]
     """Whether to mirror that one: [n]."""
     batch_index: NDArray[np.int64]
-    """Where in the global batch the sample stands: [n]."""
+    """Index in the global batch: [n]."""
 
     def __getitem__(self, part: slice) -> "SampleSlice":
         """A slice of the samples."""
@@ -119,12 +120,12 @@ class Sampler:
     length: int
     global_batch_size: int
     flip: bool
-    noise: tuple[int, int] = (0, 0)
-    """How many draws of noise a sample gets, and of how many numbers each."""
+    noise: tuple[int, ...] = (0,)
+    """Shape of the noise per sample: candidates, then the shape of one."""
     unpaired: bool = False
-    """Whether grey and colours are shown of different images: one half is only seen as grey, the other in colour."""
+    """Whether grey and colours come from different images: one half is only seen as grey, the other in colour."""
     shards: tuple[int, ...] = ()
-    """How many images are in each shard, where they lie in shards: ``length`` in all, in the order of their index."""
+    """Number of images in each shard, where they lie in shards: ``length`` in all, in the order of their index."""
     shuffle_shards: int = 1
     """How many shards are shuffled together; all of them: an order as without shards."""
 
@@ -134,13 +135,12 @@ class Sampler:
         index, flip = self._draw(step, _ORDER, self._shards), self._heads(step, _FLIP)
         target_index, target_flip = index, flip
         if self.unpaired:
-            grey_half, truth_half = self.halves()
+            grey_half, target_half = self.halves()
             index = grey_half.index[self._draw(step, _ORDER, grey_half.shards)]
-            target_index = truth_half.index[self._draw(step, _TARGET_ORDER, truth_half.shards)]
+            target_index = target_half.index[self._draw(step, _TARGET_ORDER, target_half.shards)]
             target_flip = self._heads(step, _TARGET_FLIP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
-        candidates, numbers = self.noise
-        noise = _normal(self.seed, _NOISE, step, size * candidates * numbers).reshape(size, candidates, numbers)
+        noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise)).reshape(size, *self.noise)
         return SampleSlice(index, flip, uniforms, noise, target_index, target_flip, batch_index=np.arange(size))
 
     @property
@@ -167,9 +167,9 @@ class Sampler:
         return heads & np.bool_(self.flip)
 
 
-def variant_noise(image: int, variant: int, numbers: int) -> NDArray[np.float64]:
-    """The noise for one answer to a test image: ``numbers`` of them, standard normal, the same in every run."""
-    return _normal(image, _VARIANT, variant, numbers)
+def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The noise for one answer to a test image: standard normal, of this shape, the same in every run."""
+    return _normal(image, _VARIANT, variant, math.prod(shape)).reshape(shape)
 
 
 def share(total: int, rank: int, world_size: int) -> slice:

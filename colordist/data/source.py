@@ -1,14 +1,16 @@
-"""What every source of images offers."""
+"""Sources of images: what they offer, and what a component of this kind is."""
 
 import difflib
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import UserError
+from colordist.config import DataConfig, FileDataConfig, UserError, at_least
 
 Image = NDArray[np.uint8]  # RGB, [size, size, 3]
 
@@ -85,6 +87,53 @@ class Source:
     test: Split
     labels: Labels | None = None
     """None where the source doesn't know what its images show."""
+
+
+class ImageSource:
+    """Base class of the components that open a source.
+
+    One of your own is a class in one file: a ``Settings`` dataclass derived from ``DataConfig`` or ``FileDataConfig``,
+    and a class derived from this one (registry.py says how it gets its name).
+    """
+
+    Settings: ClassVar[type[DataConfig]] = DataConfig
+    description: ClassVar[str] = ""
+    """What the images show, where they come from, under which licence: for model cards."""
+    prepared_once: ClassVar[bool] = True
+    """Whether opening it fetches or decodes: then one process per machine does so first, while the others wait."""
+
+    def __init__(self, settings: Any) -> None:  # noqa: ANN401  of the class's Settings
+        self.settings = settings
+
+    def open(self) -> Source:
+        """The images. Raises UserError where they can't be had."""
+        raise NotImplementedError
+
+    def missing(self) -> str:
+        """Why the images can't be had here without a download; empty if they can. Without reading them."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedDataConfig(FileDataConfig):
+    """Images that are read while training."""
+
+    operational: ClassVar[frozenset[str]] = FileDataConfig.operational | {"workers"}
+
+    shuffle_shards: int = 8
+    """How many shards are shuffled together; all of them: a full shuffle."""
+    workers: int = 2
+    """Worker processes that read and decode images, per training process; 0: the training process does."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("data.shuffle_shards", self.shuffle_shards, 1)
+        at_least("data.workers", self.workers, 0)
+
+
+def cache_folder() -> Path:
+    """Where decoded images and fetched shards are kept for the next start."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"
 
 
 @dataclass(frozen=True, eq=False)

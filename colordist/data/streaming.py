@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colordist.config import RunError
-from colordist.data.loader import Batch, Share, sample, send
+from colordist.data.batch import Batch, Share, send
+from colordist.data.loader import sample
 from colordist.data.sampler import SampleSlice
 from colordist.data.source import StreamedSplit
 

@@ -4,7 +4,6 @@ Each process collects facts about its machine. They meet at the address and port
 tried too; the first process compares.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -21,8 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
-from colordist.config import Config, DataConfig, UserError
-from colordist.data.sources.archive import ARCHIVES
+from colordist import registry
+from colordist.config import Config, UserError
+from colordist.run.provenance import code_digest
 
 Status = Literal["ok", "warning", "failed"]
 
@@ -99,31 +99,8 @@ def collect(config: Config, run: Path, rank: int) -> Facts:
         devices=_devices(),
         free=free,
         folder=folder,
-        data=missing_data(config.data),
+        data=registry.component("source", config.data.source)(config.data).missing(),
     )
-
-
-def code_digest() -> str:
-    """Eight hexadecimal digits that stand for the code of this package."""
-    digest = hashlib.blake2b(digest_size=4)
-    package = Path(__file__).parents[1]
-    for file in sorted(package.rglob("*.py")):
-        digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()
-
-
-def missing_data(config: DataConfig) -> str:
-    """Why the images can't be had here without a download; empty if they can."""
-    root = Path(config.root).expanduser()
-    if config.source == "folder" and not root.is_dir():
-        return f"there is no folder {root}"
-    if config.source == "shards" and "://" not in config.root and not (root / "index.json").is_file():
-        return f"there is no {root / 'index.json'}"
-    if config.source in ARCHIVES:
-        unpacked, file = root / ARCHIVES[config.source].unpacked, root / ARCHIVES[config.source].file
-        if not unpacked.is_dir() and not file.is_file():
-            return f"{root} holds neither {unpacked.name} nor {file.name}: compute nodes may have no internet"
-    return ""
 
 
 def _versions() -> dict[str, str]:

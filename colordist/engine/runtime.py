@@ -21,7 +21,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import share
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import (

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from colordist.color import ColorSpace, luma, to_8_bits
 from colordist.config import Value
@@ -19,6 +19,8 @@ from colordist.metrics.metric import EvalBatch, Metric
 from colordist.metrics.scorer import Scorer
 
 Scores = dict[str, float]
+Sample = Callable[[Tensor, Tensor | None], Tensor]
+"""``Task.sample`` of some networks: from grey and noise to colours."""
 
 _PIXELS = 2**16  # scored at once: 64 images of 32x32
 _GRID = 16  # images in the sample grid
@@ -48,7 +50,7 @@ class Evaluator:
     """Scores answers on the test split, shared among all processes.
 
     truth: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
-    [N, VARIANTS, numbers], for generators that take it.
+    [N, VARIANTS, *noise_shape], for tasks that need it.
     """
 
     target: Tensor
@@ -67,14 +69,14 @@ class Evaluator:
 
         return {each.name: scores(each) for each in REFERENCES}
 
-    def scores(self, generator: nn.Module) -> Scores:
+    def scores(self, sample: Sample) -> Scores:
         """A network's scores."""
-        return self._scores(lambda part: self._colorize(generator, part))
+        return self._scores(lambda part: self._colorize(sample, part))
 
-    def grid(self, generator: nn.Module) -> Image.Image:
+    def grid(self, sample: Sample) -> Image.Image:
         """The first test images: rows grey, answer, truth; no gaps, so that a row is image_size pixels high."""
         rgb = self.target[:_GRID]
-        rows = [luma(rgb).expand_as(rgb), self._colorize(generator, slice(_GRID))[:, 0], rgb]
+        rows = [luma(rgb).expand_as(rgb), self._colorize(sample, slice(_GRID))[:, 0], rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
@@ -132,10 +134,10 @@ class Evaluator:
         return scores
 
     @torch.no_grad()
-    def _colorize(self, generator: nn.Module, part: slice) -> Tensor:
-        """What a network makes of the grey of a slice of the true images: uint8 [B, V, 3, H, W]."""
+    def _colorize(self, sample: Sample, part: slice) -> Tensor:
+        """A network's answers to the grey of a slice of the test images: uint8 [B, V, 3, H, W]."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
-        color = generator(grey) if self.noise is None else generator(grey, self.noise[part].flatten(0, 1))
+        color = sample(grey, None if self.noise is None else self.noise[part].flatten(0, 1))
         answers = len(color) // len(grey)
         picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)
         return to_8_bits(picture).view(len(grey), answers, *picture.shape[1:])

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,15 @@ def write(folder: Path, stem: str, module: nn.Module, about: dict[str, Any], car
     temporary.rename(folder)
 
 
-def read(folder: Path, stem: str, what: str, form: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The weights, and all of the JSON. Within ``reading``.
 
-    what: it is, in a word. form: the number of the form that this version reads.
+    what: it is, in a word. forms: the format numbers that this version reads.
     """
     about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
-    if about["format"] != form:
-        raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {form}")
+    if about["format"] not in forms:
+        readable = " and ".join(map(str, forms))
+        raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {readable}")
     data = (folder / f"{stem}.safetensors").read_bytes()
     # Older ones don't say it.
     if about.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):

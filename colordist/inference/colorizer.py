@@ -8,13 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
-from colordist.config import ModelConfig, UserError
+from colordist.config import UserError
 from colordist.data import decode
 from colordist.engine.environment import device_type
 from colordist.run import snapshot
+from colordist.run.snapshot import Snapshot
 
 BATCH_SIZE = 8
 _STRIP = 1 << 18  # pixels coloured at once: what is in between takes some 100 bytes a pixel
@@ -46,20 +47,20 @@ def read_photo(source: Path | Image.Image) -> Photo:
 
 
 class Colorizer:
-    """Colours photos with a trained network. Made by `colordist.load`, which has an example.
+    """Colour photos with a trained network. Made by `colordist.load`, which has an example.
 
     The result is sRGB and upright, and of the photo's size; its BT.601 luma is the photo's, within 1 of 255; its alpha
     is the photo's, bit for bit. Other metadata is dropped.
     """
 
-    def __init__(self, network: nn.Module, model: ModelConfig, resolution: int) -> None:
+    def __init__(self, trained: Snapshot, resolution: int) -> None:
         self.device = torch.device(device_type())
-        self.network = network.to(self.device, torch.float32)
-        self.space = ColorSpace(model.color_space)
+        self.networks = dict(trained.networks.to(self.device, torch.float32).items())
+        self.task = trained.task
+        self.space = self.task.color_space
         self.resolution = resolution
-        self.multiple = 2**model.depth
-        self.noise = model.noise
-        self.answers = max(1, model.noise)
+        self.multiple = self.task.model.size_multiple
+        self.variants = self.task.variants
 
     def __call__(self, image: Image.Image, variant: int = 0) -> Image.Image:
         """Colour one image of any mode and size: see `colorize`."""
@@ -70,7 +71,7 @@ class Colorizer:
     ) -> list[Image.Image]:
         """Colour images of any mode and size; those that look alike in shape go through the network together.
 
-        variant: which of the network's answers, from 0 up to `answers` - 1; without noise it has one. What a number
+        variant: which of the network's answers, from 0 up to `variants` - 1; without noise it has one. What a number
         stands for is the same for all images.
 
         Returns images of mode RGB, or RGBA for those with transparency. Raises Undecodable for values of unknown range
@@ -108,14 +109,12 @@ class Colorizer:
         return [colors[index] for index in range(len(photos))]
 
     def _answer(self, grey: Tensor, variant: int) -> Tensor:
-        """What the network makes of grey images."""
-        if not 0 <= variant < self.answers:
-            raise UserError(f"variant is {variant}, but this network has {self.answers}, counted from 0: try variant 0")
-        inputs = [grey]
-        if self.noise:
-            inputs.append(F.one_hot(torch.tensor(variant), self.noise).to(grey).expand(len(grey), -1))
-        color: Tensor = self.network(*inputs)
-        return color
+        """The network's colours for grey images."""
+        if not 0 <= variant < self.variants:
+            raise UserError(
+                f"variant is {variant}, but this network has {self.variants}, counted from 0: try variant 0"
+            )
+        return self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey))
 
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:
@@ -134,20 +133,16 @@ class Colorizer:
         return picture
 
 
-def load(run: Path, resolution: int | None = None) -> Colorizer:
+def load(model: Path, resolution: int | None = None) -> Colorizer:
     """The colorizer of a run folder's latest snapshot, or of a snapshot's folder: see `colordist.load`."""
-    run = run.expanduser()
-    if not run.is_dir():
-        raise UserError(f"there is no folder {run}: give the folder of a run, or of a snapshot")
-    folder = run if (run / "model.json").exists() else snapshot.latest(run)
-    network, model, about = snapshot.read(folder)
+    trained = snapshot.read(snapshot.find(model))
     if resolution is None:
-        resolution = about.get("image_size")
+        resolution = trained.about.get("image_size")
     if not isinstance(resolution, int):
-        raise UserError(f"{folder} doesn't say at which size it was trained: give a resolution, for instance 256")
-    if resolution < (least := 2 ** (model.depth + 1)):
+        raise UserError(f"{trained.folder} doesn't name the size it was trained at: give a resolution, as 256")
+    if resolution < (least := 2 * trained.task.model.size_multiple):
         raise UserError(f"resolution is {resolution}, but this network needs at least {least}: try {least}")
-    return Colorizer(network, model, resolution)
+    return Colorizer(trained, resolution)
 
 
 def keep_luma(rgb: Tensor, grey: Tensor) -> Tensor:

@@ -9,33 +9,35 @@ import torch
 from torch import Tensor, nn
 
 from colordist.color import AB_SCALE
-from colordist.config import ModelConfig, RunError, UserError
+from colordist.config import RunError, UserError
+from colordist.run.snapshot import Snapshot
 
 TOLERANCE = 1e-4
 
 
-class Answer(nn.Module):
-    """A generator whose input and output need no constants of ours."""
+class Exported(nn.Module):
+    """A snapshot with input and output in common units."""
 
-    def __init__(self, generator: nn.Module, config: ModelConfig) -> None:
+    def __init__(self, trained: Snapshot) -> None:
         super().__init__()
-        self.generator = generator
-        self.lab = config.color_space == "lab"
+        self.networks = trained.networks
+        self.task = trained.task
+        self.lab = trained.task.color_space.name == "lab"
 
     def forward(self, grey: Tensor) -> Tensor:
         """grey [B, 1, H, W] in [0, 1] -> Lab a,b [B, 2, H, W], or sRGB [B, 3, H, W] in about [0, 1]."""
-        color: Tensor = self.generator(grey * 2 - 1)
+        color = self.task.sample(dict(self.networks.items()), grey * 2 - 1, None)
         return color * AB_SCALE if self.lab else (color + 1) / 2
 
 
-def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
-    """Write a network as ONNX: any batch, any height and width that 2**depth divides.
+def write(file: Path, trained: Snapshot) -> float:
+    """Write a snapshot as ONNX: any batch, any height and width that the generator's size multiple divides.
 
     Returns the largest difference between onnxruntime's answer and torch's, over sizes other than the one it was
     traced at, as a share of the answer's largest value. Raises UserError where a package is missing, RunError if the
     difference is above TOLERANCE, UserError for a network that takes noise.
     """
-    if config.noise:
+    if trained.task.variants > 1:
         raise UserError("a network that takes noise can't be exported: train one with model.noise 0")
     try:
         import onnxruntime
@@ -43,7 +45,7 @@ def write(file: Path, generator: nn.Module, config: ModelConfig) -> float:
     except ImportError as error:
         raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
     draft = file.with_name(f"{file.name}.tmp")
-    answer, unit = Answer(generator.float(), config).eval(), 2**config.depth
+    answer, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
     # Height and width are told to be multiples of this unit, so that the sizes of skip connections agree.
     height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
     with warnings.catch_warnings():

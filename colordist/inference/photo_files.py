@@ -64,8 +64,8 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     photos = {job.photo.resolve() for job in jobs}
     first: dict[Path, Job] = {}
     reasons: dict[Job, str] = {}
-    eval_batch = [(job, target) for job in jobs for target in job.targets]
-    for job, target in eval_batch:
+    pictures = [(job, target) for job in jobs for target in job.targets]
+    for job, target in pictures:
         if (other := first.setdefault(target, job)) is not job:
             reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
         elif target.resolve() in photos:

@@ -39,7 +39,7 @@ def read(folder: Path) -> tuple[Classifier, About, str]:
     Raises UserError for a folder that holds none, a damaged one, or one that a newer version wrote.
     """
     with weights.reading(folder, _STEM, _WHAT):
-        tensors, found = weights.read(folder, _STEM, _WHAT, FORMAT)
+        tensors, found = weights.read(folder, _STEM, _WHAT, (FORMAT,))
         digest = str(found["sha256"])
         about = About(**{name: found[name] for name in About.__dataclass_fields__} | {"classes": (*found["classes"],)})
         classifier = Classifier(len(about.classes))

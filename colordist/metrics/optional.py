@@ -16,7 +16,7 @@ def optional_features(
 ) -> list[FeatureScores]:
     """The scores of whole sets. labels: the source's. Raises UserError for a network that can't be had."""
     found = []
-    if config.classifier is not None:
+    if getattr(config, "classifier", None) is not None:
         from colordist.metrics.classifier import classifier_scores
 
         folder = Path(config.classifier).expanduser()
@@ -27,7 +27,7 @@ def optional_features(
                 f"{image_size}: train another with python -m colordist.classifier --data.image_size {image_size}"
             )
         found.append(classifier_scores(classifier.to(device), about.classes, labels, f"classifier {digest[:8]}"))
-    if "inception" in config.networks:
+    if "inception" in getattr(config, "networks", []):
         from colordist.metrics.inception import inception_scores
 
         found.append(inception_scores(device))
@@ -36,7 +36,7 @@ def optional_features(
 
 def optional_metrics(config: EvaluateConfig, device: torch.device) -> list[Metric]:
     """The scores that are means over images. Raises UserError for a network that can't be had."""
-    if "lpips" not in config.networks:
+    if "lpips" not in getattr(config, "networks", []):
         return []
     from colordist.metrics.lpips import lpips
 

@@ -1,12 +1,17 @@
 """Convolutional autoencoder: everything passes through the bottleneck."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from colordist.config import Norm
 from colordist.models.activation_checkpointing import CheckpointedModule
-from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
+from colordist.models.blocks import ConvBlock, EncoderDecoderSettings, Up, last_convolution, level_widths
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(EncoderDecoderSettings):
+    """Settings of the generator ``autoencoder``."""
 
 
 class Autoencoder(CheckpointedModule):
@@ -16,13 +21,14 @@ class Autoencoder(CheckpointedModule):
     only the colours, because the lightness is the input's.
     """
 
+    Settings = AutoencoderSettings
     ENCODER = ("encoder",)
 
-    def __init__(
-        self, *, inputs: int, outputs: int, width: int, depth: int, bottleneck: int | None, norm: Norm
-    ) -> None:
+    def __init__(self, settings: AutoencoderSettings, *, inputs: int = 1, outputs: int = 2) -> None:
+        """inputs, outputs: channels."""
         super().__init__()
-        widths = level_widths(width, depth, bottleneck)
+        width, norm = settings.width, settings.norm
+        widths = level_widths(width, settings.depth, settings.bottleneck)
         self.encoder = nn.Sequential(
             ConvBlock(inputs, width, norm),
             *(

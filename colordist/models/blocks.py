@@ -1,11 +1,46 @@
 """What the networks are made of."""
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from colordist.config import Norm
+from colordist.config import Config, GeneratorSettings, at_least, divides, in_range
+
+Norm = Literal["group", "instance", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderDecoderSettings(GeneratorSettings):
+    """Settings of an encoder and a decoder."""
+
+    width: int = 16
+    """Channels at full resolution; doubled at each level, up to eight times this."""
+    depth: int = 3
+    """Levels of downsampling by 2."""
+    bottleneck: int | None = None
+    """Channels at the lowest resolution. Default: as width and depth give."""
+    norm: Norm = "group"
+    """Normalisation after each convolution."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.width", self.width, 4)
+        in_range("model.depth", self.depth, 1, 8)
+        at_least("model.bottleneck", self.bottleneck, 2)
+
+    def check(self, config: Config) -> None:
+        """Raise UserError where an image can't be downsampled that often."""
+        super().check(config)
+        divides("model.depth", self.depth, config.data.image_size)
+
+    @property
+    def size_multiple(self) -> int:
+        """What height and width must be multiples of, in pixels."""
+        return int(2**self.depth)
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:

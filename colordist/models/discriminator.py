@@ -1,61 +1,77 @@
-"""Discriminator: is this the true colour of this grey image? Or, given an image alone: is this a true one?"""
+"""Discriminator ``patchgan``: convolutional, for patches or whole images, conditional or not."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Norm
+from colordist.config import Config, DiscriminatorSettings, at_least, divides, in_range
 from colordist.models.activation_checkpointing import CheckpointedModule
-from colordist.models.blocks import add_spectral_norm, convolution, level_widths, normalisation
+from colordist.models.blocks import Norm, add_spectral_norm, convolution, level_widths, normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchGANSettings(DiscriminatorSettings):
+    """Settings of the discriminator ``patchgan``."""
+
+    width: int = 16
+    """Channels of the first layer; doubled at each level, up to eight times this."""
+    depth: int = 3
+    """Levels of downsampling by 2."""
+    output: Literal["patch", "image"] = "patch"
+    """One logit for each patch, or one for the image."""
+    norm: Norm = "none"
+    """Normalisation after each convolution but the first."""
+    spectral_norm: bool = True
+    """Spectral normalisation of each weight (arXiv 1802.05957)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("discriminator.width", self.width, 4)
+        in_range("discriminator.depth", self.depth, 1, 8)
+
+    def check(self, config: Config) -> None:
+        """Raise UserError where an image can't be downsampled that often."""
+        super().check(config)
+        divides("discriminator.depth", self.depth, config.data.image_size)
 
 
 class Discriminator(CheckpointedModule):
     """Discriminator for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
 
-    A conditional one sees grey and colour together. No normalisation after the first layer, as in DCGAN (arXiv
+    A conditional one gets grey and colour channels together. No normalisation after the first layer, as in DCGAN (arXiv
     1511.06434).
     """
 
-    def __init__(
-        self,
-        *,
-        inputs: int,
-        width: int,
-        depth: int,
-        output: Literal["patch", "image"],
-        norm: Norm,
-        spectral_norm: bool,
-        offset: bool,
-    ) -> None:
-        """offset: whether it may add the same to all logits: nothing teaches it what, where only differences count."""
+    Settings = PatchGANSettings
+
+    def __init__(self, settings: PatchGANSettings, *, inputs: int, bias: bool = True) -> None:
+        """inputs: channels of all images together. bias: of the last layer."""
         super().__init__()
-        widths = level_widths(width, depth)
-        # The first layer works at full resolution: that neighbouring pixels have the same colour is easily seen there.
-        layers: list[nn.Module] = [convolution(inputs, width, "none"), nn.LeakyReLU(0.2, inplace=True)]
+        norm, widths = settings.norm, level_widths(settings.width, settings.depth)
+        # The first layer works at full resolution, where it is easily seen whether colour is smooth.
+        layers: list[nn.Module] = [convolution(inputs, settings.width, "none"), nn.LeakyReLU(0.2, inplace=True)]
         for above, below in pairwise(widths):
             layers += [
                 convolution(above, below, norm, kernel=4, stride=2),
                 normalisation(norm, below),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=offset))
-        self.output = output
-        if spectral_norm:
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1, bias=bias))
+        self.output = settings.output
+        if settings.spectral_norm:
             add_spectral_norm(self)
 
     def forward(self, *images: Tensor) -> Tensor:
-        """Images [B, C, H, W] that belong together, in all of ``inputs`` channels -> logits [B, 1, H', W'] or [B, 1].
-
-        One logit a patch, or one an image.
-        """
+        """Images [B, C, H, W] with ``inputs`` channels in all -> logits [B, 1, H', W'], one a patch, or [B, 1]."""
         x = torch.cat(images, dim=1)
         logits: Tensor = self._by_levels(x) if self.activation_checkpointing else self.layers(x)
         return logits if self.output == "patch" else logits.mean(dim=(2, 3))
 
     def _by_levels(self, x: Tensor) -> Tensor:
-        """The same, but the first two convolutions at once: most of what is to be kept lies between them."""
+        """The same by checkpointed levels, the first two convolutions as one: most activations lie between them."""
         for begin, end in pairwise([0, *range(5, len(self.layers), 3)]):
             x = self.run(self.layers[begin:end], x)
         logits: Tensor = self.layers[-1](x)

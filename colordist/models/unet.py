@@ -1,14 +1,49 @@
 """U-Net: an encoder and a decoder that see each other at every resolution."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Norm
+from colordist.config import UserError, at_least, in_range
 from colordist.models.activation_checkpointing import CheckpointedModule
-from colordist.models.blocks import ConvBlock, ResidualBlock, SelfAttention, Up, last_convolution, level_widths
+from colordist.models.blocks import (
+    ConvBlock,
+    EncoderDecoderSettings,
+    ResidualBlock,
+    SelfAttention,
+    Up,
+    last_convolution,
+    level_widths,
+)
 from colordist.models.modulation import Modulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetSettings(EncoderDecoderSettings):
+    """Settings of the generator ``unet``."""
+
+    blocks: int = 0
+    """Residual blocks at each level of encoder and decoder; 0: one plain convolution instead."""
+    attention_level: int | None = None
+    """Level of encoder and decoder with self-attention, 0 for full resolution. Default: none."""
+    noise: int = 0
+    """Latent codes: the network takes a noise vector of so many numbers, and its argmax selects the code. 0: none."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("model.blocks", self.blocks, 0)
+        at_least("model.noise", self.noise, 0)
+        if self.noise == 1:
+            raise UserError("model.noise is 1, which leaves no choice: try model.noise 6, or model.noise 0")
+        if self.attention_level is not None:
+            in_range("model.attention_level", self.attention_level, 0, self.depth)
+
+    @property
+    def noise_size(self) -> int:
+        """Length of the noise vector for each answer."""
+        return self.noise
 
 
 class UNet(CheckpointedModule):
@@ -18,26 +53,18 @@ class UNet(CheckpointedModule):
     up the level's encoder output is concatenated, so that edges stay where the grey image has them.
     """
 
+    Settings = UNetSettings
     ENCODER = ("first", "down")
 
-    def __init__(
-        self,
-        *,
-        inputs: int,
-        outputs: int,
-        width: int,
-        depth: int,
-        bottleneck: int | None,
-        norm: Norm,
-        blocks: int,
-        attention_level: int | None,
-        noise: int = 0,
-    ) -> None:
+    def __init__(self, settings: UNetSettings, *, inputs: int = 1, outputs: int = 2) -> None:
+        """inputs, outputs: channels."""
         super().__init__()
-        widths = level_widths(width, depth, bottleneck)
+        width, depth, norm = settings.width, settings.depth, settings.norm
+        blocks, attention_level, noise = settings.blocks, settings.attention_level, settings.noise
+        widths = level_widths(width, depth, settings.bottleneck)
 
         def refined(level: int) -> list[nn.Module]:
-            """What is done at a level once its channels are there."""
+            """Residual blocks and attention of a level."""
             layers: list[nn.Module] = [ResidualBlock(widths[level], norm) for _ in range(blocks)]
             return [*layers, SelfAttention(widths[level])] if level == attention_level else layers
 
@@ -57,10 +84,10 @@ class UNet(CheckpointedModule):
         self.modulate = Modulation(noise, width) if noise else None
 
     def forward(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """image [B, inputs, H, W], grey as a rule, of about unit size -> [B, outputs, H, W], unbounded.
+        """image [B, inputs, H, W] of about unit size -> [B, outputs, H, W], unbounded.
 
-        noise: [B * draws, numbers], if it was built for noise. Then it gives so many answers to each image, one after
-        the other: [B * draws, outputs, H, W]. Noise acts on the last features alone, so a further answer costs little.
+        noise: [B * N, model.noise] for N answers to each image, one after the other: [B * N, outputs, H, W]. It acts on
+        the last features alone, so further answers cost little.
         """
         levels = [self.run(self.first, image)]
         for down in self.down:
@@ -71,7 +98,7 @@ class UNet(CheckpointedModule):
         return self.run(self._answer, x, noise)
 
     def _ascend(self, place: int, x: Tensor, across: Tensor) -> Tensor:
-        """To the next level up, whose encoder output comes across."""
+        """Upsample by one level and merge with the skip connection."""
         up, merge, refine = self.up[place], self.merge[place], self.refine[place]
         higher: Tensor = refine(merge(torch.cat([up(x), across], dim=1)))
         return higher

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from colordist.config import Value, learning_keys
+from colordist.config import Value
 from colordist.reporting.runs import Run
+from colordist.run.identity import learning_keys
 
 _MOST_NAMED = 2  # settings in a name
 

@@ -11,7 +11,7 @@ def labels(runs: Sequence[RunFolder]) -> list[str]:
 
     Raises UserError for a run that is named twice.
     """
-    tasks = [str(run.settings()["task"]) for run in runs]
+    tasks = [str(run.settings()["task"]["name"]) for run in runs]
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise UserError("a run is named twice: name each once")

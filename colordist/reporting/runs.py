@@ -23,7 +23,7 @@ class Run:
     @property
     def task(self) -> str:
         """What is learned."""
-        return str(self.settings["task"])
+        return str(self.settings["task"]["name"])
 
     @property
     def seed(self) -> int:

@@ -1,16 +1,16 @@
 """Where runs' settings differ, and the command that repeats a run."""
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-from colordist.config import Config, Value, flatten, learning_keys
+from colordist import registry
+from colordist.config import Value, flatten
 from colordist.reporting.runs import Run
+from colordist.run.identity import learning_keys
 
 _WHEREABOUTS = {"run.dir", "resume"}
-DEFAULTS = flatten(dataclasses.asdict(Config()))
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,9 @@ def command(run: Run) -> str:
     """What trains the run again, into another folder: its settings where they aren't the defaults."""
     kept = learning_keys(run.settings) | {"log.every": None, "evaluate.every": None}
     flat = flatten(run.settings)
-    changed = {key: flat[key] for key in kept if key in DEFAULTS and key in flat and flat[key] != DEFAULTS[key]}
+    names = registry.Names.of(run.settings)
+    usual = flatten(registry.defaults(names)) | dict(zip(registry.NAME_KEYS, astuple(registry.Names()), strict=True))
+    changed = {key: flat[key] for key in kept if key in usual and key in flat and flat[key] != usual[key]}
     options = [f"--{key} {shlex.quote(_text(value))}" for key, value in changed.items()]
     return " ".join(
         ["accelerate launch -m colordist.train", *options, f"--run.dir {shlex.quote(f'{run.folder.path}-again')}"]

@@ -1,6 +1,5 @@
 """A run folder: what lies where, whose run it is, and how far it got."""
 
-import dataclasses
 import json
 import os
 import re
@@ -12,7 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from colordist.config import Config, RunError, UserError, fingerprint, learning_keys
+from colordist.config import Config, RunError, UserError, as_dict
+from colordist.run.identity import fingerprint, learning_keys
 
 State = Literal["new", "unfinished", "stopped", "finished"]
 
@@ -91,6 +91,10 @@ class RunFolder:
             raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
         if not isinstance(settings, dict) or not {"task", "data", "train"} <= settings.keys():
             raise UserError(f"{self.config_file} is damaged: it doesn't hold all settings")
+        if isinstance(settings["task"], str):
+            raise UserError(
+                f"the run in {self.path} is of version 0.1: this version reads its snapshots only"
+            )
         return settings
 
     def check_same_run(self, config: Config) -> None:
@@ -99,7 +103,7 @@ class RunFolder:
             return
         if config.resume == "never":
             raise UserError(f"{self.path} holds a run, which --resume never won't continue: name another --run.dir")
-        before, now = learning_keys(self.settings()), learning_keys(dataclasses.asdict(config))
+        before, now = learning_keys(self.settings()), learning_keys(as_dict(config))
         differing = [key for key in sorted(before | now) if not _same(key, before.get(key), now.get(key))]
         if differing:
             told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differing)
@@ -109,7 +113,7 @@ class RunFolder:
         """Save the resolved settings. Raises UserError where that is impossible."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            replace_text(self.config_file, yaml.safe_dump(dataclasses.asdict(config), sort_keys=False))
+            replace_text(self.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
         except OSError as error:
             raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 

@@ -1,34 +1,19 @@
 """Model cards (Mitchell et al. 2019, arXiv 1810.03993): what a snapshot is, what it is worth and what it can't do."""
 
-import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from colordist.config import Config, learning_keys
+from colordist import registry
+from colordist.config import Config
 from colordist.metrics import METRIC_SPECS, MetricSpec
 from colordist.metrics.table import markdown
 from colordist.reporting.scores import beside_references
+from colordist.run.identity import changed_keys
 
 Scores = Mapping[str, float]
 
-_WHEREABOUTS = ("data.root", "train.init_from")  # paths of one machine
-_ARCHITECTURES = {"unet": "U-Net", "autoencoder": "convolutional autoencoder"}
-_TASKS = {
-    "autoencoder": "to answer with colours near the true ones",
-    "cgan": "to answer with colours that a second network, which sees the grey image too, takes for true",
-    "cyclegan": "from grey images and colour images of other things, without pairs",
-}
-_SOURCES = {
-    "synthetic": "landscapes painted by a program, with a few objects whose colour nobody can tell from their grey",
-    "cifar10": "CIFAR-10 (Krizhevsky 2009): photos from the internet, 32x32 pixels, in ten classes",
-    "cifar100": "CIFAR-100 (Krizhevsky 2009): photos from the internet, 32x32 pixels, in a hundred classes",
-    "stl10": "STL-10 (Coates et al. 2011): photos from ImageNet, 96x96 pixels, in ten classes; the labelled ones",
-    "folder": "a folder of images. What they show, where they come from and whether they were JPEGs, which blurs "
-    "colours, is known to whoever put them there",
-    "shards": "images packed into shards. What they show, where they come from and whether they were JPEGs, which "
-    "blurs colours, is known to whoever packed them",
-}
+_PATHS = ("data.root", "train.init_from")  # of one machine
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
   colour a thing was. Don't pass its pictures off as colour photographs.
@@ -54,15 +39,19 @@ class ModelCard:
     def text(self, step: int, scores: Scores, references: Mapping[str, Scores]) -> str:
         """The card of one snapshot, in Markdown. references: scores of floors and ceiling, by name."""
         data, train, model = self.config.data, self.config.train, self.config.model
-        size, classes = f"{data.image_size}x{data.image_size}", ", ".join(data.class_names or ("all",))
+        size, classes = (
+            f"{data.image_size}x{data.image_size}",
+            ", ".join(getattr(data, "class_names", None) or ("all",)),
+        )
         batch, seed = train.global_batch_size, self.config.seed
         begin = "the weights of another snapshot" if train.init_from else "random weights"
-        noise = ", and with each noise another" if model.noise else ""
+        noise = ", one for each noise vector" if model.noise_size else ""
+        task, source = registry.component("task", self.config.task.name), registry.component("source", data.source)
         return f"""\
 # A network that colours grey images
 
-A {_ARCHITECTURES[model.name]} of colordist. It takes a grey image and answers with its colours{noise}.
-It learned {_TASKS[self.config.task]}.
+The generator `{model.name}` of colordist. It takes a grey image and answers with its colours{noise}.
+It was trained {task.description or f"by the task `{self.config.task.name}`"}.
 
 ## Use
 
@@ -75,7 +64,7 @@ It learned {_TASKS[self.config.task]}.
 
 ## Data
 
-Source `{data.source}`: {_SOURCES[data.source]}. Classes: {classes}.
+Source `{data.source}`: {source.description or "images"}. Classes: {classes}.
 It learned from {self.train_images} images and was scored on {self.test_images} others, all at {size} pixels.
 
 ## Recipe
@@ -98,9 +87,8 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 
     def _settings(self) -> str:
         """The learning keys that differ from the defaults, one a line."""
-        own, defaults = (learning_keys(dataclasses.asdict(each)) for each in (self.config, Config()))
-        differing = [key for key in own if own[key] != defaults[key] and key not in _WHEREABOUTS]
-        return "\n".join(f"- `{key}: {json.dumps(own[key])}`" for key in differing) or "- none"
+        changed = {key: value for key, value in changed_keys(self.config).items() if key not in _PATHS}
+        return "\n".join(f"- `{key}: {json.dumps(value)}`" for key, value in changed.items()) or "- none"
 
 
 def _weakness(scores: Scores, references: Mapping[str, Scores]) -> str:

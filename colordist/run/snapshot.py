@@ -1,72 +1,123 @@
-"""Snapshots: the averaged weights and what it takes to rebuild the network. For people; no trainer code needed."""
+"""Snapshots: EMA weights and what it takes to rebuild the network. For people; no trainer code needed."""
 
 import dataclasses
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from colordist.config import ModelConfig, UserError
+from colordist import registry
+from colordist.config import GeneratorSettings, UserError
 from colordist.files import weights
-from colordist.models import build_generator
+from colordist.models.factory import ModelFactory
+from colordist.tasks.base import Task
 
-FORMAT = 1
+FORMAT = 2
+_VERSION_01 = 1  # one generator, without its task
 
 
-def write(folder: Path, module: nn.Module, model: ModelConfig, about: dict[str, Any], card: str | None = None) -> None:
+@dataclass(frozen=True)
+class Snapshot:
+    """A trained network, ready to colour: in eval mode, on the CPU, frozen."""
+
+    task: Task
+    networks: nn.ModuleDict
+    """Those that ``task.sample`` runs, by name."""
+    about: dict[str, Any]
+    """All of model.json."""
+    folder: Path
+
+    def sample(self, grey: Tensor, noise: Tensor | None = None) -> Tensor:
+        """From grey to colours: ``Task.sample``."""
+        return self.task.sample(dict(self.networks.items()), grey, noise)
+
+    @property
+    def step(self) -> int:
+        """The step that it is of. Raises UserError where model.json doesn't say."""
+        step = self.about.get("step")
+        if not isinstance(step, int):
+            raise UserError(f"the snapshot in {self.folder} is damaged: model.json has no step")
+        return step
+
+
+def write(
+    folder: Path, task: Task, networks: dict[str, nn.Module], about: dict[str, Any], card: str | None = None
+) -> None:
     """Write ``model.safetensors`` and ``model.json`` into a folder, and let ``latest`` beside it point there.
 
-    about: ``step``, and anything else worth knowing about where the weights come from; plain JSON values.
-    card: the same for people, as ``README.md``.
+    networks: those that the task samples with. about: ``step``, and what else should be known of the weights' origin;
+    plain JSON values. card: the same for people, as ``README.md``.
     """
-    weights.write(folder, "model", module, {"format": FORMAT, "model": dataclasses.asdict(model), **about}, card)
+    settings: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
+    description = {
+        "format": FORMAT,
+        **{section: dataclasses.asdict(each) for section, each in settings.items()},
+        "requires": sorted({registry.provider_of(kind, each.name) for kind, each in settings.items()}),
+        **about,
+    }
+    weights.write(folder, "model", nn.ModuleDict(networks), description, card)
     link = folder.parent / "latest.tmp"
     link.unlink(missing_ok=True)
     link.symlink_to(folder.name)
     os.replace(link, folder.parent / "latest")
 
 
-def read(folder: Path) -> tuple[nn.Module, ModelConfig, dict[str, Any]]:
-    """Rebuild the network of a snapshot, ready to colour: in eval mode, on the CPU, frozen.
+def read(folder: Path) -> Snapshot:
+    """Rebuild the network of a snapshot.
 
-    Returns the network, its settings, and all of model.json. Raises UserError for a folder that holds no snapshot, a
-    damaged one, or one that a newer version wrote.
+    Raises UserError for a folder that holds no snapshot, a damaged one, one that a newer version wrote, or one whose
+    components aren't there.
     """
     with weights.reading(folder, "model", "snapshot"):
-        tensors, about = weights.read(folder, "model", "snapshot", FORMAT)
-        config = _settings(folder, about)
-        module = build_generator(config)
-        module.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
-        module.load_state_dict(tensors)
-    return module.eval().requires_grad_(False), config, about
-
-
-def read_weights(folder: Path) -> tuple[dict[str, Tensor], ModelConfig]:
-    """A snapshot's weights by name, on the CPU, and the settings of the network that they are of.
-
-    Raises UserError as ``read`` does.
-    """
-    with weights.reading(folder, "model", "snapshot"):
-        tensors, about = weights.read(folder, "model", "snapshot", FORMAT)
-        return tensors, _settings(folder, about)
-
-
-def _settings(folder: Path, about: dict[str, Any]) -> ModelConfig:
-    if about["model"].get("norm") == "batch":
-        raise UserError(
-            f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist that "
-            "wrote it, or train again with model.norm group"
+        tensors, about = _read(folder)
+        model = _settings(folder, about, "model")
+        task: Task = registry.component("task", about["task"]["name"])(_settings(folder, about, "task"), model)
+        networks = nn.ModuleDict(
+            {name: spec.module for name, spec in task.build_sampled(ModelFactory(0, model)).items()}
         )
-    return ModelConfig(**about["model"])
+        networks.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
+        networks.load_state_dict(tensors)
+    networks.eval().requires_grad_(False)
+    return Snapshot(task, networks, about, folder)
 
 
-def step_of(folder: Path, about: dict[str, Any]) -> int:
-    """The step that a snapshot is of. about: all of its model.json. Raises UserError where that doesn't say."""
-    step = about.get("step")
-    if not isinstance(step, int):
-        raise UserError(f"the snapshot in {folder} is damaged: model.json has no step")
-    return step
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
+    """The weights of a snapshot's generator, on the CPU, and its settings. Raises UserError as ``read`` does."""
+    with weights.reading(folder, "model", "snapshot"):
+        tensors, about = _read(folder)
+        model: GeneratorSettings = _settings(folder, about, "model")
+    prefix = "generator."
+    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model
+
+
+def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and model.json in today's form."""
+    tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))
+    if about["format"] == _VERSION_01:
+        if about["model"].get("norm") == "batch":
+            raise UserError(
+                f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist "
+                "that wrote it, or train again with model.norm group"
+            )
+        known = {each.name for each in dataclasses.fields(registry.component("model", about["model"]["name"]).Settings)}
+        model = {key: value for key, value in about["model"].items() if key in known}
+        about = {**about, "task": {"name": "autoencoder"}, "model": model}
+        tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
+    return tensors, about
+
+
+def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> Any:  # noqa: ANN401
+    """The settings of a section of model.json."""
+    values = about[section]
+    if values["name"] not in registry.names(section):
+        packages = ", ".join(each for each in about.get("requires", []) if each != "colordist") or "another package"
+        raise UserError(
+            f"the snapshot in {folder} needs {registry.key_of(section)} {values['name']} of {packages}: install it, or "
+            "give --import MODULE"
+        )
+    return registry.make_settings(section, values)
 
 
 def latest(run: Path) -> Path:
@@ -75,3 +126,11 @@ def latest(run: Path) -> Path:
     if not folder.exists():
         raise UserError(f"{run} holds no snapshot yet: train it first")
     return folder
+
+
+def find(model: Path) -> Path:
+    """The snapshot that MODEL stands for: a snapshot's folder, or a run's, for its newest."""
+    model = model.expanduser()
+    if not model.is_dir():
+        raise UserError(f"there is no folder {model}: give the folder of a run, or of a snapshot")
+    return model if (model / "model.json").exists() else latest(model)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+AUGMENTATIONS = ("translation", "cutout")
+
 _TRANSLATION, _CUTOUT = slice(0, 2), slice(2, 4)
 """The columns of ``Batch.chance`` that decide each: one for the height, one for the width."""
 

@@ -1,38 +1,41 @@
-"""Task ``autoencoder``: one network learns to answer with colours near the true ones."""
+"""Task ``autoencoder``: regression of colours by a pixel loss."""
 
-from typing import Literal
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from colordist.data.loader import Batch
-from colordist.engine.network import Network
-from colordist.tasks.base import Calls, Loss
-from colordist.tasks.candidates import answers, nearest
+from colordist.data.batch import Batch
+from colordist.tasks.base import Calls, Loss, Task
+from colordist.tasks.candidates import CandidateSettings, best_candidate, generate_candidates
 from colordist.tasks.losses import pixel_distance
 
 
-class AutoencoderTask:
-    """Regression. Where several colours are equally likely, the best answer lies between them: it is dull.
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderSettings(CandidateSettings):
+    """Settings of the task ``autoencoder``."""
 
-    With several draws of noise only the nearest answer counts, so each may be one of those colours.
+
+class AutoencoderTask(Task):
+    """One network, one loss. Where several colours are equally likely the optimum is their mean or median: dull.
+
+    With several candidates per image only the closest counts, so each may be one of those colours.
     """
 
-    generators: tuple[str, ...] = ("generator",)
+    Settings = AutoencoderSettings
+    settings: AutoencoderSettings
+    description = "by a pixel loss, to answer with colours near the true ones"
 
-    def __init__(self, generator: Network, pixel: Literal["l1", "l2"]) -> None:
-        self.networks = {"generator": generator}
-        self.state: dict[str, Tensor] = {}
-        self.pixel = pixel
-
-    def phases(self, step: int) -> tuple[str, ...]:
-        """There is only one network, so only one phase."""
-        return ("generator",)
+    @property
+    def candidates(self) -> int:
+        """How many answers the generator gives to each training image."""
+        return self.settings.candidates
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colours from grey: [B * draws, C, H, W]."""
-        return answers(calls["generator"], batch)
+        """Colours from grey: [B * candidates, C, H, W]."""
+        return generate_candidates(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        """Distance to the true colours, of the answer that is nearest to them."""
-        distance = pixel_distance(self.pixel, nearest(self.pixel, color, batch), batch.target)
-        return Loss(distance, {self.pixel: distance})
+        """Pixel loss between the closest candidate and the target."""
+        pixel = self.settings.pixel
+        distance = pixel_distance(pixel, best_candidate(pixel, color, batch), batch.target)
+        return Loss(distance, {pixel: distance})

@@ -1,53 +1,77 @@
-"""Several answers to each image, one for each draw of noise that the plan made."""
+"""Several candidates for each image, one for each noise vector that the sampler drew: only the closest is penalised."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.data.loader import Batch
+from colordist.config import Config, TaskSettings, UserError, at_least
+from colordist.data.batch import Batch
 
 _REGIONS = 4  # along each side of an image
 
 
-def answers(generator: Callable[..., Tensor], batch: Batch) -> Tensor:
-    """What a generator makes of a batch, in one pass: [B * draws, C, H, W], one without noise.
+@dataclass(frozen=True, kw_only=True)
+class CandidateSettings(TaskSettings):
+    """Settings of a task with a pixel loss, which may take the best of several candidates."""
 
-    The answers to one image stand one after the other.
+    pixel: Literal["l1", "l2"] = "l1"
+    """Pixel loss between the generator's colours and the target."""
+    candidates: int = 1
+    """Best-of-N: candidates per image, of which only the closest to the target is penalised (arXiv 1806.07772)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("task.candidates", self.candidates, 1)
+
+    def check(self, config: Config) -> None:
+        """Raise UserError where all candidates would be equal."""
+        super().check(config)
+        if self.candidates > 1 and config.model.noise_size == 0:
+            raise UserError(
+                f"task.candidates is {self.candidates}, but without noise all candidates are equal: try model.noise 6"
+            )
+
+
+def generate_candidates(generator: Callable[..., Tensor], batch: Batch) -> Tensor:
+    """Run a generator once, with all noise vectors of a batch: [B * N, C, H, W], N = 1 without noise.
+
+    The candidates for one image follow one another.
     """
     if batch.noise.numel() == 0:
         return generator(batch.grey)
     return generator(batch.grey, batch.noise.flatten(0, 1))
 
 
-def first(color: Tensor, batch: Batch) -> Tensor:
-    """Of ``answers`` the first to each image, as good as any other: [B, C, H, W]."""
+def first_candidate(color: Tensor, batch: Batch) -> Tensor:
+    """The first candidate for each image, a sample like any other: [B * N, C, H, W] -> [B, C, H, W]."""
     return color if len(color) == len(batch) else _by_image(color, batch)[:, 0]
 
 
-def nearest(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
-    """Of ``answers`` those nearest to the true colours, region by region, put together: [B, C, H, W].
+def best_candidate(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
+    """The candidate closest to the target in each region: [B * N, C, H, W] -> [B, C, H, W].
 
-    A distance asked of these alone leaves the others free to be what else is likely: the minimum over several
-    hypotheses (Guzman-Rivera et al. 2012; "best of many", Bhattacharyya et al. 2018, arXiv 1806.07772). By
-    regions, because an image has several things whose colours don't depend on each other.
+    Best-of-N loss (Guzman-Rivera et al. 2012; Bhattacharyya et al. 2018, arXiv 1806.07772): only the closest sample is
+    penalised, so the others may cover other modes. By region, because an image has several objects whose colours are
+    independent.
     """
     if len(color) == len(batch):
         return color
-    choices = _by_image(color, batch)
+    candidates = _by_image(color, batch)
     with torch.no_grad():
-        error = choices - batch.target.unsqueeze(1)
-        error = (error.abs() if kind == "l1" else error.square()).mean(dim=2)  # [B, draws, H, W]
+        error = candidates - batch.target.unsqueeze(1)
+        error = (error.abs() if kind == "l1" else error.square()).mean(dim=2)  # [B, N, H, W]
         distance = F.adaptive_avg_pool2d(error, min(_REGIONS, *error.shape[-2:]))
-        candidates = torch.arange(choices.shape[1], device=color.device).view(1, -1, 1, 1)
-        taken = (candidates == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
+        numbers = torch.arange(candidates.shape[1], device=color.device).view(1, -1, 1, 1)
+        taken = (numbers == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
         taken = F.interpolate(taken, error.shape[-2:], mode="nearest")
     # A sum and no indexing: the gradient of that isn't deterministic on GPUs.
-    return (choices * taken.unsqueeze(2)).sum(dim=1)
+    return (candidates * taken.unsqueeze(2)).sum(dim=1)
 
 
 def _by_image(color: Tensor, batch: Batch) -> Tensor:
-    """[B * draws, C, H, W] -> [B, draws, C, H, W]."""
+    """[B * N, C, H, W] -> [B, N, C, H, W]."""
     return color.view(len(batch), -1, *color.shape[1:])

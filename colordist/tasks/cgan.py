@@ -1,17 +1,22 @@
-"""Task ``cgan``: a generator learns to answer with colours that a discriminator takes for true.
+"""Task ``cgan``: a conditional GAN.
 
-Conditional GAN after pix2pix (Isola et al. 2017, arXiv 1611.07004): both networks see the grey image.
+After pix2pix (Isola et al. 2017, arXiv 1611.07004): the discriminator sees the grey image and its colours.
 """
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from colordist.config import LossConfig
-from colordist.data.loader import Batch
-from colordist.engine.network import Network
-from colordist.tasks.augment import augment
-from colordist.tasks.base import Calls, Loss
-from colordist.tasks.candidates import answers, first, nearest
+from colordist.config import Config, UserError, at_least
+from colordist.data.batch import Batch
+from colordist.models.factory import ModelFactory
+from colordist.tasks.adversarial import AdversarialSettings
+from colordist.tasks.augment import AUGMENTATIONS, augment
+from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
+from colordist.tasks.candidates import CandidateSettings, best_candidate, first_candidate, generate_candidates
 from colordist.tasks.losses import (
     cross_entropy,
     gradient_difference_loss,
@@ -22,79 +27,137 @@ from colordist.tasks.losses import (
 )
 
 
-class CGANTask:
-    """In each step the discriminator learns first, then the generator, both from the same generated colours."""
+@dataclass(frozen=True, kw_only=True)
+class CGANSettings(CandidateSettings, AdversarialSettings):
+    """Settings of the task ``cgan``."""
 
-    generators: tuple[str, ...] = ("generator",)
+    pixel_weight: float = 1.0
+    """Weight of the pixel loss."""
+    gradient_loss_weight: float = 10.0
+    """Weight of the image gradient difference loss (arXiv 1511.05440)."""
+    adversarial: Literal["bce", "relativistic"] = "bce"
+    """Adversarial loss: binary cross-entropy, or relativistic pairing (arXiv 1807.00734, 2501.05441)."""
+    r1_weight: float = 0.0
+    """Gamma of the R1 penalty: squared gradient of the discriminator at real images (arXiv 1801.04406)."""
+    r2_weight: float = 0.0
+    """Gamma of the R2 penalty: the same at generated images."""
+    augment: list[str] = dataclasses.field(default_factory=list)
+    """Differentiable augmentation of the discriminator's input: `translation`, `cutout` (arXiv 2006.10738)."""
 
-    def __init__(self, generator: Network, discriminator: Network, config: LossConfig) -> None:
-        self.networks = {"generator": generator, "discriminator": discriminator}
-        self.state: dict[str, Tensor] = {}
-        self.config = config
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for key in ("pixel_weight", "gradient_loss_weight", "r1_weight", "r2_weight"):
+            at_least(f"task.{key}", getattr(self, key), 0)
+        if self.adversarial == "relativistic" and self.label_smoothing > 0:
+            raise UserError(
+                f"task.label_smoothing is {self.label_smoothing}, but task.adversarial relativistic has no labels: "
+                "try task.label_smoothing 0"
+            )
+        for name in self.augment:
+            if name not in AUGMENTATIONS:
+                raise UserError(f"task.augment has {name}: try {' or '.join(AUGMENTATIONS)}")
+
+    def check(self, config: Config) -> None:
+        """Raise UserError for a combination that can't work."""
+        super().check(config)
+        self.require_warmup_loss("task.pixel_weight", self.pixel_weight)
+        if config.train.compile != "off" and self.gradient_penalties:
+            raise UserError(
+                f"train.compile is {config.train.compile}, but compiled networks have no second derivatives, which "
+                "task.r1_weight and task.r2_weight need: try train.compile off"
+            )
+
+    @property
+    def gradient_penalties(self) -> dict[str, float]:
+        """The weights of the losses that differentiate twice, by key."""
+        weights = {"task.r1_weight": self.r1_weight, "task.r2_weight": self.r2_weight}
+        return {key: weight for key, weight in weights.items() if weight > 0}
+
+
+class CGANTask(Task):
+    """The discriminator's phase, then the generator's, both on the same generated colours."""
+
+    Settings = CGANSettings
+    settings: CGANSettings
+    description = "as a conditional GAN: against a discriminator that sees the grey image, too"
+
+    def build(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
+        """Generator and discriminator."""
+        # Where only differences of logits count, nothing would train the bias of the last layer.
+        bias = self.settings.adversarial == "bce"
+        discriminator = factory.discriminator(1, inputs=1 + self.color_space.channels, bias=bias)
+        return {
+            "generator": NetworkSpec(factory.generator(), ema=True),
+            "discriminator": NetworkSpec(discriminator, optimizer="discriminator"),
+        }
+
+    @property
+    def candidates(self) -> int:
+        """How many answers the generator gives to each training image."""
+        return self.settings.candidates
 
     def phases(self, step: int) -> tuple[str, ...]:
         """Discriminator, then generator; during the warm-up the generator alone."""
-        return ("generator",) if step < self.config.warmup_steps else ("discriminator", "generator")
+        return ("generator",) if step < self.settings.warmup_steps else ("discriminator", "generator")
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colours from grey: [B * draws, C, H, W]."""
-        return answers(calls["generator"], batch)
+        """Colours from grey: [B * candidates, C, H, W]."""
+        return generate_candidates(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        """The loss of the network whose turn it is."""
+        """The loss of the phase's network."""
         if phase == "discriminator":
-            return self._discriminator_loss(calls, batch, first(color, batch).detach())
-        return self._generator_loss(calls, batch, color, adversarial=step >= self.config.warmup_steps)
+            return self._discriminator_loss(calls, batch, first_candidate(color, batch).detach())
+        return self._generator_loss(calls, batch, color, adversarial=step >= self.settings.warmup_steps)
 
-    def _discriminator_loss(self, calls: Calls, batch: Batch, color: Tensor) -> Loss:
-        weights = {"r1": self.config.r1_weight, "r2": self.config.r2_weight}
-        colors = torch.cat([batch.target, color]).requires_grad_(any(weights.values()))
-        # Real and fake in one pass: one all-reduce, and twice the work a launch.
+    def _discriminator_loss(self, calls: Calls, batch: Batch, fake: Tensor) -> Loss:
+        weights = {"r1": self.settings.r1_weight, "r2": self.settings.r2_weight}
+        colors = torch.cat([batch.target, fake]).requires_grad_(any(weights.values()))
+        # Real and fake in one batch: one pass, one all-reduce.
         logits = self._discriminate(calls, batch, colors)
-        found = self._compare(*logits.chunk(2))
+        found = self._real_or_fake(*logits.chunk(2))
         total, parts = found.total, found.parts
         if colors.requires_grad:
             squares = squared_gradients(logits, colors).chunk(2)
             for (name, weight), each in zip(weights.items(), squares, strict=True):
                 parts[name] = each.mean()
                 total = total + weight / 2 * parts[name]
-        return Loss(total, parts)
+        return dataclasses.replace(found, total=total, parts=parts)
 
-    def _compare(self, real: Tensor, fake: Tensor) -> Loss:
-        """How badly the discriminator tells real from fake, by its logits."""
-        if self.config.adversarial == "relativistic":
+    def _real_or_fake(self, real: Tensor, fake: Tensor) -> Loss:
+        """The discriminator's adversarial loss. real, fake: its logits."""
+        if self.settings.adversarial == "relativistic":
             loss = relativistic(real, fake)
             return Loss(loss, {"relativistic": loss, "accuracy": (real > fake).to(real.dtype).mean()})
-        return real_or_fake(real, fake, self.config.label_smoothing)
+        return real_or_fake(real, fake, self.settings.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
-        near = nearest(self.config.pixel, color, batch)
-        distance = pixel_distance(self.config.pixel, near, batch.target)
-        parts: dict[str, Tensor] = {self.config.pixel: distance}
-        total = self.config.pixel_weight * distance
-        if self.config.gradient_loss_weight > 0:
-            parts["gradient_difference"] = gradient_difference_loss(self.config.pixel, near, batch.target)
-            total = total + self.config.gradient_loss_weight * parts["gradient_difference"]
+        settings = self.settings
+        best = best_candidate(settings.pixel, color, batch)
+        parts: dict[str, Tensor] = {settings.pixel: pixel_distance(settings.pixel, best, batch.target)}
+        total = settings.pixel_weight * parts[settings.pixel]
+        if settings.gradient_loss_weight > 0:
+            parts["gradient_difference"] = gradient_difference_loss(settings.pixel, best, batch.target)
+            total = total + settings.gradient_loss_weight * parts["gradient_difference"]
         if adversarial:
-            parts["adversarial"] = self._fool(calls, batch, first(color, batch))
-            total = total + self.config.adversarial_weight * parts["adversarial"]
+            parts["adversarial"] = self._adversarial_loss(calls, batch, first_candidate(color, batch))
+            total = total + settings.adversarial_weight * parts["adversarial"]
         return Loss(total, parts)
 
-    def _fool(self, calls: Calls, batch: Batch, color: Tensor) -> Tensor:
-        """How far the discriminator is from taking the colours for real, or for more real than the true ones."""
-        logits = self._discriminate(calls, batch, color)
-        if self.config.adversarial == "relativistic":
+    def _adversarial_loss(self, calls: Calls, batch: Batch, fake: Tensor) -> Tensor:
+        """The generator's adversarial loss."""
+        logits = self._discriminate(calls, batch, fake)
+        if self.settings.adversarial == "relativistic":
             with torch.no_grad():
                 real = self._discriminate(calls, batch, batch.target)
             return relativistic(logits, real)
-        return cross_entropy(logits, 1)  # the non-saturating loss: make the discriminator say "real"
+        return cross_entropy(logits, 1)  # the non-saturating loss (Goodfellow et al. 2014)
 
     def _discriminate(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
-        """The discriminator's logits of colours for the batch's grey images, or twice as many for each of them twice.
+        """The discriminator's logits of B or 2B colour images, the latter for the batch's grey images twice.
 
-        What they go through first is the same for an image's true and generated colours: only what is of one piece of
-        the picture can be compared pair by pair.
+        Real and fake colours of an image get the same augmentation, so that their patches can be compared in pairs.
         """
         times = len(colors) // len(batch)
         grey, uniforms = torch.cat([batch.grey] * times), torch.cat([batch.uniforms] * times)
-        return calls["discriminator"](*augment(self.config.augment, grey, colors, uniforms))
+        return calls["discriminator"](*augment(self.settings.augment, grey, colors, uniforms))

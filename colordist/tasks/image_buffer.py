@@ -1,34 +1,33 @@
-"""A pool of older generated images, so that a discriminator still knows what a generator has just stopped doing.
+"""Image buffer: a history of generated images for a discriminator (Shrivastava et al. 2017, arXiv 1612.07828, 2.3).
 
-Shrivastava et al. 2017 (arXiv 1612.07828, section 2.3). Each place in the global batch has a few slots of its own, so
-what is in them doesn't depend on how a batch is divided.
+Each sample of the global batch has slots of its own, so the content doesn't depend on how a batch is divided.
 """
 
 import torch
 from torch import Tensor
 
-_EMPTY = torch.inf  # what stands in a slot that nothing has been put into
+_EMPTY = torch.inf  # marks an empty slot
 
 
-def empty_buffer(places: int, slots: int, channels: int, size: int) -> Tensor:
-    """A pool without images: [places, slots, channels, size, size]."""
-    return torch.full((places, slots, channels, size, size), _EMPTY)
+def empty_buffer(batch_size: int, slots: int, channels: int, size: int) -> Tensor:
+    """A buffer without images: [batch_size, slots, channels, size, size]."""
+    return torch.full((batch_size, slots, channels, size, size), _EMPTY)
 
 
 def exchange(buffer: Tensor, fresh: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Show each generated image, or, with probability one half, an older one, whose slot it then takes.
+    """Return each generated image, or, with probability 0.5, an older one, which it then replaces.
 
-    As long as the slot that it draws is empty, it fills that, and is shown.
+    A generated image that draws an empty slot fills it, and is returned.
 
-    pool: [B, slots, C, H, W]; fresh: [B, C, H, W]; chance: [B, 2], uniform in [0, 1). Returns what to show
-    [B, C, H, W] and the pool afterwards; those given stay as they are.
+    buffer: [B, slots, C, H, W]; fresh: [B, C, H, W]; uniforms: [B, 2] in [0, 1). Returns images [B, C, H, W] and the
+    updated buffer; the arguments are not changed.
     """
     fresh = fresh.to(buffer.dtype)
-    place = torch.arange(len(buffer), device=buffer.device)
+    index = torch.arange(len(buffer), device=buffer.device)
     slot = (uniforms[:, 1] * buffer.shape[1]).long()
-    old = buffer[place, slot]
+    old = buffer[index, slot]
     empty = old == _EMPTY
     swap = (uniforms[:, 0] < 0.5)[:, None, None, None] & ~empty
     after = buffer.clone()
-    after[place, slot] = fresh.where(swap | empty, old)
+    after[index, slot] = fresh.where(swap | empty, old)
     return old.where(swap, fresh), after

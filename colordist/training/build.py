@@ -2,51 +2,34 @@
 
 import logging
 import os
-import subprocess
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import yaml
-from torch import Tensor
 
-from colordist.color import ColorSpace
-from colordist.config import (
-    BatchArithmetic,
-    Config,
-    DataConfig,
-    EvaluateConfig,
-    ModelConfig,
-    UserError,
-    Value,
-    flatten,
-    identity,
-)
-from colordist.data.loader import Loader, ResidentLoader, Share, image_digest, load, sample
-from colordist.data.sampler import Sampler, variant_noise
-from colordist.data.source import MaskedSplit, Source, StreamedSplit
+from colordist.config import Config, UserError, Value, as_dict, flatten
+from colordist.data.batch import Share
+from colordist.data.loader import Loader, ResidentLoader, image_digest, load
+from colordist.data.sampler import Sampler
+from colordist.data.source import Source, StreamedDataConfig, StreamedSplit
 from colordist.data.streaming import StreamingLoader
 from colordist.engine.consistency import check_same, check_same_settings
-from colordist.engine.environment import check_gradient_penalties, device_type, resolve_precision, zero_stage
+from colordist.engine.environment import check_gradient_penalties
 from colordist.engine.failure_detector import Timeouts
-from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
+from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
-from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
-from colordist.metrics import METRICS
-from colordist.metrics.baselines import median_ab
-from colordist.metrics.optional import optional_features, optional_metrics
-from colordist.run import checkpoint, snapshot
+from colordist.run import checkpoint
 from colordist.run.folder import RunFolder, numbered, writing
+from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
+from colordist.run.provenance import code_digest, git_revision, revision
 from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
-from colordist.training.build_task import build_task, initialize
-from colordist.training.memory import estimate
+from colordist.training.build_task import build_networks, build_task, initialize
 from colordist.training.stop_requests import StopRequests
 from colordist.training.trainer import Meter, Trainer, restore
 
@@ -60,8 +43,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     """
     train = config.train
     timeouts = Timeouts(config.run.heartbeat_timeout, config.run.stall_timeout)
-    if config.task == "cgan":
-        check_gradient_penalties({"loss.r1_weight": config.loss.r1_weight, "loss.r2_weight": config.loss.r2_weight})
+    check_gradient_penalties(config.task.gradient_penalties)
     engine = Engine(
         precision_of(config, folder),
         deterministic=train.deterministic,
@@ -70,14 +52,16 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         timeouts=timeouts,
     )
     config = replace(config, train=replace(config.train, precision=engine.precision))
-    check_same_settings(engine, flatten(asdict(config)))
+    check_same_settings(engine, flatten(as_dict(config)))
     check_same_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
-    weights = initialize(task, config, engine)
+    networks = build_networks(task, config)
+    weights = initialize(task, networks, config, engine)
+    task.networks = networks  # type: ignore[assignment]
     engine.prepare(task)
-    loader = build_loader(config, source, engine)
-    evaluator = build_evaluator(config.model, source, config.evaluate, engine)
+    loader = build_loader(config, task, source, engine)
+    evaluator = build_evaluator(task, source, config.evaluate, engine)
     digests = f"{loader.digest} {image_digest(evaluator.target)}"
     check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
     locks: list[Lock] = []
@@ -152,24 +136,26 @@ def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Wr
     return checkpoint.Writer(folder.checkpoints, owner, config.checkpoint, flush=folder.flush_records)
 
 
-def build_loader(config: Config, source: Source, engine: Engine) -> Loader:
-    """What gives this process its part of each step."""
-    split = source.train
-    if config.task == "cyclegan" and len(split) < 2:
-        raise UserError("task cyclegan divides the training images into two halves, but there is only one: add some")
+def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> Loader:
+    """The loader of this process's share of each step's batch."""
+    split, data = source.train, config.data
+    if task.unpaired and len(split) < 2:
+        raise UserError(
+            f"task {config.task.name} divides the training images into two halves, but there is only one: add some"
+        )
     sampler = Sampler(
         config.seed,
         len(split),
         config.train.global_batch_size,
         config.data.flip,
-        noise=(config.loss.candidates, config.model.noise),
-        unpaired=config.task == "cyclegan",
+        noise=(task.candidates, *task.noise_shape(data.image_size)),
+        unpaired=task.unpaired,
         shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
-        shuffle_shards=config.data.shuffle_shards,
+        shuffle_shards=data.shuffle_shards if isinstance(data, StreamedDataConfig) else 1,
     )
     share = Share(
         sampler,
-        ColorSpace(config.model.color_space),
+        task.color_space,
         engine.device,
         engine.dtype,
         config.train.micro_batch_size,
@@ -177,55 +163,9 @@ def build_loader(config: Config, source: Source, engine: Engine) -> Loader:
         engine.world_size,
     )
     if isinstance(split, StreamedSplit):
-        return StreamingLoader(split, share, config.data.workers)
+        return StreamingLoader(split, share, data.workers if isinstance(data, StreamedDataConfig) else 0)
     with engine.stall_exempt("loading images"):
         return ResidentLoader(load(split, engine.device, "training images", quiet=not engine.is_main), share)
-
-
-def build_evaluator(model: ModelConfig, source: Source, config: EvaluateConfig, engine: Engine) -> Evaluator:
-    """What scores a generator of this kind, on the test split. config: by what, besides the usual."""
-    objects = None
-    if isinstance(source.test, MaskedSplit):
-        masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
-        objects = torch.from_numpy(masks).to(engine.device)
-    with engine.stall_exempt("loading images"):
-        target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
-    if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
-        raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    with engine.stall_exempt("fetching networks that score"):
-        metrics = [*METRICS, *optional_metrics(config, engine.device)]
-        features = optional_features(config, source.labels, target.shape[-1], engine.device)
-    networks = [each.network for each in features]
-    check_same(engine, "scores by another classifier", networks, "give all machines the same")
-    noise = build_noise(model, len(target)).to(engine.dtype).to(engine.device) if model.noise else None
-    return Evaluator(target, objects, noise, metrics, features, ColorSpace(model.color_space), engine)
-
-
-def build_noise(model: ModelConfig, images: int) -> Tensor:
-    """The noise by which the test images are scored, the same in every run: [images, VARIANTS, model.noise]."""
-    candidates = [[variant_noise(image, each, model.noise) for each in range(VARIANTS)] for image in range(images)]
-    return torch.from_numpy(np.array(candidates))
-
-
-def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
-    """Score a run's newest snapshot on some data, on all processes together. None on all but the first."""
-    generator, model, about = snapshot.read(snapshot.latest(folder))
-    step = snapshot.step_of(snapshot.latest(folder), about)
-    if data.image_size % 2**model.depth:
-        fitting = data.image_size // 2**model.depth * 2**model.depth
-        raise UserError(f"data.image_size is {data.image_size}, which this network can't halve: try {fitting or 16}")
-    engine = Engine("fp32")
-    source = build_source(data, engine)
-    evaluator = build_evaluator(model, source, config, engine)
-    with engine.stall_exempt("loading images"):
-        median = median_ab(sample(source.train, engine.device))
-    references = evaluator.references(median)
-    scores = evaluator.scores(generator.to(engine.device, engine.dtype))
-    engine.close()
-    images = len(source.test)
-    networks = [each.network for each in evaluator.features]
-    found = Evaluation(str(folder), step, asdict(data), images, scores, references, networks)
-    return found if engine.is_main else None
 
 
 def check_devices(config: Config) -> dict[str, str]:
@@ -248,15 +188,13 @@ def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int)
         trackers.append(JsonLines(folder.metrics_file, start))
         trackers.append(Terminal(config.train.steps, start))
         if config.track.wandb != "off":
-            trackers.append(
-                WandB(config.track, folder.path, asdict(config) | {"environment": environment_info(engine)})
-            )
+            trackers.append(WandB(config.track, folder.path, as_dict(config) | {"environment": _environment(engine)}))
 
     engine.run_on_all_ranks(make, here=engine.is_main)
     return Trackers(trackers)
 
 
-def environment_info(engine: Engine) -> dict[str, Value]:
+def _environment(engine: Engine) -> dict[str, Value]:
     """What a run runs on, and by which code."""
     return {
         "engine": engine.name,
@@ -267,20 +205,6 @@ def environment_info(engine: Engine) -> dict[str, Value]:
         "git": git_revision(),
         "slurm_job": os.environ.get("SLURM_JOB_ID"),
     }
-
-
-def revision() -> str:
-    """What stands for the code: of its files, and where it is a checkout, the commit."""
-    return f"{code_digest()} (git {commit})" if (commit := git_revision()) else code_digest()
-
-
-def git_revision() -> str | None:
-    """The commit that the code is of; None where it isn't a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
 
 
 def take_folder(config: Config, folder: RunFolder, images: str, weights: str | None, on_failure: ExitStack) -> Lock:
@@ -299,25 +223,3 @@ def take_folder(config: Config, folder: RunFolder, images: str, weights: str | N
     with writing(folder.checkpoints):
         checkpoint.sweep(folder.checkpoints, lock.fence)
     return lock
-
-
-def describe(config: Config, batches: BatchArithmetic) -> str:
-    """The resolved settings, the batch arithmetic, parameters and memory, as text."""
-    task = build_task(config)
-    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in task.networks.items()]
-    settings = yaml.safe_dump(asdict(config), sort_keys=False)
-    return "\n".join([settings, str(batches), *counts, estimate_memory(task, config, batches)])
-
-
-def estimate_memory(task: Task, config: Config, batches: BatchArithmetic) -> str:
-    """The memory that a process will need to train a task, if its device is one like here."""
-    device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
-    if precision == "auto":
-        precision = resolve_precision(precision, device)
-    memory = estimate(task, replace(config, train=replace(config.train, precision=precision)), batches, device)
-    image = f"{3 * config.data.image_size**2 / 2**10:.0f} KiB"
-    undivided = "" if zero_stage() is None else ", before ZeRO divides it"
-    return (
-        f"memory per process ({device}, {precision}{undivided}): {memory}, besides PyTorch itself and the images "
-        f"({image} each; of `shards`, only those to be scored on)"
-    )

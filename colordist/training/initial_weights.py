@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from colordist.config import ModelConfig, UserError
+from colordist.config import GeneratorSettings, UserError
 from colordist.engine.network import Network
 from colordist.run import snapshot
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 _NAMES_SHOWN = 3
 
 
-def load_initial_weights(generator: Network, model: ModelConfig, source: Path, *, strict: bool) -> str:
+def load_initial_weights(generator: Network, model: GeneratorSettings, source: Path, *, strict: bool) -> str:
     """Give a generator and its averaged copy the weights of a snapshot. Nothing else of the other run is taken over.
 
     model: the generator's settings.
@@ -27,8 +27,7 @@ def load_initial_weights(generator: Network, model: ModelConfig, source: Path, *
 
     Returns the SHA-256 of the snapshot's weights. Raises UserError where there is no snapshot, or where it doesn't fit.
     """
-    source = source.expanduser()
-    folder = source if (source / "model.json").exists() else snapshot.latest(source)
+    folder = snapshot.find(source)
     found, settings = snapshot.read_weights(folder)
     own = generator.module.state_dict()
     others = _others(own, found)
@@ -49,9 +48,9 @@ def load_initial_weights(generator: Network, model: ModelConfig, source: Path, *
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def _differing(there: ModelConfig, here: ModelConfig) -> list[str]:
+def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:
     """The settings in which two networks differ."""
-    pairs = [(key, value, getattr(here, key)) for key, value in dataclasses.asdict(there).items()]
+    pairs = [(key, value, getattr(here, key, None)) for key, value in dataclasses.asdict(there).items()]
     return [f"model.{key} is {value} there, {own} here" for key, value, own in pairs if value != own]
 
 

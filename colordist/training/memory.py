@@ -18,12 +18,12 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config
-from colordist.data.loader import Batch
+from colordist.config import Config
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.network import Network
 from colordist.tasks.base import Task
+from colordist.training.batch_arithmetic import BatchArithmetic
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _STEPS = 2  # the first makes what the optimizer keeps, so the second needs more
@@ -62,8 +62,8 @@ def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str =
     live.add(chain(*(chain(module.parameters(), module.buffers()) for module in modules), task.state.values()))
     with fake, live:
         turns = {name: _Turn(each, config.train.precision, batches) for name, each in task.networks.items()}
-        sample_slices = _batches(config, batches, device, dtype)
-        for step in range(config.loss.warmup_steps, config.loss.warmup_steps + _STEPS):
+        sample_slices = _batches(task, config, batches, device, dtype)
+        for step in range(_last_phases(config), _last_phases(config) + _STEPS):
             _play(task, turns, sample_slices, step)
         del sample_slices
     return Memory(live.now, live.most)
@@ -126,10 +126,14 @@ class _Turn:
             parameter.grad = batch_index
 
 
-def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
+def _last_phases(config: Config) -> int:
+    """A step with all phases: after the warm-up, where there is one."""
+    return int(getattr(config.task, "warmup_steps", 0))
+
+
+def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
     """A process's micro-batches of a step."""
-    size, model = config.data.image_size, config.model
-    channels = ColorSpace(model.color_space).channels
+    size, channels = config.data.image_size, task.color_space.channels
     empty = partial(torch.empty, device=device, dtype=dtype)
 
     def batch(count: int) -> Batch:
@@ -138,8 +142,8 @@ def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch
             grey=grey,
             target=empty(count, channels, size, size),
             uniforms=empty(count, UNIFORMS),
-            noise=empty(count, config.loss.candidates, model.noise),
-            target_grey=torch.empty_like(grey) if config.task == "cyclegan" else grey,
+            noise=empty(count, task.candidates, *task.noise_shape(size)),
+            target_grey=torch.empty_like(grey) if task.unpaired else grey,
             batch_index=torch.arange(count, device=device),
         )
 

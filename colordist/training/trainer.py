@@ -127,11 +127,13 @@ class Trainer:
         return step % every == 0 or step == self.config.train.steps
 
     @property
-    def _generator(self) -> nn.Module:
-        """The averaged weights: what is scored, shown and saved."""
-        ema = self.task.networks[self.task.generators[0]].ema
-        assert ema is not None, "every generator has an EMA copy"
-        return ema.module
+    def _averaged(self) -> dict[str, nn.Module]:
+        """The EMA weights of the networks that the task samples with: what is evaluated and saved."""
+        found = {name: self.task.networks[name].ema for name in self.task.sampled}
+        return {name: ema.module for name, ema in found.items()}
+
+    def _sample(self, grey: Tensor, noise: Tensor | None) -> Tensor:
+        return self.task.sample(self._averaged, grey, noise)
 
     def _log(self, step: int) -> None:
         means, pace = self.meter.finish_interval(self.engine)
@@ -171,7 +173,7 @@ class Trainer:
     def _evaluate(self, step: int) -> None:
         """Score the network on the test split; the first process shows and saves it."""
         check_replicas(self.engine, step)
-        scores = self.evaluator.scores(self._generator)
+        scores = self.evaluator.scores(self._sample)
         images = step * self.config.train.global_batch_size
         self._write_record({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
@@ -179,13 +181,13 @@ class Trainer:
         picture = self.folder.samples / f"{step_name(step)}.png"
         with writing(picture):
             picture.parent.mkdir(parents=True, exist_ok=True)
-            self.evaluator.grid(self._generator).save(picture)
+            self.evaluator.grid(self._sample).save(picture)
         self.tracker.picture(picture, step)
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
             card = self.card.text(step, scores, Run(self.folder, {}, self.folder.records()).references)
-            snapshot.write(saved, self._generator, self.config.model, about, card)
+            snapshot.write(saved, self.task, self._averaged, about, card)
         self.tracker.snapshot(saved, step)
 
     def _checkpoint(self, step: int) -> None:

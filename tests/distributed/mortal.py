@@ -23,7 +23,7 @@ from helpers import config_with
 from torch import Tensor
 
 from colordist.cli import run
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.run import checkpoint
 from colordist.run.folder import RunFolder
 from colordist.tasks.base import Task

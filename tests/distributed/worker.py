@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from colordist.config import RunError, UserError
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.run.folder import RunFolder
 from colordist.tasks.base import Calls, Generated, Loss, Task
 from colordist.training.build import build_trainer

@@ -11,7 +11,7 @@ from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
 from colordist.config import Config
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task

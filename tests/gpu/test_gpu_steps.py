@@ -10,7 +10,8 @@ from gpu_helpers import DEVICE, GPU, KINDS, Training, alone_on, assert_close, do
 from helpers import tiny
 
 from colordist.config import Config
-from colordist.data.loader import Batch, ResidentLoader
+from colordist.data.batch import Batch
+from colordist.data.loader import ResidentLoader
 from colordist.evaluation.build_source import build_source
 from colordist.tasks.base import Calls, Generated, Loss
 from colordist.training.build import build_loader

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from colordist.config import Config
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 
 ROOT = Path(__file__).parents[2]

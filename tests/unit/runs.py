@@ -9,7 +9,7 @@ from helpers import tiny
 from torch import Tensor
 
 from colordist.cli import Command
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
 from colordist.run.folder import RunFolder, numbered
 from colordist.tasks.base import Task

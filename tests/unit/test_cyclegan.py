@@ -12,7 +12,7 @@ from torch import Tensor
 
 from colordist.color import ColorSpace
 from colordist.config import Config, UserError
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task

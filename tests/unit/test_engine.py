@@ -11,7 +11,7 @@ from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
 from colordist.config import UserError
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import micro_batches
 from colordist.engine.environment import (
     check_clipping,

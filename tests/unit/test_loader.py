@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.data.loader import ResidentLoader, Share, in_batches, load
+from colordist.data.batch import Share
+from colordist.data.loader import ResidentLoader, in_batches, load
 from colordist.data.sampler import Sampler
 from colordist.data.source import ArraySplit
 from colordist.data.sources.synthetic import SyntheticSplit

@@ -12,7 +12,7 @@ import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from torch import Tensor
 
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import micro_batches
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine

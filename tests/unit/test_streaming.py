@@ -18,7 +18,8 @@ from runs import assert_bit_equal, killed_run, learned, run
 
 from colordist.color import ColorSpace
 from colordist.config import RunError
-from colordist.data.loader import Batch, ResidentLoader, Share, load
+from colordist.data.batch import Batch, Share
+from colordist.data.loader import ResidentLoader, load
 from colordist.data.sampler import Sampler
 from colordist.data.sources.shard_index import Index
 from colordist.data.sources.shards import ShardSplit, shards

@@ -17,7 +17,7 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 
 from colordist.cli import Command
 from colordist.config import RunError, UserError
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
 from colordist.run import checkpoint
 from colordist.run.folder import RunFolder, numbered

@@ -9,15 +9,15 @@ import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colordist.config import UserError
+from colordist.config import FileDataConfig, UserError
 from colordist.data.decode import fit
-from colordist.data.source import ArraySplit, Labels, Source, check_classes
+from colordist.data.source import ArraySplit, ImageSource, Labels, Source, check_classes
 from colordist.files.download import download_timeout
 
 
@@ -50,6 +50,49 @@ ARCHIVES = {
     "stl10": Archive("STL-10", "STL10", "http://ai.stanford.edu/~acoates/stl10/stl10_binary.tar.gz", "stl10_binary"),
 }
 """By the source's name."""
+
+
+class ArchiveSource(ImageSource):
+    """A data set in one archive, which is downloaded the first time."""
+
+    Settings = FileDataConfig
+    name: ClassVar[str]
+
+    def open(self) -> Source:
+        """Download the archive if it isn't there; read it."""
+        settings: FileDataConfig = self.settings
+        download(self.name, Path(settings.root))
+        return archive(self.name, Path(settings.root), settings.class_names, settings.image_size)
+
+    def missing(self) -> str:
+        """Why the images can't be had here without a download; empty if they can."""
+        root, archive = Path(self.settings.root).expanduser(), ARCHIVES[self.name]
+        if (root / archive.unpacked).is_dir() or (root / archive.file).is_file():
+            return ""
+        return f"{root} holds neither {archive.unpacked} nor {archive.file}: compute nodes may have no internet"
+
+
+class CIFAR10(ArchiveSource):
+    """CIFAR-10."""
+
+    name = "cifar10"
+    description = "CIFAR-10 (Krizhevsky 2009): photographs from the internet, 32x32 pixels, in ten classes"
+
+
+class CIFAR100(ArchiveSource):
+    """CIFAR-100."""
+
+    name = "cifar100"
+    description = "CIFAR-100 (Krizhevsky 2009): photographs from the internet, 32x32 pixels, in a hundred classes"
+
+
+class STL10(ArchiveSource):
+    """STL-10."""
+
+    name = "stl10"
+    description = (
+        "STL-10 (Coates et al. 2011): photographs from ImageNet, 96x96 pixels, in ten classes; the labelled ones"
+    )
 
 
 def download(name: str, root: Path) -> None:

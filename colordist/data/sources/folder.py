@@ -15,13 +15,34 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from colordist.config import FileDataConfig
 from colordist.data.decode import decode, fit
-from colordist.data.source import ArraySplit, Labels, Source
+from colordist.data.source import ArraySplit, ImageSource, Labels, Source, cache_folder
 from colordist.data.sources.folder_files import File, Found, Skipped, class_of, divide, find, list_skipped, merge
 
 logger = logging.getLogger(__name__)
 
 _CACHE_VERSION = 2  # raise it when decoding, the split or the layout of the cache changes
+
+
+class FolderSource(ImageSource):
+    """A folder of photographs."""
+
+    Settings = FileDataConfig
+    description = (
+        "a folder of images. Their content, origin and licence, and whether they were JPEGs, which blurs colours, are "
+        "known to whoever put them there"
+    )
+
+    def open(self) -> Source:
+        """Decode the images, or read them from the cache."""
+        settings: FileDataConfig = self.settings
+        return folder(Path(settings.root), settings.class_names, settings.image_size, cache_folder())
+
+    def missing(self) -> str:
+        """Why the images can't be had here; empty if they can."""
+        root = Path(self.settings.root).expanduser()
+        return "" if root.is_dir() else f"there is no folder {root}"
 
 
 def folder(root: Path, classes: tuple[str, ...] | None, image_size: int, cache: Path | None) -> Source:

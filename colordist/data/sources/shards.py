@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from colordist.config import UserError
 from colordist.data.decode import Undecodable, decode, fit
-from colordist.data.source import Image, Labels, Source, check_classes
+from colordist.data.source import Image, ImageSource, Labels, Source, StreamedDataConfig, cache_folder, check_classes
 from colordist.data.sources.folder_files import printable
 from colordist.data.sources.shard_index import Index, Shard
 from colordist.data.sources.shard_store import ShardStore
@@ -23,6 +23,39 @@ logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
 _GREY = 128  # stands for an image that can't be decoded
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardSettings(StreamedDataConfig):
+    """Shards in a folder or at an http(s) URL."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if "://" in self.root and not self.root.startswith(("http://", "https://")):
+            raise UserError(
+                f"data.root is {self.root}, but shards come from a folder, http or https: fetch them some other way, "
+                "and name their folder"
+            )
+
+
+class ShardSource(ImageSource):
+    """Images packed into shards."""
+
+    Settings = ShardSettings
+    description = (
+        "images packed into shards. Their content, origin and licence, and whether they were JPEGs, which blurs "
+        "colours, are known to whoever packed them"
+    )
+
+    def open(self) -> Source:
+        """Read the index; the images follow while training."""
+        settings: ShardSettings = self.settings
+        return shards(settings.root, settings.class_names, settings.image_size, cache_folder() / "shards")
+
+    def missing(self) -> str:
+        """Why the images can't be had here; empty if they can."""
+        index = Path(self.settings.root).expanduser() / "index.json"
+        return "" if "://" in self.settings.root or index.is_file() else f"there is no {index}"
 
 
 def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: Path) -> Source:

@@ -10,12 +10,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.data.source import Image, Source
+from colordist.config import DataConfig, at_least
+from colordist.data.source import Image, ImageSource, Source
 from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, KINDS, color_table
 from colordist.data.sources.canvas import Canvas, Stream
 from colordist.data.sources.landscapes import LANDSCAPES, Homes
 
-__all__ = ["AMBIGUOUS_AB", "Scene", "SyntheticSplit", "paint_scene", "synthetic"]
+__all__ = ["AMBIGUOUS_AB", "Scene", "SyntheticSplit", "SyntheticSource", "paint_scene"]
 
 _COUNTS = (0,) + (1,) * 6 + (2,) * 6 + (3,) * 3  # equally likely numbers of ambiguous objects in a scene
 
@@ -117,10 +118,33 @@ class SyntheticSplit:
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._key, index, purpose])))
 
 
-def synthetic(seed: int, image_size: int, train_images: int, test_images: int) -> Source:
-    """Painted scenes of this size, as many as asked for. Train and test show different ones."""
-    return Source(
-        name="synthetic",
-        train=SyntheticSplit(seed, "train", train_images, image_size),
-        test=SyntheticSplit(seed, "test", test_images, image_size),
-    )
+@dataclass(frozen=True, kw_only=True)
+class SyntheticSettings(DataConfig):
+    """Painted scenes: no download."""
+
+    train_images: int = 4096
+    """Number of training scenes."""
+    test_images: int = 512
+    """Number of test scenes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("data.train_images", self.train_images, 1)
+        at_least("data.test_images", self.test_images, 1)
+
+
+class SyntheticSource(ImageSource):
+    """Painted scenes, different ones for training and test."""
+
+    Settings = SyntheticSettings
+    description = "landscapes painted by a program, with a few objects whose colour can't be told from their grey"
+    prepared_once = False
+
+    def open(self) -> Source:
+        """The scenes, which are painted when they are asked for."""
+        settings: SyntheticSettings = self.settings
+        return Source(
+            name="synthetic",
+            train=SyntheticSplit(settings.seed, "train", settings.train_images, settings.image_size),
+            test=SyntheticSplit(settings.seed, "test", settings.test_images, settings.image_size),
+        )

@@ -1,0 +1,71 @@
+"""Verbs: from an error to one line and an exit code. parser.py reads settings."""
+
+import difflib
+import io
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+from colordist.config import RunError, UserError
+from colordist.engine import launch, monitor
+
+VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
+IMPORT_HELP = "Module that registers components."
+_GRACE = 15.0  # seconds
+
+
+def run(verb: Callable[[], None]) -> None:
+    """Run a verb and exit: 0 when it returns, 2 for a user's mistake, 1 for anything else.
+
+    With several processes all of them find a mistake, and rank 0 prints it. The others give it the time to: a launcher
+    ends all processes as soon as one has failed. After that time they print it themselves.
+    """
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection would print a page of C++ frames
+    launch.let_threads_sleep()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # arrows, where the terminal has none
+    is_main = launch.is_first()
+    log = logging.getLogger("colordist")
+    log.addHandler(logging.StreamHandler())
+    log.setLevel(logging.INFO if is_main else logging.ERROR)  # all would print the same
+    try:
+        verb()
+    except (UserError, RunError) as error:
+        if is_main:
+            print(f"colordist: {error}", file=sys.stderr, flush=True)
+        monitor.fail(str(error))
+        if not is_main:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a launcher's, when rank 0 has printed it
+            time.sleep(_GRACE)
+            print(f"colordist: {error}", file=sys.stderr, flush=True)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        if is_main:
+            print("colordist: interrupted; the same command continues", file=sys.stderr)
+        monitor.fail("interrupted")
+        sys.exit(1)
+    except Exception as error:
+        monitor.fail(repr(error))
+        raise
+
+
+def main() -> None:
+    """``colordist VERB ...``: the same as ``python -m colordist.VERB ...``."""
+    import importlib
+
+    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if verb in ("-h", "--help"):
+        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help tells more.")
+        return
+    if verb not in VERBS:
+        nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
+        print(f"colordist: unknown verb {verb!r}: did you mean {nearest}?", file=sys.stderr)
+        sys.exit(2)
+    sys.argv = [f"colordist {verb}", *sys.argv[2:]]
+    importlib.import_module(f"colordist.{verb}").main()

@@ -1,0 +1,40 @@
+"""Settings of version 0.1: what they are called now."""
+
+from collections.abc import Mapping
+from typing import Any
+
+_RENAMED = {
+    "loss.draws": "task.candidates",
+    "loss.difference_weight": "task.gradient_loss_weight",
+    "loss.pool_slots": "task.image_buffer_slots",
+    "run.silence": "run.heartbeat_timeout",
+    "run.patience": "run.stall_timeout",
+    "optimizer.generator.factors": "optimizer.generator.lr_scales",
+    "train.gradient_checkpointing": "train.activation_checkpointing",
+    "evaluate.classifier": "evaluate.metrics, as in [{name: classifier, folder: DIR}]",
+    "evaluate.networks": "evaluate.metrics",
+}
+
+
+def hint(key: str) -> str | None:
+    """One line for a key of version 0.1; None for any other."""
+    if key == "task":
+        return "task is a section since version 0.2: write task: {name: cgan}, or --task.name cgan"
+    section, _, name = key.partition(".")
+    new = _RENAMED.get(key) or (f"task.{name}" if section == "loss" and name else None)
+    if key == "loss":
+        new = "task"
+    return f"{key} is a setting of version 0.1: it is {new} now" if new else None
+
+
+def hint_for(settings: Mapping[str, Any]) -> str | None:
+    """The same for the first such key in the settings of a file."""
+    if isinstance(settings.get("task"), str):
+        return hint("task")
+    for section, keys in settings.items():
+        for key, value in keys.items() if isinstance(keys, dict) else ():
+            nested = value if section == "optimizer" and isinstance(value, dict) else {"": None}
+            for last in nested:
+                if found := hint(f"{section}.{key}" + (f".{last}" if last else "")):
+                    return found
+    return None

@@ -1,0 +1,73 @@
+"""From settings to an evaluator; scores of a snapshot."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.data.loader import load, sample
+from colordist.data.sampler import variant_noise
+from colordist.data.source import MaskedSplit, Source
+from colordist.engine.consistency import check_same
+from colordist.engine.runtime import Engine
+from colordist.evaluation.build_source import build_source
+from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
+from colordist.metrics import METRICS
+from colordist.metrics.baselines import median_ab
+from colordist.metrics.optional import optional_features, optional_metrics
+from colordist.run import snapshot
+from colordist.tasks.base import Task
+
+
+def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: Engine) -> Evaluator:
+    """The evaluator of a task's networks on the test split."""
+    objects = None
+    if isinstance(source.test, MaskedSplit):
+        masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
+        objects = torch.from_numpy(masks).to(engine.device)
+    with engine.stall_exempt("loading images"):
+        target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
+    if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
+        raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
+    with engine.stall_exempt("fetching networks that score"):
+        metrics = [*METRICS, *optional_metrics(config, engine.device)]
+        features = optional_features(config, source.labels, target.shape[-1], engine.device)
+    networks = [each.network for each in features]
+    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
+    noise_or_none = noise if noise.numel() else None
+    return Evaluator(target, objects, noise_or_none, metrics, features, task.color_space, engine)
+
+
+def _noise(shape: tuple[int, ...], images: int) -> Tensor:
+    """The noise with which the test images are evaluated, the same in every run: [images, VARIANTS, *shape]."""
+    noise = [[variant_noise(image, each, shape) for each in range(VARIANTS)] for image in range(images)]
+    return torch.from_numpy(np.array(noise))
+
+
+def evaluate_snapshot(model: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
+    """Score a snapshot on some data, on all processes together. None on all ranks but 0."""
+    trained = snapshot.read(snapshot.find(model))
+    multiple = trained.task.model.size_multiple
+    if data.image_size % multiple:
+        fitting = data.image_size // multiple * multiple
+        raise UserError(
+            f"data.image_size is {data.image_size}, but this network needs a multiple of {multiple}: try "
+            f"{fitting or 2 * multiple}"
+        )
+    engine = Engine("fp32")
+    source = build_source(data, engine)
+    evaluator = build_evaluator(trained.task, source, config, engine)
+    with engine.stall_exempt("loading images"):
+        median = median_ab(sample(source.train, engine.device))
+    references = evaluator.references(median)
+    trained.networks.to(engine.device, engine.dtype)
+    scores = evaluator.scores(trained.sample)
+    engine.close()
+    images = len(source.test)
+    networks = [each.network for each in evaluator.features]
+    found = Evaluation(str(model), trained.step, asdict(data), images, scores, references, networks)
+    return found if engine.is_main else None
