@@ -28,7 +28,7 @@ from typing import Any, Literal
 
 import torch
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
 from colordist.training.trainer import Trainer

@@ -28,7 +28,7 @@ import torch
 from measuring import hardware, summary, told
 from torch import Tensor
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.data.batch import Batch
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
@@ -136,7 +136,7 @@ def work(arm: Arm, options: argparse.Namespace) -> None:
     answer = sys.stdout
     with tempfile.TemporaryDirectory(prefix="choices-") as folder, contextlib.redirect_stdout(io.StringIO()):
         arm.before()
-        given = {"data.source": "synthetic", "data.train_images": 300, "data.test_images": 8, "loss.warmup_steps": 0}
+        given = {"data.source": "synthetic", "data.train_images": 300, "data.test_images": 8, "task.warmup_steps": 0}
         given |= {"log.every": 10**9, "evaluate.every": 10**9, "checkpoint.every": 10**9, "train.precision": "fp32"}
         lines = [*(f"{key}={value}" for key, value in (given | dict(arm.settings)).items()), *options.set]
         config = parse(["--config", str(options.config), *(f"--{line}" for line in lines)]).config

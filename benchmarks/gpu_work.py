@@ -111,7 +111,7 @@ def memory(job: Job) -> dict[str, Any]:
 def bare(job: Job) -> dict[str, Any]:
     """The trainer and a bare loop in turns. job: ``config``, ``settings``, ``precision``, ``rounds``, ``steps``."""
     with tempfile.TemporaryDirectory(prefix="bare-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        settings = {"loss.warmup_steps": 0, "train.precision": job["precision"], "data.source": "synthetic"}
+        settings = {"task.warmup_steps": 0, "train.precision": job["precision"], "data.source": "synthetic"}
         settings |= {"data.train_images": 4, "data.test_images": 4}  # painting takes time: the others are copies
         settings |= {"log.every": job["steps"], "evaluate.every": 10**9, "checkpoint.every": 10**9}
         trainer = build_trainer(

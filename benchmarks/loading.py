@@ -33,7 +33,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.color import ColorSpace
 from colordist.data.batch import Share
 from colordist.data.loader import Loader, ResidentLoader
@@ -158,7 +158,7 @@ def best(paces: dict[str, list[float]], kind: str) -> str:
 
 def waiting(settings: Sequence[str], steps: int) -> dict[str, float]:
     """The share of its time that training waits for data, line by line of the log, but the first."""
-    given = ["loss.warmup_steps=0", "log.every=5", "evaluate.every=1000000000", "checkpoint.every=1000000000"]
+    given = ["task.warmup_steps=0", "log.every=5", "evaluate.every=1000000000", "checkpoint.every=1000000000"]
     config = parse(["--config", str(ROOT / "configs" / "cgan.yaml"), *(f"--{each}" for each in [*given, *settings])])
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run = RunFolder(Path(folder) / "run")

@@ -32,7 +32,7 @@ import torch
 from measuring import end_with_parent, hardware, run_together, summary, told
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import Config, batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
@@ -48,8 +48,8 @@ CHECKPOINTING = ("--train.activation_checkpointing", "true")
 CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
     "quickstart": ("quickstart_cgan", 1, ()),
     "quickstart, checkpointing": ("quickstart_cgan", 1, CHECKPOINTING),
-    "quickstart, R1": ("quickstart_cgan", 1, ("--loss.r1_weight", "1")),
-    "quickstart, noise": ("quickstart_cgan", 1, ("--model.noise", "6", "--loss.candidates", "3")),
+    "quickstart, R1": ("quickstart_cgan", 1, ("--task.r1_weight", "1")),
+    "quickstart, noise": ("quickstart_cgan", 1, ("--model.noise", "6", "--task.candidates", "3")),
     "autoencoder": ("ae", 1, ()),
     "autoencoder, checkpointing": ("ae", 1, CHECKPOINTING),
     "cgan": ("cgan", 1, ()),

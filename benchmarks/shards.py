@@ -41,7 +41,13 @@ LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
 def begin(run: Path, root: Path, steps: int, processes: int) -> subprocess.Popen[str]:
     """Start, or continue, a training."""
     settings = {
-        **{"task": "autoencoder", "run.dir": run, "data.source": "shards", "data.root": root, "train.steps": steps},
+        **{
+            "task.name": "autoencoder",
+            "run.dir": run,
+            "data.source": "shards",
+            "data.root": root,
+            "train.steps": steps,
+        },
         **{"model.width": 4, "train.global_batch_size": 32, "train.precision": "fp64"},
         **{"log.every": 5, "checkpoint.every": max(1, steps // 5), "evaluate.every": steps},
     }

@@ -34,7 +34,7 @@ ACCELERATE += ["--dynamo_backend", "no", "--main_process_port", "0"]
 SETTINGS = [
     "--data.train_images=64",
     "--data.test_images=8",
-    "--loss.warmup_steps=0",
+    "--task.warmup_steps=0",
     "--log.every=1",
     "--train.steps=2",
     "--run.dir",

@@ -45,7 +45,7 @@ from torch import Tensor
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.batch import Batch
@@ -165,10 +165,10 @@ def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) 
     )
 
     def generator_loss(grey: Tensor, target: Tensor, color: Tensor) -> Tensor:
-        total = loss.pixel_weight * pixel_distance(loss.pixel, color, target)
+        total = task.pixel_weight * pixel_distance(task.pixel, color, target)
         if loss.gradient_loss_weight:
-            total = total + loss.gradient_loss_weight * gradient_difference_loss(loss.pixel, color, target)
-        return total + loss.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
+            total = total + loss.gradient_loss_weight * gradient_difference_loss(task.pixel, color, target)
+        return total + task.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
 
     def run(step: int) -> tuple[Tensor, Tensor]:
         batch = batches(config, step)
@@ -182,7 +182,7 @@ def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) 
         seen = torch.cat([target, color.detach()])
         real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
         optimizer_d.zero_grad()
-        loss_d = (cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2
+        loss_d = (cross_entropy(real, 1 - task.label_smoothing) + cross_entropy(fake, 0)) / 2
         accelerator.backward(loss_d)
         optimizer_d.step()
 

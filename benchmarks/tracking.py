@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import TrackConfig
 from colordist.run.folder import RunFolder
 from colordist.tracking import JsonLines, Tracker, Trackers, WandB

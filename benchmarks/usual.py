@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.batch import Batch
@@ -76,7 +76,7 @@ def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iter
 
 def work(options: argparse.Namespace) -> None:
     """What each process does; the first one writes what was found."""
-    given = {"data.source": "folder", "data.root": options.root, "data.classes": "all", "loss.warmup_steps": 0}
+    given = {"data.source": "folder", "data.root": options.root, "data.classes": "all", "task.warmup_steps": 0}
     given |= {"log.every": options.steps, "evaluate.every": 10**9, "checkpoint.every": 10**9}
     lines = [f"--{key}={value}" for key, value in (given | {"train.precision": "fp32"}).items()]
     config = parse(["--config", str(options.config), *lines, *(f"--{each}" for each in options.set)]).config

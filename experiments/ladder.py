@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import Config, flatten
 from colordist.metrics import METRIC_SPECS
 from colordist.reporting.picture import comparison
@@ -41,7 +41,7 @@ ROOT = Path(__file__).parents[1]
 RUNGS = {file.stem: file for file in sorted((ROOT / "configs" / "ladder").glob("*.yaml"))}
 SHOWN = ("mae", "psnr", "accuracy5", "ciede2000", "histogram", "colorfulness", "frechet_own", "named_own", "fid")
 WIDTHS = ("model.width", "model.bottleneck", "discriminator.width")
-WARM_UPS = ("loss.warmup_steps", "optimizer.generator.warmup_steps", "optimizer.discriminator.warmup_steps")
+WARM_UPS = ("task.warmup_steps", "optimizer.generator.warmup_steps", "optimizer.discriminator.warmup_steps")
 
 
 @dataclass(frozen=True)

@@ -92,9 +92,7 @@ class RunFolder:
         if not isinstance(settings, dict) or not {"task", "data", "train"} <= settings.keys():
             raise UserError(f"{self.config_file} is damaged: it doesn't hold all settings")
         if isinstance(settings["task"], str):
-            raise UserError(
-                f"the run in {self.path} is of version 0.1: this version reads its snapshots only"
-            )
+            raise UserError(f"the run in {self.path} is of version 0.1: this version reads its snapshots only")
         return settings
 
     def check_same_run(self, config: Config) -> None:

@@ -41,7 +41,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trained(
             folder / f"{task}-{seed}",
             scores={"ciede2000": score + seed / 10, "psnr": 20.0, "colorfulness": 60.0 + score},
-            settings={"task": task, "seed": seed, "train.global_batch_size": 16 if task == "cgan" else 32},
+            settings={"task.name": task, "seed": seed, "train.global_batch_size": 16 if task == "cgan" else 32},
             answer=2 * seed + (task == "cgan"),
             losses=20,
         )

@@ -31,7 +31,7 @@ LAUNCH = [
 SETTINGS = {
     **{"data.train_images": 64, "data.test_images": 16, "data.image_size": 16, "train.precision": "fp32"},
     **{"model.width": 8, "model.depth": 2, "discriminator.width": 8, "discriminator.depth": 2},
-    **{"train.global_batch_size": 8, "train.micro_batch_size": 2, "train.ema_images": 200, "loss.warmup_steps": 10},
+    **{"train.global_batch_size": 8, "train.micro_batch_size": 2, "train.ema_images": 200, "task.warmup_steps": 10},
     **{"optimizer.generator.schedule": "cosine", "optimizer.discriminator.schedule": "linear"},
     **{"optimizer.generator.clip_norm": 1.0, "checkpoint.every": 4, "checkpoint.keep": 3, "evaluate.every": 50},
 }

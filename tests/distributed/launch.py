@@ -17,7 +17,7 @@ TINY = [
     *("--data.train_images", "40", "--data.test_images", "19", "--data.image_size", "16"),
     *("--model.width", "4", "--model.depth", "2", "--discriminator.width", "4", "--discriminator.depth", "2"),
     *("--train.global_batch_size", "12", "--train.steps", "6", "--log.every", "2", "--evaluate.every", "3"),
-    *("--checkpoint.every", "3", "--train.precision", "fp64", "--loss.warmup_steps", "1"),
+    *("--checkpoint.every", "3", "--train.precision", "fp64", "--task.warmup_steps", "1"),
     *("--optimizer.generator.clip_norm", "1.0", "--optimizer.discriminator.schedule", "linear"),
 ]
 

@@ -26,13 +26,13 @@ SETTINGS = [
     *("--data.train_images", "40", "--data.test_images", "19", "--data.image_size", "16"),
     *("--model.width", "4", "--model.depth", "2", "--discriminator.width", "4", "--discriminator.depth", "2"),
     *("--train.global_batch_size", "14", "--train.micro_batch_size", "4", "--train.steps", "20"),
-    *("--train.precision", "fp32", "--train.ema_images", "100", "--loss.warmup_steps", "3"),
+    *("--train.precision", "fp32", "--train.ema_images", "100", "--task.warmup_steps", "3"),
     *("--log.every", "1", "--evaluate.every", "20", "--checkpoint.every", "10"),
     *("--optimizer.generator.clip_norm", "0.2", "--optimizer.generator.warmup_steps", "5"),
     *("--optimizer.discriminator.clip_norm", "0.05", "--optimizer.discriminator.schedule", "linear"),
 ]
 HALF = ("--train.precision", "bf16", "--train.steps", "6")
-FOUR_NETWORKS = ("--task", "cyclegan", "--loss.image_buffer_slots", "2", "--train.steps", "6")
+FOUR_NETWORKS = ("--task.name", "cyclegan", "--task.image_buffer_slots", "2", "--train.steps", "6")
 RECOMPUTED = ("--train.activation_checkpointing", "true")
 AT_ONCE = ("--train.micro_batch_size", "14")  # the generator runs once a step, for both turns
 
@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return ["fork", str(folder / name), str(folder / copy)]
 
     def common(name: str) -> list[list[str]]:
-        return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", "--loss.warmup_steps", "0")]
+        return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", "--task.warmup_steps", "0")]
 
     some = (("half", HALF), ("cyclegan", FOUR_NETWORKS))
     work(folder, [*common("plain"), *(job("train", f"plain/{name}", *settings) for name, settings in some)])
@@ -60,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *(fork(f"{zero}/whole", f"{zero}/again"), job("train", f"{zero}/again", *RECOMPUTED)),
             *(fork("plain/whole", f"{zero}/taken"), job("train", f"{zero}/taken", *AT_ONCE)),
             *(job("train", f"{zero}/{name}", *settings) for name, settings in some if stage == 2),
-            job("misuse", f"{zero}/misuse", "--loss.warmup_steps", "0"),
+            job("misuse", f"{zero}/misuse", "--task.warmup_steps", "0"),
         ]
         work(folder, jobs, stage)
     back = [(fork(f"zero{stage}/whole", f"plain/of{stage}"), job("train", f"plain/of{stage}")) for stage in STAGES]

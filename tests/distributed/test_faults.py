@@ -47,7 +47,7 @@ def port() -> str:
 
 
 def arguments(folder: Path) -> list[str]:
-    fast = ["--task", "autoencoder", "--run.heartbeat_timeout", SILENCE, "--run.stall_timeout", PATIENCE]
+    fast = ["--task.name", "autoencoder", "--run.heartbeat_timeout", SILENCE, "--run.stall_timeout", PATIENCE]
     return [*TINY, *fast, "--run.dir", str(folder / "run")]
 
 

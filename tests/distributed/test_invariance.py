@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 STEPS = 20
 COMMON: dict[str, Any] = {
-    "loss.warmup_steps": 4,
+    "task.warmup_steps": 4,
     "data.train_images": 25,  # no whole number of batches: steps cross from one epoch into the next
     "data.test_images": 7,
     "data.image_size": 16,
@@ -52,15 +52,15 @@ COMMON: dict[str, Any] = {
 }
 FP64 = {"train.precision": "fp64"}
 FP32 = {"train.precision": "fp32"}
-AUTOENCODER = {"task": "autoencoder"}
-CYCLEGAN = {"task": "cyclegan", "loss.image_buffer_slots": 2}
+AUTOENCODER = {"task.name": "autoencoder"}
+CYCLEGAN = {"task.name": "cyclegan", "task.image_buffer_slots": 2}
 EVERYTHING: dict[str, Any] = {
     "model.blocks": 1,
     "model.attention_level": 1,
-    "loss.adversarial": "relativistic",
-    "loss.r1_weight": 0.5,
-    "loss.r2_weight": 0.2,
-    "loss.augment": ["translation", "cutout"],
+    "task.adversarial": "relativistic",
+    "task.r1_weight": 0.5,
+    "task.r2_weight": 0.2,
+    "task.augment": ["translation", "cutout"],
 }
 EXACT: dict[str, dict[str, Any]] = {
     "cgan-group-instance": FP64 | {"model.norm": "group", "discriminator.norm": "instance"},
@@ -68,10 +68,10 @@ EXACT: dict[str, dict[str, Any]] = {
     "cgan-none-group": FP64 | {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
     "cgan-everything": FP64 | EVERYTHING,
     "cgan-recomputed": FP64 | {"train.activation_checkpointing": True, "model.norm": "instance"},
-    "cgan-noise": FP64 | {"model.noise": 2, "loss.candidates": 3},
+    "cgan-noise": FP64 | {"model.noise": 2, "task.candidates": 3},
     "autoencoder-group": FP64 | AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
     "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
-    "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "loss.pixel": "l2"},
+    "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
     "cyclegan": FP64 | CYCLEGAN,
     "shards": FP64 | {"data.source": "shards", "data.shuffle_shards": 2},
     "cyclegan-rgb": FP64 | CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},

@@ -13,7 +13,7 @@ from launch import work
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 COMMON: dict[str, Any] = {
-    "loss.warmup_steps": 1,
+    "task.warmup_steps": 1,
     "data.train_images": 12,
     "data.test_images": 4,
     "data.image_size": 16,

@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 # Accumulation, warm-ups, schedules, averaging, clipping; intervals that don't meet, so that some span a checkpoint.
 SETTINGS: dict[str, Any] = {
-    "loss.warmup_steps": 3,  # before the number of steps: each setting has to fit those before
+    "task.warmup_steps": 3,  # before the number of steps: each setting has to fit those before
     **{"data.train_images": 40, "data.test_images": 19, "data.image_size": 16},
     **{"model.width": 4, "model.depth": 2, "discriminator.width": 4, "discriminator.depth": 2},
     **{"train.global_batch_size": 12, "train.micro_batch_size": 3, "train.steps": 14, "train.precision": "fp32"},
@@ -38,10 +38,10 @@ SETTINGS: dict[str, Any] = {
     **{"optimizer.generator.clip_norm": 1.0, "log.every": 3, "evaluate.every": 7, "checkpoint.every": 4},
 }
 KINDS: dict[str, dict[str, Any]] = {
-    "autoencoder": {"task": "autoencoder"},
-    "cgan": {"task": "cgan"},
-    "cyclegan": {"task": "cyclegan", "loss.image_buffer_slots": 2},
-    "bf16": {"task": "cgan", "train.precision": "bf16"},
+    "autoencoder": {"task.name": "autoencoder"},
+    "cgan": {"task.name": "cgan"},
+    "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
+    "bf16": {"task.name": "cgan", "train.precision": "bf16"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
 }
 ELASTIC = ("cgan", "cyclegan", "shards")

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 # The generator's gradients fill more than the first bucket of DDP, which holds 1 MiB.
 COMMON: dict[str, Any] = {
-    "loss.warmup_steps": 4,
+    "task.warmup_steps": 4,
     "data.train_images": 16,
     "data.test_images": 4,
     "data.image_size": 16,
@@ -29,14 +29,14 @@ CASES: dict[str, dict[str, Any]] = {
     "whole": {},
     "accumulated": {"train.micro_batch_size": 2},
     "fp64": {"train.precision": "fp64", "model.width": 4, "discriminator.width": 4},
-    "autoencoder": {"task": "autoencoder", "train.micro_batch_size": 2},
-    "cyclegan": {"task": "cyclegan", "model.width": 8},
+    "autoencoder": {"task.name": "autoencoder", "train.micro_batch_size": 2},
+    "cyclegan": {"task.name": "cyclegan", "model.width": 8},
     "frozen": {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"decoder": 0.5}},
 }
 ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
 # In its second turn DDP sorts a network's gradients into new buckets, and tells the other processes how.
 SETTLED = dict.fromkeys(["generator", "decolorizer"], 2)
-SETTLED |= dict.fromkeys(["discriminator", "grey_discriminator"], COMMON["loss.warmup_steps"] + 2)
+SETTLED |= dict.fromkeys(["discriminator", "grey_discriminator"], COMMON["task.warmup_steps"] + 2)
 TURNS = {
     "autoencoder": ["generator"],
     "cgan": ["discriminator", "generator"],
@@ -109,7 +109,7 @@ def test_what_is_frozen_has_no_share_in_that(runs: Path) -> None:
 
 @pytest.mark.parametrize("case", ["whole", "accumulated", "fp64", "frozen"])
 def test_in_the_warm_up_only_the_generators_gradients_travel(case: str, runs: Path) -> None:
-    warm_up = [(name, step) for name, step, _ in sections(runs / case) if step < COMMON["loss.warmup_steps"]]
+    warm_up = [(name, step) for name, step, _ in sections(runs / case) if step < COMMON["task.warmup_steps"]]
     assert warm_up == [("generator", 2), ("after", 2), ("generator", 3), ("after", 3)]
 
 

@@ -15,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.engine.strategy import Strategy
 from colordist.run import checkpoint
 from colordist.run.folder import RunFolder, folder_for, step_name

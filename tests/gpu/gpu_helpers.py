@@ -23,10 +23,10 @@ GPU = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU here"),
 ]
 EVERYTHING: dict[str, Any] = {
-    "loss__adversarial": "relativistic",
-    "loss__r1_weight": 3.0,
-    "loss__r2_weight": 2.0,
-    "loss__augment": ["translation", "cutout"],
+    "task__adversarial": "relativistic",
+    "task__r1_weight": 3.0,
+    "task__r2_weight": 2.0,
+    "task__augment": ["translation", "cutout"],
     "model__blocks": 1,
     "model__attention_level": 1,
     "optimizer__generator__clip_norm": 0.5,
@@ -34,11 +34,11 @@ EVERYTHING: dict[str, Any] = {
 """What there is to choose in a conditional GAN, chosen."""
 DOUBLE: dict[str, Any] = {"train__precision": "fp64", "model__norm": "instance", "data__image_size": 16}
 KINDS: dict[str, dict[str, Any]] = {
-    "autoencoder": {"task": "autoencoder"},
-    "noise": {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
-    "cgan": {"task": "cgan"},
-    "everything": {"task": "cgan"} | EVERYTHING,
-    "cyclegan": {"task": "cyclegan"},
+    "autoencoder": {"task.name": "autoencoder"},
+    "noise": {"task.name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+    "cgan": {"task.name": "cgan"},
+    "everything": {"task.name": "cgan"} | EVERYTHING,
+    "cyclegan": {"task.name": "cyclegan"},
 }
 
 

@@ -71,7 +71,7 @@ def launched(*command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_under_accelerate_launch_killed_and_started_again_is_bit_equal(tmp_path: Path) -> None:
-    settings = TINY | {"task": "cgan", "train.deterministic": True, "train.precision": "bf16"}
+    settings = TINY | {"task.name": "cgan", "train.deterministic": True, "train.precision": "bf16"}
     jobs = [
         {"run": str(tmp_path / "straight"), "settings": settings},
         {"run": str(tmp_path / "killed"), "settings": settings, "deaths": [{"ranks": [0], "step": 4}]},

@@ -26,7 +26,7 @@ TINY = [
     *("--data.source", "synthetic", "--data.classes", "all", "--data.image_size", "16", "--data.train_images", "40"),
     *("--data.test_images", "19", "--model.width", "4", "--model.depth", "2"),
     *("--train.global_batch_size", "12", "--train.steps", str(STEPS), "--train.precision", "fp64"),
-    *("--loss.warmup_steps", "1", "--log.every", "10", "--evaluate.every", "60", "--checkpoint.every", "20"),
+    *("--task.warmup_steps", "1", "--log.every", "10", "--evaluate.every", "60", "--checkpoint.every", "20"),
 ]
 TINY_CGAN = [*TINY, "--discriminator.width", "4", "--discriminator.depth", "2"]
 

@@ -2,42 +2,49 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import pytest
 import torch
 
-from colordist.config import Config
+from colordist import registry
+from colordist.config import COMMON, Config, as_dict, flatten
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.registry import Names
 
 ROOT = Path(__file__).parents[2]
 
 
-def leaves(section: type = Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every key with its type: ``("train.steps", int), ...``."""
-    for name, hint in get_type_hints(section).items():
-        if dataclasses.is_dataclass(hint):
-            yield from leaves(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
-        else:
-            yield prefix + name, hint
+def leaves(names: Names | None = None) -> Iterator[tuple[str, Any]]:
+    """Every key that some components have, with its type: ``("train.steps", int), ...``."""
+    chosen = names or Names()
+    optimizers = {f"optimizer.{name}": kind for name, kind in registry.optimizers(chosen).items()}
+    yield from (("seed", int), ("resume", Literal["auto", "never"]))
+    for section, kind in {**registry.sections(chosen), **optimizers, **COMMON}.items():
+        hints = get_type_hints(kind)
+        yield from ((f"{section}.{field.name}", hints[field.name]) for field in dataclasses.fields(kind))
 
 
-def changed(config: Any, key: str, value: object) -> Any:  # noqa: ANN401  any section of a config
-    """The same settings but for one key."""
-    name, _, rest = key.partition(".")
-    return dataclasses.replace(config, **{name: changed(getattr(config, name), rest, value) if rest else value})
-
-
-def config_with(settings: dict[str, Any], base: Config | None = None) -> Config:
-    """Defaults but for these keys: ``{"train.steps": 5}``."""
-    config = base or Config()
+def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
+    found: dict[str, Any] = {}
     for key, value in settings.items():
-        config = changed(config, key, value)
-    return config
+        *sections, name = key.split(".")
+        inner = found
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return found
+
+
+def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Config:
+    """Defaults but for these keys: ``{"train.steps": 5}``."""
+    before = flatten(as_dict(base)) if base else {}
+    return registry.make_config(nested(before | dict(settings)))
 
 
 TINY: dict[str, Any] = {
@@ -47,8 +54,8 @@ TINY: dict[str, Any] = {
     "model.depth": 1,
     "discriminator.width": 4,
     "discriminator.depth": 1,
-    "loss.warmup_steps": 0,
-    "loss.gradient_loss_weight": 0.0,
+    "task.warmup_steps": 0,
+    "task.gradient_loss_weight": 0.0,
     "train.steps": 6,
     "train.global_batch_size": 4,
     "train.precision": "fp32",
@@ -61,7 +68,9 @@ TINY: dict[str, Any] = {
 
 def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
-    return config_with(TINY | {key.replace("__", "."): value for key, value in settings.items()})
+    given = {key.replace("__", "."): value for key, value in settings.items()}
+    known = {key for key, _ in leaves(Names.of(nested(given)))}
+    return config_with({key: value for key, value in TINY.items() if key in known} | given)
 
 
 def random_batch(
@@ -69,9 +78,9 @@ def random_batch(
     size: int = 16,
     channels: int = 2,
     dtype: torch.dtype = torch.float64,
-    noise: tuple[int, int] = (1, 0),
+    noise: tuple[int, ...] = (1, 0),
 ) -> Batch:
-    """Images of noise. noise: how many draws for the generator, and of how many numbers each."""
+    """Images of noise. noise: its shape, candidates first."""
     random = torch.Generator().manual_seed(count)
     grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
     target = torch.randn(count, channels, size, size, generator=random, dtype=dtype)

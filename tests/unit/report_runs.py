@@ -31,7 +31,7 @@ def trained(
 ) -> RunFolder:
     """A run folder. scores: its last ones; truth, answer: seeds of the noise that its pictures show."""
     folder = RunFolder(path)
-    folder.write_settings(config_with({"loss.warmup_steps": 0, "train.steps": 10 * losses} | (settings or {})))
+    folder.write_settings(config_with({"task.warmup_steps": 0, "train.steps": 10 * losses} | (settings or {})))
     references = {
         f"reference/{each.name}/{metric}": values[place]
         for metric, values in REFERENCE.items()

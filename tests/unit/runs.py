@@ -8,7 +8,7 @@ import torch
 from helpers import tiny
 from torch import Tensor
 
-from colordist.cli import Command
+from colordist.cli.parser import Command
 from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
 from colordist.run.folder import RunFolder, numbered

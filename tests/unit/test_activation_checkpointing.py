@@ -14,15 +14,15 @@ from colordist.models.activation_checkpointing import enable_activation_checkpoi
 from colordist.training.build_task import build_task
 
 CASES: dict[str, dict[str, Any]] = {
-    "unet": {"task": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
-    "autoencoder": {"task": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
-    "half": {"task": "autoencoder", "train__freeze": ["encoder"]},
-    "noise": {"task": "autoencoder", "model__noise": 3, "loss__candidates": 2},
+    "unet": {"task.name": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
+    "autoencoder": {"task.name": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
+    "half": {"task.name": "autoencoder", "train__freeze": ["encoder"]},
+    "noise": {"task.name": "autoencoder", "model__noise": 3, "task__candidates": 2},
     "cgan": {"discriminator__norm": "group"},
     "bf16": {"train__precision": "bf16"},
     "micro-batches": {"train__micro_batch_size": 2},
-    "penalties": {"loss__r1_weight": 1.0, "loss__r2_weight": 0.5},
-    "cyclegan": {"task": "cyclegan"},
+    "penalties": {"task__r1_weight": 1.0, "task__r2_weight": 0.5},
+    "cyclegan": {"task.name": "cyclegan"},
 }
 
 
@@ -104,7 +104,9 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     plain, recomputing = (
-        build_task(tiny(task="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing))
+        build_task(
+            tiny(task__name="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
+        )
         for activation_checkpointing in (False, True)
     )
     one, other = (task.networks["generator"] for task in (plain, recomputing))

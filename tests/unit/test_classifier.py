@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from colordist.classifier import parse, teach
-from colordist.cli import Command
+from colordist.cli.parser import Command
 from colordist.config import UserError
 from colordist.data.sampler import Sampler, SampleSlice
 from colordist.data.sources.ambiguous import GREYS, color_table

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, leaves
 
 from colordist import cli
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import Config, RunConfig, RunError, UserError
 from colordist.train import train
 from colordist.training.stop_requests import SIGNALS
@@ -95,8 +95,8 @@ TOGETHER = {
     ),
     "discriminator too deep": ("--discriminator.depth 5", ["discriminator.depth is 5", "try discriminator.depth 4"]),
     "warm-up without a loss": (
-        "--loss.warmup_steps 5 --loss.pixel_weight 0",
-        ["loss.warmup_steps is 5", "loss.pixel_weight 0", "try loss.warmup_steps 0"],
+        "--task.warmup_steps 5 --task.pixel_weight 0",
+        ["task.warmup_steps is 5", "task.pixel_weight 0", "try task.warmup_steps 0"],
     ),
 }
 
@@ -206,7 +206,7 @@ def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--task", "autoencoder", "--seed", "9", "--data.classes", "[cat]", "--model.bottleneck", "7"]
+    arguments = ["--task.name", "autoencoder", "--seed", "9", "--data.classes", "[cat]", "--model.bottleneck", "7"]
     arguments += ["--optimizer.generator.clip_norm", "2", "--optimizer.discriminator.lr", "1e-4"]
     arguments += ["--train.micro_batch_size", "3", "--track.wandb", "off"]
     with pytest.raises(SystemExit) as left:

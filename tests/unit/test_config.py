@@ -11,7 +11,7 @@ from helpers import ROOT, changed, config_with, leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import (
     ADVERSARIAL,
     Config,
@@ -73,7 +73,7 @@ def test_batch_arithmetic_by_hand() -> None:
 def halved(size: int, depth: int) -> Config:
     """A config with this image size and this depth of the only network."""
     data, model = changed(Config().data, "image_size", size), changed(Config().model, "depth", depth)
-    return Config(task="autoencoder", data=data, model=model)
+    return Config(task__name="autoencoder", data=data, model=model)
 
 
 def follow_advice(size: int, depth: int) -> None:
@@ -117,28 +117,28 @@ def test_attention_needs_a_level_that_is_there() -> None:
 
 
 def test_several_answers_need_noise() -> None:
-    assert refused(loss__candidates=2).endswith("try model.noise 6")
+    assert refused(task__candidates=2).endswith("try model.noise 6")
     assert "leaves no choice" in refused(model__noise=1)
-    assert config_with({"model.noise": 4, "loss.candidates": 2}).loss.candidates == 2
+    assert config_with({"model.noise": 4, "task.candidates": 2}).loss.candidates == 2
 
 
 def test_relativistic_pairs_have_no_labels() -> None:
-    assert config_with({"loss.label_smoothing": 0.1}).loss.label_smoothing == 0.1
-    with pytest.raises(UserError, match=r"loss.label_smoothing is 0.1, .* try loss.label_smoothing 0"):
+    assert config_with({"task.label_smoothing": 0.1}).loss.label_smoothing == 0.1
+    with pytest.raises(UserError, match=r"task.label_smoothing is 0.1, .* try task.label_smoothing 0"):
         LossConfig(adversarial="relativistic", label_smoothing=0.1)
 
 
 def test_augmentations_have_names() -> None:
-    assert refused(loss__augment=["cutout", "flip"]) == "loss.augment has flip: try translation or cutout"
+    assert refused(task__augment=["cutout", "flip"]) == "task.augment has flip: try translation or cutout"
 
 
-@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight", "loss.r1_weight", "loss.r2_weight"])
+@pytest.mark.parametrize("key", ["task.pixel_weight", "task.adversarial_weight", "task.r1_weight", "task.r2_weight"])
 def test_no_infinite_weight(key: str) -> None:
     with pytest.raises(UserError, match=key):
         changed(Config(), key, float("inf"))
 
 
-@pytest.mark.parametrize("key", ["loss.pixel_weight", "loss.adversarial_weight", "train.ema_images"])
+@pytest.mark.parametrize("key", ["task.pixel_weight", "task.adversarial_weight", "train.ema_images"])
 @pytest.mark.parametrize("value", [float("nan"), -1])
 def test_no_nonsense_for_a_weight(key: str, value: float) -> None:
     with pytest.raises(UserError, match=key):
@@ -185,7 +185,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return 2 if value == 1 else 1
     if key == "model.attention_level":
         return 2
-    if key == "loss.augment":
+    if key == "task.augment":
         return ["cutout"]
     if key == "evaluate.networks":
         return ["lpips"]
@@ -211,7 +211,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
 
 @pytest.mark.parametrize(("key", "hint"), leaves(), ids=str)
 def test_identity_is_what_is_learned(key: str, hint: Any) -> None:  # noqa: ANN401
-    config = changed(Config(), "model.noise", 4 if key in ("loss.candidates", "model.noise") else 0)
+    config = changed(Config(), "model.noise", 4 if key in ("task.candidates", "model.noise") else 0)
     value = flatten(dataclasses.asdict(config))[key]
     other = changed(config, key, another(key, hint, value))
     assert other != config
@@ -245,7 +245,7 @@ def test_the_configs_are_there() -> None:
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
 def test_config_parses_and_dry_runs(file: Path) -> None:
-    from colordist.training.build import describe
+    from colordist.training.describe import describe
 
     config = parse(["--config", str(file)]).config
     told = describe(config, batch_arithmetic(config.train, 1))
@@ -268,8 +268,8 @@ def test_defaults_are_the_quickstart() -> None:
     assert parse(["--config", str(ROOT / "configs" / "quickstart_cgan.yaml")]).config == Config()
 
 
-GAME = {"task", "discriminator.width", "discriminator.norm", "discriminator.spectral_norm", "loss.warmup_steps"}
-GAME |= {"loss.pixel_weight", "loss.gradient_loss_weight", "optimizer.discriminator.lr"}
+GAME = {"task", "discriminator.width", "discriminator.norm", "discriminator.spectral_norm", "task.warmup_steps"}
+GAME |= {"task.pixel_weight", "loss.gradient_loss_weight", "optimizer.discriminator.lr"}
 GAME |= {"optimizer.discriminator.schedule", "optimizer.discriminator.warmup_steps"}
 # Each rung, the one that it stands on, and what differs. A discriminator's settings mean nothing without one.
 SPECTRAL = "discriminator.spectral_norm"
@@ -281,10 +281,10 @@ RUNGS: dict[str, tuple[str, set[str]]] = {
     "06-gan": ("05-unet", GAME),
     "07-spectral": ("06-gan", {"discriminator.norm", "discriminator.spectral_norm"}),
     "08-ema": ("07-spectral", {"train.ema_images"}),
-    "09-warmup": ("08-ema", {"loss.warmup_steps"}),
-    "10-augment": ("09-warmup", {"loss.augment"}),
+    "09-warmup": ("08-ema", {"task.warmup_steps"}),
+    "10-augment": ("09-warmup", {"task.augment"}),
     "11-backbone": ("10-augment", {"model.blocks", "model.attention_level"}),
-    "12-relativistic": ("11-backbone", {"loss.adversarial", "loss.r1_weight", "loss.r2_weight", SPECTRAL}),
+    "12-relativistic": ("11-backbone", {"task.adversarial", "task.r1_weight", "task.r2_weight", SPECTRAL}),
 }
 
 

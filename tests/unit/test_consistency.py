@@ -19,8 +19,8 @@ from colordist.engine.consistency import (
     check_same_settings,
     fingerprint,
 )
-from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
+from colordist.run.provenance import code_digest
 from colordist.training.build import check_same_code
 from colordist.training.build_task import build_task
 

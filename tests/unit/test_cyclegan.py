@@ -33,7 +33,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setting
     """In double precision, with networks that answer something from the start."""
-    config = tiny(task="cyclegan", train__precision="fp64", model__norm="instance", data__image_size=16, **settings)
+    config = tiny(
+        task__name="cyclegan", train__precision="fp64", model__norm="instance", data__image_size=16, **settings
+    )
     engine, task = Engine("fp64"), build_task(config)
     random = torch.Generator().manual_seed(5)
     for network in task.networks.values():
@@ -51,7 +53,7 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
 def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN401  any setting
     """One image of one pixel: grey 1; in colour, grey 2 with a 4 and b 4. G answers 3 times grey, F half of grey."""
     config = tiny(
-        task="cyclegan", loss__image_buffer_slots=0, **{f"loss__{key}": value for key, value in settings.items()}
+        task__name="cyclegan", task__image_buffer_slots=0, **{f"task__{key}": value for key, value in settings.items()}
     )
     task = CycleGANTask({}, {}, ColorSpace("lab"), config.loss)
     calls = {
@@ -134,7 +136,7 @@ def test_forms_of_an_image(space: Any) -> None:  # noqa: ANN401  a literal
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None:
     """What a phase leaves out doesn't depend on its network's weights."""
-    _, task = prepared(model__color_space=space, loss__image_buffer_slots=0)
+    _, task = prepared(model__color_space=space, task__image_buffer_slots=0)
     assert isinstance(task, CycleGANTask)
     modules = {name: network.module for name, network in task.networks.items()}
     batch, config = random_batch(3, channels=ColorSpace(space).channels), Config().loss  # type: ignore[arg-type]
@@ -243,7 +245,7 @@ def test_micro_batches_leave_the_same() -> None:
     """Weights, pools and losses after six steps, in which older images have been shown."""
 
     def after(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        engine, task = prepared(loss__image_buffer_slots=1, loss__warmup_steps=1)
+        engine, task = prepared(task__image_buffer_slots=1, task__warmup_steps=1)
         batches = []
         for step in range(6):
             whole = random_batch(4)
@@ -272,8 +274,8 @@ def test_micro_batches_leave_the_same() -> None:
 
 @pytest.mark.parametrize(("space", "precision"), [("lab", "fp32"), ("rgb", "bf16")])
 def test_a_kill_changes_nothing(space: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"task": "cyclegan", "model__color_space": space, "train__precision": precision}
-    settings |= {"loss__image_buffer_slots": 2, "data__image_size": 16}
+    settings: dict[str, Any] = {"task.name": "cyclegan", "model__color_space": space, "train__precision": precision}
+    settings |= {"task__image_buffer_slots": 2, "data__image_size": 16}
     straight = run(tmp_path / "straight", **settings)
     killed = killed_run(tmp_path / "killed", monkeypatch, at=4, **settings)
     run(tmp_path / "killed", **settings)
@@ -285,8 +287,8 @@ def test_a_kill_changes_nothing(space: str, precision: str, tmp_path: Path, monk
 
 
 def test_what_it_cannot_do_is_refused() -> None:
-    for key, value in {"loss__adversarial": "relativistic", "loss__r1_weight": 1.0, "model__noise": 4}.items():
+    for key, value in {"task__adversarial": "relativistic", "task__r1_weight": 1.0, "model__noise": 4}.items():
         with pytest.raises(UserError, match=rf"{key.replace('__', '.')} is .*, which task cyclegan can't: try"):
-            tiny(task="cyclegan", **{key: value})
+            tiny(task__name="cyclegan", **{key: value})
     with pytest.raises(UserError, match=r"with loss\.cycle_weight 0 there is nothing to learn"):
-        tiny(task="cyclegan", loss__cycle_weight=0.0, loss__warmup_steps=2)
+        tiny(task__name="cyclegan", task__cycle_weight=0.0, task__warmup_steps=2)

@@ -92,7 +92,7 @@ def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> 
 
 
 def test_warm_up_leaves_the_discriminator_alone() -> None:
-    engine, task = prepared(loss__warmup_steps=1)
+    engine, task = prepared(task__warmup_steps=1)
     before = state(task, "discriminator")
     log = engine.step(task, [BATCH], 0)
     assert equal(before, state(task, "discriminator"))
@@ -115,17 +115,17 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"task": "autoencoder"},
-        {"task": "autoencoder", "model__norm": "group", "model__width": 16},
-        {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
-        {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
-        {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
-        {"task": "cgan", "model__noise": 2, "loss__candidates": 3, "loss__pixel": "l2"},
+        {"task.name": "autoencoder"},
+        {"task.name": "autoencoder", "model__norm": "group", "model__width": 16},
+        {"task.name": "cgan", "discriminator__spectral_norm": True, "task__warmup_steps": 1},
+        {"task.name": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+        {"task.name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+        {"task.name": "cgan", "model__noise": 2, "task__candidates": 3, "task__pixel": "l2"},
     ],
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
 def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
-    noise = settings.get("loss__candidates", 1), settings.get("model__noise", 0)
+    noise = settings.get("task__candidates", 1), settings.get("model__noise", 0)
 
     def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
@@ -156,7 +156,7 @@ def norm_of_gradients(task: Task, name: str) -> float:
 def test_long_gradients_are_shortened_and_told_as_they_were() -> None:
     norms = {}
     for limit in (None, 1e-3, 1e3):
-        engine, task = prepared(task="autoencoder", optimizer__generator__clip_norm=limit)
+        engine, task = prepared(task__name="autoencoder", optimizer__generator__clip_norm=limit)
         log = engine.step(task, [BATCH], 0)
         norms[limit] = log["generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
     told, unclipped = norms[None]
@@ -175,7 +175,9 @@ def test_each_network_has_its_own_limit() -> None:
 
 
 def test_the_steps_learning_rate_is_used() -> None:
-    engine, task = prepared(task="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1)
+    engine, task = prepared(
+        task__name="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1
+    )
     before = state(task, "generator")
     engine.step(task, [BATCH], 0)
     # Adam's first step is as long as its rate, for every weight with a gradient well above its epsilon: 0.1 / 10.
@@ -185,7 +187,7 @@ def test_the_steps_learning_rate_is_used() -> None:
 
 @pytest.mark.parametrize("half_life", [0, 1000])
 def test_the_average_follows(half_life: int) -> None:
-    engine, task = prepared(task="autoencoder", train__ema_images=half_life)
+    engine, task = prepared(task__name="autoencoder", train__ema_images=half_life)
     network = task.networks["generator"]
     assert network.ema is not None
     before = copy.deepcopy(network.ema.module.state_dict())
@@ -403,9 +405,9 @@ def test_alone_sums_are_its_own() -> None:
 
 
 def test_deepspeed_differentiates_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = {"loss.r1_weight": 0.0, "loss.r2_weight": 0.2}
+    weights = {"task.r1_weight": 0.0, "task.r2_weight": 0.2}
     check_gradient_penalties(weights)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    check_gradient_penalties({"loss.r1_weight": 0.0, "loss.r2_weight": 0.0})
-    with pytest.raises(UserError, match=r"loss.r2_weight is 0.2, .* set loss.r2_weight 0"):
+    check_gradient_penalties({"task.r1_weight": 0.0, "task.r2_weight": 0.0})
+    with pytest.raises(UserError, match=r"task.r2_weight is 0.2, .* set task.r2_weight 0"):
         check_gradient_penalties(weights)

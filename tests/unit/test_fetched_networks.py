@@ -9,7 +9,7 @@ import torch
 from helpers import alone_on_the_cpu, tiny
 from torch import Tensor
 
-from colordist.cli import Command
+from colordist.cli.parser import Command
 from colordist.config import EvaluateConfig, UserError
 from colordist.metrics.lpips import LEAST
 from colordist.metrics.metric import EvalBatch

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import ROOT
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 
 MODULES = ("gpu", "gpu_table", "gpu_training", "measuring")
 

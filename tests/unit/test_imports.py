@@ -163,7 +163,7 @@ def test_no_cycles() -> None:
         ("data.plan", "from colordist.training.build import build_source"),
         ("engine.runtime", "from colordist.training.trainer import Trainer"),
         ("reporting.scores", "from colordist.training.build import build_task"),
-        ("training.build", "from colordist.cli import parse"),
+        ("training.build", "from colordist.cli.parser import parse"),
         ("training.build", "from colordist import load"),
         ("config", "from colordist.color import AB_SCALE"),
         ("config", "import torch"),

@@ -19,7 +19,7 @@ from colordist.models.parts import freeze, part_of
 from colordist.run.folder import RunFolder
 from colordist.run.snapshot import write
 
-SETTINGS: dict[str, Any] = {"task": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
+SETTINGS: dict[str, Any] = {"task.name": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
 
 
 @pytest.fixture(autouse=True)

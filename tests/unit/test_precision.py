@@ -21,10 +21,10 @@ from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {
-    "loss__adversarial": "relativistic",
-    "loss__r1_weight": 3.0,
-    "loss__r2_weight": 2.0,
-    "loss__augment": ["translation", "cutout"],
+    "task__adversarial": "relativistic",
+    "task__r1_weight": 3.0,
+    "task__r2_weight": 2.0,
+    "task__augment": ["translation", "cutout"],
     "discriminator__spectral_norm": False,
     "model__blocks": 1,
     "model__attention_level": 1,

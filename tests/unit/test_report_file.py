@@ -40,7 +40,7 @@ def two(path: Path) -> Comparison:
     return compare(
         [
             trained(path / "a", scores={"ciede2000": 7.0, "psnr": 20.0}),
-            trained(path / "b", scores={"ciede2000": 8.0}, settings={"task": "autoencoder"}, answer=2),
+            trained(path / "b", scores={"ciede2000": 8.0}, settings={"task.name": "autoencoder"}, answer=2),
         ]
     )
 
@@ -60,7 +60,7 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 def test_hostile_names_are_text(tmp_path: Path) -> None:
     settings = {"data.root": HOSTILE, "data.source": "folder"}
     named = trained(tmp_path / HOSTILE.replace("/", "|"), settings=settings)
-    others = [trained(tmp_path / "b", settings={"model.width": 8, "model.depth": 2, "loss.pixel": "l2"})]
+    others = [trained(tmp_path / "b", settings={"model.width": 8, "model.depth": 2, "task.pixel": "l2"})]
     text = page(compare([named, *others]))
     plain = Elements(page(compare(others)))
     elements = Elements(text)
@@ -93,7 +93,7 @@ def test_one_run_and_a_run_without_anything(tmp_path: Path) -> None:
 def test_twelve_runs(tmp_path: Path) -> None:
     runs = [
         trained(
-            tmp_path / f"{number}", scores={"ciede2000": 5.0 + number}, settings={"loss.adversarial_weight": number / 2}
+            tmp_path / f"{number}", scores={"ciede2000": 5.0 + number}, settings={"task.adversarial_weight": number / 2}
         )
         for number in range(12)
     ]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from report_runs import trained
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
 from colordist.config import learning_keys
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
@@ -147,7 +147,7 @@ def test_a_key_that_one_run_does_not_know(tmp_path: Path) -> None:
     "settings",
     [
         {"seed": 3},
-        {"task": "autoencoder", "model.name": "autoencoder", "model.bottleneck": 4, "train.precision": "fp32"},
+        {"task.name": "autoencoder", "model.name": "autoencoder", "model.bottleneck": 4, "train.precision": "fp32"},
         {"data.source": "folder", "data.root": "my photos; rm -rf $HOME 'x'", "data.classes": ["a b", "c"]},
         {"optimizer.generator.clip_norm": 1e-05, "data.flip": False, "train.micro_batch_size": 4},
     ],

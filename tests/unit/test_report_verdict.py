@@ -21,7 +21,7 @@ def compared(path: Path, **groups: Sequence[float]) -> Comparison:
             trained(
                 path / f"{name}-{seed}",
                 scores={"ciede2000": score},
-                settings={"seed": seed, "loss.adversarial_weight": weights[name]},
+                settings={"seed": seed, "task.adversarial_weight": weights[name]},
             )
             for name, scores in groups.items()
             for seed, score in enumerate(scores)
@@ -35,7 +35,7 @@ def compared(path: Path, **groups: Sequence[float]) -> Comparison:
 def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> None:
     runs = [
         trained(tmp_path / "a", scores={"ciede2000": 7.0}),
-        trained(tmp_path / "b", scores={"ciede2000": 8.0}, settings={"task": "autoencoder"}),
+        trained(tmp_path / "b", scores={"ciede2000": 8.0}, settings={"task.name": "autoencoder"}),
         # Where it lives and how often it logs changes nothing of what is learned.
         trained(tmp_path / "c", scores={"ciede2000": 9.0}, settings={"seed": 1, "run.dir": "c", "log.every": 7}),
     ]
@@ -51,13 +51,13 @@ def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> No
 def test_groups_of_the_same_task_are_told_apart_by_what_differs(tmp_path: Path) -> None:
     found = compared(tmp_path, one=[7.0], two=[8.0])
     assert [each.name for each in found.groups] == [
-        "loss.adversarial_weight 1.0",
-        "loss.adversarial_weight 2.0",
+        "task.adversarial_weight 1.0",
+        "task.adversarial_weight 2.0",
     ]
 
 
 def test_by_their_folder_if_much_differs(tmp_path: Path) -> None:
-    other = {"loss.pixel": "l2", "model.width": 8, "train.ema_images": 7}
+    other = {"task.pixel": "l2", "model.width": 8, "train.ema_images": 7}
     found = compare([trained(tmp_path / "a"), trained(tmp_path / "b", settings=other)])
     assert [each.name for each in found.groups] == ["a", "b"]
 
@@ -112,7 +112,7 @@ WINS = " beats "
 def test_a_difference_that_seeds_carry(tmp_path: Path) -> None:
     verdict = compared(tmp_path, one=[7.0, 7.1, 7.2], two=[8.0, 8.1, 8.2]).verdict
     # Welch by hand: sqrt(2 * 0.01 / 3) = 0.0816, 4 degrees of freedom: 2.776 times that is 0.23 (rounded down: 3 or 4).
-    assert verdict.line.startswith("loss.adversarial_weight 1.0 beats loss.adversarial_weight 2.0")
+    assert verdict.line.startswith("task.adversarial_weight 1.0 beats task.adversarial_weight 2.0")
     assert "7.10 against 8.10, a difference of 1.00 ± 0.2" in verdict.line
     assert verdict.caveats == []
 
@@ -133,7 +133,7 @@ def test_one_seed_never_wins(tmp_path: Path) -> None:
 def test_one_seed_against_several(tmp_path: Path) -> None:
     verdict = compared(tmp_path, one=[2.5], two=[13.0, 13.1, 13.2]).verdict
     assert WINS not in str(verdict)
-    assert "One seed of loss.adversarial_weight 1.0" in str(verdict)
+    assert "One seed of task.adversarial_weight 1.0" in str(verdict)
 
 
 def test_many_settings_need_more_than_two(tmp_path: Path) -> None:
@@ -158,7 +158,10 @@ def test_higher_may_be_better_and_so_may_be_near(tmp_path: Path) -> None:
     one = {"ciede2000": 7.0, "psnr": 20.0, "colorfulness": 90.0}
     two = {"ciede2000": 8.0, "psnr": 21.0, "colorfulness": 75.0}
     rows = compare(
-        [trained(tmp_path / "a", scores=one), trained(tmp_path / "b", scores=two, settings={"task": "autoencoder"})]
+        [
+            trained(tmp_path / "a", scores=one),
+            trained(tmp_path / "b", scores=two, settings={"task.name": "autoencoder"}),
+        ]
     ).rows
     best = {row.metric.name: [cell and cell.is_best for cell in row.cells] for row in rows}
     assert best == {"psnr": [False, True], "ciede2000": [True, False], "colorfulness": [True, False]}

@@ -27,7 +27,7 @@ def run(
 ) -> RunFolder:
     """A run folder that looks trained."""
     folder = RunFolder(path)
-    folder.write_settings(config_with({"task": task}))
+    folder.write_settings(config_with({"task.name": task}))
     references = {f"reference/{each.name}/mae": baseline - place for place, each in enumerate(REFERENCES)}
     lines = [
         {"step": 0, **references},
@@ -46,13 +46,13 @@ def run(
 
 def test_labels(tmp_path: Path) -> None:
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
-    ae, first, second = run(one, task="autoencoder"), run(two), run(three)
+    ae, first, second = run(one, task__name="autoencoder"), run(two), run(three)
     assert labels([ae, first]) == ["autoencoder", "cgan"]
     assert labels([first, ae, second]) == ["cgan two", "autoencoder", "cgan three"]
 
 
 def test_scores_stand_between_floors_and_ceiling(tmp_path: Path) -> None:
-    table = score_table([run(tmp_path / "a", mae=5.5), run(tmp_path / "b", task="autoencoder", mae=4.25)])
+    table = score_table([run(tmp_path / "a", mae=5.5), run(tmp_path / "b", task__name="autoencoder", mae=4.25)])
     head, mae = table.splitlines()  # metrics that nobody has a score for are left out
     order = ["baseline: grey", "baseline: constant a,b", "cgan", "autoencoder", "oracle: true a,b", "truth"]
     assert [head.index(label) for label in order] == sorted(head.index(label) for label in order)
@@ -76,7 +76,7 @@ def test_no_scores_yet(tmp_path: Path) -> None:
 
 
 def test_picture_shows_each_runs_newest_answer(tmp_path: Path) -> None:
-    picture = np.asarray(comparison([run(tmp_path / "a"), run(tmp_path / "b", task="autoencoder")]))
+    picture = np.asarray(comparison([run(tmp_path / "a"), run(tmp_path / "b", task__name="autoencoder")]))
     # Four rows; tiles of 16 pixels are enlarged six times to 96; two pixels between rows.
     assert picture.shape[0] == 4 * 96 + 3 * 2
     margin = picture.shape[1] - 2 * 96
@@ -93,7 +93,7 @@ def test_large_images_are_not_enlarged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("other", [{"truth": 1}, {"tile": 32}])
 def test_pictures_of_different_images_are_not_compared(tmp_path: Path, other: dict[str, int]) -> None:
-    runs = [run(tmp_path / "a"), run(tmp_path / "b", task="autoencoder", **other)]
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", task__name="autoencoder", **other)]
     with pytest.raises(UserError, match="autoencoder shows other test images than cgan"):
         comparison(runs)
 

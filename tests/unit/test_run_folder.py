@@ -83,7 +83,7 @@ def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
         ("train.global_batch_size", 8),
         ("train.steps", 1000),  # downward
         ("train.precision", "fp64"),
-        ("loss.pixel", "l2"),
+        ("task.pixel", "l2"),
     ],
 )
 def test_what_may_not_change_is_named(begun: RunFolder, key: str, value: object) -> None:
@@ -99,7 +99,7 @@ def test_a_setting_that_an_older_version_did_not_know_was_at_its_default(begun: 
     del settings["loss"]["label_smoothing"], settings["train"]["nonfinite"]
     begun.config_file.write_text(yaml.safe_dump(settings))
     begun.check_same_run(Config())
-    assert "loss.label_smoothing was 0.0, now 0.1" in refusal(begun, changed(Config(), "loss.label_smoothing", 0.1))
+    assert "task.label_smoothing was 0.0, now 0.1" in refusal(begun, changed(Config(), "task.label_smoothing", 0.1))
 
 
 def test_all_differences_are_named(begun: RunFolder) -> None:
@@ -125,7 +125,7 @@ def test_settings_of_another_version_differ(begun: RunFolder) -> None:
     settings["loss"]["magic"] = 3
     begun.config_file.write_text(yaml.safe_dump(settings))
     message = refusal(begun, Config())
-    assert "loss.magic was 3, now None" in message
+    assert "task.magic was 3, now None" in message
 
 
 def test_markers(begun: RunFolder) -> None:

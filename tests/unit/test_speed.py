@@ -73,11 +73,11 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"task": "autoencoder"},
+        {"task.name": "autoencoder"},
         {"optimizer__generator__clip_norm": 1.0, "train__micro_batch_size": 3},
-        {"loss__augment": ["translation", "cutout"], "loss__r1_weight": 0.1, "loss__adversarial": "relativistic"},
-        {"model__noise": 2, "loss__candidates": 2},
-        {"task": "cyclegan"},
+        {"task__augment": ["translation", "cutout"], "task__r1_weight": 0.1, "task__adversarial": "relativistic"},
+        {"model__noise": 2, "task__candidates": 2},
+        {"task.name": "cyclegan"},
         {"train__precision": "bf16"},
     ],
     ids=lambda settings: ",".join(settings),
@@ -126,8 +126,8 @@ def test_graphs_are_for_gpus() -> None:
 
 
 def test_what_is_compiled_is_not_differentiated_twice() -> None:
-    with pytest.raises(UserError, match=r"train.compile is default, .* loss.r1_weight .* try train.compile off"):
-        tiny(train__compile="default", loss__r1_weight=0.5)
+    with pytest.raises(UserError, match=r"train.compile is default, .* task.r1_weight .* try train.compile off"):
+        tiny(train__compile="default", task__r1_weight=0.5)
 
 
 def test_deepspeed_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,7 @@ def test_a_killed_process_leaves_no_workers(child: subprocess.Popen[str]) -> Non
 def test_a_run_killed_and_continued_with_other_workers(
     task: str, shard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = {"task": task, "data__source": "shards", "data__root": str(shard_store), "data__image_size": SIDE}
+    settings = {"task.name": task, "data__source": "shards", "data__root": str(shard_store), "data__image_size": SIDE}
     with alone_on_the_cpu(monkeypatch):
         straight = run(tmp_path / "straight", data__workers=0, **settings)
         killed = killed_run(tmp_path / "killed", monkeypatch, at=4, data__workers=2, **settings)

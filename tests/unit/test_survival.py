@@ -15,7 +15,7 @@ from faults import Fault, refusing_kind, watched
 from helpers import alone_on_the_cpu, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
 
-from colordist.cli import Command
+from colordist.cli.parser import Command
 from colordist.config import RunError, UserError
 from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
@@ -27,7 +27,7 @@ from colordist.tracking import JsonLines, Record
 from colordist.train import train
 from colordist.training.stop_requests import StopRequests
 
-FOUR = {"log__every": 4, "loss__warmup_steps": 1}  # an interval of the log spans what happens at steps 1 to 3 and 5
+FOUR = {"log__every": 4, "task__warmup_steps": 1}  # an interval of the log spans what happens at steps 1 to 3 and 5
 
 
 @pytest.fixture(autouse=True)
