@@ -32,7 +32,7 @@ from measuring import beside, end_with_parent, hardware, in_turns, run_together,
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from colordist.cli.parser import parse
+from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader
@@ -111,7 +111,7 @@ class BareLoop:
             color = self.called_generator(grey)
             seen = torch.cat([target, color.detach()]), torch.cat([grey, grey])
             real, fake = self.called_discriminator(seen[1], seen[0]).float().chunk(2)
-        real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - task.label_smoothing))
+        real_loss = F.binary_cross_entropy_with_logits(real, torch.full_like(real, 1 - loss.label_smoothing))
         fake_loss = F.binary_cross_entropy_with_logits(fake, torch.zeros_like(fake))
         self.learn("discriminator", self.discriminator, (real_loss + fake_loss) / 2, step)
 
@@ -120,7 +120,7 @@ class BareLoop:
             judged = self.discriminator(grey, color).float()
         pixel = F.l1_loss(color.float(), target)
         adversarial = F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged))
-        self.learn("generator", self.generator, task.pixel_weight * pixel + task.adversarial_weight * adversarial, step)
+        self.learn("generator", self.generator, loss.pixel_weight * pixel + loss.adversarial_weight * adversarial, step)
         self.discriminator.requires_grad_(True)
 
         images = (step + 1) * train.global_batch_size
@@ -186,7 +186,7 @@ def work(options: argparse.Namespace) -> None:
 
 def settings(options: argparse.Namespace) -> Config:
     """The config, with the log once a block and nothing due besides."""
-    given = {"data.source": "synthetic", "data.train_images": 1000, "data.test_images": 16, "task.warmup_steps": 0}
+    given = {"data.source": "synthetic", "data.train_images": 1000, "data.test_images": 16, "loss.warmup_steps": 0}
     given |= {"log.every": options.steps, "evaluate.every": 10**9, "checkpoint.every": 10**9}
     given |= {"train.precision": options.precision, "train.compile": options.compile}
     lines = [f"--{key}={value}" for key, value in given.items()]
