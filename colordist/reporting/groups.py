@@ -55,7 +55,8 @@ def run_names(groups: Sequence[Group]) -> dict[Run, str]:
 
 
 def _settings(run: Run) -> dict[str, Value]:
-    return {key: value for key, value in learning_keys(run.settings).items() if key != "seed"}
+    settings = {key: value for key, value in learning_keys(run.settings).items() if key != "seed"}
+    return settings | {"images": run.folder.images}
 
 
 def _shown(value: Value) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
+from colordist import registry
 from colordist.config import Config, RunError, UserError, as_dict
 from colordist.run.identity import fingerprint, learning_keys
 
@@ -29,8 +30,11 @@ def numbered(folder: Path, suffix: str = "") -> list[Path]:
 
 
 def folder_for(config: Config, name: str) -> Path:
-    """The config's run folder: the one it names, else one named after what is learned."""
-    return Path(os.path.expanduser(config.run.dir or f"runs/{name}-{fingerprint(config)}"))
+    """The config's run folder: the one it names, else one named after what is learned from which images."""
+    if config.run.dir is not None:
+        return Path(config.run.dir).expanduser()
+    listing = registry.component("source", config.data.source)(config.data).listing()
+    return Path(f"runs/{name}-{fingerprint(config, listing)}")
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,12 @@ class RunFolder:
             raise UserError(f"{self.path} holds checkpoints but no config.yaml: name another --run.dir")
         if self.state in ("finished", "stopped") and not checkpoints:
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
+
+    @property
+    def images(self) -> str | None:
+        """Digest of the images that the run is bound to; None before it has begun."""
+        file = self.path / "images"
+        return file.read_text().strip() if file.exists() else None
 
     def check_same_images(self, fingerprint: str) -> None:
         """Remember the images that the run learns from and is scored on; raise UserError if they were others."""

@@ -62,7 +62,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     engine.prepare(task)
     loader = build_loader(config, task, source, engine)
     evaluator = build_evaluator(task, source, config.evaluate, engine)
-    digests = f"{loader.digest} {image_digest(evaluator.target)}"
+    digests = source.digest or f"{loader.digest} {image_digest(evaluator.target)}"
     check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
     locks: list[Lock] = []
     meter = Meter(config.train.global_batch_size)
