@@ -68,7 +68,14 @@ def write(file: Path, trained: Snapshot) -> float:
         grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             expected = answer(grey)
-        found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
+        try:
+            found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
+        except Exception as error:  # onnxruntime's own classes
+            draft.unlink()
+            raise RunError(
+                f"the exported network doesn't take images of shape {shape}: in the task's sample(), use grey.shape[0] "
+                f"and not len(grey), which fixes the batch size ({str(error).splitlines()[0]})"
+            ) from None
         scale = max(1.0, expected.abs().max().item())
         worst = max(worst, (found - expected).abs().max().item() / scale)
     if not worst <= TOLERANCE:
