@@ -1,0 +1,48 @@
+"""Snapshots that version 0.1 wrote still load, and answer the same: see tests/data/snapshots_0.1/README.md."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+import colordist
+from colordist.run import snapshot
+
+OLD = Path(__file__).parents[1] / "data/snapshots_0.1"
+ANSWERS = load_file(OLD / "answers.safetensors")
+NAMES = sorted(path.parent.name for path in OLD.glob("*/model.json"))
+
+
+def output(folder: Path, grey: Tensor) -> Tensor:
+    """What a snapshot's network gives for one grey image, [1, 1, H, W] in [-1, 1]: [answers, channels, H, W]."""
+    network, model, _ = snapshot.read(folder)
+    inputs = [grey, torch.eye(model.noise)] if model.noise else [grey]
+    dtype = next(network.parameters()).dtype
+    with torch.no_grad():
+        answer: Tensor = network(*(each.to(dtype) for each in inputs))
+    return answer.float()
+
+
+def test_every_answer_has_its_snapshot() -> None:
+    assert {key.split("/")[0] for key in ANSWERS} == {*NAMES}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_gives_the_same_output(name: str) -> None:
+    with Image.open(OLD / "grey.png") as grey:
+        given = torch.from_numpy(np.array(grey)).float()[None, None] / 127.5 - 1
+    torch.testing.assert_close(output(OLD / name, given), ANSWERS[f"{name}/output"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_picture_is_the_same(name: str) -> None:
+    """Within one of 256 levels: another CPU may round another way."""
+    colorizer, expected = colordist.load(OLD / name), ANSWERS[f"{name}/picture"]
+    assert colorizer.answers == len(expected)
+    with Image.open(OLD / "grey.png") as grey:
+        found = [torch.from_numpy(np.array(colorizer(grey, variant))) for variant in range(colorizer.answers)]
+    assert (torch.stack(found).int() - expected.int()).abs().max() <= 1
