@@ -229,7 +229,8 @@ def main() -> None:
         for commit, checkout in checkouts.items():
             unpack(commit, checkout)
         conditions = {"steps": options.steps, "images": paint(images), "torch": torch.__version__}
-        baseline = Baseline(options.baseline, old, conditions | {"machine": platform.machine()})
+        machine = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"  # which kernels run
+        baseline = Baseline(options.baseline, old, conditions | {"machine": machine})
         print(f"{'':32} {'':12} {old[:16]} {new[:16]}", flush=True)
         for case in options.cases:
             for processes in options.processes:
