@@ -19,12 +19,11 @@ NAMES = sorted(path.parent.name for path in OLD.glob("*/model.json"))
 
 def output(folder: Path, grey: Tensor) -> Tensor:
     """What a snapshot's network gives for one grey image, [1, 1, H, W] in [-1, 1]: [answers, channels, H, W]."""
-    network, model, _ = snapshot.read(folder)
-    inputs = [grey, torch.eye(model.noise)] if model.noise else [grey]
-    dtype = next(network.parameters()).dtype
+    trained = snapshot.read(folder)
+    noise = torch.eye(trained.task.model.noise_size) if trained.task.model.noise_size else None
+    dtype = next(trained.networks.parameters()).dtype
     with torch.no_grad():
-        answer: Tensor = network(*(each.to(dtype) for each in inputs))
-    return answer.float()
+        return trained.sample(grey.to(dtype), None if noise is None else noise.to(dtype)).float()
 
 
 def test_every_answer_has_its_snapshot() -> None:
