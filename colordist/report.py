@@ -6,7 +6,8 @@ from pathlib import Path
 
 from colordist.cli import run
 from colordist.config import TrackConfig, UserError
-from colordist.run.folder import RunFolder, replace_text
+from colordist.files.atomic import replace_text
+from colordist.run.folder import RunFolder
 
 
 def main() -> None:

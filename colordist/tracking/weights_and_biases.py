@@ -17,8 +17,9 @@ import numpy as np
 from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
+from colordist.files.atomic import replace_text
 from colordist.metrics import hues
-from colordist.run.folder import read_records, replace_text
+from colordist.run.folder import read_records
 from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)

@@ -21,8 +21,9 @@ from colordist.engine.failure_detector import Timeouts
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
+from colordist.files.atomic import writing
 from colordist.run import checkpoint
-from colordist.run.folder import RunFolder, numbered, writing
+from colordist.run.folder import RunFolder, numbered
 from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
@@ -73,8 +74,8 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
 
         engine.run_on_all_ranks(take, here=engine.is_main)
         start = restore(load_newest(config, folder, engine), engine, task, meter)
+        engine.run_on_all_ranks(lambda: folder.begin(config, digests, weights), here=engine.is_main)
         tracker = build_tracker(config, folder, engine, start)
-        engine.run_on_all_ranks(lambda: folder.begin(config), here=engine.is_main)
         on_failure.pop_all()
     return Trainer(
         config=config,

@@ -16,10 +16,11 @@ from colordist.data.loader import Loader
 from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
 from colordist.evaluation.evaluator import Evaluator
+from colordist.files.atomic import out_of_memory, writing
 from colordist.metrics.baselines import median_ab
 from colordist.reporting.runs import Run
 from colordist.run import checkpoint, snapshot
-from colordist.run.folder import RunFolder, step_name, writing
+from colordist.run.folder import RunFolder, step_name
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
 from colordist.tasks.base import Task
@@ -211,7 +212,8 @@ def skips_allowed(train: TrainConfig, precision: str) -> int:
 def restore(state: dict[str, Any] | None, engine: Engine, task: Task, meter: "Meter") -> int:
     """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with.
 
-    Raises UserError if it doesn't fit: another version may have other networks by the same settings.
+    Raises UserError if it doesn't fit: another version may have other networks by the same settings. Raises RunError
+    where memory runs out.
     """
     if state is None:
         return 0
@@ -221,9 +223,14 @@ def restore(state: dict[str, Any] | None, engine: Engine, task: Task, meter: "Me
             rows.copy_(state["task"][name])
         meter.load_state_dict(state["meter"], engine)
         return int(state["step"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        if out_of_memory(error):
+            way_out = "free some, or use more processes; the same command continues"
+            raise RunError(f"out of memory while the checkpoint was taken up ({told}): {way_out}") from None
+        if isinstance(error, torch.AcceleratorError):  # a device that failed says nothing about the checkpoint
+            raise
+        raise UserError(f"the checkpoint doesn't fit these networks ({told}): name another --run.dir") from None
 
 
 @dataclass

@@ -263,7 +263,9 @@ def test_a_run_from_which_something_was_taken_is_not_begun_again_over_the_rest(t
     shutil.move(tmp_path / "away", done.checkpoints)
     done.config_file.unlink()
     (done.path / "finished").unlink()
-    assert "checkpoints but no config.yaml" in refused(done.path, train__steps=6)
+    assert "holds checkpoints, snapshots, samples, metrics.jsonl, images but no config.yaml" in refused(
+        done.path, train__steps=6
+    )
     assert done.metrics_file.read_bytes() == before
 
 
