@@ -9,7 +9,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -170,6 +170,15 @@ def point(link: Path, target: str) -> None:
 
 
 # --- what is ours
+
+
+def require_own(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:
+    """Raise UserError for a file that is there, unless by what it holds it is one of ours: it may be replaced.
+
+    option: by which it is named. what: it would be, in a word.
+    """
+    if exists(file) and not ((found := content(file)) is not None and is_own(found)):
+        raise UserError(f"{option} {file} is there already, and is no {what} of colordist's: name another file")
 
 
 def remove_folder(folder: Path, names: Collection[str]) -> None:

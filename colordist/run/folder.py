@@ -1,7 +1,6 @@
 """A run folder: what lies where, whose run it is, and how far it got."""
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path

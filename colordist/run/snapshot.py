@@ -1,7 +1,6 @@
 """Snapshots: EMA weights and what it takes to rebuild the network. For people; no trainer code needed."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,11 +56,12 @@ def write(
         "requires": sorted({registry.provider_of(kind, each.name) for kind, each in settings.items()}),
         **about,
     }
-    weights.write(folder, "model", nn.ModuleDict(networks), description, card)
-    link = folder.parent / "latest.tmp"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    os.replace(link, folder.parent / "latest")
+    weights.write(folder, "model", nn.ModuleDict(networks), description, card, link=folder.parent / "latest")
+
+
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder that is there, unless it is a snapshot and nothing else: it may be replaced."""
+    weights.require_own(folder, "model")
 
 
 def read(folder: Path) -> Snapshot:
