@@ -29,7 +29,7 @@ from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
 from colordist.run.provenance import code_digest, git_revision, revision
 from colordist.tasks.base import Task
-from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
+from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_wandb, require_tracking
 from colordist.training.build_task import build_networks, build_task, initialize
 from colordist.training.stop_requests import StopRequests
 from colordist.training.trainer import Meter, Trainer, restore
@@ -74,7 +74,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
 
         engine.run_on_all_ranks(take, here=engine.is_main)
         start = restore(load_newest(config, folder, engine), engine, task, meter)
-        engine.run_on_all_ranks(lambda: folder.begin(config, digests, weights), here=engine.is_main)
+        engine.run_on_all_ranks(lambda: begin(config, folder, start, digests, weights), here=engine.is_main)
         tracker = build_tracker(config, folder, engine, start)
         on_failure.pop_all()
     return Trainer(
@@ -92,6 +92,15 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         lock=locks[0] if locks else None,
         writer=build_writer(config, folder, locks[0]) if locks else None,
     )
+
+
+def begin(config: Config, folder: RunFolder, start: int, images: str, weights: str | None) -> None:
+    """Write who the run is, when nothing is in its way. start: the step that it begins or continues with."""
+    require_tracking(config.track)
+    for path in numbered(folder.snapshots):
+        if int(path.name.removeprefix("step-")) >= start:  # these are written again
+            snapshot.require_own(path)
+    folder.begin(config, images, weights)
 
 
 def check_same_code(engine: Engine) -> None:
@@ -189,7 +198,9 @@ def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int)
         trackers.append(JsonLines(folder.metrics_file, start))
         trackers.append(Terminal(config.train.steps, start))
         if config.track.wandb != "off":
-            trackers.append(WandB(config.track, folder.path, as_dict(config) | {"environment": _environment(engine)}))
+            about = as_dict(config) | {"environment": _environment(engine)}
+            if (tracker := open_wandb(config.track, folder.path, about)) is not None:
+                trackers.append(tracker)
 
     engine.run_on_all_ranks(make, here=engine.is_main)
     return Trackers(trackers)
