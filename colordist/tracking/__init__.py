@@ -12,8 +12,8 @@ __all__ = [
     "Tracker",
     "Trackers",
     "WandB",
-    "follow",
     "has_key",
+    "open_wandb",
     "require_tracking",
     "sync",
 ]

@@ -22,7 +22,7 @@ from colordist.engine.runtime import Engine
 from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
 from colordist.files.atomic import writing
-from colordist.run import checkpoint
+from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered
 from colordist.run.identity import identity
 from colordist.run.lock import Lock
