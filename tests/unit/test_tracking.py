@@ -2,10 +2,10 @@
 
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -279,14 +279,15 @@ def test_a_failure_in_the_middle_is_said_once_and_the_run_goes_on(
 def test_a_continued_run_goes_on_whatever_another_program_prints(
     output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is stored is asked of W&B's own program: if that isn't understood, what is known here counts."""
+    """What is stored is asked of W&B's own program: if that isn't understood, all is sent again, and counts once."""
     folder = tmp_path / "run"
-    run = "colordist.tracking.weights_and_biases.subprocess.run"
+    program = "colordist.tracking.weights_and_biases.subprocess"
     follow_steps(folder, 0, [1, 2, 3])
     with monkeypatch.context() as patch:
-        patch.setattr(run, lambda *_, **__: subprocess.CompletedProcess([], 0, output))
+        done = SimpleNamespace(stdout=output)
+        patch.setattr(program, SimpleNamespace(run=lambda *_, **__: done))
         follow_steps(folder, 3, [4])
-    assert [row["step"] for row in history(folder)] == [1, 2, 3, 4]
+    assert {row["_step"]: row["step"] for row in history(folder)} == {0: 1, 1: 2, 2: 3, 3: 4}
 
 
 def test_tracking_that_cannot_begin_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
