@@ -1,12 +1,13 @@
 """How much memory a process will need: an estimate, before anything is trained.
 
-A step is played through with tensors that have a size but no contents, and the bytes of those that live at the same
-time are counted: activations, gradients of both kinds, what the optimizer keeps, and whatever a loss makes on its way.
+The engine takes steps on tensors that have a size but no contents, and the bytes of those that live at the same time
+are counted: activations, gradients, what the optimizer keeps, and whatever a loss makes on its way.
 """
 
 import copy
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -18,12 +19,15 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from colordist.config import Config
-from colordist.data.batch import Batch
+from colordist.color import ColorSpace
+from colordist.config import BatchArithmetic, Config
+from colordist.data.loader import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
+from colordist.engine.ddp import DDPStrategy
+from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
-from colordist.training.batch_arithmetic import BatchArithmetic
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _STEPS = 2  # the first makes what the optimizer keeps, so the second needs more
@@ -51,20 +55,20 @@ def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str =
     an operation needs for itself alone, a convolution's workspace, say, isn't seen.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for network in task.networks.values():
-        for module in _modules(network):
-            module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in chain(*map(_modules, task.networks.values())):
+        module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
     fake, live = FakeTensorMode(), LiveBytes()
     with FakeCopyMode(fake):
         task = copy.deepcopy(task)
-    modules = [module for network in task.networks.values() for module in _modules(network)]
-    live.add(chain(*(chain(module.parameters(), module.buffers()) for module in modules), task.state.values()))
+    for module in chain(*map(_modules, task.networks.values())):
+        live.add(chain(module.parameters(), module.buffers()))
+    live.add(task.state.values())
     with fake, live:
-        turns = {name: _Turn(each, config.train.precision, batches) for name, each in task.networks.items()}
-        sample_slices = _batches(task, config, batches, device, dtype)
-        for step in range(_last_phases(config), _last_phases(config) + _STEPS):
-            _play(task, turns, sample_slices, step)
+        engine = _Engine(task, config.train.precision, batches.processes, torch.device(device))
+        sample_slices = _batches(config, batches, device, dtype)
+        for step in range(config.loss.warmup_steps, config.loss.warmup_steps + _STEPS):
+            engine.step(task, sample_slices, step)
         del sample_slices
     return Memory(live.now, live.most)
 
@@ -104,17 +108,29 @@ def _modules(network: Network) -> list[nn.Module]:
     return [network.module] + ([network.ema.module] if network.ema else [])
 
 
-class _Turn:
-    """A network as an engine runs it."""
+class _Engine(Engine):
+    """The engine of one process, without the others, for networks that are where they are to be."""
 
-    def __init__(self, network: Network, precision: str, batches: BatchArithmetic) -> None:
+    def __init__(self, task: Task, precision: str, processes: int, device: torch.device) -> None:
+        self.world_size, self.compiled, self.monitor = processes, "off", Monitor()
+        self._strategies = {name: _Learner(each, precision, processes) for name, each in task.networks.items()}
+        self._skipped_in_a_row = {name: torch.zeros((), device=device) for name in task.networks}
+
+
+class _Learner(DDPStrategy):
+    """A network as DistributedDataParallel would run it."""
+
+    def __init__(self, network: Network, precision: str, processes: int) -> None:
         self.network, self.narrow = network, _NARROW.get(precision)
+        self.trainable = self.frozen = self._call  # type: ignore[assignment]
+        self.scaler = torch.amp.GradScaler(enabled=False)  # a real one would look at its scale
+        self.bytes_sent = None
         self.last = False
-        if batches.processes > 1:
+        if processes > 1:
             for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._send, torch.empty_like(parameter)))
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def _call(self, *inputs: Tensor) -> Tensor:
         """As Accelerate calls it: in half precision it answers in float32 all the same."""
         with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
             answer: Tensor = self.network.module(*inputs)
@@ -125,15 +141,16 @@ class _Turn:
         if self.last:
             parameter.grad = batch_index
 
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        """Remember which micro-batch is the last."""
+        self.last = last
+        return nullcontext()
 
-def _last_phases(config: Config) -> int:
-    """A step with all phases: after the warm-up, where there is one."""
-    return int(getattr(config.task, "warmup_steps", 0))
 
-
-def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
+def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
     """A process's micro-batches of a step."""
-    size, channels = config.data.image_size, task.color_space.channels
+    size, model = config.data.image_size, config.model
+    channels = ColorSpace(model.color_space).channels
     empty = partial(torch.empty, device=device, dtype=dtype)
 
     def batch(count: int) -> Batch:
@@ -142,35 +159,10 @@ def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, 
             grey=grey,
             target=empty(count, channels, size, size),
             uniforms=empty(count, UNIFORMS),
-            noise=empty(count, task.candidates, *task.noise_shape(size)),
-            target_grey=torch.empty_like(grey) if task.unpaired else grey,
+            noise=empty(count, config.loss.candidates, model.noise),
+            target_grey=torch.empty_like(grey) if config.task == "cyclegan" else grey,
             batch_index=torch.arange(count, device=device),
         )
 
     most = -(-batches.per_process // batches.accumulation)
     return [batch(part.stop - part.start) for part in micro_batches(batches.per_process, most)]
-
-
-def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: int) -> None:
-    """A step as ``Engine.step`` takes it, but for what it logs and checks."""
-    generated = None
-    if len(batches) == 1:
-        _set_trainable(task, task.generators)
-        generated = task.generate(turns, batches[0])
-    for phase in task.phases(step):
-        turn, network = turns[phase], task.networks[phase]
-        network.begin_phase(step)
-        _set_trainable(task, (phase,))
-        for batch in batches:
-            turn.last = batch is batches[-1]
-            answer = task.generate(turns, batch) if generated is None else generated
-            loss = task.loss(phase, turns, batch, answer, step)
-            loss.total.backward()
-        network.optimizer.step()
-        if network.ema is not None:
-            network.ema.update(network.module, images=step * len(batch), batch=len(batch))
-
-
-def _set_trainable(task: Task, names: Collection[str]) -> None:
-    for name, network in task.networks.items():
-        network.set_trainable(name in names)
