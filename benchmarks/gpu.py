@@ -22,10 +22,17 @@ ROOT = Path(__file__).parents[1]
 LEAST = 15.0  # seconds that any part needs
 TINY = ["model.width=4", "model.depth=2", "discriminator.width=4", "discriminator.depth=2", "data.image_size=32"]
 TINY += ["train.global_batch_size=4", "data.train_images=8"]
-CHOICES = ["compiled", "CUDA graphs", "bf16", "TF32", "fp16", "cuDNN search", "gradient checkpointing"]
+CHOICES = ["bf16", "TF32", "fp16", "cuDNN search", "gradient checkpointing"]
+COMPILED = ["compiled", "CUDA graphs"]
 UNDONE = ["not channels_last", "foreach Adam", "generator run in each phase", "discriminator not frozen"]
 WIDE = ["--config", "configs/cgan256.yaml"]  # networks that fill a GPU
-WHOLE = ["train.micro_batch_size=null", "train.activation_checkpointing=false", "data.train_images=32"]
+# What memory allows is to be seen; as many images as several arms have room for at once.
+WHOLE = [
+    "train.global_batch_size=8",
+    "train.micro_batch_size=null",
+    "train.activation_checkpointing=false",
+    "data.train_images=32",
+]
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,10 @@ def parts(*, rehearse: bool) -> list[Part]:
     """What is run, what matters most first."""
     few, tiny = (["--rounds", "1"], TINY) if rehearse else (["--rounds", "8"], [])
     blocks, batches, wide_batches = ["--steps", "25"], ["64", "256", "1024", "4096"], ["16", "32", "64", "128"]
-    speed, arms, undone = [], CHOICES, UNDONE
+    speed, arms, undone, compiled = [], CHOICES, UNDONE, COMPILED
     if rehearse:
         blocks, batches, wide_batches, arms, undone = ["--steps", "2"], ["2", "4"], ["2"], ["bf16"], UNDONE[:1]
+        compiled = []
         speed = ["--seconds", "0.01", "--matrix", "64", "--precisions", "bf16"]
     one = ["--processes", "1", *few, *blocks]
     bf16 = ["--set", "train.precision=bf16", *tiny]
@@ -55,7 +63,7 @@ def parts(*, rehearse: bool) -> list[Part]:
         Part(
             "step, 1024 images", ["step.py", *one, *bf16, *([] if rehearse else ["train.global_batch_size=1024"])], 60
         ),
-        Part("choices", ["choices.py", *one, "--arms", *arms, "--set", *tiny], 180),
+        Part("choices", ["choices.py", *one, "--arms", *arms, *compiled, "--set", *tiny], 240),
         Part("choices, 256x256", ["choices.py", *few, *WIDE, "--arms", *arms, "--set", *WHOLE, *tiny], 180),
         Part(
             "speed, 256x256",
@@ -139,9 +147,10 @@ def main() -> int:
         command = [sys.executable, str(ROOT / "benchmarks" / script), *arguments]
         command[2:2] = ["--json", str(options.out / f"{stem}.json")]
         log = options.out / f"{stem}.log"
+        (options.out / f"{stem}.json").unlink(missing_ok=True)
         failed = "no time was left" if left < LEAST else run(command, min(part.limit, left), log)
         failures += failed is not None and left >= LEAST
-        said = log.read_text(errors="replace") if failed is None else f"**failed**: {failed}"
+        said = log.read_text(errors="replace") if failed is None else f"**failed**, see {log.name}: {failed}"
         sections[part.name] = f"`{' '.join(part.command)}`\n\n```\n{said.strip()}\n```" if failed is None else said
         print(f"{part.name}: {failed or 'done'}", flush=True)
         page.write_text(

@@ -23,7 +23,7 @@ compiled=$(mktemp -d) # of the tests: nothing that an earlier call left half wri
 trap 'rm -rf "$compiled"' EXIT
 export TORCHINDUCTOR_CACHE_DIR=$compiled
 
-rm -f "$out"/*.json "$out"/*.md "$out"/*.log
+rm -f "$out"/gpu.md "$out"/tests.log
 failed=0
 # Each part gets its time and is then ended, so that the whole stays below 10 minutes.
 timeout --kill-after=10 365 "$python" benchmarks/gpu.py "$out" --minutes 5.9 ${rehearse[@]+"${rehearse[@]}"} ||

@@ -148,10 +148,15 @@ class Arm:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(options: argparse.Namespace, *settings: Mapping[str, object]) -> Config:
-    """The config, with the settings of all benchmarks, those given and then those of ``--set``."""
-    lines = [f"{key}={value}" for each in (SETTINGS, *settings) for key, value in each.items()]
-    return parse(["--config", str(options.config), *(f"--{line}" for line in [*lines, *options.set])]).config
+def read(
+    options: argparse.Namespace, settings: Mapping[str, object] | None = None, arm: Mapping[str, object] | None = None
+) -> Config:
+    """The config, with the settings of all benchmarks, of this one, of ``--set`` and of an arm: the last one counts."""
+    before, after = (
+        [f"{key}={value}" for key, value in each.items()] for each in (SETTINGS | (settings or {}), arm or {})
+    )
+    lines = [*before, *options.set, *after]
+    return parse(["--config", str(options.config), *(f"--{line}" for line in lines)]).config
 
 
 def serve(arm: Arm, options: argparse.Namespace, settings: Mapping[str, object]) -> None:
@@ -264,8 +269,9 @@ def compare(names: Sequence[str], start: Start, options: argparse.Namespace) -> 
     if len(others) == 1:
         found["ratio"] = ratio(seconds, others[0], first)
     for name, arm in found["arms"].items():
+        beside = told(arm["ratio"]) if name != first else ""
         more = ", ".join(f"{key} {value:,}" for key, value in facts[name].items() if isinstance(value, int))
-        print(f"  {name:30} {told(arm['ratio'])}   {told(arm['seconds'], 1, 1e3)} ms a step {more}", flush=True)
+        print(f"  {name:30} {beside:40} {told(arm['seconds'], 1, 1e3)} ms a step {more}", flush=True)
     return found, seconds
 
 

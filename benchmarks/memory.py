@@ -19,7 +19,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import accumulate, count
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -90,23 +90,13 @@ class Training:
 
     def train(self) -> int:
         """Make everything that a step needs, and train. Returns the bytes of the images held."""
-        loader, step = self.begin()
-        for _ in range(STEPS):
-            step()
-        return loader.images.nbytes
-
-    def begin(self) -> tuple[ResidentLoader, Callable[[], None]]:
-        """The images, and what trains a step."""
         loader = build_loader(self.config, build_source(self.config.data, self.engine), self.engine)
         assert isinstance(loader, ResidentLoader)
-        task, steps = build_task(self.config), count(self.config.loss.warmup_steps)
+        task, warm_up = build_task(self.config), self.config.loss.warmup_steps
         self.engine.prepare(task)
-
-        def step() -> None:
-            number = next(steps)
-            self.engine.step(task, loader.micro_batches(number), number)
-
-        return loader, step
+        for step in range(warm_up, warm_up + STEPS):
+            self.engine.step(task, loader.micro_batches(step), step)
+        return loader.images.nbytes
 
 
 def peak(device: torch.device, work: Callable[[], object]) -> int:
