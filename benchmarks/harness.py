@@ -19,14 +19,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.cli import parse
 from colordist.config import Config
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
@@ -152,11 +152,29 @@ def read(
     options: argparse.Namespace, settings: Mapping[str, object] | None = None, arm: Mapping[str, object] | None = None
 ) -> Config:
     """The config, with the settings of all benchmarks, of this one, of ``--set`` and of an arm: the last one counts."""
-    before, after = (
-        [f"{key}={value}" for key, value in each.items()] for each in (SETTINGS | (settings or {}), arm or {})
-    )
-    lines = [*before, *options.set, *after]
-    return parse(["--config", str(options.config), *(f"--{line}" for line in lines)]).config
+    given = {key: yaml.safe_load(value) for key, _, value in (each.partition("=") for each in options.set)}
+    return config_of(options.config, SETTINGS | (settings or {}) | given | (arm or {}))
+
+
+def config_of(file: Path, settings: Mapping[str, object]) -> Config:
+    """A YAML file with settings by dotted key. Without the command line's parser, which a GPU machine may lack."""
+    values = yaml.safe_load(file.read_text())
+    for key, value in settings.items():
+        *path, name = key.split(".")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[name] = value
+    found: Config = _changed(Config(), values)
+    return found
+
+
+def _changed(section: Any, values: Mapping[str, Any]) -> Any:  # noqa: ANN401  any section of a config
+    new = {
+        key: _changed(getattr(section, key), value) if is_dataclass(getattr(section, key)) else value
+        for key, value in values.items()
+    }
+    return replace(section, **new)
 
 
 def serve(arm: Arm, options: argparse.Namespace, settings: Mapping[str, object]) -> None:

@@ -178,7 +178,7 @@ def main() -> None:
         found |= compare(root, packed, options)
         found["waiting"] = {
             "resident": waiting(options),
-            "shards": waiting(options, **{"data.source": "shards", "data.root": packed}),
+            "shards": waiting(options, **{"data.source": "shards", "data.root": str(packed)}),
         }
     print(f"{'packing':16} {found['packed_per_second']:.0f} images a second")
     for way, each in found["images_per_second"].items():

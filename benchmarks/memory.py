@@ -23,10 +23,9 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from harness import ROOT, Found, Processes, arguments, finish, summary
+from harness import ROOT, Found, Processes, arguments, config_of, finish, summary
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.cli.parser import parse
 from colordist.config import Config, batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
@@ -36,29 +35,29 @@ from colordist.training.memory import estimate
 
 STEPS = 2
 MIB = 2**20
-CHECKPOINTING = ("--train.activation_checkpointing", "true")
-NO_CHECKPOINTING = ("--train.activation_checkpointing", "false")
+CHECKPOINTING = {"train.activation_checkpointing": True}
+NO_CHECKPOINTING = {"train.activation_checkpointing": False}
 # By name: a file in configs/, how many processes, and what differs from the file.
-CASES: dict[str, tuple[str, int, tuple[str, ...]]] = {
-    "quickstart": ("quickstart_cgan", 1, ()),
+CASES: dict[str, tuple[str, int, dict[str, object]]] = {
+    "quickstart": ("quickstart_cgan", 1, {}),
     "quickstart, checkpointing": ("quickstart_cgan", 1, CHECKPOINTING),
-    "quickstart, R1": ("quickstart_cgan", 1, ("--task.r1_weight", "1")),
-    "quickstart, noise": ("quickstart_cgan", 1, ("--model.noise", "6", "--task.candidates", "3")),
-    "autoencoder": ("ae", 1, ()),
+    "quickstart, R1": ("quickstart_cgan", 1, {"loss.r1_weight": 1}),
+    "quickstart, noise": ("quickstart_cgan", 1, {"model.noise": 6, "loss.candidates": 3}),
+    "autoencoder": ("ae", 1, {}),
     "autoencoder, checkpointing": ("ae", 1, CHECKPOINTING),
-    "cgan": ("cgan", 1, ()),
+    "cgan": ("cgan", 1, {}),
     "cgan, checkpointing": ("cgan", 1, CHECKPOINTING),
-    "cgan, bf16": ("cgan", 1, ("--train.precision", "bf16")),
-    "cgan, bf16, checkpointing": ("cgan", 1, ("--train.precision", "bf16", *CHECKPOINTING)),
-    "cgan, 4 micro-batches": ("cgan", 1, ("--train.micro_batch_size", "16")),
-    "cgan, 2 processes": ("cgan", 2, ()),
-    "cgan, 2 processes x 2 micro-batches": ("cgan", 2, ("--train.micro_batch_size", "16")),
-    "cgan, residual blocks and attention": ("ladder/11-backbone", 1, ()),
-    "cyclegan": ("cyclegan", 1, ("--train.global_batch_size", "16")),
-    "cyclegan, checkpointing": ("cyclegan", 1, ("--train.global_batch_size", "16", *CHECKPOINTING)),
-    "cgan256, batch 2": ("cgan256", 1, ("--train.global_batch_size", "2")),
-    "cgan256, batch 2, not checkpointing": ("cgan256", 1, ("--train.global_batch_size", "2", *NO_CHECKPOINTING)),
-    "cgan256": ("cgan256", 1, ()),
+    "cgan, bf16": ("cgan", 1, {"train.precision": "bf16"}),
+    "cgan, bf16, checkpointing": ("cgan", 1, {"train.precision": "bf16", **CHECKPOINTING}),
+    "cgan, 4 micro-batches": ("cgan", 1, {"train.micro_batch_size": 16}),
+    "cgan, 2 processes": ("cgan", 2, {}),
+    "cgan, 2 processes x 2 micro-batches": ("cgan", 2, {"train.micro_batch_size": 16}),
+    "cgan, residual blocks and attention": ("ladder/11-backbone", 1, {}),
+    "cyclegan": ("cyclegan", 1, {"train.global_batch_size": 16}),
+    "cyclegan, checkpointing": ("cyclegan", 1, {"train.global_batch_size": 16, **CHECKPOINTING}),
+    "cgan256, batch 2": ("cgan256", 1, {"train.global_batch_size": 2}),
+    "cgan256, batch 2, not checkpointing": ("cgan256", 1, {"train.global_batch_size": 2, **NO_CHECKPOINTING}),
+    "cgan256": ("cgan256", 1, {}),
     "cgan256, not checkpointing": ("cgan256", 1, NO_CHECKPOINTING),
 }
 FOR_GPUS = ("cgan256", "cgan256, not checkpointing")
@@ -67,8 +66,8 @@ FOR_GPUS = ("cgan256", "cgan256, not checkpointing")
 def settings(case: str) -> Config:
     """A case's config, with few images."""
     file, _, changes = CASES[case]
-    few = ("--data.source", "synthetic", "--data.train_images", "128", "--data.test_images", "1")
-    return parse(["--config", str(ROOT / "configs" / f"{file}.yaml"), *few, "--data.classes", "all", *changes]).config
+    few = {"data.source": "synthetic", "data.train_images": 128, "data.test_images": 1, "data.classes": "all"}
+    return config_of(ROOT / "configs" / f"{file}.yaml", few | changes)
 
 
 class Training:

@@ -130,7 +130,7 @@ def images(options: argparse.Namespace, folder: Path) -> Mapping[str, object]:
     os.environ["ACCELERATE_USE_CPU"] = "true"  # the usual step runs there alone
     for part, count in (("train", 2000), ("test", 10)):
         make(folder / part, count, read(options).data.image_size)
-    return {"data.root": folder}
+    return {"data.root": str(folder)}
 
 
 ARMS = {"ours": Arm(ours), "usual": Arm(usual)}

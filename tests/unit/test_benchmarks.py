@@ -1,5 +1,6 @@
 """The benchmarks' harness: fair turns, medians, processes that answer; and what is asked for on a GPU can be had."""
 
+import argparse
 import importlib
 import sys
 from collections.abc import Iterator
@@ -63,6 +64,19 @@ def test_a_process_that_fails_ends_the_benchmark(harness: ModuleType) -> None:
         pytest.raises(SystemExit, match="a process failed"),
     ):
         processes.ask("facts")
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda file: file.stem)
+def test_configs_are_read_as_the_command_line_reads_them(harness: ModuleType, file: Path) -> None:
+    settings = {"train.steps": 10**6, "optimizer.generator.lr": 0.5, "train.micro_batch_size": None}
+    given = ["--train.steps=1000000", "--optimizer.generator.lr=0.5", "--train.micro_batch_size=null"]
+    assert harness.config_of(file, settings) == parse(["--config", str(file), *given]).config
+
+
+def test_of_settings_the_last_one_counts(harness: ModuleType) -> None:
+    options = argparse.Namespace(config=ROOT / "configs" / "cgan.yaml", set=["train.tf32=true", "model.width=8"])
+    config = harness.read(options, {"model.width": 4, "train.steps": 7}, {"train.tf32": False})
+    assert (config.model.width, config.train.steps, config.train.tf32) == (8, 7, False)
 
 
 @pytest.mark.parametrize("rehearse", [False, True])
