@@ -23,7 +23,6 @@ from torch import Tensor
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.loader import Batch
 from colordist.data.sampler import share
-from colordist.engine.batch_norm import RunningStatistics, use_global_statistics
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import (
     check_clipping,
@@ -130,7 +129,6 @@ class Engine:
             torch._dynamo.config.recompile_limit = 64  # per class, and cyclegan has two networks of each, awake or not
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self._strategies: dict[str, Strategy] = {}
-        self._statistics: dict[str, RunningStatistics] = {}
         self._skipped_in_a_row: dict[str, Tensor] = {}
         if self.world_size != launch.world_size:
             raise UserError(
@@ -157,14 +155,11 @@ class Engine:
         for name, network in task.networks.items():
             for module in [network.module] + ([network.ema.module] if network.ema else []):
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if self.world_size > 1:
-                network.module = use_global_statistics(network.module, self.device)
             if self.compiled != "off":
                 # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few sizes of batches, each compiled by itself
             self._strategies[name] = self._strategy(name, network)
-            self._statistics[name] = RunningStatistics(network.module)
             self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
@@ -192,9 +187,7 @@ class Engine:
         for name, strategy in self._strategies.items():
             if isinstance(strategy, DDPStrategy):
                 calls = self._set_trainable((name,))
-                self._statistics[name].remember()
                 task.loss(name, calls, batch, task.generate(calls, batch), step).total.backward()
-                self._statistics[name].restore_where(torch.ones((), device=self.device))
                 strategy.network.optimizer.zero_grad(set_to_none=True)
 
     @_by_all
@@ -209,8 +202,6 @@ class Engine:
         if self.compiled == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # what the graphs left in memory may be overwritten from here on
         generated, phases = None, task.phases(step)
-        for statistics in self._statistics.values():
-            statistics.remember()
         if len(batches) == 1:
             trainable = self._set_trainable(tuple(name for name in task.generators if name in phases))
             generated = task.generate(trainable, batches[0])
@@ -244,7 +235,6 @@ class Engine:
                 log[name] = log[name] + share_of_it if name in log else share_of_it
         log |= strategy.update()
         skipped = log.pop("skipped")
-        self._statistics[phase].restore_where(skipped)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
                 task.state[name][batch.batch_index] = rows.where(skipped == 0, task.state[name][batch.batch_index])
@@ -258,7 +248,6 @@ class Engine:
         """Let only these networks learn. Returns all networks as they may be called now."""
         for name, strategy in self._strategies.items():
             strategy.network.set_trainable(name in names)
-            self._statistics[name].update_ema(name in names)
         return {
             name: strategy.trainable if name in names else strategy.frozen
             for name, strategy in self._strategies.items()
