@@ -57,7 +57,7 @@ class Bench:
         """Write a checkpoint. Returns for how many seconds training stood still."""
         assert self.trainer.writer is not None
         begin = time.perf_counter()
-        self.trainer._checkpoint(self.done)
+        self.trainer.save(self.done)
         if wait:
             self.trainer.writer.wait()
         return time.perf_counter() - begin
@@ -120,7 +120,7 @@ def main() -> None:
         size = sum(file.stat().st_size for file in folder.checkpoints.glob("step-*/state.pt"))
         found["checkpoint_bytes"] = size // len(list(folder.checkpoints.glob("step-*/state.pt")))
     trainer.engine.close()
-    parameters = {name: network.parameter_count() for name, network in trainer.task.networks.items()}
+    parameters = {name: network.parameter_count() for name, network in trainer.engine.networks.items()}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found |= {"parameters": parameters, "config": Path(options.config).stem, "width": config.model.width}
     found |= {"machine": f"{platform.machine()}, {cores} cores, torch {torch.__version__}"}

@@ -53,14 +53,14 @@ class Arm:
 
 def _contiguous(trainer: Trainer) -> None:
     """Weights as PyTorch lays them out by itself; images follow."""
-    for network in trainer.task.networks.values():
+    for network in trainer.engine.networks.values():
         for module in [network.module] + ([network.ema.module] if network.ema else []):
             module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
 def _adam(**how: bool) -> Callable[[Trainer], None]:
     def otherwise(trainer: Trainer) -> None:
-        for network in trainer.task.networks.values():
+        for network in trainer.engine.networks.values():
             network.optimizer = torch.optim.Adam(network.trainable_parameters, betas=(0.5, 0.99), **how)
             # Others than the fused one can't be told to skip.
             network.optimizer.register_step_pre_hook(lambda adam, *_: setattr(adam, "found_inf", None))
@@ -141,6 +141,7 @@ def work(arm: Arm, options: argparse.Namespace) -> None:
         lines = [*(f"{key}={value}" for key, value in (given | dict(arm.settings)).items()), *options.set]
         config = parse(["--config", str(options.config), *(f"--{line}" for line in lines)]).config
         trainer = build_trainer(config, RunFolder(Path(folder) / "run"))
+        trainer.begin()
         arm.after(trainer)
         step = 0
         for _ in sys.stdin:

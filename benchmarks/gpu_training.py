@@ -25,8 +25,8 @@ from colordist.config import Config
 from colordist.data.loader import ResidentLoader, Share
 from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
-from colordist.training.build_task import build_task
-from colordist.training.trainer import Meter
+from colordist.training.build_task import build_networks, build_task
+from colordist.training.meter import Meter
 
 Job = dict[str, Any]
 
@@ -78,7 +78,7 @@ class Training:
         self.engine = Engine(train.precision, tf32=train.tf32, compiled=train.compile)
         self.device = self.engine.device
         self.task = build_task(self.config)
-        self.engine.prepare(self.task)
+        self.engine.prepare(self.task, build_networks(self.task, self.config))
         self.images = self._resident()
         self.at = self.config.loss.warmup_steps  # from here on all networks learn
         self.use(train.global_batch_size)

@@ -22,7 +22,7 @@ from colordist.config import batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.memory import estimate
 
 DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -100,7 +100,9 @@ def memory(job: Job) -> dict[str, Any]:
             settings = job.get("settings", {}) | {"train.global_batch_size": batch, "train.precision": precision}
             config = read(job["config"], settings)
             kind = "cuda" if torch.cuda.is_available() else "cpu"
-            expected = estimate(build_task(config), config, batch_arithmetic(config.train, 1), kind)
+            task = build_task(config)
+            networks = build_networks(task, config)
+            expected = estimate(task, networks, config, batch_arithmetic(config.train, 1), kind)
             found.setdefault(precision, {})[batch] = expected.peak / 1e6
     return {"expected_mb": found}
 
@@ -122,6 +124,7 @@ def bare(job: Job) -> dict[str, Any]:
         sampler = replace(trainer.loader.share.sampler, length=len(images))
         loader = ResidentLoader(images, replace(trainer.loader.share, sampler=sampler))
         loop = BareLoop(trainer.config, images, job["precision"])
+        trainer.begin()
         found = compare(replace(trainer, loader=loader), loop, job["rounds"], job["steps"])
         trainer.close()
     return {"batch": trainer.config.train.global_batch_size} | found

@@ -162,6 +162,7 @@ def waiting(settings: Sequence[str], steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         run = RunFolder(Path(folder) / "run")
         trainer = build_trainer(config.config, run)
+        trainer.begin()
         trainer.meter.restart_clock()
         for step in range(steps):
             trainer.advance(step)

@@ -37,7 +37,7 @@ from colordist.config import Config, divide_batches
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
 from colordist.training.build import build_loader, build_source
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.memory import estimate
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +90,9 @@ class Training:
 
     def expected(self) -> int:
         """Bytes that the estimate expects the most."""
-        return estimate(build_task(self.config), self.config, self.batches, self.engine.device.type).peak
+        task = build_task(self.config)
+        networks = build_networks(task, self.config)
+        return estimate(task, networks, self.config, self.batches, self.engine.device.type).peak
 
     def measured(self) -> int:
         """The most bytes that tensors held at once, besides the images."""
@@ -109,7 +111,7 @@ class Training:
         loader = build_loader(self.config, build_source(self.config.data, self.engine), self.engine)
         assert isinstance(loader, ResidentLoader)
         task, steps = build_task(self.config), count(self.config.loss.warmup_steps)
-        self.engine.prepare(task)
+        self.engine.prepare(task, build_networks(task, self.config))
 
         def step() -> None:
             number = next(steps)

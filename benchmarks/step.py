@@ -176,6 +176,7 @@ def work(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="step-") as folder, contextlib.redirect_stdout(io.StringIO()):
         trainer = build_trainer(settings(options), RunFolder(Path(folder) / "run"))
         assert isinstance(trainer.loader, ResidentLoader)
+        trainer.begin()
         bare = BareLoop(trainer.config, trainer.loader.images, trainer.engine.precision)
         found = compare(trainer, bare, options.rounds, options.steps)
         found["load"] = os.getloadavg()[0]

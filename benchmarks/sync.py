@@ -54,7 +54,7 @@ from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
 from colordist.tasks.base import Task
 from colordist.tasks.losses import cross_entropy, gradient_difference_loss, pixel_distance
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 Step = Callable[[int], object]
 """Trains both networks once, in a step of this number."""
@@ -129,7 +129,10 @@ def measure(engine: Engine, config: Config, steps: int) -> dict[str, Any]:
         "overlap": overlap(times),
         "weights_differ_by": apart,
         "global_batch_size": config.train.global_batch_size,
-        "parameters": {name: network.parameter_count() for name, network in our_task.networks.items()},
+        "parameters": {
+            name: sum(each.numel() for each in network.module.parameters())
+            for name, network in our_task.networks.items()
+        },
     }
 
 
@@ -146,7 +149,7 @@ def noise(config: Config, step: int) -> Batch:
 def our_step(engine: Engine, config: Config) -> tuple[Step, Task]:
     """Our step, and its task."""
     task = build_task(config)
-    engine.prepare(task)
+    engine.prepare(task, build_networks(task, config))
 
     def run(step: int) -> None:
         engine.step(task, [noise(config, step)], step)
@@ -157,7 +160,8 @@ def our_step(engine: Engine, config: Config) -> tuple[Step, Task]:
 def usual_step(config: Config, batches: Callable[[Config, int], Batch] = noise) -> tuple[Step, Task]:
     """The usual step, which returns both losses, and the task whose networks it trains. batches: makes its images."""
     accelerator, task, loss = Accelerator(cpu=True), build_task(config), config.loss
-    g, d = task.networks["generator"], task.networks["discriminator"]
+    networks = build_networks(task, config)
+    g, d = networks["generator"], networks["discriminator"]
     for module in (g.module, d.module):
         module.to(memory_format=torch.channels_last)
     generator, discriminator, optimizer_g, optimizer_d = accelerator.prepare(

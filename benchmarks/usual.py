@@ -82,6 +82,7 @@ def work(options: argparse.Namespace) -> None:
     config = parse(["--config", str(options.config), *lines, *(f"--{each}" for each in options.set)]).config
     with tempfile.TemporaryDirectory(prefix="usual-") as folder, contextlib.redirect_stdout(io.StringIO()):
         trainer = build_trainer(config, RunFolder(Path(folder) / "run"))
+        trainer.begin()
         engine = trainer.engine
         batches = from_files(config, options.workers, engine.rank, engine.world_size)
         step_usually, _ = usual_step(config, lambda _, __: next(batches))

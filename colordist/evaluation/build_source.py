@@ -9,21 +9,20 @@ from colordist.engine.runtime import Engine
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. What has to be fetched or decoded is done by one process, while the others wait.
+    """The images. Rank 0 fetches and decodes what is missing, while the others wait.
 
-    Then once on each other machine: where the disk is shared, that finds everything done.
+    Then local rank 0 of each other machine does; where the disk is shared, nothing is left to do.
     """
-    opened: list[Source] = []
+    if config.source == "synthetic":  # nothing to fetch
+        return open_source(config)
 
-    def open_here() -> None:
+    def open_here() -> Source:
         with engine.stall_exempt("fetching or decoding images"):
-            opened.append(open_source(config))
+            return open_source(config)
 
-    if config.source != "synthetic":  # which has nothing to fetch
-        engine.run_on_all_ranks(open_here, here=engine.is_main)
-        first_elsewhere = engine.is_first_on_machine and not engine.is_main
-        engine.run_on_all_ranks(open_here, here=first_elsewhere)
-    return opened[0] if opened else open_source(config)
+    first = engine.on_ranks(open_here, here=engine.is_main)
+    elsewhere = engine.on_ranks(open_here, here=engine.is_first_on_machine and not engine.is_main)
+    return first or elsewhere or open_source(config)
 
 
 def open_source(config: DataConfig) -> Source:
@@ -53,5 +52,5 @@ def _whole_source(config: DataConfig) -> Source:
 
 
 def cache_folder() -> Path:
-    """Where decoded images and fetched shards are kept for the next start."""
+    """Cache of decoded images and fetched shards."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"

@@ -2,11 +2,10 @@
 
 from typing import Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.data.loader import Batch
-from colordist.engine.network import Network
-from colordist.tasks.base import Calls, Loss
+from colordist.tasks.base import Calls, Loss, NetworkSpec
 from colordist.tasks.candidates import answers, nearest
 from colordist.tasks.losses import pixel_distance
 
@@ -19,8 +18,8 @@ class AutoencoderTask:
 
     generators: tuple[str, ...] = ("generator",)
 
-    def __init__(self, generator: Network, pixel: Literal["l1", "l2"]) -> None:
-        self.networks = {"generator": generator}
+    def __init__(self, generator: nn.Module, pixel: Literal["l1", "l2"]) -> None:
+        self.networks = {"generator": NetworkSpec(generator, "generator", ema=True)}
         self.state: dict[str, Tensor] = {}
         self.pixel = pixel
 

@@ -1,57 +1,67 @@
-"""What a task is: what is learned, in which turns. It knows nothing of processes, devices or precision."""
+"""What a task is: its networks, the phases of its step and their losses. Knows no processes, devices or precision."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.data.loader import Batch
-from colordist.engine.network import Network
 
 Calls = Mapping[str, Callable[..., Tensor]]
-"""The networks as they may be called in a turn: the one that learns, and the others, frozen."""
+"""The networks as callables in a phase: the trainable one by its wrapper, the others frozen."""
 
 Generated = Any
-"""What a task's generators answered: colours [B, C, H, W], or several tensors. Only the task looks inside."""
+"""Output of a task's generators: colours [B, C, H, W], or several tensors. Only the task looks inside."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network of a task, and how it is to be optimized."""
+
+    module: nn.Module
+    optimizer: Literal["generator", "discriminator"]
+    """Which section of ``optimizer`` it uses."""
+    ema: bool = False
+    """Whether its weights are averaged; ``train.freeze`` and ``lr_scales`` apply to these networks."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a phase makes small: ``total``, a scalar; and its parts by name, for the log."""
+    """Loss of a phase: ``total``, a scalar; and its parts by name, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
     state: dict[str, Tensor] = field(default_factory=dict)
-    """What the task's ``state`` is to hold for the batch's places, unless the update is skipped."""
+    """New rows of the task's ``state`` at the batch's indices; ignored if the update is skipped."""
 
 
 class Task(Protocol):
-    """Owns its networks, its losses and its phases."""
+    """Networks, phases and losses."""
 
-    networks: dict[str, Network]
+    networks: dict[str, NetworkSpec]
     """By name."""
     generators: tuple[str, ...]
-    """Those that ``generate`` runs. The first is the one that is scored, shown and saved."""
+    """Networks that ``generate`` runs. The EMA weights of the first are evaluated and saved as snapshots."""
     state: dict[str, Tensor]
-    """What it keeps from step to step, besides its networks: by name, each with a row for each place in the global
-    batch. A process knows and changes the rows of its own places only; checkpoints hold all of them."""
+    """State besides the networks, by name: tensors with one row for each index in the global batch. A process reads
+    and writes the rows of its own share; checkpoints hold all rows."""
 
     def phases(self, step: int) -> tuple[str, ...]:
-        """The networks that learn in a step, in order: each has one turn."""
+        """Names of the networks to train in a step, in order: one phase for each."""
         ...
 
     def generate(self, calls: Calls, batch: Batch) -> Generated:
-        """What the generators make of a batch.
+        """Run the generators on a batch.
 
-        All phases of a step look at the same. But where the step has several micro-batches, each phase has it made
-        again: so it must not look at the answers of a generator that has already learned in the step.
+        Called once a step for all phases; with gradient accumulation, again in each phase. So the output must not
+        depend on the output of a generator that an earlier phase of the same step has updated.
         """
         ...
 
     def loss(self, phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
-        """The loss of the phase's network, averaged over the batch. generated: what ``generate`` answered.
+        """Compute the loss of the phase's network, averaged over the batch. generated: output of ``generate``.
 
-        It changes nothing by itself: it may be asked for more than once.
+        Must not change any state: it may be called more than once.
         """
         ...

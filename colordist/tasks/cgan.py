@@ -4,13 +4,12 @@ Conditional GAN after pix2pix (Isola et al. 2017, arXiv 1611.07004): both networ
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.engine.network import Network
 from colordist.tasks.augment import augment
-from colordist.tasks.base import Calls, Loss
+from colordist.tasks.base import Calls, Loss, NetworkSpec
 from colordist.tasks.candidates import answers, first, nearest
 from colordist.tasks.losses import (
     cross_entropy,
@@ -27,8 +26,11 @@ class CGANTask:
 
     generators: tuple[str, ...] = ("generator",)
 
-    def __init__(self, generator: Network, discriminator: Network, config: LossConfig) -> None:
-        self.networks = {"generator": generator, "discriminator": discriminator}
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, config: LossConfig) -> None:
+        self.networks = {
+            "generator": NetworkSpec(generator, "generator", ema=True),
+            "discriminator": NetworkSpec(discriminator, "discriminator"),
+        }
         self.state: dict[str, Tensor] = {}
         self.config = config
 

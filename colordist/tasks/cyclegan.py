@@ -12,13 +12,12 @@ colour to colour is regression on pairs that nobody gave; what the adversarial l
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.color import ColorSpace
 from colordist.config import LossConfig
 from colordist.data.loader import Batch
-from colordist.engine.network import Network
-from colordist.tasks.base import Calls, Loss
+from colordist.tasks.base import Calls, Loss, NetworkSpec
 from colordist.tasks.image_buffer import exchange
 from colordist.tasks.losses import cross_entropy, pixel_distance, real_or_fake
 
@@ -46,13 +45,18 @@ class CycleGANTask:
     generators: tuple[str, ...] = ("generator", "decolorizer")
 
     def __init__(
-        self, networks: dict[str, Network], buffers: dict[str, Tensor], color_space: ColorSpace, config: LossConfig
+        self, modules: dict[str, nn.Module], buffers: dict[str, Tensor], color_space: ColorSpace, config: LossConfig
     ) -> None:
-        """networks: generator, decolorizer, discriminator and grey_discriminator, by name.
+        """modules: generator, decolorizer, discriminator and grey_discriminator, by name.
 
-        pools: as ``empty_pool`` makes them, by the name of the discriminator; none without pools.
+        buffers: as ``empty_buffer`` makes them, by the name of the discriminator; empty without image buffers.
         """
-        self.networks = networks
+        self.networks = {
+            "generator": NetworkSpec(modules["generator"], "generator", ema=True),
+            "decolorizer": NetworkSpec(modules["decolorizer"], "generator"),
+            "discriminator": NetworkSpec(modules["discriminator"], "discriminator"),
+            "grey_discriminator": NetworkSpec(modules["grey_discriminator"], "discriminator"),
+        }
         self.state = buffers
         self.color_space = color_space
         self.config = config

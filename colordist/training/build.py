@@ -5,8 +5,8 @@ import os
 import subprocess
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from colordist.data.streaming import StreamingLoader
 from colordist.engine.consistency import check_same, check_same_settings
 from colordist.engine.environment import check_gradient_penalties, device_type, resolve_precision, zero_stage
 from colordist.engine.failure_detector import Timeouts
+from colordist.engine.network import Network
 from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
@@ -40,23 +41,24 @@ from colordist.metrics import METRICS
 from colordist.metrics.baselines import median_ab
 from colordist.metrics.optional import optional_features, optional_metrics
 from colordist.run import checkpoint, snapshot
-from colordist.run.folder import RunFolder, numbered, writing
+from colordist.run.folder import RunFolder, writing
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
 from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
-from colordist.training.build_task import build_task, initialize
+from colordist.training.build_task import build_networks, build_task, initialize
 from colordist.training.memory import estimate
+from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
-from colordist.training.trainer import Meter, Trainer, restore
+from colordist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
 def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | None = None) -> Trainer:
-    """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one.
+    """Everything that a run needs, on this process. Rank 0 takes the lock on the run folder.
 
-    requests: what may ask the run to stop.
+    requests: signals and other requests to stop.
     """
     train = config.train
     timeouts = Timeouts(config.run.heartbeat_timeout, config.run.stall_timeout)
@@ -74,23 +76,15 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     check_same_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
-    weights = initialize(task, config, engine)
-    engine.prepare(task)
+    networks = build_networks(task, config)
+    weights = initialize(networks[task.generators[0]], config, engine)
+    engine.prepare(task, networks)
     loader = build_loader(config, source, engine)
     evaluator = build_evaluator(config.model, source, config.evaluate, engine)
     digests = f"{loader.digest} {image_digest(evaluator.target)}"
     check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
-    locks: list[Lock] = []
-    meter = Meter(config.train.global_batch_size)
     with ExitStack() as on_failure:
-
-        def take() -> None:
-            locks.append(take_folder(config, folder, digests, weights, on_failure))
-
-        engine.run_on_all_ranks(take, here=engine.is_main)
-        start = restore(load_newest(config, folder, engine), engine, task, meter)
-        tracker = build_tracker(config, folder, engine, start)
-        engine.run_on_all_ranks(lambda: folder.begin(config), here=engine.is_main)
+        lock = engine.on_ranks(lambda: take_folder(config, folder, digests, weights, on_failure), here=engine.is_main)
         on_failure.pop_all()
     return Trainer(
         config=config,
@@ -99,13 +93,12 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         task=task,
         loader=loader,
         evaluator=evaluator,
-        tracker=tracker,
-        meter=meter,
+        open_tracker=partial(build_tracker, config, folder, engine),
+        meter=Meter(config.train.global_batch_size),
         card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
-        start=start,
         requests=requests or StopRequests(),
-        lock=locks[0] if locks else None,
-        writer=build_writer(config, folder, locks[0]) if locks else None,
+        lock=lock,
+        writer=build_writer(config, folder, lock) if lock else None,
     )
 
 
@@ -120,30 +113,6 @@ def precision_of(config: Config, folder: RunFolder) -> str:
     """The number format to ask for: `auto` is resolved once, when the run begins."""
     precision = config.train.precision
     return folder.settings()["train"]["precision"] if precision == "auto" and folder.state != "new" else precision
-
-
-def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
-    """The state in the newest whole checkpoint that the first process sees, on every process; None at the start."""
-    found: list[Path | None] = []
-    engine.run_on_all_ranks(lambda: found.append(find_newest(config, folder)), here=engine.is_main)
-    newest = engine.from_main(found[0] if found else None)
-    if newest is None:
-        return None
-    states: list[dict[str, Any]] = []
-    engine.run_on_all_ranks(lambda: states.append(checkpoint.load(newest)))
-    return states[0]
-
-
-def find_newest(config: Config, folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint. Newer, damaged ones are told and taken out of the way."""
-    newest, damaged = checkpoint.newest(folder.checkpoints, identity(config))
-    for line in damaged:
-        log.warning("%s, so the run continues from %s", line, newest)
-    if newest is not None:
-        checkpoints = numbered(folder.checkpoints)
-        for path in checkpoints[checkpoints.index(newest) + 1 :]:
-            checkpoint.set_aside(path)
-    return newest
 
 
 def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Writer:
@@ -241,19 +210,15 @@ def check_devices(config: Config) -> dict[str, str]:
 
 
 def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int) -> Tracker:
-    """Where numbers go: nowhere but on the first process. start: the step that the run begins or continues with."""
-    trackers: list[Tracker] = []
+    """The trackers; none except on rank 0. start: the step that the run begins or continues with."""
+    return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
 
-    def make() -> None:
-        trackers.append(JsonLines(folder.metrics_file, start))
-        trackers.append(Terminal(config.train.steps, start))
-        if config.track.wandb != "off":
-            trackers.append(
-                WandB(config.track, folder.path, asdict(config) | {"environment": environment_info(engine)})
-            )
 
-    engine.run_on_all_ranks(make, here=engine.is_main)
-    return Trackers(trackers)
+def _trackers(config: Config, folder: RunFolder, engine: Engine, start: int) -> list[Tracker]:
+    trackers: list[Tracker] = [JsonLines(folder.metrics_file, start), Terminal(config.train.steps, start)]
+    if config.track.wandb != "off":
+        trackers.append(WandB(config.track, folder.path, asdict(config) | {"environment": environment_info(engine)}))
+    return trackers
 
 
 def environment_info(engine: Engine) -> dict[str, Value]:
@@ -304,17 +269,19 @@ def take_folder(config: Config, folder: RunFolder, images: str, weights: str | N
 def describe(config: Config, batches: BatchArithmetic) -> str:
     """The resolved settings, the batch arithmetic, parameters and memory, as text."""
     task = build_task(config)
-    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in task.networks.items()]
+    networks = build_networks(task, config)
+    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in networks.items()]
     settings = yaml.safe_dump(asdict(config), sort_keys=False)
-    return "\n".join([settings, str(batches), *counts, estimate_memory(task, config, batches)])
+    return "\n".join([settings, str(batches), *counts, estimate_memory(task, networks, config, batches)])
 
 
-def estimate_memory(task: Task, config: Config, batches: BatchArithmetic) -> str:
+def estimate_memory(task: Task, networks: dict[str, Network], config: Config, batches: BatchArithmetic) -> str:
     """The memory that a process will need to train a task, if its device is one like here."""
     device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
     if precision == "auto":
         precision = resolve_precision(precision, device)
-    memory = estimate(task, replace(config, train=replace(config.train, precision=precision)), batches, device)
+    config = replace(config, train=replace(config.train, precision=precision))
+    memory = estimate(task, networks, config, batches, device)
     image = f"{3 * config.data.image_size**2 / 2**10:.0f} KiB"
     undivided = "" if zero_stage() is None else ", before ZeRO divides it"
     return (

@@ -43,7 +43,9 @@ class Memory:
         return f"about {whole} MiB (weights, gradients, Adam, EMA {lasting}; activations {passing})"
 
 
-def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str = "cpu") -> Memory:
+def estimate(
+    task: Task, networks: Mapping[str, Network], config: Config, batches: BatchArithmetic, device: str = "cpu"
+) -> Memory:
     """Estimate the memory of a process that trains a task on a device, to which it moves the networks.
 
     config: with a number format that isn't `auto`. The step is one after the warm-up, as the engine takes it with
@@ -51,17 +53,17 @@ def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str =
     an operation needs for itself alone, a convolution's workspace, say, isn't seen.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for network in task.networks.values():
+    for network in networks.values():
         for module in _modules(network):
             module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
     fake, live = FakeTensorMode(), LiveBytes()
     with FakeCopyMode(fake):
-        task = copy.deepcopy(task)
-    modules = [module for network in task.networks.values() for module in _modules(network)]
+        task, networks = copy.deepcopy((task, networks))
+    modules = [module for network in networks.values() for module in _modules(network)]
     live.add(chain(*(chain(module.parameters(), module.buffers()) for module in modules), task.state.values()))
     with fake, live:
-        turns = {name: _Turn(each, config.train.precision, batches) for name, each in task.networks.items()}
+        turns = {name: _Turn(each, config.train.precision, batches) for name, each in networks.items()}
         sample_slices = _batches(config, batches, device, dtype)
         for step in range(config.loss.warmup_steps, config.loss.warmup_steps + _STEPS):
             _play(task, turns, sample_slices, step)
@@ -151,12 +153,12 @@ def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: in
     """A step as ``Engine.step`` takes it, but for what it logs and checks."""
     generated = None
     if len(batches) == 1:
-        _set_trainable(task, task.generators)
+        _set_trainable(turns, task.generators)
         generated = task.generate(turns, batches[0])
     for phase in task.phases(step):
-        turn, network = turns[phase], task.networks[phase]
+        turn, network = turns[phase], turns[phase].network
         network.begin_phase(step)
-        _set_trainable(task, (phase,))
+        _set_trainable(turns, (phase,))
         for batch in batches:
             turn.last = batch is batches[-1]
             answer = task.generate(turns, batch) if generated is None else generated
@@ -167,6 +169,6 @@ def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: in
             network.ema.update(network.module, images=step * len(batch), batch=len(batch))
 
 
-def _set_trainable(task: Task, names: Collection[str]) -> None:
-    for name, network in task.networks.items():
-        network.set_trainable(name in names)
+def _set_trainable(turns: Mapping[str, _Turn], names: Collection[str]) -> None:
+    for name, turn in turns.items():
+        turn.network.set_trainable(name in names)

@@ -11,7 +11,7 @@ from colordist.config import DiscriminatorConfig, ModelConfig, UserError
 from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 CASES: dict[str, dict[str, Any]] = {
     "unet": {"task": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
@@ -36,12 +36,12 @@ def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, 
     config = tiny(data__image_size=16, **networks, **settings)
     with alone_on_the_cpu(monkeypatch):
         engine, task = Engine(config.train.precision), build_task(config)
-        engine.prepare(task)
+        engine.prepare(task, build_networks(task, config))
         batch = random_batch(4, dtype=torch.float32, noise=(config.loss.candidates, config.model.noise))
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)
-        for name, network in task.networks.items():
+        for name, network in engine.networks.items():
             state = network.state_dict()
             log |= {f"{name}/{key}": value for key, value in (state["module"] | state.get("ema", {})).items()}
             moments = state["optimizer"]["state"]
@@ -104,10 +104,10 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     plain, recomputing = (
-        build_task(tiny(task="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing))
+        tiny(task="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
         for activation_checkpointing in (False, True)
     )
-    one, other = (task.networks["generator"] for task in (plain, recomputing))
+    one, other = (build_networks(build_task(config), config)["generator"] for config in (plain, recomputing))
     assert one.module.state_dict().keys() == other.module.state_dict().keys()
     assert one.ema is not None
     assert other.ema is not None

@@ -23,7 +23,7 @@ from colordist.engine.environment import (
 )
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 BATCH = random_batch(6)
 DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
@@ -45,7 +45,7 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
             for parameter in network.module.parameters():
                 if not parameter.any():
                     parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-    engine.prepare(task)
+    engine.prepare(task, build_networks(task, config))
     return engine, task
 
 
@@ -131,7 +131,7 @@ def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> N
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
         logs = [engine.step(task, sample_slices(random_batch(5 + step, noise=noise), most), step) for step in range(3)]
         weights = {f"{name}/{key}": value for name in task.networks for key, value in state(task, name).items()}
-        average = task.networks["generator"].ema
+        average = engine.networks["generator"].ema
         assert average is not None
         return weights | {f"ema/{key}": value for key, value in average.module.state_dict().items()}, logs
 
@@ -186,7 +186,7 @@ def test_the_steps_learning_rate_is_used() -> None:
 @pytest.mark.parametrize("half_life", [0, 1000])
 def test_the_average_follows(half_life: int) -> None:
     engine, task = prepared(task="autoencoder", train__ema_images=half_life)
-    network = task.networks["generator"]
+    network = engine.networks["generator"]
     assert network.ema is not None
     before = copy.deepcopy(network.ema.module.state_dict())
     engine.step(task, sample_slices(BATCH, 2), 99)
@@ -245,7 +245,7 @@ def test_networks_get_the_precision(precision: str, dtype: torch.dtype) -> None:
     assert engine.dtype == dtype
     for network in task.networks.values():
         assert {value.dtype for value in network.module.state_dict().values()} == {dtype}
-    average = task.networks["generator"].ema
+    average = engine.networks["generator"].ema
     assert average is not None
     assert {value.dtype for value in average.module.state_dict().values()} == {dtype}
 
@@ -388,11 +388,13 @@ def test_a_mistake_is_raised_once_the_others_know() -> None:
         raise UserError("no such file")
 
     with pytest.raises(UserError, match=r"^no such file$"):
-        engine.run_on_all_ranks(mistake)
-    engine.run_on_all_ranks(mistake, here=False)  # somebody else's work
-    done = []
-    engine.run_on_all_ranks(lambda: done.append(1))
-    assert done == [1]
+        engine.on_all_ranks(mistake)
+    assert engine.on_ranks(mistake, here=False) is None  # work of another rank
+
+
+def test_what_runs_on_all_ranks_returns_its_result() -> None:
+    engine = Engine("fp32", deterministic=False)
+    assert engine.on_all_ranks(lambda: [1]) == engine.on_ranks(lambda: [1], here=True) == [1]
 
 
 def test_alone_sums_are_its_own() -> None:
