@@ -49,13 +49,10 @@ def write(
     networks: those that the task samples with. about: ``step``, and what else should be known of the weights' origin;
     plain JSON values. card: the same for people, as ``README.md``.
     """
-    settings: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
-    description = {
-        "format": FORMAT,
-        **{section: dataclasses.asdict(each) for section, each in settings.items()},
-        "requires": sorted({registry.provider_of(kind, each.name) for kind, each in settings.items()}),
-        **about,
-    }
+    used: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
+    settings: dict[str, Any] = {section: dataclasses.asdict(each) for section, each in used.items()}
+    packages = sorted({registry.provider_of(kind, each.name) for kind, each in used.items()})
+    description = {"format": FORMAT, **settings, "requires": packages, **about}
     weights.write(folder, "model", nn.ModuleDict(networks), description, card, link=folder.parent / "latest")
 
 

@@ -19,15 +19,15 @@ from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from colordist.color import ColorSpace
-from colordist.config import BatchArithmetic, Config
-from colordist.data.loader import Batch
+from colordist.config import Config
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
+from colordist.training.batch_arithmetic import BatchArithmetic
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _STEPS = 2  # the first makes what the optimizer keeps, so the second needs more
@@ -47,29 +47,32 @@ class Memory:
         return f"about {whole} MiB (weights, gradients, Adam, EMA {lasting}; activations {passing})"
 
 
-def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str = "cpu") -> Memory:
+def estimate(
+    task: Task, networks: Mapping[str, Network], config: Config, batches: BatchArithmetic, device: str = "cpu"
+) -> Memory:
     """Estimate the memory of a process that trains a task on a device, to which it moves the networks.
 
-    config: with a number format that isn't `auto`. The step is one after the warm-up, as the engine takes it with
+    config: its precision isn't `auto`. The step is one after the warm-up, as the engine runs it with
     DistributedDataParallel and without ``train.compile``: what DeepSpeed divides among processes counts as whole. What
-    an operation needs for itself alone, a convolution's workspace, say, isn't seen.
+    an operation needs for itself alone, e.g. a convolution's workspace, isn't seen.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for module in chain(*map(_modules, task.networks.values())):
+    for module in chain(*map(_modules, networks.values())):
         module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
     fake, live = FakeTensorMode(), LiveBytes()
     with FakeCopyMode(fake):
-        task = copy.deepcopy(task)
-    for module in chain(*map(_modules, task.networks.values())):
+        task, networks = copy.deepcopy((task, dict(networks)))
+    for module in chain(*map(_modules, networks.values())):
         live.add(chain(module.parameters(), module.buffers()))
     live.add(task.state.values())
     with fake, live:
-        engine = _Engine(task, config.train.precision, batches.processes, torch.device(device))
-        sample_slices = _batches(config, batches, device, dtype)
-        for step in range(config.loss.warmup_steps, config.loss.warmup_steps + _STEPS):
-            engine.step(task, sample_slices, step)
-        del sample_slices
+        engine = _Engine(networks, config.train.precision, batches.processes, torch.device(device))
+        micro = _batches(task, config, batches, device, dtype)
+        first = int(getattr(config.task, "warmup_steps", 0))  # from there on all phases run
+        for step in range(first, first + _STEPS):
+            engine.step(task, micro, step)
+        del micro
     return Memory(live.now, live.most)
 
 
@@ -109,19 +112,19 @@ def _modules(network: Network) -> list[nn.Module]:
 
 
 class _Engine(Engine):
-    """The engine of one process, without the others, for networks that are where they are to be."""
+    """The engine of one process, without the others, for networks that are on their device already."""
 
-    def __init__(self, task: Task, precision: str, processes: int, device: torch.device) -> None:
+    def __init__(self, networks: Mapping[str, Network], precision: str, processes: int, device: torch.device) -> None:
         self.world_size, self.compiled, self.monitor = processes, "off", Monitor()
-        self._strategies = {name: _Learner(each, precision, processes) for name, each in task.networks.items()}
-        self._skipped_in_a_row = {name: torch.zeros((), device=device) for name in task.networks}
+        self.strategies = {name: _Strategy(each, precision, processes, device) for name, each in networks.items()}
 
 
-class _Learner(DDPStrategy):
+class _Strategy(DDPStrategy):
     """A network as DistributedDataParallel would run it."""
 
-    def __init__(self, network: Network, precision: str, processes: int) -> None:
+    def __init__(self, network: Network, precision: str, processes: int, device: torch.device) -> None:
         self.network, self.narrow = network, _NARROW.get(precision)
+        self.skipped_in_a_row = torch.zeros((), device=device)
         self.trainable = self.frozen = self._call  # type: ignore[assignment]
         self.scaler = torch.amp.GradScaler(enabled=False)  # a real one would look at its scale
         self.bytes_sent = None
@@ -136,10 +139,10 @@ class _Learner(DDPStrategy):
             answer: Tensor = self.network.module(*inputs)
         return answer if self.narrow is None else answer.float()
 
-    def _send(self, batch_index: Tensor, parameter: Tensor) -> None:
+    def _send(self, bucket: Tensor, parameter: Tensor) -> None:
         """With the last micro-batch, gradients go where DistributedDataParallel sends them from."""
         if self.last:
-            parameter.grad = batch_index
+            parameter.grad = bucket
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
         """Remember which micro-batch is the last."""
@@ -147,10 +150,9 @@ class _Learner(DDPStrategy):
         return nullcontext()
 
 
-def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
+def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
     """A process's micro-batches of a step."""
-    size, model = config.data.image_size, config.model
-    channels = ColorSpace(model.color_space).channels
+    size, channels = config.data.image_size, task.color_space.channels
     empty = partial(torch.empty, device=device, dtype=dtype)
 
     def batch(count: int) -> Batch:
@@ -159,8 +161,8 @@ def _batches(config: Config, batches: BatchArithmetic, device: str, dtype: torch
             grey=grey,
             target=empty(count, channels, size, size),
             uniforms=empty(count, UNIFORMS),
-            noise=empty(count, config.loss.candidates, model.noise),
-            target_grey=torch.empty_like(grey) if config.task == "cyclegan" else grey,
+            noise=empty(count, task.candidates, *task.noise_shape(size)),
+            target_grey=torch.empty_like(grey) if task.unpaired else grey,
             batch_index=torch.arange(count, device=device),
         )
 

@@ -11,14 +11,20 @@ from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
 from colordist.config import Config, batch_arithmetic
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.training.build import describe
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.memory import LiveBytes, Memory, estimate
 
 
+def networks_of(config: Config) -> dict[str, Network]:
+    return build_networks(build_task(config), config)
+
+
 def expected(config: Config, processes: int = 1) -> Memory:
-    return estimate(build_task(config), config, batch_arithmetic(config.train, processes))
+    task = build_task(config)
+    return estimate(task, build_networks(task, config), config, batch_arithmetic(config.train, processes))
 
 
 def memory(**settings: object) -> Memory:
@@ -33,7 +39,7 @@ SKIPS = 2
 
 def test_what_lasts_by_hand() -> None:
     """Generator: weight, gradient, two moments, EMA. Discriminator: the first four. Four bytes a number."""
-    networks = build_task(tiny(discriminator__spectral_norm=False)).networks
+    networks = networks_of(tiny(discriminator__spectral_norm=False))
     generator, discriminator = (networks[name] for name in ("generator", "discriminator"))
     steps = len(generator.trainable_parameters) + len(
         discriminator.trainable_parameters
@@ -48,7 +54,7 @@ def test_what_lasts_by_hand() -> None:
 
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
-    network = build_task(tiny(task="autoencoder", train__freeze=["encoder"])).networks["generator"]
+    network = networks_of(tiny(task="autoencoder", train__freeze=["encoder"]))["generator"]
     trainable_parameters = network.parameter_count()
     frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
     held = memory(task="autoencoder", train__freeze=["encoder"])
@@ -66,7 +72,7 @@ def test_several_processes_keep_places_for_gradients() -> None:
     config = tiny(train__global_batch_size=8)
     one, two = expected(tiny()), expected(config, processes=2)  # four images each
     assert two.lasting == one.lasting  # where the gradients are
-    trainable_parameters = sum(network.parameter_count() for network in build_task(config).networks.values())
+    trainable_parameters = sum(network.parameter_count() for network in networks_of(config).values())
     assert 0 < two.peak - one.peak <= 4 * trainable_parameters
 
 
@@ -139,7 +145,7 @@ def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, m
 
     def train() -> None:
         task = build_task(config)
-        engine.prepare(task)
+        engine.prepare(task, build_networks(task, config))
         batch = random_batch(8, 32, dtype=torch.float32)
         for _ in range(2):
             engine.step(task, [batch] if most is None else [batch[:most], batch[most:]], step)
