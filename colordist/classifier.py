@@ -1,4 +1,4 @@
-"""Train a classifier that judges colours: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
+"""Train a classifier to score by: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,12 +9,14 @@ from colordist.config import DataConfig, UserError
 
 def main() -> None:
     """Parse, build, run, close."""
-    run(lambda: teach(*parse()))
+    run(lambda: train(*parse()))
 
 
 def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, int, str]:
     """The images, where to write, how many epochs, the seed and the precision."""
-    parser = new_parser("classifier", "Train a classifier by which evaluate.classifier judges colours. One process.")
+    parser = new_parser(
+        "classifier", "Train a classifier for the metric `classifier` of evaluate.metrics. One process."
+    )
     parser.usage = "%(prog)s -o DIR [--data.KEY VALUE ...] [--epochs N] [--seed N] [--precision fp32] [--help]"
     parser.add_argument("-o", "--output", type=str, help="Folder to write.")
     parser.add_argument("--epochs", type=int, default=20, help="How often it sees each image.")
@@ -30,11 +32,11 @@ def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, in
     return options.data, Path(options.output).expanduser(), options.epochs, options.seed, options.precision
 
 
-def teach(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
+def train(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
     """Train, write, tell how good it is."""
-    from colordist.evaluation.build_classifier import teach_classifier
+    from colordist.evaluation.build_classifier import train_classifier
 
-    about = teach_classifier(data, folder, epochs, seed, precision)
+    about = train_classifier(data, folder, epochs, seed, precision)
     print(f"{folder}: names {about.accuracy:.1f} % of the test images, {about.accuracy_on_grey:.1f} % without colour")
 
 

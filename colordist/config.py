@@ -345,25 +345,21 @@ class LogConfig:
         _at_least("log.every", self.every, 1)
 
 
-NETWORKS = ("inception", "lpips")
-
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
     """Scores over the whole test split, and a grid of samples. Always done at the last step."""
 
     every: int = 500
     """Interval in steps."""
-    classifier: str | None = None
-    """Folder of a classifier (`python -m colordist.classifier`) to score by, too; the same for all runs to compare."""
-    networks: list[str] = dataclasses.field(default_factory=list)
-    """Fetched networks to score by, too: `inception` (FID, KID), `lpips` or both. They need `colordist[metrics]`."""
+    metrics: list[str | dict[str, Any]] = dataclasses.field(default_factory=list)
+    """Metrics beyond the standard set: names, or {name: ..., key: value}: [lpips, {name: classifier, folder: DIR}]."""
 
     def __post_init__(self) -> None:
         _at_least("evaluate.every", self.every, 1)
-        for name in self.networks:
-            if name not in NETWORKS:
-                raise UserError(f"evaluate.networks has {name}: try {' or '.join(NETWORKS)}")
+        for item in self.metrics:
+            name = item.get("name") if isinstance(item, dict) else item
+            if not isinstance(name, str):
+                raise UserError(f"evaluate.metrics has {item}: write a name, or {{name: ..., key: value}}")
 
 
 @dataclass(frozen=True, kw_only=True)

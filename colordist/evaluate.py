@@ -16,12 +16,12 @@ def main() -> None:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, EvaluateConfig, Path | None]:
-    """The run, the data and the networks to score by (the run's own but for what is given), and where to write."""
+    """The run, the data and the metrics (the run's own but for what is given), and where to write."""
     parser = argparse.ArgumentParser(
         prog="colordist evaluate",
-        description="Score a run's newest snapshot on the whole test split, beside floors and ceiling.",
-        epilog="--data.KEY VALUE scores it on other images, --evaluate.classifier DIR or --evaluate.networks [NAME] by "
-        "other networks, too; the keys are those of `colordist train --help`.",
+        description="Score a run's newest snapshot on the whole test split, beside baselines and oracle.",
+        epilog="--data.KEY VALUE scores it on other images, --evaluate.metrics [NAME] by more metrics; "
+        "the keys are those of `colordist train --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
@@ -37,15 +37,15 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
 
 
 def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
-    """Print the scores beside floors and ceiling, and write them."""
-    from colordist.reporting.scores import beside_references
+    """Print the scores beside those of the reference answers, and write them."""
+    from colordist.metrics.table import beside_references
     from colordist.training.build import evaluate_snapshot
 
     output = output or folder / f"evaluation-{data.source}.json"
     evaluation = evaluate_snapshot(folder, data, config)
     if evaluation is None:  # not the first process
         return
-    print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
+    print(beside_references(evaluation.specs, evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
     try:
         output.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     except OSError as error:

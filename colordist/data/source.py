@@ -85,6 +85,8 @@ class Source:
     test: Split
     labels: Labels | None = None
     """None where the source doesn't know what its images show."""
+    ambiguous_colors: tuple[tuple[float, float], ...] = ()
+    """Lab a,b of the colours that an ambiguous object may have; empty where the source marks no objects."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -199,7 +199,7 @@ class Engine:
 
     @_by_all
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        """Run all phases of a step. Returns what to log, by "network/quantity": scalars, still on the device.
+        """Run all phases of a step. Returns what to log, by "kind/network/quantity": scalars, still on the device.
 
         batches: this process's micro-batches. A phase finishes all of them, and steps, before the next phase begins.
         With a single one, the generators run once, for all phases; with several, keeping all their graphs would undo
@@ -219,7 +219,7 @@ class Engine:
             log |= self._run_phase(task, phase, batches, generated, step)
         sent = [strategy.bytes_sent for name, strategy in self._strategies.items() if name in phases]
         if None not in sent:
-            log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
+            log["pace/sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
     def _run_phase(
@@ -239,11 +239,13 @@ class Engine:
                 strategy.backward(loss.total * weight)
             self.monitor.progress()
             states.append(loss.state)
-            for name, part in loss.parts.items():
-                share_of_it = part.detach() * weight
-                log[name] = log[name] + share_of_it if name in log else share_of_it
-        log |= strategy.update()
-        skipped = log.pop("skipped")
+            named = {f"loss/{phase}/{name}": part for name, part in loss.parts.items()}
+            for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
+                weighted = value.detach() * weight
+                log[key] = log[key] + weighted if key in log else weighted
+        found = strategy.update()
+        skipped = found.pop("skipped")
+        log |= _diagnostics(phase, found)
         self._statistics[phase].restore_where(skipped)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
@@ -252,7 +254,7 @@ class Engine:
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # What was skipped is counted, but is no part of any mean. All in one go: a GPU is told few things, not many.
         kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
-        return {f"{phase}/{name}": value for name, value in zip([*log, "skipped"], [*kept, skipped], strict=True)}
+        return dict(zip(log, kept, strict=True)) | _diagnostics(phase, {"skipped": skipped})
 
     def _set_trainable(self, names: tuple[str, ...]) -> Calls:
         """Let only these networks learn. Returns all networks as they may be called now."""
@@ -384,3 +386,8 @@ class Engine:
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
+
+
+def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of the log for what is no loss."""
+    return {f"diagnostics/{phase}/{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""From a config to the images."""
+"""From a config to a source of images."""
 
 import os
 from pathlib import Path
@@ -9,9 +9,9 @@ from colordist.engine.runtime import Engine
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. What has to be fetched or decoded is done by one process, while the others wait.
+    """Open a source. Rank 0 downloads and decodes, while the others wait.
 
-    Then once on each other machine: where the disk is shared, that finds everything done.
+    Then one process on each other machine: where the disk is shared, it finds everything done.
     """
     opened: list[Source] = []
 

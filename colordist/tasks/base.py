@@ -18,12 +18,15 @@ Generated = Any
 
 @dataclass(frozen=True)
 class Loss:
-    """What a phase makes small: ``total``, a scalar; and its parts by name, for the log."""
+    """The loss of a phase: ``total``, a scalar, which is minimised; and its parts by name, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
+    """Losses alone: scalars."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """What the task's ``state`` is to hold for the batch's places, unless the update is skipped."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """What else is logged, by name: scalars, e.g. accuracies."""
 
 
 class Task(Protocol):

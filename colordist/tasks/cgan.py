@@ -58,13 +58,14 @@ class CGANTask:
             for (name, weight), each in zip(weights.items(), squares, strict=True):
                 parts[name] = each.mean()
                 total = total + weight / 2 * parts[name]
-        return Loss(total, parts)
+        return Loss(total, parts, diagnostics=found.diagnostics)
 
     def _compare(self, real: Tensor, fake: Tensor) -> Loss:
         """How badly the discriminator tells real from fake, by its logits."""
         if self.config.adversarial == "relativistic":
             loss = relativistic(real, fake)
-            return Loss(loss, {"relativistic": loss, "accuracy": (real > fake).to(real.dtype).mean()})
+            accuracy = (real > fake).to(real.dtype).mean()
+            return Loss(loss, {"relativistic": loss}, diagnostics={"accuracy": accuracy})
         return real_or_fake(real, fake, self.config.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:

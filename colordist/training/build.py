@@ -36,13 +36,14 @@ from colordist.engine.preflight import code_digest
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
 from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
-from colordist.metrics import METRICS
 from colordist.metrics.baselines import median_ab
-from colordist.metrics.optional import optional_features, optional_metrics
+from colordist.metrics.metric import EvalSet
+from colordist.metrics.optional import build_metrics
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered, writing
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
+from colordist.run.score_specs import save_specs
 from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
 from colordist.training.build_task import build_task, initialize
@@ -89,6 +90,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
 
         engine.run_on_all_ranks(take, here=engine.is_main)
         start = restore(load_newest(config, folder, engine), engine, task, meter)
+        engine.run_on_all_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
         tracker = build_tracker(config, folder, engine, start)
         engine.run_on_all_ranks(lambda: folder.begin(config), here=engine.is_main)
         on_failure.pop_all()
@@ -192,13 +194,25 @@ def build_evaluator(model: ModelConfig, source: Source, config: EvaluateConfig, 
         target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
     if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    with engine.stall_exempt("fetching networks that score"):
-        metrics = [*METRICS, *optional_metrics(config, engine.device)]
-        features = optional_features(config, source.labels, target.shape[-1], engine.device)
-    networks = [each.network for each in features]
-    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    with engine.stall_exempt("loading metrics"):
+        metrics = build_metrics(config.metrics, eval_set(source, target))
     noise = build_noise(model, len(target)).to(engine.dtype).to(engine.device) if model.noise else None
-    return Evaluator(target, objects, noise, metrics, features, ColorSpace(model.color_space), engine)
+    evaluator = Evaluator(target, objects, noise, metrics, ColorSpace(model.color_space), engine)
+    networks = [each.network for each in evaluator.features]
+    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    return evaluator
+
+
+def eval_set(source: Source, target: Tensor) -> EvalSet:
+    """What metrics may know of a source's test split. target: its images, uint8 [N, 3, H, W]."""
+    labels = source.labels
+    return EvalSet(
+        image_size=target.shape[-1],
+        device=target.device,
+        classes=() if labels is None else labels.classes,
+        labels=None if labels is None else torch.from_numpy(labels.test),
+        ambiguous_colors=source.ambiguous_colors,
+    )
 
 
 def build_noise(model: ModelConfig, images: int) -> Tensor:
@@ -224,7 +238,7 @@ def evaluate_snapshot(folder: Path, data: DataConfig, config: EvaluateConfig) ->
     engine.close()
     images = len(source.test)
     networks = [each.network for each in evaluator.features]
-    found = Evaluation(str(folder), step, asdict(data), images, scores, references, networks)
+    found = Evaluation(str(folder), step, asdict(data), images, scores, references, evaluator.specs, networks)
     return found if engine.is_main else None
 
 

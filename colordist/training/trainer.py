@@ -17,11 +17,11 @@ from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
 from colordist.evaluation.evaluator import Evaluator
 from colordist.metrics.baselines import median_ab
-from colordist.reporting.runs import Run
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, step_name, writing
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
+from colordist.run.records import newest_references
 from colordist.tasks.base import Task
 from colordist.tracking import Record, Tracker
 from colordist.training.stop_requests import StopRequests
@@ -136,9 +136,9 @@ class Trainer:
     def _log(self, step: int) -> None:
         means, pace = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
-        record |= pace | {"peak_memory_mb": self.engine.peak_memory()} | means
+        record |= pace | {"pace/peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
-            record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
+            record[f"optimizer/{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
         self._write_record(record)
         self._check_divergence(step)
 
@@ -173,7 +173,7 @@ class Trainer:
         check_replicas(self.engine, step)
         scores = self.evaluator.scores(self._generator)
         images = step * self.config.train.global_batch_size
-        self._write_record({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        self._write_record({"step": step, "images": images} | {f"score/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
@@ -184,7 +184,7 @@ class Trainer:
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
-            card = self.card.text(step, scores, Run(self.folder, {}, self.folder.records()).references)
+            card = self.card.text(step, scores, newest_references(self.folder.records()), self.evaluator.specs)
             snapshot.write(saved, self._generator, self.config.model, about, card)
         self.tracker.snapshot(saved, step)
 
@@ -249,13 +249,14 @@ class Meter:
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
         """Means over steps and processes, in one reduction; and how fast it went here. Starts the next interval.
 
-        The pace: ``images_per_second`` over all processes, and ``waiting_for_data``, the share of this process's time.
+        The pace: ``pace/images_per_second`` over all processes, and ``pace/waiting_for_data``, a share of
+        this process's time.
         """
         means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
         seconds = time.perf_counter() - self.since
         pace = {
-            "images_per_second": self.steps * self.global_batch_size / seconds,
-            "waiting_for_data": self.waited / seconds,
+            "pace/images_per_second": self.steps * self.global_batch_size / seconds,
+            "pace/waiting_for_data": self.waited / seconds,
         }
         self.sums, self.counts, self.steps = {}, {}, 0
         self.restart_clock()
@@ -265,7 +266,7 @@ class Meter:
         """What was skipped is counted, and has no part in its network's means."""
         means: dict[str, float] = {}
         for key, total in sums.items():
-            skipped = f"{key.split('/')[0]}/skipped"
+            skipped = f"diagnostics/{key.split('/')[1]}/skipped"
             counted = self.counts[key] - sums.get(skipped, 0)
             if key == skipped:
                 means[key] = total

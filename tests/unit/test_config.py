@@ -172,8 +172,7 @@ OPERATIONAL = {
     "checkpoint.keep",
     "checkpoint.keep_every",
     "checkpoint.on_error",
-    "evaluate.classifier",
-    "evaluate.networks",
+    "evaluate.metrics",
     "track.wandb",
     "track.project",
     "track.entity",
@@ -195,7 +194,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return 2
     if key == "loss.augment":
         return ["cutout"]
-    if key == "evaluate.networks":
+    if key == "evaluate.metrics":
         return ["lpips"]
     if key == "train.freeze":
         return ["encoder"]

@@ -105,7 +105,7 @@ def test_discriminators_by_hand() -> None:
         assert loss.parts["real"].item() == pytest.approx(told[0].item())
         assert loss.parts["fake"].item() == pytest.approx(told[1].item())
         assert loss.total.item() == pytest.approx((told[0] + told[1]).item() / 2)
-        assert (loss.parts["accuracy_real"].item(), loss.parts["accuracy_fake"].item()) == (real > 0, 0)
+        assert tuple(loss.diagnostics[f"accuracy_{kind}"].item() for kind in ("real", "fake")) == (real > 0, 0)
         assert loss.state == {}
 
 
@@ -209,7 +209,7 @@ def buffers(task: Task) -> dict[str, Tensor]:
 def test_a_discriminator_is_shown_its_pool() -> None:
     _, task = prepared()
     batch = random_batch(4)
-    always = Batch(**{**vars(batch), "chance": torch.zeros(4, UNIFORMS)})
+    always = Batch(**{**vars(batch), "uniforms": torch.zeros(4, UNIFORMS)})
     for name in ("discriminator", "grey_discriminator"):
         task.state[name].fill_(0.25)
         seen: list[Tensor] = []
@@ -231,7 +231,7 @@ def test_only_an_update_that_counts_changes_the_pool() -> None:
     bad = random_batch(4)
     bad.target[0, 0, 0, 0] = torch.inf
     log = engine.step(task, [bad], 0)
-    assert log["discriminator/skipped"] == 1
+    assert log["diagnostics/discriminator/skipped"] == 1
     assert torch.equal(before["discriminator"], task.state["discriminator"])
     engine.step(task, [random_batch(4)], 1)
     for name, rows in task.state.items():
@@ -248,7 +248,7 @@ def test_micro_batches_leave_the_same() -> None:
         for step in range(6):
             whole = random_batch(4)
             uniforms = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-            batches.append(Batch(**{**vars(whole), "chance": uniforms, "grey": whole.grey.roll(step, -1)}))
+            batches.append(Batch(**{**vars(whole), "uniforms": uniforms, "grey": whole.grey.roll(step, -1)}))
         logs = [
             engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
             for step, batch in enumerate(batches)

@@ -168,11 +168,11 @@ def test_a_skipped_update_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> No
         engine.step(task, [BATCH], 0)
         before = {name: state(task, name) for name in task.networks}
         log = engine.step(task, [batch_of(BATCH.grey * float("nan"), BATCH.target)], 1)
-        assert log["generator/skipped"] == log["discriminator/skipped"] == 1
+        assert log["diagnostics/generator/skipped"] == log["diagnostics/discriminator/skipped"] == 1
         for name in task.networks:
             assert all(torch.equal(value, before[name][key]) for key, value in state(task, name).items())
         average = task.networks["generator"].ema
         assert average is not None
         assert all(value.isfinite().all() for value in average.module.state_dict().values())
         log = engine.step(task, [BATCH], 2)
-        assert log["generator/skipped"] == log["discriminator/skipped"] == 0
+        assert log["diagnostics/generator/skipped"] == log["diagnostics/discriminator/skipped"] == 0

@@ -123,4 +123,5 @@ def synthetic(seed: int, image_size: int, train_images: int, test_images: int) -
         name="synthetic",
         train=SyntheticSplit(seed, "train", train_images, image_size),
         test=SyntheticSplit(seed, "test", test_images, image_size),
+        ambiguous_colors=AMBIGUOUS_AB,
     )
