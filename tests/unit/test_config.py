@@ -198,7 +198,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return ["lpips"]
     if key == "train.freeze":
         return ["encoder"]
-    if key.endswith(".factors"):
+    if key.endswith(".lr_scales"):
         return {"encoder": 0.5}
     match value:
         case None:

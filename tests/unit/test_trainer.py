@@ -50,7 +50,7 @@ def test_files_of_a_run(task: Kind, tmp_path: Path, capsys: pytest.CaptureFixtur
     # Three rows of four test images.
     assert Image.open(folder.samples / "step-000006.png").size == (4 * 32, 3 * 32)
     said = capsys.readouterr().out
-    assert "baseline: grey" in said  # the scores, beside floors and ceiling
+    assert "grey (baseline)" in said  # the scores, beside those of the reference answers
     assert "4 images a step" in said
 
 
