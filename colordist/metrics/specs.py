@@ -83,13 +83,9 @@ class ScoreSpecs:
 
     def merged(self, other: Self) -> Self:
         """Also what another run has, below what is there already."""
-        metrics = {each.name: each for each in (*other.metrics, *self.metrics)}
-        references = {each.name: each for each in (*other.references, *self.references)}
-        metric_names = dict.fromkeys(each.name for each in (*self.metrics, *other.metrics))
-        reference_names = dict.fromkeys(each.name for each in (*self.references, *other.references))
-        return type(self)(
-            tuple(metrics[name] for name in metric_names), tuple(references[name] for name in reference_names)
-        )
+        metrics = {each.name: each for each in (*self.metrics, *other.metrics)}
+        references = {each.name: each for each in (*self.references, *other.references)}
+        return type(self)(tuple(metrics.values()), tuple(references.values()))
 
     def to_json(self) -> str:
         """For ``from_json``."""
