@@ -90,6 +90,8 @@ class Source:
     digest: str | None = None
     """Digest of the images' content, wherever they lie, to which a run is bound: of their files' bytes, not of decoded
     pixels. None: the pixels stand for it."""
+    ambiguous_colors: tuple[tuple[float, float], ...] = ()
+    """Lab a,b of the colours that an ambiguous object may have; empty where the source marks no objects."""
 
 
 class ImageSource:

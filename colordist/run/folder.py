@@ -64,8 +64,13 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def specs_file(self) -> Path:
+        """What the scores are: labels, directions and roles of the metrics."""
+        return self.path / "metrics.json"
+
+    @property
     def samples(self) -> Path:
-        """Grids of fixed test images: rows grey, answer, truth."""
+        """Grids of fixed test images: rows grey, prediction, target."""
         return self.path / "samples"
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.tracking import PACE
+from colordist.run.records import PACE
 
 ROOT = Path(__file__).parents[2]
 
@@ -88,5 +88,4 @@ def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
 def records(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock or on the number of processes."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    ours = (*PACE, "sync_bytes")
-    return [{key: value for key, value in line.items() if key not in ours} for line in lines]
+    return [{key: value for key, value in line.items() if not key.startswith(PACE)} for line in lines]

@@ -21,7 +21,7 @@ import torch
 from packed import packed
 from wandb_files import history
 
-from colordist.tracking import PACE
+from colordist.run.records import PACE
 from launch import begin, finish
 from launch import records as records_of
 
@@ -74,7 +74,7 @@ def state(run: Path) -> dict[str, Any]:
 def lines(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl but for how fast it went."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in PACE} for line in found]
+    return [{key: value for key, value in line.items() if not key.startswith(PACE)} for line in found]
 
 
 def assert_bit_equal(found: Path, expected: Path) -> None:
@@ -367,7 +367,9 @@ def test_a_run_killed_twice_is_told_to_wandb_once_and_in_order(
     assert [row["_step"] for row in told] == list(range(len(written)))
     assert [row["step"] for row in told] == [line["step"] for line in written]
     for row, line in zip(told, written, strict=True):
-        assert {key: row[key] for key in line if key not in PACE} == {k: v for k, v in line.items() if k not in PACE}
+        assert {key: row[key] for key in line if not key.startswith(PACE)} == {
+            k: v for k, v in line.items() if not k.startswith(PACE)
+        }
     shown = [row["step"] for row in told if "samples.path" in row]
     assert shown == [0, 20, 40, 60]
 

@@ -24,7 +24,12 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
     image_size = RunFolder(run).settings()["data"]["image_size"]
     about = About(("cat", "dog"), image_size, "0 1", epochs=1, seed=0, accuracy=50, accuracy_on_grey=50)
     classifier_file.write(tmp_path / "classifier", Classifier(2), about)
-    more = ("--data.test_images", "150", "--evaluate.classifier", str(tmp_path / "classifier"))
+    more = (
+        "--data.test_images",
+        "150",
+        "--evaluate.metrics",
+        f"[{{name: classifier, folder: {tmp_path / 'classifier'}}}]",
+    )
     found = []
     for processes in (1, 2, 3, 4):
         file = tmp_path / f"{processes}.json"
@@ -32,5 +37,5 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         found.append(json.loads(file.read_text()))
     assert found[0]["images"] == 150
-    assert {"frechet_own", "kernel_own"} < set(found[0]["scores"])
+    assert {"classifier_frechet", "classifier_kernel"} < set(found[0]["scores"])
     assert all(each == found[0] for each in found)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from cluster import Cluster
 
-from colordist.tracking import PACE
+from colordist.run.records import PACE
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -115,8 +115,7 @@ class Run:
         """metrics.jsonl without what depends on the clock or on the number of processes."""
         file = self.path / "metrics.jsonl"
         lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        others = (*PACE, "sync_bytes")
-        return [{key: value for key, value in line.items() if key not in others} for line in lines]
+        return [{key: value for key, value in line.items() if not key.startswith(PACE)} for line in lines]
 
     @property
     def step(self) -> int:

@@ -164,8 +164,7 @@ OPERATIONAL = {
     "checkpoint.keep",
     "checkpoint.keep_every",
     "checkpoint.on_error",
-    "evaluate.classifier",
-    "evaluate.networks",
+    "evaluate.metrics",
     "track.wandb",
     "track.project",
     "track.entity",
@@ -187,11 +186,11 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return 2
     if key == "task.augment":
         return ["cutout"]
-    if key == "evaluate.networks":
+    if key == "evaluate.metrics":
         return ["lpips"]
     if key == "train.freeze":
         return ["encoder"]
-    if key.endswith(".factors"):
+    if key.endswith(".lr_scales"):
         return {"encoder": 0.5}
     match value:
         case None:

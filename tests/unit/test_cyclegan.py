@@ -108,7 +108,7 @@ def test_discriminators_by_hand() -> None:
         assert loss.parts["real"].item() == pytest.approx(told[0].item())
         assert loss.parts["fake"].item() == pytest.approx(told[1].item())
         assert loss.total.item() == pytest.approx((told[0] + told[1]).item() / 2)
-        assert (loss.parts["accuracy_real"].item(), loss.parts["accuracy_fake"].item()) == (real > 0, 0)
+        assert tuple(loss.diagnostics[f"accuracy_{kind}"].item() for kind in ("real", "fake")) == (real > 0, 0)
         assert loss.state == {}
 
 
@@ -234,7 +234,7 @@ def test_only_an_update_that_counts_changes_the_pool() -> None:
     bad = random_batch(4)
     bad.target[0, 0, 0, 0] = torch.inf
     log = engine.step(task, [bad], 0)
-    assert log["discriminator/skipped"] == 1
+    assert log["diagnostics/discriminator/skipped"] == 1
     assert torch.equal(before["discriminator"], task.state["discriminator"])
     engine.step(task, [random_batch(4)], 1)
     for name, rows in task.state.items():

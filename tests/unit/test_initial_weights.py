@@ -70,7 +70,7 @@ def test_it_begins_with_the_weights_of_a_snapshot_or_of_a_runs_latest(before: Pa
     assert learned(one) == learned(other)
     # The optimizer begins anew: in its first steps it warms up.
     assert one.records()[2]["step"] == 2
-    assert one.records()[2]["generator/lr"] == pytest.approx(0.01 * 2 / 51)
+    assert one.records()[2]["optimizer/generator/lr"] == pytest.approx(0.01 * 2 / 51)
 
 
 def test_a_kill_changes_nothing(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +189,9 @@ def test_a_frozen_part_has_no_share_in_clipping(before: Path, tmp_path: Path) ->
     for name, parts in ("whole", []), ("held", ["encoder"]):
         settings = SETTINGS | {"train__init_from": str(before), "train__freeze": parts, "log__every": 1}
         records = run(tmp_path / name, **settings, train__steps=1).records()
-        (norms[name],) = [record["generator/gradient_norm"] for record in records if "generator/lr" in record]
+        (norms[name],) = [
+            record["diagnostics/generator/gradient_norm"] for record in records if "optimizer/generator/lr" in record
+        ]
     assert 0 < norms["held"] < norms["whole"]
 
 
