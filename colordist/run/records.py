@@ -51,7 +51,7 @@ def newest_references(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 def score_table(folder: RunFolder) -> str:
     """A run's newest scores between those of the reference answers, as text."""
     records = folder.records()
-    answers = {str(folder.settings()["task"]): newest_scores(records)}
+    answers = {str(folder.settings()["task"]["name"]): newest_scores(records)}
     return beside_references(load_specs(folder), newest_references(records), answers)
 
 
