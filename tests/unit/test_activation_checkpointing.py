@@ -113,7 +113,9 @@ def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     assert one.module.state_dict().keys() == other.module.state_dict().keys()
     assert one.ema is not None
     assert other.ema is not None
-    found = [getattr(module, "recomputes", None) for module in (one.module, other.module, other.ema.module)]
+    found = [
+        getattr(module, "activation_checkpointing", None) for module in (one.module, other.module, other.ema.module)
+    ]
     assert found == [False, True, False]
 
 

@@ -240,11 +240,11 @@ def test_what_is_frozen_stays_so_when_its_network_wakes() -> None:
     [
         ({"train.freeze": ["encodr"]}, "train.freeze has 'encodr', but the parts are encoder and decoder"),
         ({"train.freeze": ["encoder", "decoder"]}, "train.freeze names both parts, so nothing would learn"),
-        ({"optimizer.generator.lr_scales": {"encodr": 1.0}}, "factors has 'encodr', but the parts are encoder and"),
-        ({"optimizer.generator.lr_scales": {"encoder": 0.0}}, "factors has encoder 0.0, but must be above 0"),
+        ({"optimizer.generator.lr_scales": {"encodr": 1.0}}, "lr_scales has 'encodr', but the parts are encoder and"),
+        ({"optimizer.generator.lr_scales": {"encoder": 0.0}}, "lr_scales has encoder 0.0, but must be above 0"),
         (
             {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"encoder": 0.5}},
-            "factors has encoder, which train.freeze holds",
+            "lr_scales has encoder, which train.freeze holds",
         ),
         ({"data.fraction": 0.0}, "data.fraction is 0.0, but must be above 0 and at most 1"),
         ({"data.fraction": 1.5}, "data.fraction is 1.5, but must be above 0 and at most 1"),
@@ -258,6 +258,6 @@ def test_mistakes_are_one_line(settings: dict[str, Any], told: str) -> None:
 
 
 def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.engine.runtime.zero_stage", lambda: 1)
+    monkeypatch.setattr("colordist.engine.select.zero_stage", lambda: 1)
     assert "don't work with DeepSpeed" in refused(tmp_path / "run", train__freeze=["encoder"])
     assert RunFolder(tmp_path / "run").state == "new"
