@@ -11,12 +11,13 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.config import Config, UserError
+from colordist.config import UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
 from colordist.engine.runtime import Engine
+from colordist.models.unet import UNetSettings
 from colordist.tasks.base import Task
-from colordist.tasks.cyclegan import CycleGANTask, Fakes
+from colordist.tasks.cyclegan import CycleGANSettings, CycleGANTask, Fakes
 from colordist.tasks.image_buffer import empty_buffer, exchange
 from colordist.tasks.losses import cross_entropy
 from colordist.training.build_task import build_task
@@ -52,10 +53,7 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
 
 def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN401  any setting
     """One image of one pixel: grey 1; in colour, grey 2 with a 4 and b 4. G answers 3 times grey, F half of grey."""
-    config = tiny(
-        task__name="cyclegan", task__image_buffer_slots=0, **{f"task__{key}": value for key, value in settings.items()}
-    )
-    task = CycleGANTask({}, {}, ColorSpace("lab"), config.loss)
+    task = CycleGANTask(CycleGANSettings(**{"warmup_steps": 0, "image_buffer_slots": 0} | settings), UNetSettings())
     calls = {
         "generator": lambda grey: 3 * grey.expand(-1, 2, -1, -1),
         "decolorizer": lambda image: image[:, :1] / 2,
@@ -139,7 +137,7 @@ def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None
     _, task = prepared(model__color_space=space, task__image_buffer_slots=0)
     assert isinstance(task, CycleGANTask)
     modules = {name: network.module for name, network in task.networks.items()}
-    batch, config = random_batch(3, channels=ColorSpace(space).channels), Config().loss  # type: ignore[arg-type]
+    batch, settings = random_batch(3, channels=task.color_space.channels), task.settings
     colors = task.color_space
     for module in modules.values():
         module.requires_grad_(True)
@@ -151,7 +149,7 @@ def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None
     back = (colors.image(grey, modules["generator"](grey)) - true).abs().mean()
     identity = (modules["decolorizer"](colors.colorless(batch.grey)) - batch.grey).abs().mean()
     fooled = cross_entropy(modules["discriminator"](fake), 1) + cross_entropy(modules["grey_discriminator"](grey), 1)
-    joint = fooled + config.cycle_weight * (there + back) + config.identity_weight * identity
+    joint = fooled + settings.cycle_weight * (there + back) + settings.identity_weight * identity
 
     weights = {name: list(modules[name].parameters()) for name in task.generators}
     expected = {name: torch.autograd.grad(joint, weights[name], retain_graph=True) for name in weights}
@@ -211,7 +209,7 @@ def buffers(task: Task) -> dict[str, Tensor]:
 def test_a_discriminator_is_shown_its_pool() -> None:
     _, task = prepared()
     batch = random_batch(4)
-    always = Batch(**{**vars(batch), "chance": torch.zeros(4, UNIFORMS)})
+    always = Batch(**{**vars(batch), "uniforms": torch.zeros(4, UNIFORMS)})
     for name in ("discriminator", "grey_discriminator"):
         task.state[name].fill_(0.25)
         seen: list[Tensor] = []
@@ -250,7 +248,7 @@ def test_micro_batches_leave_the_same() -> None:
         for step in range(6):
             whole = random_batch(4)
             uniforms = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-            batches.append(Batch(**{**vars(whole), "chance": uniforms, "grey": whole.grey.roll(step, -1)}))
+            batches.append(Batch(**{**vars(whole), "uniforms": uniforms, "grey": whole.grey.roll(step, -1)}))
         logs = [
             engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
             for step, batch in enumerate(batches)
@@ -274,7 +272,7 @@ def test_micro_batches_leave_the_same() -> None:
 
 @pytest.mark.parametrize(("space", "precision"), [("lab", "fp32"), ("rgb", "bf16")])
 def test_a_kill_changes_nothing(space: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings: dict[str, Any] = {"task.name": "cyclegan", "model__color_space": space, "train__precision": precision}
+    settings: dict[str, Any] = {"task__name": "cyclegan", "model__color_space": space, "train__precision": precision}
     settings |= {"task__image_buffer_slots": 2, "data__image_size": 16}
     straight = run(tmp_path / "straight", **settings)
     killed = killed_run(tmp_path / "killed", monkeypatch, at=4, **settings)
@@ -287,8 +285,7 @@ def test_a_kill_changes_nothing(space: str, precision: str, tmp_path: Path, monk
 
 
 def test_what_it_cannot_do_is_refused() -> None:
-    for key, value in {"task__adversarial": "relativistic", "task__r1_weight": 1.0, "model__noise": 4}.items():
-        with pytest.raises(UserError, match=rf"{key.replace('__', '.')} is .*, which task cyclegan can't: try"):
-            tiny(task__name="cyclegan", **{key: value})
-    with pytest.raises(UserError, match=r"with loss\.cycle_weight 0 there is nothing to learn"):
+    with pytest.raises(UserError, match=r"model\.noise is 4, but task cyclegan takes none: try model\.noise 0"):
+        tiny(task__name="cyclegan", model__noise=4)
+    with pytest.raises(UserError, match=r"with task\.cycle_weight 0 there is no loss in the warm-up"):
         tiny(task__name="cyclegan", task__cycle_weight=0.0, task__warmup_steps=2)
