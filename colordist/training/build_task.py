@@ -18,15 +18,16 @@ def build_task(config: Config) -> Task:
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
     task.state = task.initial_state(config.train.global_batch_size, config.data.image_size)
-    if config.train.activation_checkpointing:
-        for spec in task.networks.values():
-            enable_activation_checkpointing(spec.module)
     return task
 
 
 def build_networks(task: Task, config: Config) -> dict[str, Network]:
     """A task's networks with their optimizers, learning rates and EMA weights."""
-    return {name: _network(spec, config) for name, spec in task.networks.items()}
+    networks = {name: _network(spec, config) for name, spec in task.networks.items()}
+    if config.train.activation_checkpointing:
+        for network in networks.values():
+            enable_activation_checkpointing(network.module)  # the EMA copy has no backward pass
+    return networks
 
 
 def _network(spec: NetworkSpec, config: Config) -> Network:
