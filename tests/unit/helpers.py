@@ -15,10 +15,14 @@ from colordist import registry
 from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
 from colordist.models.factory import build_generator
 from colordist.registry import Names
 from colordist.run import snapshot
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_networks, build_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -75,6 +79,15 @@ def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     given = {key.replace("__", "."): value for key, value in settings.items()}
     known = {key for key, _ in leaves(Names.of(nested(given)))}
     return config_with({key: value for key, value in TINY.items() if key in known} | given)
+
+
+def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
+    """An engine, a task and its networks, ready for a step."""
+    engine, task = Engine(config.train.precision), build_task(config)
+    networks = build_networks(task, config)
+    task.networks = networks  # type: ignore[assignment]
+    engine.prepare(task)
+    return engine, task, networks
 
 
 def random_batch(

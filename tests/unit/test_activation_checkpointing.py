@@ -4,14 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.engine.runtime import Engine
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.discriminator import Discriminator, PatchGANSettings
 from colordist.models.unet import UNet, UNetSettings
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 CASES: dict[str, dict[str, Any]] = {
     "unet": {"task__name": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
@@ -28,20 +27,17 @@ CASES: dict[str, dict[str, Any]] = {
 
 def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, **settings: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """All that training changes in three steps, and what is logged of the last one."""
-    networks = {
-        "model__depth": 2,
-        "discriminator__depth": 2,
-        "train__activation_checkpointing": activation_checkpointing,
-    }
-    config = tiny(data__image_size=16, **networks, **settings)
+    sizes: dict[str, Any] = {"model__depth": 2, "data__image_size": 16}
+    if settings.get("task__name") != "autoencoder":
+        sizes["discriminator__depth"] = 2
+    config = tiny(train__activation_checkpointing=activation_checkpointing, **sizes, **settings)
     with alone_on_the_cpu(monkeypatch):
-        engine, task = Engine(config.train.precision), build_task(config)
-        engine.prepare(task)
+        engine, task, networks = prepared(config)
         batch = random_batch(4, dtype=torch.float32, noise=(task.candidates, config.model.noise_size))
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)
-        for name, network in task.networks.items():
+        for name, network in networks.items():
             state = network.state_dict()
             log |= {f"{name}/{key}": value for key, value in (state["module"] | state.get("ema", {})).items()}
             moments = state["optimizer"]["state"]
@@ -104,16 +100,16 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     plain, recomputing = (
-        build_task(
-            tiny(task__name="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
-        )
+        tiny(task__name="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
         for activation_checkpointing in (False, True)
     )
-    one, other = (task.networks["generator"] for task in (plain, recomputing))
+    one, other = (build_networks(build_task(config), config)["generator"] for config in (plain, recomputing))
     assert one.module.state_dict().keys() == other.module.state_dict().keys()
     assert one.ema is not None
     assert other.ema is not None
-    found = [getattr(module, "recomputes", None) for module in (one.module, other.module, other.ema.module)]
+    found = [
+        getattr(module, "activation_checkpointing", None) for module in (one.module, other.module, other.ema.module)
+    ]
     assert found == [False, True, False]
 
 

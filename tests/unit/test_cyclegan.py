@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
@@ -14,13 +14,13 @@ from colordist.color import ColorSpace
 from colordist.config import UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models.unet import UNetSettings
 from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANSettings, CycleGANTask, Fakes
 from colordist.tasks.image_buffer import empty_buffer, exchange
 from colordist.tasks.losses import cross_entropy
-from colordist.training.build_task import build_task
 
 NETWORKS = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -32,20 +32,19 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setting
+def ready(**settings: Any) -> tuple[Engine, Task, dict[str, Network]]:  # noqa: ANN401  any setting
     """In double precision, with networks that answer something from the start."""
     config = tiny(
         task__name="cyclegan", train__precision="fp64", model__norm="instance", data__image_size=16, **settings
     )
-    engine, task = Engine("fp64"), build_task(config)
+    engine, task, networks = prepared(config)
     random = torch.Generator().manual_seed(5)
-    for network in task.networks.values():
+    for network in networks.values():
         with torch.no_grad():
             for parameter in network.module.parameters():
                 if not parameter.any():
                     parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-    engine.prepare(task)
-    return engine, task
+    return engine, task, networks
 
 
 # --- losses by hand
@@ -134,9 +133,9 @@ def test_forms_of_an_image(space: Any) -> None:  # noqa: ANN401  a literal
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None:
     """What a phase leaves out doesn't depend on its network's weights."""
-    _, task = prepared(model__color_space=space, task__image_buffer_slots=0)
+    _, task, networks = ready(model__color_space=space, task__image_buffer_slots=0)
     assert isinstance(task, CycleGANTask)
-    modules = {name: network.module for name, network in task.networks.items()}
+    modules = {name: network.module for name, network in networks.items()}
     batch, settings = random_batch(3, channels=task.color_space.channels), task.settings
     colors = task.color_space
     for module in modules.values():
@@ -207,7 +206,7 @@ def buffers(task: Task) -> dict[str, Tensor]:
 
 
 def test_a_discriminator_is_shown_its_pool() -> None:
-    _, task = prepared()
+    _, task, _ = ready()
     batch = random_batch(4)
     always = Batch(**{**vars(batch), "uniforms": torch.zeros(4, UNIFORMS)})
     for name in ("discriminator", "grey_discriminator"):
@@ -226,7 +225,7 @@ def test_a_discriminator_is_shown_its_pool() -> None:
 
 
 def test_only_an_update_that_counts_changes_the_pool() -> None:
-    engine, task = prepared()
+    engine, task, _ = ready()
     before = buffers(task)
     bad = random_batch(4)
     bad.target[0, 0, 0, 0] = torch.inf
@@ -243,7 +242,7 @@ def test_micro_batches_leave_the_same() -> None:
     """Weights, pools and losses after six steps, in which older images have been shown."""
 
     def after(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
-        engine, task = prepared(task__image_buffer_slots=1, task__warmup_steps=1)
+        engine, task, networks = ready(task__image_buffer_slots=1, task__warmup_steps=1)
         batches = []
         for step in range(6):
             whole = random_batch(4)
@@ -253,7 +252,7 @@ def test_micro_batches_leave_the_same() -> None:
             engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
             for step, batch in enumerate(batches)
         ]
-        weights = {name: network.module.state_dict() for name, network in task.networks.items()}
+        weights = {name: network.module.state_dict() for name, network in networks.items()}
         return {f"{n}/{key}": value for n, state in weights.items() for key, value in state.items()} | buffers(
             task
         ), logs
