@@ -9,12 +9,20 @@ from typing import Any, Literal, get_type_hints
 
 import pytest
 import torch
+from torch import nn
 
 from colordist import registry
-from colordist.config import COMMON, Config, as_dict, flatten
+from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
+from colordist.models.factory import build_generator
 from colordist.registry import Names
+from colordist.run import snapshot
+from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_networks, build_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +81,15 @@ def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     return config_with({key: value for key, value in TINY.items() if key in known} | given)
 
 
+def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
+    """An engine, a task and its networks, ready for a step."""
+    engine, task = Engine(config.train.precision), build_task(config)
+    networks = build_networks(task, config)
+    task.networks = networks  # type: ignore[assignment]
+    engine.prepare(task)
+    return engine, task, networks
+
+
 def random_batch(
     count: int,
     size: int = 16,
@@ -95,6 +112,22 @@ def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
     count = len(grey)
     uniforms, noise = grey.new_full((count, UNIFORMS), 0.5), grey.new_zeros(count, 0, 0)
     return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
+
+
+def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
+    """A generator every weight of which is random, in eval mode: a new one answers grey."""
+    torch.manual_seed(0)
+    module = build_generator(settings)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.eval()
+
+
+def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
+    """Write a snapshot of a generator of the task ``autoencoder``."""
+    snapshot.write(
+        folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
+    )
 
 
 @contextmanager

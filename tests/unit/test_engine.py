@@ -120,12 +120,12 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"task": "autoencoder"},
-        {"task": "autoencoder", "model__norm": "group", "model__width": 16},
-        {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
-        {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
-        {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
-        {"task": "cgan", "model__noise": 2, "loss__candidates": 3, "loss__pixel": "l2"},
+        {"task__name": "autoencoder"},
+        {"task__name": "autoencoder", "model__norm": "group", "model__width": 16},
+        {"task__name": "cgan", "discriminator__spectral_norm": True, "task__warmup_steps": 1},
+        {"task__name": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+        {"task__name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+        {"task__name": "cgan", "model__noise": 2, "task__candidates": 3, "task__pixel": "l2"},
     ],
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )

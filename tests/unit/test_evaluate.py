@@ -42,7 +42,7 @@ def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[s
 
 def test_several_answers_are_scored_as_in_training(tmp_path: Path) -> None:
     folder = tmp_path / "noise"
-    settings = {"model__noise": 2, "task__candidates": 3, "task.name": "autoencoder", "optimizer__generator__lr": 0.05}
+    settings = {"model__noise": 2, "task__candidates": 3, "task__name": "autoencoder", "optimizer__generator__lr": 0.05}
     train(Command(tiny(run__dir=str(folder), **settings), Path("tiny.yaml"), False))
     evaluate(*parse([str(folder)]))
     found = json.loads((folder / "evaluation-synthetic.json").read_text())

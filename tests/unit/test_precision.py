@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from torch import Tensor
 
 from colordist.data.batch import Batch
 from colordist.data.sampler import micro_batches
 from colordist.engine.ddp import DDPStrategy
-from colordist.engine.runtime import Engine
-from colordist.tasks.base import Calls, Generated, Loss, Task
-from colordist.training.build_task import build_networks, build_task
+from colordist.tasks.base import Calls, Generated, Loss
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {
@@ -46,9 +44,7 @@ class Training:
         """scale: the first loss scale, of both networks or by network; None for no scaling. more: any setting."""
         limits = {f"optimizer__{name}__clip_norm": clip for name in NETWORKS}
         config = tiny(**({"train__precision": "fp32", "model__norm": "instance"} | limits | more))
-        self.engine = Engine(config.train.precision)
-        self.task: Task = build_task(config)
-        self.engine.prepare(self.task, build_networks(self.task, config))
+        self.engine, self.task, self.networks = prepared(config)
         self.spoiled: dict[tuple[str, int], float] = {}
         """(network, step) to what its loss is multiplied with."""
         self._real_loss = self.task.loss

@@ -111,7 +111,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 @pytest.mark.parametrize("log_every", [2, 4])  # the interval from 2 to 4 spans the checkpoint at 3
 def test_a_kill_changes_nothing(task: Kind, log_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"task.name": task, "log__every": log_every, "evaluate__every": 2, "task__warmup_steps": 1}
+    settings = {"task__name": task, "log__every": log_every, "evaluate__every": 2, "task__warmup_steps": 1}
     straight = run(tmp_path / "straight", **settings)
     broken = killed_run(tmp_path / "broken", monkeypatch, at=4, **settings)
     assert not broken.is_finished(6)
