@@ -19,14 +19,12 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from helpers import fitting
 
-from launch import ROOT, clean_environment
+from colordist.run.folder import numbered
+from launch import ROOT, arguments, clean_environment, several
 
 Moment = Literal["start", "step", "write"]
-LAUNCH = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"),
-]
 # Small, with everything on that has a state: accumulation, averaged weights, warm-ups, schedules, clipping.
 SETTINGS = {
     **{"data.train_images": 64, "data.test_images": 16, "data.image_size": 16, "train.precision": "fp32"},
@@ -35,7 +33,7 @@ SETTINGS = {
     **{"optimizer.generator.schedule": "cosine", "optimizer.discriminator.schedule": "linear"},
     **{"optimizer.generator.clip_norm": 1.0, "checkpoint.every": 4, "checkpoint.keep": 3, "evaluate.every": 50},
 }
-PATIENCE = 300.0  # seconds that anything may take
+TIMEOUT = 300.0  # seconds that anything may take
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Kill:
     """Spoil the newest checkpoint afterwards."""
 
 
-def planned(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
+def draw_kills(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
     """All kills of a run, in order. The last one leaves it some steps to go."""
     dice = random.Random(seed)
     longest = {"start": 8.0, "step": 0.1, "write": 0.01}
@@ -78,9 +76,10 @@ class Run:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it, or continue it: the same command. What it says is kept in a file."""
-        settings = SETTINGS | {"task": self.task, "train.steps": self.steps, "log.every": 1, "run.dir": self.folder}
-        launch = [sys.executable] if self.processes == 1 else [*LAUNCH, str(self.processes)]
-        command = [*launch, "-m", "colordist.train", *(f"--{key}={value}" for key, value in settings.items())]
+        settings = fitting(SETTINGS, {"task.name": self.task})
+        launch = [sys.executable] if self.processes == 1 else several(self.processes)
+        more = arguments(settings, train__steps=self.steps, log__every=1, run__dir=self.folder)
+        command = [*launch, "-m", "colordist.train", *more]
         cores = sorted(os.sched_getaffinity(0))[-self.processes :]  # networks this small are slower on several
         with self.said.open("wb") as said:
             started = subprocess.Popen(
@@ -97,7 +96,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """Those that have their name, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-??????"))
+        return numbered(self.folder / "checkpoints")
 
     def checkpoint_step(self) -> int:
         """The step that it would continue from."""
@@ -118,16 +117,16 @@ class Run:
 
     def finish(self) -> None:
         """Start it, or continue it, to its end."""
-        assert self.start().wait(PATIENCE) == 0, self.said.read_text()
+        assert self.start().wait(TIMEOUT) == 0, self.said.read_text()
 
 
 def wait_for(event: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
     """Wait until something happens. Returns whether the process has lived to see it."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while not event():
         if process.poll() is not None:
             return False
-        assert time.monotonic() < deadline, f"nothing has happened for {PATIENCE:.0f} s"
+        assert time.monotonic() < deadline, f"nothing has happened for {TIMEOUT:.0f} s"
         time.sleep(0.001)
     return process.poll() is None
 
@@ -170,7 +169,7 @@ def die(run: Run, kill: Kill) -> bool:
     for pid in hit:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait(PATIENCE)  # where one was hit, the others and the launcher have to notice
+    process.wait(TIMEOUT)  # where one was hit, the others and the launcher have to notice
     return True
 
 

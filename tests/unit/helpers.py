@@ -47,6 +47,12 @@ def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Conf
     return registry.make_config(nested(before | dict(settings)))
 
 
+def fitting(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own settings, and of the common ones those that its components have. All by dotted key."""
+    known = {key for key, _ in leaves(Names.of(nested(own)))}
+    return {key: value for key, value in common.items() if key in known} | dict(own)
+
+
 TINY: dict[str, Any] = {
     "data.train_images": 12,
     "data.test_images": 4,
@@ -68,9 +74,7 @@ TINY: dict[str, Any] = {
 
 def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
-    given = {key.replace("__", "."): value for key, value in settings.items()}
-    known = {key for key, _ in leaves(Names.of(nested(given)))}
-    return config_with({key: value for key, value in TINY.items() if key in known} | given)
+    return config_with(fitting(TINY, {key.replace("__", "."): value for key, value in settings.items()}))
 
 
 def random_batch(
