@@ -23,7 +23,7 @@ LEFT_BY_LAUNCHERS = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "A
 def test_a_run_in_double_precision_is_that_of_the_cpu(
     kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Losses, floors, ceiling and scores."""
+    """Losses, scores, and those of the baselines and the oracle."""
     found = {}
     for device in ("cpu", DEVICE):
         with alone_on(device, monkeypatch):
