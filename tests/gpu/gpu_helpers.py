@@ -68,7 +68,7 @@ class Training:
 
     def batch(self, count: int) -> Batch:
         """Images of noise, on the device."""
-        noise = self.task.candidates, self.config.model.noise_size
+        noise = (self.task.candidates, *self.task.noise_shape(self.config.data.image_size))
         batch = random_batch(count, dtype=self.engine.dtype, noise=noise)
         return Batch(**{name: value.to(self.engine.device) for name, value in vars(batch).items()})
 

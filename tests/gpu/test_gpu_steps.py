@@ -111,7 +111,7 @@ class Loop(Training):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.loader = build_loader(config, build_source(config.data, self.engine), self.engine)
+        self.loader = build_loader(config, self.task, build_source(config.data, self.engine), self.engine)
         self.meter, self.at = Meter(config.train.global_batch_size), 0
 
     def go(self, steps: int) -> None:
