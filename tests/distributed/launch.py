@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 from runs import learned
 
 from colordist.run.folder import RunFolder
@@ -30,6 +33,8 @@ TINY_GAN: dict[str, Any] = TINY | {
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 # All values given, so that accelerate has nothing to guess.
 GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
+
+TIMEOUT = 300.0  # seconds that anything may take
 
 Finished = subprocess.CompletedProcess[str]
 
@@ -66,7 +71,7 @@ def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], timeout: float = 300) -> Finished:
+def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Finished:
     """Wait until a command ends. One that hangs is ended, and its processes with it: a launcher passes that on."""
     try:
         out, err = process.communicate(timeout=timeout)
@@ -74,6 +79,36 @@ def finish(process: subprocess.Popen[str], timeout: float = 300) -> Finished:
         process.terminate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def wait_for(event: Callable[[], bool], process: subprocess.Popen[Any]) -> bool:
+    """Wait until something happens. Returns whether the process has lived to see it."""
+    deadline = time.monotonic() + TIMEOUT
+    while not event():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, f"nothing has happened for {TIMEOUT:.0f} s"
+        time.sleep(0.001)
+    return process.poll() is None
+
+
+def last_step(run: Path) -> int:
+    """The step of the last whole line of metrics.jsonl; -1 where there is none. Cheap, to be asked again and again."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return int(json.loads(file.read().split(b"\n")[-2])["step"])
+    except (FileNotFoundError, IndexError):
+        return -1
+
+
+def ranks(launcher: subprocess.Popen[Any]) -> dict[int, psutil.Process]:
+    """A launcher's processes by rank."""
+    found = {}
+    for child in psutil.Process(launcher.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, KeyError):
+            found[int(child.environ()["RANK"])] = child
+    return found
 
 
 def launch(flags: Sequence[str], module: str, *arguments: str, **environment: str) -> Finished:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from launch import LAUNCHER, ROOT, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
 
@@ -36,20 +37,10 @@ def trainer(run: Path, **more: Any) -> list[str]:  # noqa: ANN401  any setting
 def launch_file(folder: Path, distributed_type: str) -> Path:
     """As ``accelerate config`` writes it for two processes on CPUs."""
     file = folder / "launch.yaml"
-    lines = [
-        "compute_environment: LOCAL_MACHINE",
-        f"distributed_type: {distributed_type}",
-        "num_machines: 1",
-        "num_processes: 2",
-        "machine_rank: 0",
-        "main_process_port: 0",
-        "rdzv_backend: static",
-        "same_network: true",
-        "mixed_precision: 'no'",
-        "use_cpu: true",
-        "debug: false",
-    ]
-    file.write_text("\n".join(lines) + "\n")
+    settings = {"compute_environment": "LOCAL_MACHINE", "distributed_type": distributed_type, "debug": False}
+    settings |= {"num_machines": 1, "num_processes": 2, "machine_rank": 0, "main_process_port": 0}
+    settings |= {"rdzv_backend": "static", "same_network": True, "mixed_precision": "no", "use_cpu": True}
+    file.write_text(yaml.safe_dump(settings))
     return file
 
 

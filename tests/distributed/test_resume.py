@@ -9,8 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from wandb_files import history
 
 from colordist.run.folder import RunFolder, numbered, read_records
 from colordist.tracking import PACE
-from launch import TINY_GAN, arguments, begin, finish, records, several
+from launch import TINY_GAN, arguments, begin, finish, last_step, ranks, records, several, wait_for
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -235,20 +234,6 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
         process.communicate()
 
 
-def wait_for(event: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something has happened, while a process runs."""
-    deadline = time.monotonic() + 120
-    while not event():
-        assert time.monotonic() < deadline, "it hasn't happened"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.002)
-
-
-def last_step(run: Path) -> int:
-    """The step of the last whole line; -1 where there is none."""
-    return max((int(line["step"]) for line in read_records(run / "metrics.jsonl")), default=-1)
-
-
 def has_reached(run: Path, step: int) -> bool:
     return last_step(run) >= step
 
@@ -283,7 +268,7 @@ def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: P
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         process = begin_again()
-        wait_for(lambda: last_step(run) > at, process)
+        assert wait_for(lambda: last_step(run) > at, process)
         process.send_signal(number)
         end(process, number.name)
     end(begin_again("--train.max_minutes", "0.001"), "train.max_minutes 0.001")
@@ -301,8 +286,8 @@ def test_a_signal_to_one_of_two_processes_stops_both(started: list[subprocess.Po
     more = trained(run, LONG | {"log.every": 7})
     command = [*several(2), "--max_restarts", "2", "-m", "colordist.train", *more]
     started.append(begin(command))
-    wait_for(lambda: last_step(run) >= 7, started[0])
-    worker(started[0], rank=1).send_signal(signal.SIGUSR1)
+    assert wait_for(lambda: last_step(run) >= 7, started[0])
+    ranks(started[0])[1].send_signal(signal.SIGUSR1)
     done = finish(started[0])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder") == 1  # started once
@@ -326,7 +311,7 @@ def test_wandb_has_each_line_of_a_run_killed_twice_once_and_in_order(
         process = begin([*ALONE, "-m", "colordist.train", *trained(run, settings)], **quiet)
         started.append(process)
         if death is not None:
-            wait_for(partial(has_reached, run, death), process)
+            assert wait_for(partial(has_reached, run, death), process)
             process.kill()
         assert finish(process).returncode == (0 if death is None else -signal.SIGKILL)
     rows, written = history(run), read_records(run / "metrics.jsonl")
@@ -336,13 +321,6 @@ def test_wandb_has_each_line_of_a_run_killed_twice_once_and_in_order(
         assert {key: row[key] for key in line if key not in PACE} == {k: v for k, v in line.items() if k not in PACE}
     shown = [row["step"] for row in rows if "samples.path" in row]
     assert shown == [0, 20, 40, 60]
-
-
-def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
-    """One of a launcher's processes."""
-    children = psutil.Process(launcher.pid).children(recursive=True)
-    (found,) = [each for each in children if each.environ().get("RANK") == str(rank)]
-    return found
 
 
 # --- two at once
@@ -355,13 +333,13 @@ def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None
     command = [*ALONE, "-m", "colordist.train", *trained(run, LONG), "--run.heartbeat_timeout", "1"]
     started.append(begin(command))
     old = started[0]
-    wait_for(lambda: last_step(run) > 3, old)
+    assert wait_for(lambda: last_step(run) > 3, old)
     old.send_signal(signal.SIGSTOP)
     reached = last_step(run)
     started.append(begin(command))
     new = started[1]
-    wait_for(lambda: (run / "lock" / "000002.json").exists(), new)
-    wait_for(lambda: last_step(run) > reached + 3, new)
+    assert wait_for(lambda: (run / "lock" / "000002.json").exists(), new)
+    assert wait_for(lambda: last_step(run) > reached + 3, new)
     old.send_signal(signal.SIGCONT)
     ended = finish(old)
     assert ended.returncode == 1
