@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
-from helpers import fitting
+from helpers import ROOT, clean_environment, fitting
 
 from colordist.run.folder import numbered
-from launch import ROOT, TIMEOUT, arguments, clean_environment, last_step, ranks, several, wait_for
+from launch import TIMEOUT, arguments, last_step, ranks, several, wait_for
 
 Moment = Literal["start", "step", "write"]
 # Small, with everything on that has a state: accumulation, averaged weights, warm-ups, schedules, clipping.

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from helpers import clean_environment
 from runs import learned
 
 from colordist.run.folder import RunFolder
-
-ROOT = Path(__file__).parents[2]
 
 # Small enough to be quick. What a case needs besides, or otherwise, it adds.
 TINY: dict[str, Any] = {
@@ -48,16 +47,6 @@ def arguments(settings: Mapping[str, Any], **more: Any) -> list[str]:  # noqa: A
 def several(processes: int) -> list[str]:
     """The launcher's command for several processes; what they run follows."""
     return [*LAUNCHER, "--num_processes", str(processes), *GIVEN, "--multi_gpu"]
-
-
-def clean_environment() -> dict[str, str]:
-    """Ours, without what a launcher may have left in it."""
-    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
-    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
-    # wait, which halves the time where there are more processes than cores.
-    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
-    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import ROOT, clean_environment
 from PIL import Image
 from runs import flat
 
 import colordist
 from colordist.run import snapshot
 from colordist.run.folder import step_name
-from launch import LAUNCHER, ROOT, TINY_GAN, arguments, clean_environment, records
+from launch import LAUNCHER, TINY_GAN, arguments, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 

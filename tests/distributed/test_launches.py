@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers import ROOT
 
-from launch import LAUNCHER, ROOT, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
+from launch import LAUNCHER, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
