@@ -8,26 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from launch import work
+from launch import TINY_GAN, work
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-COMMON: dict[str, Any] = {
-    "task.warmup_steps": 1,
-    "data.train_images": 12,
-    "data.test_images": 4,
-    "data.image_size": 16,
-    "model.width": 4,
-    "model.depth": 1,
-    "discriminator.width": 4,
-    "discriminator.depth": 1,
-    "optimizer.generator.clip_norm": 1.0,
-    "train.global_batch_size": 4,
-    "train.steps": 8,
-    "train.precision": "fp32",
-    "log.every": 4,
-    "evaluate.every": 8,
-    "checkpoint.every": 8,
+COMMON: dict[str, Any] = TINY_GAN | {
+    **{"data.train_images": 12, "data.test_images": 4, "model.depth": 1, "discriminator.depth": 1},
+    **{"train.global_batch_size": 4, "train.steps": 8, "train.precision": "fp32"},
+    **{"log.every": 4, "evaluate.every": 8, "checkpoint.every": 8},
 }
 NAN = {"network": "generator", "steps": [5], "rank": 1, "value": "nan"}
 INF = {"network": "discriminator", "steps": [2, 3], "rank": 0, "value": "inf"}
@@ -130,17 +118,19 @@ def test_what_was_skipped_is_no_part_of_a_mean(runs: Path) -> None:
 
 
 def test_too_many_in_a_row_end_the_run_at_the_next_line_of_the_log(runs: Path) -> None:
-    told = seen(runs / "limit")[0]["error"]
+    error = seen(runs / "limit")[0]["error"]
     # Four were skipped, the last in step 6, which is one of the log's.
-    assert told.startswith("Diverged: the gradient of the generator was not finite in 4 updates in a row, up to step 6")
-    assert "\n" not in told
+    assert error.startswith(
+        "Diverged: the gradient of the generator was not finite in 4 updates in a row, up to step 6"
+    )
+    assert "\n" not in error
     assert len(seen(runs / "limit")[0]["images"]) == 6
     assert not (runs / "limit/finished").exists()
 
 
 def test_stop_ends_the_run_at_once(runs: Path) -> None:
-    told = seen(runs / "stop")[0]["error"]
-    assert told.startswith("Diverged: the gradient of the discriminator was not finite at step ")
-    assert "\n" not in told
+    error = seen(runs / "stop")[0]["error"]
+    assert error.startswith("Diverged: the gradient of the discriminator was not finite at step ")
+    assert "\n" not in error
     assert len(seen(runs / "stop")[0]["images"]) == 3
     assert not (runs / "stop/finished").exists()

@@ -111,7 +111,7 @@ class Loop(Training):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.loader = build_loader(config, build_source(config.data, self.engine), self.engine)
+        self.loader = build_loader(config, self.task, build_source(config.data, self.engine), self.engine)
         self.meter, self.at = Meter(config.train.global_batch_size), 0
 
     def go(self, steps: int) -> None:
@@ -147,19 +147,19 @@ def test_the_host_asks_the_device_for_nothing(kind: str, precision: str, monkeyp
 
 
 @pytest.mark.parametrize("batch", [4, 2048])
-def test_a_step_is_handed_out_while_the_device_is_busy(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_issued_while_the_device_is_occupied(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also copies to the device and allocations wait for nothing: the host is through with a step before it begins."""
     with alone_on(DEVICE, monkeypatch):
         run = Loop(tiny(task__name="cgan", train__global_batch_size=batch, data__image_size=16))
         run.go(4)
         torch.cuda.synchronize()
         torch.cuda._sleep(SLEEP)
-        trainable = torch.cuda.Event()
-        trainable.record()
+        slept = torch.cuda.Event()
+        slept.record()
         run.go(1)
-        assert not trainable.query()
+        assert not slept.query()
         torch.cuda.synchronize()
-        assert trainable.query()
+        assert slept.query()
 
 
 # --- what is on the device

@@ -55,6 +55,12 @@ def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Conf
     return registry.make_config(nested(before | dict(settings)))
 
 
+def fitting(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own settings, and of the common ones those that its components have. All by dotted key."""
+    known = {key for key, _ in leaves(Names.of(nested(own)))}
+    return {key: value for key, value in common.items() if key in known} | dict(own)
+
+
 TINY: dict[str, Any] = {
     "data.train_images": 12,
     "data.test_images": 4,
@@ -76,17 +82,14 @@ TINY: dict[str, Any] = {
 
 def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
-    given = {key.replace("__", "."): value for key, value in settings.items()}
-    known = {key for key, _ in leaves(Names.of(nested(given)))}
-    return config_with({key: value for key, value in TINY.items() if key in known} | given)
+    return config_with(fitting(TINY, {key.replace("__", "."): value for key, value in settings.items()}))
 
 
 def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
     """An engine, a task and its networks, ready for a step."""
     engine, task = Engine(config.train.precision), build_task(config)
     networks = build_networks(task, config)
-    task.networks = networks  # type: ignore[assignment]
-    engine.prepare(task)
+    engine.prepare(task, networks)
     return engine, task, networks
 
 
@@ -128,6 +131,16 @@ def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Modu
     snapshot.write(
         folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
     )
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
+    # wait, which halves the time where there are more processes than cores.
+    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
+    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 @contextmanager

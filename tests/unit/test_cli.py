@@ -277,6 +277,27 @@ def test_a_component_of_another_package(tmp_path: Path) -> None:
     assert "task.pixel is a setting of task.name autoencoder, not of own" in refused.stderr
 
 
+def test_another_component_on_the_command_line_takes_what_fits_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "task: {name: cgan, pixel: l2, pixel_weight: 3}\ndata: {source: cifar10, root: here, seed: 5}\n"
+        "discriminator: {width: 8}\noptimizer: {generator: {lr: 0.5}, discriminator: {lr: 0.1}}\n"
+    )
+    command = parse(["--config", str(file), "--task.name", "autoencoder", "--data.source", "synthetic"])
+    config = command.config
+    assert (command.name, config.task.name, config.task.pixel) == ("a", "autoencoder", "l2")
+    assert (config.data.source, config.data.seed) == ("synthetic", 5)
+    assert (config.discriminator, config.optimizer.keys(), config.optimizer["generator"].lr) == (
+        None,
+        {"generator"},
+        0.5,
+    )
+    assert "task.nothing" in mistake([f"--config={file}", "--task.name", "autoencoder", "--task.nothing", "1"])
+    assert "task.pixel_weight" in mistake(
+        [f"--config={file}", "--task.name", "autoencoder", "--task.pixel_weight", "1"]
+    )
+
+
 # --- --help, --print_config, --dry_run
 
 
