@@ -36,7 +36,9 @@ class UNetSettings(EncoderDecoderSettings):
         at_least("model.blocks", self.blocks, 0)
         at_least("model.noise", self.noise, 0)
         if self.noise == 1:
-            raise UserError("model.noise is 1, but one latent code is none: try model.noise 6, or model.noise 0")
+            raise UserError(
+                "model.noise is 1, but must be 0 or at least 2 latent codes: try model.noise 6, or model.noise 0"
+            )
         if self.attention_level is not None:
             in_range("model.attention_level", self.attention_level, 0, self.depth)
 
