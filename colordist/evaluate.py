@@ -8,6 +8,7 @@ from pathlib import Path
 from colordist.cli import run
 from colordist.cli.parser import read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.files.atomic import replace_text, require_own
 from colordist.run.folder import RunFolder
 
 
@@ -40,15 +41,24 @@ def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Pat
     from colordist.reporting.scores import beside_references
 
     output = output or folder / f"evaluation-{data.source}.json"
+    require_own(output, "-o", "evaluation", _is_evaluation)
     evaluation = evaluate_snapshot(folder, data, config)
     if evaluation is None:  # not rank 0
         return
     print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
     try:
-        output.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+        replace_text(output, json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"-o {output} can't be written: {error.strerror}") from None
     print(f"{evaluation.images} images; scores: {output}")
+
+
+def _is_evaluation(text: bytes) -> bool:
+    """Whether a file was written here."""
+    try:
+        return bool({"run", "step", "data", "scores", "references"} <= json.loads(text).keys())
+    except (ValueError, AttributeError, RecursionError):
+        return False
 
 
 if __name__ == "__main__":

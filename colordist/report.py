@@ -6,8 +6,12 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, run
 from colordist.config import TrackConfig, UserError
+from colordist.files.atomic import replacing, require_own
 from colordist.registry import load_modules
-from colordist.run.folder import RunFolder, replace_text
+from colordist.run.folder import RunFolder
+
+MARK = b"colordist report"
+"""What stands near the beginning of each page and picture written here."""
 
 
 def main() -> None:
@@ -55,6 +59,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     output = output or runs[0].path / "report.html"
     if output.suffix not in (".html", ".png"):
         raise UserError(f"-o {output} is neither .html nor .png")
+    require_own(output, "-o", "report", lambda data: MARK in data[:4096])
 
     from colordist.reporting.comparison import compare
     from colordist.reporting.scores import table_of
@@ -63,14 +68,18 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     print(table_of(comparison.runs) if comparison.rows else "no scores yet")
     print(comparison.verdict)
     if output.suffix == ".png":
+        from PIL.PngImagePlugin import PngInfo
+
         from colordist.reporting.picture import comparison as picture_of
 
-        write(output, "picture", picture_of(runs).save)
+        marked, picture = PngInfo(), picture_of(runs)
+        marked.add_text("Software", MARK.decode())
+        write(output, "picture", lambda file: picture.save(file, "PNG", pnginfo=marked))
     else:
         from colordist.reporting.html import page
 
         text = page(comparison)
-        write(output, "page", lambda file: replace_text(file, text))
+        write(output, "page", lambda file: file.write_text(text))
     if wandb:
         from colordist.reporting.wandb_report import publish
 
@@ -81,7 +90,8 @@ def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
     """Write a file and tell where it lies. Raises UserError where that is impossible."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save(file)
+        with replacing(file) as draft:
+            save(draft)
     except (OSError, ValueError) as error:
         raise UserError(f"-o {file} can't be written: {error}") from None
     print(f"{what}: {file}")

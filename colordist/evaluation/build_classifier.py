@@ -22,8 +22,7 @@ def teach_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, pre
 
     Raises UserError for several processes, images without labels, or a folder that holds something else.
     """
-    if folder.exists() and not classifier_file.is_one(folder):
-        raise UserError(f"-o {folder} is there already, and no classifier: name another folder")
+    classifier_file.require_own(folder)
     engine = Engine(precision)
     if engine.world_size > 1:
         raise UserError(f"a classifier is trained by one process, not {engine.world_size}: start without a launcher")

@@ -47,6 +47,6 @@ def read(folder: Path) -> tuple[Classifier, About, str]:
     return classifier.eval().requires_grad_(False), about, digest
 
 
-def is_one(folder: Path) -> bool:
-    """Whether a classifier lies there, whole or not."""
-    return (folder / f"{_STEM}.json").exists()
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder that is there, unless it is a classifier and nothing else: it may be replaced."""
+    weights.require_own(folder, _STEM)

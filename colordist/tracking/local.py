@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colordist.run.folder import read_records, replace_text, writing
+from colordist.files.atomic import replace_text, writing
+from colordist.run.folder import read_records
 from colordist.tracking.tracker import Record
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +18,9 @@ import numpy as np
 from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
+from colordist.files.atomic import replace_text
 from colordist.metrics import hues
-from colordist.run.folder import read_records, replace_text
+from colordist.run.folder import read_records
 from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)
@@ -68,9 +70,10 @@ class WandB:
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
             told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
-            step = json.loads(told or "{}").get("step")
-            if isinstance(step, int):
-                return step + 1
+            with suppress(ValueError, RecursionError, AttributeError):  # another program's output may be anything
+                step = json.loads(told).get("step")
+                if isinstance(step, int):
+                    return step + 1
         return 0 if files else int(self._known["offline"])
 
     def _begin(self) -> Any:  # noqa: ANN401  wandb is imported only here
@@ -104,8 +107,7 @@ class WandB:
     def picture(self, file: Path, step: int) -> None:
         """Send a picture, with the line before; and the a,b histograms of its answers and of the truth."""
         if self._is_new:
-            shown = self._colors(file)
-            self._try(lambda: self._run.log({"step": step} | shown, step=self._line - 1))
+            self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
         _, answers, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
@@ -163,6 +165,23 @@ class WandB:
             self._run = None
             return False
         return True
+
+
+def require_tracking(config: TrackConfig) -> None:
+    """Raise UserError where tracking is asked for that can't be had: `online` without a key."""
+    if config.wandb != "off":
+        _mode(config)
+
+
+def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> WandB | None:
+    """Follow a run; None, which is told, where that fails: the run doesn't depend on it. Raises UserError as above."""
+    try:
+        return WandB(config, folder, about)
+    except UserError:
+        raise
+    except Exception as error:
+        log.warning("wandb failed (%s): the run goes on without; report --sync sends it all later", _line(error))
+        return None
 
 
 def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:

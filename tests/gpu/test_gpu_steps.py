@@ -15,7 +15,7 @@ from colordist.data.loader import ResidentLoader
 from colordist.evaluation.build_source import build_source
 from colordist.tasks.base import Calls, Generated, Loss
 from colordist.training.build import build_loader
-from colordist.training.trainer import Meter
+from colordist.training.meter import Meter
 
 pytestmark = GPU
 SLEEP = 4 * 10**9  # cycles: some seconds
@@ -173,7 +173,7 @@ def test_images_and_whatever_is_learned_are_on_the_device(kind: str, monkeypatch
         assert isinstance(run.loader, ResidentLoader)
         (batch,) = run.loader.micro_batches(1)
         tensors = {"images": run.loader.images} | vars(batch) | run.task.state
-        for name, network in run.task.networks.items():
+        for name, network in run.engine.networks.items():
             tensors |= {f"{name}/{key}": value for key, value in network.module.state_dict().items()}
             moments = [value for each in network.optimizer.state.values() for value in each.values()]
             tensors |= {f"{name}/moment {index}": value for index, value in enumerate(moments)}

@@ -217,7 +217,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     single = image_folder(tmp_path / "single", ("rose",))
     for arguments, told in {
         (*words(root, tmp_path / "out")[:6],): "nowhere to write",
-        (*words(root, tmp_path / "notes"),): "no classifier: name another folder",
+        (*words(root, tmp_path / "notes"),): "is no classifier, or holds other files, too: name another folder",
         (*words(single, tmp_path / "out"),): "no labels of two classes or more",
         (*words(root, tmp_path / "out", "--epochs", "0"),): "--epochs is 0, but must be at least 1",
         (*words(root, tmp_path / "out", "--data.sorce", "x"),): "unknown key data.sorce",

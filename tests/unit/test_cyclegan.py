@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.color import ColorSpace
 from colordist.config import Config, UserError
@@ -19,10 +19,11 @@ from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANTask, Fakes
 from colordist.tasks.image_buffer import empty_buffer, exchange
 from colordist.tasks.losses import cross_entropy
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 NETWORKS = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 Calls = Mapping[str, Callable[..., Tensor]]
+NAMES = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +44,7 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
             for parameter in network.module.parameters():
                 if not parameter.any():
                     parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-    engine.prepare(task)
+    engine.prepare(task, build_networks(task, config))
     return engine, task
 
 
@@ -55,7 +56,7 @@ def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN4
     config = tiny(
         task__name="cyclegan", task__image_buffer_slots=0, **{f"task__{key}": value for key, value in settings.items()}
     )
-    task = CycleGANTask({}, {}, ColorSpace("lab"), config.loss)
+    task = CycleGANTask(dict.fromkeys(NAMES, nn.Identity()), {}, ColorSpace("lab"), config.loss)
     calls = {
         "generator": lambda grey: 3 * grey.expand(-1, 2, -1, -1),
         "decolorizer": lambda image: image[:, :1] / 2,
@@ -211,7 +212,7 @@ def buffers(task: Task) -> dict[str, Tensor]:
 def test_a_discriminator_is_shown_its_pool() -> None:
     _, task = prepared()
     batch = random_batch(4)
-    always = Batch(**{**vars(batch), "chance": torch.zeros(4, UNIFORMS)})
+    always = Batch(**{**vars(batch), "uniforms": torch.zeros(4, UNIFORMS)})
     for name in ("discriminator", "grey_discriminator"):
         task.state[name].fill_(0.25)
         seen: list[Tensor] = []
@@ -250,7 +251,7 @@ def test_micro_batches_leave_the_same() -> None:
         for step in range(6):
             whole = random_batch(4)
             uniforms = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
-            batches.append(Batch(**{**vars(whole), "chance": uniforms, "grey": whole.grey.roll(step, -1)}))
+            batches.append(Batch(**{**vars(whole), "uniforms": uniforms, "grey": whole.grey.roll(step, -1)}))
         logs = [
             engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
             for step, batch in enumerate(batches)

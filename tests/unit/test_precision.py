@@ -17,7 +17,7 @@ from colordist.data.sampler import micro_batches
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Calls, Generated, Loss, Task
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {
@@ -48,7 +48,7 @@ class Training:
         config = tiny(**({"train__precision": "fp32", "model__norm": "instance"} | limits | more))
         self.engine = Engine(config.train.precision)
         self.task: Task = build_task(config)
-        self.engine.prepare(self.task)
+        self.engine.prepare(self.task, build_networks(self.task, config))
         self.spoiled: dict[tuple[str, int], float] = {}
         """(network, step) to what its loss is multiplied with."""
         self._real_loss = self.task.loss
@@ -59,7 +59,7 @@ class Training:
                 self.strategy(name).scaler = torch.amp.GradScaler("cpu", init_scale=first, growth_interval=interval)
 
     def strategy(self, name: str) -> DDPStrategy:
-        strategy = self.engine._strategies[name]
+        strategy = self.engine.strategies[name]
         assert isinstance(strategy, DDPStrategy)
         return strategy
 

@@ -11,7 +11,8 @@ from faults import refusing_kind, watched
 from helpers import changed
 
 from colordist.config import Config, RunError, UserError, fingerprint
-from colordist.run.folder import RunFolder, folder_for, replace_text, step_name
+from colordist.files.atomic import replace_text
+from colordist.run.folder import RunFolder, folder_for, step_name
 
 
 @pytest.fixture

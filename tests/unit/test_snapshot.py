@@ -1,5 +1,7 @@
 """Snapshots: the same answers as the network that was saved, without any trainer code; damage is one line."""
 
+import errno
+import itertools
 import json
 import subprocess
 import sys
@@ -9,10 +11,11 @@ from typing import Literal
 
 import pytest
 import torch
+from faults import counting, refusing, watched
 from safetensors.torch import save_file
 from torch import nn
 
-from colordist.config import ModelConfig, Norm, UserError
+from colordist.config import ModelConfig, Norm, RunError, UserError
 from colordist.models import build_generator
 from colordist.run import snapshot
 
@@ -56,6 +59,79 @@ def test_latest(tmp_path: Path) -> None:
     # A run folder may be moved.
     moved = tmp_path.rename(tmp_path.with_name("moved"))
     assert snapshot.read(snapshot.latest(moved))[2]["step"] == 10
+
+
+class Gone(BaseException):
+    """The process is killed here."""
+
+
+def step_of_latest(run: Path) -> int:
+    """The step of the complete snapshot that `latest` leads to."""
+    return int(snapshot.read(run / "snapshots" / "latest")[2]["step"])
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_killed_at_any_operation_a_replaced_snapshot_is_complete(
+    can_exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old one or the new one; and what is left of it is gone after the next one."""
+    if not can_exchange:
+        monkeypatch.setattr("colordist.files.weights.exchange", lambda first, second: False)
+    module, done = network(CONFIG), list[str]()
+
+    def write(run: Path, step: int) -> None:
+        snapshot.write(run / "snapshots" / "step-000005", module, CONFIG, {"step": step}, "a card")
+
+    def kill(at: int) -> Callable[[str], None]:
+        count = itertools.count()
+
+        def fault(_: str) -> None:
+            if next(count) >= at:
+                raise Gone
+
+        return fault
+
+    write(tmp_path / "counted", 1)
+    with watched(counting(done)):
+        write(tmp_path / "counted", 2)
+    found = set()
+    for at in range(len(done)):
+        run = tmp_path / str(at)
+        write(run, 1)
+        with watched(kill(at)), pytest.raises(Gone):
+            write(run, 2)
+        found.add(step_of_latest(run))
+        write(run, 3)
+        assert step_of_latest(run) == 3
+        assert sorted(path.name for path in (run / "snapshots").iterdir()) == ["latest", "step-000005"]
+    assert found == {1, 2}
+
+
+def test_a_read_that_fails_is_no_damage(tmp_path: Path) -> None:
+    snapshot.write(tmp_path / "a", network(CONFIG), CONFIG, {"step": 5})
+    for code, told in ((errno.ESTALE, "Stale file handle"), (errno.EACCES, "Permission denied"), (0, "out of memory")):
+        for at in range(4):
+            with (
+                watched(refusing(at, code), reads=True),
+                pytest.raises(RunError, match=rf"a can't be read now \({told}\)$"),
+            ):
+                snapshot.read(tmp_path / "a")
+
+
+def test_what_is_no_snapshot_is_not_replaced(tmp_path: Path) -> None:
+    """Nor is one that holds something else, too; nor what is named `latest` and no link."""
+    folder = tmp_path / "a"
+    snapshot.write(folder, network(CONFIG), CONFIG, {"step": 5})
+    (folder / "notes.txt").write_text("mine")
+    before = (folder / "model.json").read_bytes()
+    with pytest.raises(UserError, match="or holds other files, too: name another folder"):
+        snapshot.write(folder, network(CONFIG), CONFIG, {"step": 6})
+    assert (folder / "model.json").read_bytes() == before
+    (tmp_path / "latest").unlink()
+    (tmp_path / "latest").write_text("mine")
+    with pytest.raises(UserError, match="latest is in the way"):
+        snapshot.write(tmp_path / "b", network(CONFIG), CONFIG, {"step": 6})
+    assert (tmp_path / "latest").read_text() == "mine"
 
 
 def test_no_trainer_code_is_needed() -> None:

@@ -10,8 +10,7 @@ import torch
 from helpers import batch_of, random_batch
 from torch import Tensor, nn
 
-from colordist.config import LossConfig, OptimizerConfig
-from colordist.engine.network import Network
+from colordist.config import LossConfig
 from colordist.tasks.autoencoder import AutoencoderTask
 from colordist.tasks.candidates import answers as answers_of
 from colordist.tasks.candidates import first, nearest
@@ -35,8 +34,8 @@ def answers() -> Tensor:
     return torch.tensor([2.0, -4.0]).view(2, 1, 1, 1).expand(2, 2, 1, 1).clone().requires_grad_()
 
 
-def network() -> Network:
-    return Network(nn.Linear(1, 1), OptimizerConfig(), 10)
+def network() -> nn.Module:
+    return nn.Linear(1, 1)
 
 
 def cgan(**settings: object) -> CGANTask:

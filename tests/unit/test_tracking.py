@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from PIL import Image
 from wandb_files import history, inspect
 
 from colordist.config import RunError, TrackConfig, UserError
-from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, has_key, sync
+from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, has_key, require_tracking, sync, open_wandb
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ def _quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
         sys.modules["wandb"].teardown()
 
 
-def update_ema(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
+def follow_steps(folder: Path, start: int, steps: list[int], **settings: Any) -> None:  # noqa: ANN401  any setting
     """Log these steps as a run does that begins or continues with a step."""
     folder.mkdir(exist_ok=True)
     written = JsonLines(folder / "metrics.jsonl", start)
@@ -175,7 +176,7 @@ def update_ema(folder: Path, start: int, steps: list[int], **settings: Any) -> N
 
 
 def test_offline_run_holds_what_was_logged_once_and_in_order(tmp_path: Path) -> None:
-    update_ema(tmp_path / "run", 0, [1, 2, 3])
+    follow_steps(tmp_path / "run", 0, [1, 2, 3])
     assert history(tmp_path / "run") == [
         {"_step": step - 1, "step": step, "generator/l1": 1 / step} for step in (1, 2, 3)
     ]
@@ -183,8 +184,8 @@ def test_offline_run_holds_what_was_logged_once_and_in_order(tmp_path: Path) -> 
 
 def test_a_continued_run_logs_nothing_twice(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    update_ema(folder, 0, [1, 2, 3])  # killed after step 3; the last checkpoint is of step 1
-    update_ema(folder, 1, [2, 3, 4])
+    follow_steps(folder, 0, [1, 2, 3])  # killed after step 3; the last checkpoint is of step 1
+    follow_steps(folder, 1, [2, 3, 4])
     assert [row["step"] for row in history(folder)] == [1, 2, 3, 4]
     assert [row["_step"] for row in history(folder)] == [0, 1, 2, 3]
     assert len({path.name.split("-")[3] for path in folder.glob("wandb/offline-run-*")}) == 1
@@ -196,7 +197,7 @@ def test_what_was_kept_back_is_sent_when_the_run_goes_on(tmp_path: Path) -> None
     written = JsonLines(folder / "metrics.jsonl", 0)
     written.log({"step": 1, "generator/l1": 1.0})
     written.close()
-    update_ema(folder, 1, [2])
+    follow_steps(folder, 1, [2])
     assert [row["step"] for row in history(folder)] == [1, 2]
 
 
@@ -241,10 +242,10 @@ def test_snapshots_are_sent_if_wanted_and_the_best_is_named(wanted: bool, tmp_pa
 
 
 def test_auto_without_a_key_is_offline_and_online_is_refused(tmp_path: Path) -> None:
-    update_ema(tmp_path / "run", 0, [1], wandb="auto")
+    follow_steps(tmp_path / "run", 0, [1], wandb="auto")
     assert len(history(tmp_path / "run")) == 1
     with pytest.raises(UserError, match="there is no key: run `wandb login` once") as refused:
-        update_ema(tmp_path / "other", 0, [1], wandb="online")
+        follow_steps(tmp_path / "other", 0, [1], wandb="online")
     assert "\n" not in str(refused.value)
 
 
@@ -254,7 +255,7 @@ def test_a_server_that_cannot_be_reached_stops_nothing(
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr("colordist.tracking.weights_and_biases._INIT_TIMEOUT", 2.0)
-    update_ema(tmp_path / "run", 0, [1, 2], wandb="online")
+    follow_steps(tmp_path / "run", 0, [1, 2], wandb="online")
     assert [row["step"] for row in history(tmp_path / "run")] == [1, 2]
     assert caplog.text.count("wandb can't be reached") == 1
 
@@ -274,6 +275,32 @@ def test_a_failure_in_the_middle_is_said_once_and_the_run_goes_on(
     assert json.loads((folder / "wandb.json").read_text())["offline"] == 1  # what is missing is known
 
 
+@pytest.mark.parametrize("output", ["", "[1]", "no JSON", '{"step": "x"}', "[" * 100_000])
+def test_a_continued_run_goes_on_whatever_another_program_prints(
+    output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored is asked of W&B's own program: if that isn't understood, all is sent again, and counts once."""
+    folder = tmp_path / "run"
+    program = "colordist.tracking.weights_and_biases.subprocess"
+    follow_steps(folder, 0, [1, 2, 3])
+    with monkeypatch.context() as patch:
+        done = SimpleNamespace(stdout=output)
+        patch.setattr(program, SimpleNamespace(run=lambda *_, **__: done))
+        follow_steps(folder, 3, [4])
+    assert {row["_step"]: row["step"] for row in history(folder)} == {0: 1, 1: 2, 2: 3, 3: 4}
+
+
+def test_tracking_that_cannot_begin_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "wandb.json").write_text("{")
+    assert open_wandb(TrackConfig(wandb="offline"), tmp_path, {}) is None
+    (record,) = caplog.records
+    assert "wandb failed" in record.message
+    assert "the run goes on without" in record.message
+    assert "\n" not in record.message
+    with pytest.raises(UserError, match="there is no key"):
+        require_tracking(TrackConfig(wandb="online"))
+
+
 @pytest.mark.parametrize("host", ["api.wandb.ai", "wandb.lab.org"])
 def test_a_key_in_netrc_is_found(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not has_key()
@@ -285,7 +312,7 @@ def test_a_key_in_netrc_is_found(host: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_sync_says_what_stands_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update_ema(tmp_path / "run", 0, [1, 2])
+    follow_steps(tmp_path / "run", 0, [1, 2])
     with pytest.raises(UserError, match="there is no key"):
         sync(tmp_path / "run", TrackConfig(), {})
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -16,10 +17,10 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.config import UserError, flatten
+from colordist.config import RunError, UserError, flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
-from colordist.training.trainer import Diverged
+from colordist.training.trainer import Diverged, Meter, restore
 
 Kind = Literal["autoencoder", "cgan"]
 
@@ -263,7 +264,9 @@ def test_a_run_from_which_something_was_taken_is_not_begun_again_over_the_rest(t
     shutil.move(tmp_path / "away", done.checkpoints)
     done.config_file.unlink()
     (done.path / "finished").unlink()
-    assert "checkpoints but no config.yaml" in refused(done.path, train__steps=6)
+    assert "holds checkpoints, snapshots, samples, metrics.jsonl, images but no config.yaml" in refused(
+        done.path, train__steps=6
+    )
     assert done.metrics_file.read_bytes() == before
 
 
@@ -295,3 +298,26 @@ def test_a_test_split_without_colour_is_refused_before_training(tmp_path: Path) 
     settings = {"data__source": "folder", "data__root": str(tmp_path / "photos")}
     assert "no test image" in refused(tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_memory_that_runs_out_is_no_checkpoint_that_does_not_fit(error: Exception) -> None:
+    def load_state_dict(_: object) -> None:
+        raise error
+
+    engine: Any = SimpleNamespace(load_state_dict=load_state_dict)
+    task: Any = SimpleNamespace(state={})
+    with pytest.raises(RunError, match=r"^out of memory while the checkpoint was taken up") as refusal:
+        restore({"networks": {}}, engine, task, Meter(4))
+    assert "\n" not in str(refusal.value)
+    assert "another --run.dir" not in str(refusal.value)
+    engine.load_state_dict = lambda _: None
+    with pytest.raises(UserError, match="doesn't fit these networks"):
+        restore({"networks": {}}, engine, task, Meter(4))
