@@ -71,7 +71,7 @@ def write(file: Path, trained: Snapshot) -> float:
     return worst
 
 
-def _difference(answer: Exported, unit: int, file: Path) -> float:
+def _difference(network: Exported, unit: int, file: Path) -> float:
     """How far onnxruntime's answer is from torch's, as a share of the largest value, at several sizes."""
     import onnxruntime
 
