@@ -10,11 +10,12 @@ import torch
 from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.config import Config, batch_arithmetic
+from colordist.config import Config
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
-from colordist.training.build import describe
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build_task import build_networks, build_task
+from colordist.training.describe import describe
 from colordist.training.memory import LiveBytes, Memory, estimate
 
 
@@ -127,21 +128,21 @@ def script() -> Iterator[ModuleType]:
 
 
 REAL: dict[str, dict[str, object]] = {
-    "autoencoder": {"task": "autoencoder", "model__name": "autoencoder"},
+    "autoencoder": {"task__name": "autoencoder", "model__name": "autoencoder"},
     "cgan": {},
     "checkpointing": {"train__activation_checkpointing": True},
     "micro-batches": {"train__micro_batch_size": 4},
     "bf16": {"train__precision": "bf16"},
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
-    "penalty": {"loss__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
-    "cyclegan": {"task": "cyclegan"},
+    "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
+    "cyclegan": {"task__name": "cyclegan"},
 }
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(model__depth=2, discriminator__depth=2, train__global_batch_size=8, **REAL[name])
-    step, most = config.loss.warmup_steps, config.train.micro_batch_size
+    step, most = getattr(config.task, "warmup_steps", 0), config.train.micro_batch_size
 
     def train() -> None:
         task = build_task(config)
