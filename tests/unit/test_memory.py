@@ -7,18 +7,25 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
+from helpers import ROOT, alone_on_the_cpu, prepared, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.config import Config, batch_arithmetic
-from colordist.engine.runtime import Engine
-from colordist.training.build_task import build_task
+from colordist.config import Config
+from colordist.engine.network import Network
+from colordist.training.batch_arithmetic import batch_arithmetic
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.describe import describe
 from colordist.training.memory import LiveBytes, Memory, estimate
 
 
+def built(config: Config) -> dict[str, Network]:
+    return build_networks(build_task(config), config)
+
+
 def expected(config: Config, processes: int = 1) -> Memory:
-    return estimate(build_task(config), config, batch_arithmetic(config.train, processes))
+    task = build_task(config)
+    task.networks = build_networks(task, config)  # type: ignore[assignment]
+    return estimate(task, config, batch_arithmetic(config.train, processes))
 
 
 def memory(**settings: object) -> Memory:
@@ -30,7 +37,7 @@ def memory(**settings: object) -> Memory:
 
 def test_what_lasts_by_hand() -> None:
     """Generator: weight, gradient, two moments, EMA. Discriminator: the first four. Four bytes a number."""
-    networks = build_task(tiny(discriminator__spectral_norm=False)).networks
+    networks = built(tiny(discriminator__spectral_norm=False))
     generator, discriminator = (networks[name] for name in ("generator", "discriminator"))
     steps = len(generator.trainable_parameters) + len(
         discriminator.trainable_parameters
@@ -45,7 +52,7 @@ def test_what_lasts_by_hand() -> None:
 
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
-    network = build_task(tiny(task__name="autoencoder", train__freeze=["encoder"])).networks["generator"]
+    network = built(tiny(task__name="autoencoder", train__freeze=["encoder"]))["generator"]
     trainable_parameters = network.parameter_count()
     frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
     held = memory(task__name="autoencoder", train__freeze=["encoder"])
@@ -63,7 +70,7 @@ def test_several_processes_keep_places_for_gradients() -> None:
     config = tiny(train__global_batch_size=8)
     one, two = expected(tiny()), expected(config, processes=2)  # four images each
     assert two.lasting == one.lasting  # where the gradients are
-    trainable_parameters = sum(network.parameter_count() for network in build_task(config).networks.values())
+    trainable_parameters = sum(network.parameter_count() for network in built(config).values())
     assert 0 < two.peak - one.peak <= 4 * trainable_parameters
 
 
@@ -118,32 +125,30 @@ def script() -> Iterator[ModuleType]:
 
 
 REAL: dict[str, dict[str, object]] = {
-    "autoencoder": {"task.name": "autoencoder", "model__name": "autoencoder"},
+    "autoencoder": {"task__name": "autoencoder", "model__name": "autoencoder"},
     "cgan": {},
     "checkpointing": {"train__activation_checkpointing": True},
     "micro-batches": {"train__micro_batch_size": 4},
     "bf16": {"train__precision": "bf16"},
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
     "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
-    "cyclegan": {"task.name": "cyclegan"},
+    "cyclegan": {"task__name": "cyclegan"},
 }
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tiny(model__depth=2, discriminator__depth=2, train__global_batch_size=8, **REAL[name])
-    step, most = config.loss.warmup_steps, config.train.micro_batch_size
+    step, most = getattr(config.task, "warmup_steps", 0), config.train.micro_batch_size
 
     def train() -> None:
-        task = build_task(config)
-        engine.prepare(task)
+        engine, task, _ = prepared(config)
         batch = random_batch(8, 32, dtype=torch.float32)
         for _ in range(2):
             engine.step(task, [batch] if most is None else [batch[:most], batch[most:]], step)
 
     with alone_on_the_cpu(monkeypatch):
-        engine = Engine(config.train.precision)
-        measured = script.peak(engine.device, train)
+        measured = script.peak(torch.device("cpu"), train)
     assert expected(config).peak == pytest.approx(measured, rel=0.15)
 
 
@@ -158,7 +163,7 @@ def passing(**settings: object) -> int:
 
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 def test_less_with_gradient_checkpointing(task: str) -> None:
-    deep = {"task.name": task, "model__depth": 2, "discriminator__depth": 2}
+    deep = {"task__name": task, "model__depth": 2, "discriminator__depth": 2}
     assert passing(**deep, train__activation_checkpointing=True) < 0.7 * passing(**deep)
 
 

@@ -12,7 +12,6 @@ from PIL import Image
 from report_runs import trained
 
 from colordist.cli.parser import parse
-from colordist.config import learning_keys
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
@@ -22,6 +21,7 @@ from colordist.reporting.runs import Run, load_runs
 from colordist.reporting.settings import command, differences
 from colordist.reporting.tiles import data_uri, gallery
 from colordist.run.folder import RunFolder
+from colordist.run.identity import learning_keys
 
 
 def told(*folders: RunFolder) -> list[Run]:
