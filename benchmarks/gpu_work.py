@@ -18,9 +18,9 @@ from gpu_training import IMAGES, Job, kernels, read, speed, synchronize
 from measuring import summary
 from step import BareLoop, compare
 
-from colordist.config import batch_arithmetic
 from colordist.data.loader import ResidentLoader
 from colordist.run.folder import RunFolder
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build import build_trainer
 from colordist.training.build_task import build_task
 from colordist.training.memory import estimate

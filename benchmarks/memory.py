@@ -33,9 +33,10 @@ from measuring import end_with_parent, hardware, run_together, summary, told
 from torch.profiler import ProfilerActivity, profile
 
 from colordist.cli.parser import parse
-from colordist.config import Config, batch_arithmetic
+from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build import build_loader, build_source
 from colordist.training.build_task import build_task
 from colordist.training.memory import estimate

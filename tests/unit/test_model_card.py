@@ -37,7 +37,7 @@ def test_what_it_says() -> None:
     settings = {"optimizer.generator.lr": 0.25, "model.norm": "instance"}
     text = card(config_with(settings | {"data.source": "cifar10", "data.classes": ["horse", "cat"]}))
     for part in (
-        "A U-Net of colordist.",
+        "The generator `unet` of colordist.",
         "Source `synthetic`: landscapes painted by a program",
         "Classes: horse, cat.",
         "It learned from 5000 images and was scored on 1000 others, all at 32x32 pixels.",

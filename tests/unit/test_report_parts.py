@@ -12,6 +12,7 @@ from PIL import Image
 from report_runs import trained
 
 from colordist.cli.parser import parse
+from colordist.config import as_dict
 from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
@@ -153,11 +154,9 @@ def test_a_key_that_one_run_does_not_know(tmp_path: Path) -> None:
     ],
 )
 def test_the_command_repeats_the_run(tmp_path: Path, settings: dict[str, Any]) -> None:
-    import dataclasses
-
     (run,) = told(trained(tmp_path / "a run", settings=settings))
     launch, dash_m, *arguments = shlex.split(command(run))[1:]
     assert (launch, dash_m, arguments[0]) == ("launch", "-m", "colordist.train")
     config = parse(arguments[1:]).config
-    assert learning_keys(dataclasses.asdict(config)) == learning_keys(run.settings)
+    assert learning_keys(as_dict(config)) == learning_keys(run.settings)
     assert config.run.dir == f"{tmp_path}/a run-again"
