@@ -147,7 +147,7 @@ def test_nothing_fits(before: Path, tmp_path: Path) -> None:
 
 
 def test_no_snapshot(tmp_path: Path) -> None:
-    assert "holds no snapshot yet" in refused(tmp_path / "run", train__init_from=str(tmp_path / "nowhere"))
+    assert "there is no folder" in refused(tmp_path / "run", train__init_from=str(tmp_path / "nowhere"))
 
 
 # --- parts
