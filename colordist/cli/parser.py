@@ -206,8 +206,6 @@ def _load(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config: the file is no YAML of `section: {{key: value}}`: {reason}") from None
-    if settings is None:
-        return {}
     if not isinstance(settings, dict):
         raise UserError(f"--config: the file is no YAML of `section: {{key: value}}`: {path} holds {settings!r:.50}")
     return settings
@@ -265,7 +263,7 @@ def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[st
         "--resume",
         type=Literal["auto", "never"],
         default=Config.resume,
-        help="auto: continue the run in the run folder, if there is one. never: refuse to.",
+        help="`auto`: continue the run in the run folder, if there is one. `never`: refuse to.",
     )
     for section, kind in (dict(kinds) | COMMON).items():
         parser.add_class_arguments(kind, section)
@@ -323,7 +321,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], chosen:
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:
     """Every key with its type: ``{"train.steps": int, ...}``."""
-    found: dict[str, Any] = {"seed": int, "resume": str}
+    found: dict[str, Any] = {"seed": int, "resume": Literal["auto", "never"]}
     for section, kind in {**kinds, **{f"optimizer.{name}": kind for name, kind in optimizers.items()}}.items():
         hints = get_type_hints(kind)
         found |= {f"{section}.{each.name}": hints[each.name] for each in dataclasses.fields(kind)}

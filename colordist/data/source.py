@@ -87,6 +87,11 @@ class Source:
     test: Split
     labels: Labels | None = None
     """None where the source doesn't know what its images show."""
+    digest: str | None = None
+    """Digest of the images' content, wherever they lie, to which a run is bound: of their files' bytes, not of decoded
+    pixels. None: the pixels stand for it."""
+    ambiguous_colors: tuple[tuple[float, float], ...] = ()
+    """Lab a,b of the colours that an ambiguous object may have; empty where the source marks no objects."""
 
 
 class ImageSource:
@@ -108,6 +113,10 @@ class ImageSource:
     def open(self) -> Source:
         """The images. Raises UserError where they can't be had."""
         raise NotImplementedError
+
+    def listing(self) -> str:
+        """Digest of the files' relative names and sizes, for the name of the run folder; empty where settings do."""
+        return ""
 
     def missing(self) -> str:
         """Why the images can't be had here without a download; empty if they can. Without reading them."""

@@ -27,9 +27,12 @@ def learning_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
     return {key: value for key, value in whole.items() if not key.startswith(OPERATIONAL) and key not in own}
 
 
-def fingerprint(config: Config) -> str:
-    """Eight hexadecimal digits that stand for the learning keys: the same command gives the same ones."""
-    return _digest(changed_keys(config))
+def fingerprint(config: Config, listing: str = "") -> str:
+    """Eight hexadecimal digits that stand for the learning keys and the images: the same command gives the same ones.
+
+    listing: digest of the images' names and sizes, where settings don't say which they are.
+    """
+    return _digest(changed_keys(config) | ({"listing": listing} if listing else {}))
 
 
 def identity(config: Config) -> str:

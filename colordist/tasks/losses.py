@@ -31,17 +31,16 @@ def cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 
 def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
-    """How badly a discriminator tells real from fake. real, fake: its logits, of any shape.
+    """The discriminator's cross-entropy. real, fake: its logits, of any shape.
 
-    label_smoothing: real is 1 minus this.
+    label_smoothing: the label of real is 1 minus this.
     """
-    parts = {
-        "real": cross_entropy(real, 1 - label_smoothing),
-        "fake": cross_entropy(fake, 0),
+    parts = {"real": cross_entropy(real, 1 - label_smoothing), "fake": cross_entropy(fake, 0)}
+    accuracies = {
         "accuracy_real": (real > 0).to(real.dtype).mean(),
         "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
     }
-    return Loss((parts["real"] + parts["fake"]) / 2, parts)
+    return Loss((parts["real"] + parts["fake"]) / 2, parts, diagnostics=accuracies)
 
 
 def relativistic(logits: Tensor, others: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def survives(folder: Path, kills: int, task: str, processes: int, seed: int, *, 
     found, expected = RunFolder(killed.folder), RunFolder(straight.folder)
     assert_bit_equal(found, expected)
     assert learned(found) == learned(expected)
-    logged = [record["step"] for record in found.records() if "generator/gradient_norm" in record]
+    logged = [record["step"] for record in found.records() if "diagnostics/generator/gradient_norm" in record]
     assert logged == list(range(1, steps + 1))
 
 

@@ -175,7 +175,7 @@ def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_phase(s
     for generator, discriminator, trainable, late in both:
         assert (generator, discriminator) == ("the same", "the same")
         assert "freeze its parameters first" in trainable
-        assert "learned out of its turn" in late
+        assert "gradients from outside its phase" in late
 
 
 def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> None:

@@ -56,7 +56,7 @@ def assert_work_as_one(run: Path, done: list[Finished], processes: int, alone: P
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, rel=1e-9, abs=1e-12)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    sent = [line["sync_bytes"] for line in lines if "sync_bytes" in line]
+    sent = [line["pace/sync_bytes"] for line in lines if "pace/sync_bytes" in line]
     assert len(sent) == 3
     assert all((each > 0) == (processes > 1) for each in sent)
 

@@ -46,7 +46,7 @@ def seen(run: Path) -> list[dict[str, Any]]:
 def lines(run: Path) -> list[dict[str, Any]]:
     """The log, without references and scores."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if "sync_bytes" in line]
+    return [line for line in found if "pace/sync_bytes" in line]
 
 
 def networks(run: Path) -> dict[str, Any]:
@@ -91,11 +91,11 @@ def test_the_run_goes_on_to_its_end_without_the_skipped_updates(
 @pytest.mark.parametrize(
     ("name", "key", "expected"),
     [
-        ("nan", "generator/skipped", {4: 0, 8: 1}),
-        ("nan", "discriminator/skipped", {4: 0, 8: 0}),
-        ("inf", "discriminator/skipped", {4: 2, 8: 0}),
-        ("inf", "generator/skipped", {4: 0, 8: 0}),
-        ("allowed", "generator/skipped", {4: 2, 8: 2}),
+        ("nan", "diagnostics/generator/skipped", {4: 0, 8: 1}),
+        ("nan", "diagnostics/discriminator/skipped", {4: 0, 8: 0}),
+        ("inf", "diagnostics/discriminator/skipped", {4: 2, 8: 0}),
+        ("inf", "diagnostics/generator/skipped", {4: 0, 8: 0}),
+        ("allowed", "diagnostics/generator/skipped", {4: 2, 8: 2}),
     ],
 )
 def test_the_log_counts_what_an_interval_skipped(name: str, key: str, expected: dict[int, int], runs: Path) -> None:
@@ -105,9 +105,14 @@ def test_the_log_counts_what_an_interval_skipped(name: str, key: str, expected: 
 def test_what_was_skipped_is_no_part_of_a_mean(runs: Path) -> None:
     each = [line for line in lines(runs / "nan-line-by-line") if line["step"] > 4]
     (mean,) = [line for line in lines(runs / "nan") if line["step"] == 8]
-    for key in ("generator/l1", "generator/adversarial", "generator/gradient_norm", "discriminator/real"):
+    for key in (
+        "loss/generator/l1",
+        "loss/generator/adversarial",
+        "diagnostics/generator/gradient_norm",
+        "loss/discriminator/real",
+    ):
         found = [line[key] for line in each if key in line]
-        assert len(found) == (3 if key.startswith("generator") else 4)
+        assert len(found) == (3 if "/generator/" in key else 4)
         assert mean[key] == pytest.approx(sum(found) / len(found), rel=1e-4)
     assert all(math.isfinite(value) for name in JOBS for line in lines(runs / name) for value in line.values())
 

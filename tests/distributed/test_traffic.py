@@ -118,7 +118,7 @@ def test_between_steps_nothing_travels_but_one_sum_a_line_of_the_log(case: str, 
 @pytest.mark.parametrize("case", CASES)
 def test_the_log_tells_what_travelled(case: str, runs: Path) -> None:
     lines = [json.loads(line) for line in (runs / case / "metrics.jsonl").read_text().splitlines()]
-    logged = {line["step"]: line["sync_bytes"] for line in lines if "sync_bytes" in line}
+    logged = {line["step"]: line["pace/sync_bytes"] for line in lines if "pace/sync_bytes" in line}
     sizes = parameters(runs / case)
     everything = sum(sizes.values()) * ITEMSIZE[case]
     at_first = sum(sizes[name] for name in sizes if "discriminator" not in name) * ITEMSIZE[case]

@@ -67,7 +67,7 @@ def do(job: Job) -> Trainer:
     state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
-    parameters = {name: network.parameter_count() for name, network in trainer.task.networks.items()}
+    parameters = {name: network.parameter_count() for name, network in trainer.engine.networks.items()}
     seen = {"images": images, "error": error, "parameters": parameters, "digests": digests(state)}
     (folder.path / f"seen-{rank}.json").write_text(json.dumps(seen))
     return trainer
@@ -126,7 +126,7 @@ def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str,
         return announced
 
     trainer.engine.step = step  # type: ignore[method-assign]
-    for name, network in trainer.task.networks.items():
+    for name, network in trainer.engine.networks.items():
         network.begin_phase = announce(name, network.begin_phase)  # type: ignore[method-assign,assignment]
 
     def finish(file: Path) -> list[dict[str, Any]]:

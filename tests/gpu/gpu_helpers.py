@@ -16,7 +16,7 @@ from colordist.data.batch import Batch
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 DEVICE = "cuda"
 GPU = [
@@ -64,7 +64,7 @@ class Training:
                 for parameter in network.module.parameters():
                     if not parameter.any():
                         parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-        self.engine.prepare(self.task)
+        self.engine.prepare(self.task, build_networks(self.task, config))
 
     def batch(self, count: int) -> Batch:
         """Images of noise, on the device."""
@@ -78,7 +78,7 @@ class Training:
         return {name: float(value) for name, value in log.items()}
 
     def strategy(self, name: str) -> DDPStrategy:
-        strategy = self.engine._strategies[name]
+        strategy = self.engine.strategies[name]
         assert isinstance(strategy, DDPStrategy)
         return strategy
 

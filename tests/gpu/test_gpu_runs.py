@@ -95,5 +95,5 @@ def test_one_process_of_a_group_is_as_one_alone(monkeypatch: pytest.MonkeyPatch,
     with alone_on(DEVICE, monkeypatch):
         alone = Training(double("cgan"))
         for step, log in enumerate(found["logs"]):
-            assert {**log, "sync_bytes": 0.0} == pytest.approx(alone.step(step), rel=1e-9, abs=1e-12)
-        assert found["logs"][0]["sync_bytes"] > 0
+            assert {**log, "pace/sync_bytes": 0.0} == pytest.approx(alone.step(step), rel=1e-9, abs=1e-12)
+        assert found["logs"][0]["pace/sync_bytes"] > 0

@@ -115,9 +115,7 @@ class Run:
     @property
     def records(self) -> list[dict[str, Any]]:
         """metrics.jsonl without what depends on the clock or on the number of processes."""
-        return [
-            {key: value for key, value in line.items() if key != "sync_bytes"} for line in learned(RunFolder(self.path))
-        ]
+        return learned(RunFolder(self.path))
 
     @property
     def step(self) -> int:

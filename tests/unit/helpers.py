@@ -9,12 +9,20 @@ from typing import Any, Literal, get_type_hints
 
 import pytest
 import torch
+from torch import nn
 
 from colordist import registry
-from colordist.config import COMMON, Config, as_dict, flatten
+from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
+from colordist.models.factory import build_generator
 from colordist.registry import Names
+from colordist.run import snapshot
+from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_networks, build_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,6 +85,14 @@ def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     return config_with(fitting(TINY, {key.replace("__", "."): value for key, value in settings.items()}))
 
 
+def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
+    """An engine, a task and its networks, ready for a step."""
+    engine, task = Engine(config.train.precision), build_task(config)
+    networks = build_networks(task, config)
+    engine.prepare(task, networks)
+    return engine, task, networks
+
+
 def random_batch(
     count: int,
     size: int = 16,
@@ -109,6 +125,22 @@ def clean_environment() -> dict[str, str]:
     # wait, which halves the time where there are more processes than cores.
     found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
     return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
+
+
+def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
+    """A generator every weight of which is random, in eval mode: a new one answers grey."""
+    torch.manual_seed(0)
+    module = build_generator(settings)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.eval()
+
+
+def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
+    """Write a snapshot of a generator of the task ``autoencoder``."""
+    snapshot.write(
+        folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
+    )
 
 
 @contextmanager

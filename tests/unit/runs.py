@@ -12,8 +12,8 @@ from colordist.cli.parser import Command
 from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
 from colordist.run.folder import RunFolder, numbered
+from colordist.run.records import PACE
 from colordist.tasks.base import Task
-from colordist.tracking import PACE
 from colordist.train import train
 
 
@@ -46,7 +46,7 @@ def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings:
 
 def learned(folder: RunFolder) -> list[dict[str, float]]:
     """metrics.jsonl without how fast it went."""
-    return [{key: v for key, v in line.items() if key not in PACE} for line in folder.records()]
+    return [{key: v for key, v in line.items() if not key.startswith(PACE)} for line in folder.records()]
 
 
 def flat(state: object, prefix: str = "") -> dict[str, object]:

@@ -18,11 +18,22 @@ from numpy.typing import NDArray
 from colordist.config import FileDataConfig
 from colordist.data.decode import decode, fit
 from colordist.data.source import ArraySplit, ImageSource, Labels, Source, cache_folder
-from colordist.data.sources.folder_files import File, Found, Skipped, class_of, divide, find, list_skipped, merge
+from colordist.data.sources.folder_files import (
+    File,
+    Found,
+    Skipped,
+    class_of,
+    divide,
+    find,
+    list_skipped,
+    merge,
+    name_hash,
+)
 
 logger = logging.getLogger(__name__)
 
-_CACHE_VERSION = 2  # raise it when decoding, the split or the layout of the cache changes
+_MOST_HASHED, _SAMPLE_HASHED = 100_000, 1_000  # files whose bytes are read for the digest
+_CACHE_VERSION = 3  # raise it when decoding, the split or the layout of the cache changes
 
 
 class FolderSource(ImageSource):
@@ -38,6 +49,11 @@ class FolderSource(ImageSource):
         """Decode the images, or read them from the cache."""
         settings: FileDataConfig = self.settings
         return folder(Path(settings.root), settings.class_names, settings.image_size, cache_folder())
+
+    def listing(self) -> str:
+        """Digest of the images' relative names and sizes."""
+        found = find(Path(self.settings.root).expanduser(), self.settings.class_names)
+        return _listing_digest([(file.name, file.stamp[0]) for file in found.files])
 
     def missing(self) -> str:
         """Why the images can't be had here; empty if they can."""
@@ -67,7 +83,7 @@ def folder(root: Path, classes: tuple[str, ...] | None, image_size: int, cache: 
             content = _load(stem, image_size) or content  # the map is shared between processes, our copy is not
     _report(root, content, found)
     train, test = np.split(content.images, [content.train])
-    return Source("folder", ArraySplit(train), ArraySplit(test), _labels(content))
+    return Source("folder", ArraySplit(train), ArraySplit(test), _labels(content), digest=content.digest)
 
 
 # What is in it
@@ -80,20 +96,39 @@ class _Content:
     colourless: int  # how many of those are R == G == B everywhere
     classes: list[str]  # each image's; "" for one that lies in no class's folder
     skipped: Skipped
+    digest: str  # of the files' names and bytes
 
 
 def _read(root: Path, found: Found, size: int) -> _Content:
     """Decode all files on all cores."""
     images = np.empty((len(found.files), size, size, 3), np.uint8)
+    sums = dict[str, str]()
+    hashed = _to_be_hashed([file.name for file in found.files])
 
     def read(index: int) -> None:
-        images[index] = fit(decode(found.files[index].path, size), size)
+        file = found.files[index]
+        if file.name in hashed and file.path.is_file():
+            with file.path.open("rb") as opened:
+                sums[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
+        images[index] = fit(decode(file.path, size), size)
 
     train, test, skipped = divide(root, found, read)
     images = images[train + test]
     colourless = sum(bool((image == image[..., :1]).all()) for image in images[: len(train)])
     classes = [class_of(found.files[index].name, found.divided) for index in train + test]
-    return _Content(images, len(train), colourless, classes, skipped)
+    digest = _listing_digest([(file.name, file.stamp[0], sums.get(file.name)) for file in found.files])
+    return _Content(images, len(train), colourless, classes, skipped, digest)
+
+
+def _to_be_hashed(names: list[str]) -> set[str]:
+    """The files whose bytes are part of the digest: all, or of very many a sample that depends on their names only."""
+    if len(names) <= _MOST_HASHED:
+        return set(names)
+    return set(sorted(names, key=name_hash)[:_SAMPLE_HASHED])
+
+
+def _listing_digest(rows: list[tuple[object, ...]]) -> str:
+    return hashlib.blake2b(json.dumps(rows).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def _labels(content: _Content) -> Labels | None:
@@ -139,7 +174,9 @@ def _load(stem: Path, size: int) -> _Content | None:
         images = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
         whole = images.dtype == np.uint8 and images.shape == (about["images"], size, size, 3)
         if whole and zlib.crc32(images.data) == about["crc32"]:
-            return _Content(images, about["train"], about["colourless"], about["classes"], about["skipped"])
+            return _Content(
+                images, about["train"], about["colourless"], about["classes"], about["skipped"], about["digest"]
+            )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, EOFError, ValueError, KeyError, TypeError):
@@ -156,6 +193,7 @@ def _store(stem: Path, content: _Content) -> bool:
         "colourless": content.colourless,
         "classes": content.classes,
         "skipped": content.skipped,
+        "digest": content.digest,
         "crc32": zlib.crc32(content.images.data),
     }
     try:

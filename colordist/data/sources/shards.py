@@ -52,6 +52,10 @@ class ShardSource(ImageSource):
         settings: ShardSettings = self.settings
         return shards(settings.root, settings.class_names, settings.image_size, cache_folder() / "shards")
 
+    def listing(self) -> str:
+        """Digest of the index, which has the names, sizes and sums of all shards."""
+        return ShardStore(self.settings.root, cache_folder() / "shards").index()[1][:16]
+
     def missing(self) -> str:
         """Why the images can't be had here; empty if they can."""
         index = Path(self.settings.root).expanduser() / "index.json"
@@ -82,7 +86,7 @@ def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: P
     for part, split in ("training", train), ("test", test):
         if not len(split):
             raise UserError(f"data.root: {root} has no {part} images of these classes: try data.classes all")
-    return Source("shards", train, test, labels)
+    return Source("shards", train, test, labels, digest=digest[:16])
 
 
 @dataclass(frozen=True, eq=False)

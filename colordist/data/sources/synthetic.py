@@ -147,4 +147,6 @@ class SyntheticSource(ImageSource):
             name="synthetic",
             train=SyntheticSplit(settings.seed, "train", settings.train_images, settings.image_size),
             test=SyntheticSplit(settings.seed, "test", settings.test_images, settings.image_size),
+            digest="painted",  # the settings say all
+            ambiguous_colors=AMBIGUOUS_AB,
         )
