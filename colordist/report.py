@@ -4,9 +4,10 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from colordist.cli import run
+from colordist.cli import IMPORT_HELP, run
 from colordist.config import TrackConfig, UserError
 from colordist.files.atomic import replacing, require_own
+from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
 MARK = b"colordist report"
@@ -34,14 +35,21 @@ def main() -> None:
         help="List the runs under a folder (default: runs), newest first, and stop.",
     )
     parser.add_argument("--sync", action="store_true", help="Send to W&B what an outage kept back, and stop.")
+    parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()
+    run(lambda: carry_out(options))
+
+
+def carry_out(options: argparse.Namespace) -> None:
+    """What the options ask for: a report, a list of runs, or sending lines to W&B."""
+    load_modules(options.modules)
+    runs = [RunFolder(path) for path in options.runs]
     if options.sync:
-        run(lambda: sync([RunFolder(path) for path in options.runs]))
-        return
-    if options.list is not None:
-        run(lambda: list_runs(options.list))
-        return
-    run(lambda: report([RunFolder(path) for path in options.runs], options.output, wandb=options.wandb))
+        sync(runs)
+    elif options.list is not None:
+        list_runs(options.list)
+    else:
+        report(runs, options.output, wandb=options.wandb)
 
 
 def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -> None:

@@ -117,16 +117,6 @@ def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
     return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours, without what a launcher may have left in it."""
-    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
-    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
-    # wait, which halves the time where there are more processes than cores.
-    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
-    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
-
-
 def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
     """A generator every weight of which is random, in eval mode: a new one answers grey."""
     torch.manual_seed(0)
@@ -141,6 +131,16 @@ def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Modu
     snapshot.write(
         folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
     )
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
+    # wait, which halves the time where there are more processes than cores.
+    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
+    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 @contextmanager

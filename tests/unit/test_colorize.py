@@ -391,7 +391,7 @@ def test_variants_have_numbers(
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [("4", "--variants is 4, but this network knows 1 (model.noise): try 1"), ("0", "try --variants 4")],
+    [("4", "--variants is 4, but this network has 1 (model.noise): try 1"), ("0", "try --variants 4")],
 )
 def test_mistaken_variants_are_one_line(
     count: str, told: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
