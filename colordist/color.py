@@ -1,7 +1,7 @@
-"""Colour: luma, sRGB, CIE Lab, and the two ways in which a network may give its answer.
+"""Colour: luma, sRGB, CIE Lab, and the output spaces of networks.
 
-Everything here works on tensors of any device, channels first, in at least float32: a conversion in half
-precision would be coarser than the 8 bits of an image.
+All functions take tensors on any device, channels first, in at least float32: half precision would be coarser than the
+8 bits of an image.
 """
 
 from dataclasses import dataclass
@@ -23,18 +23,17 @@ _RELATIVE_XYZ_TO_RGB: list[list[float]] = torch.linalg.inv(_RGB_TO_XYZ / _WHITE)
 _KNEE = 0.008856  # CIE 15: below this ratio the cube root becomes a straight line
 _SLOPE = 7.787
 
-# Networks see a and b divided by this, so that the colours of most photos are of about unit size. (sRGB's most vivid
-# ones reach 110. Divided by that, what is left of ordinary colours is too faint for a spectrally normalised
-# discriminator, whose answer can't rise faster than its input.)
+# Scale of a and b in networks: colours of most photos are then of about unit size. (The sRGB gamut reaches 110; scaled
+# by that, ordinary colours are too small for a spectrally normalised discriminator, which is 1-Lipschitz.)
 AB_SCALE = 40.0
 
-LUMA = (0.299, 0.587, 0.114)  # BT.601: what red, green and blue weigh in luma
+LUMA = (0.299, 0.587, 0.114)  # BT.601: weights of red, green and blue
 
 
 def luma(rgb: Tensor) -> Tensor:
-    """BT.601 luma rounded to 8 bits: the one and only input of every network here.
+    """BT.601 luma rounded to 8 bits: the only input of every generator.
 
-    Integer arithmetic, so that every device gives the same bits.
+    In integers: the same bits on every device.
 
     rgb: uint8 [..., 3, H, W]. Returns uint8 [..., 1, H, W].
     """
@@ -46,7 +45,7 @@ def luma(rgb: Tensor) -> Tensor:
 def _mix(matrix: list[list[float]], image: Tensor) -> Tensor:
     """Apply a 3x3 matrix to the channels of [..., 3, H, W].
 
-    Written out because a matrix product would run in bfloat16 under autocast and in TF32 where that is allowed.
+    Not a matmul, which would run in bfloat16 under autocast, or in TF32.
     """
     first, second, third = image.unbind(-3)
     return torch.stack([u * first + v * second + w * third for u, v, w in matrix], dim=-3)
@@ -87,29 +86,29 @@ def grey_to_lightness(grey: Tensor) -> Tensor:
 
 
 def to_8_bits(rgb: Tensor) -> Tensor:
-    """Round sRGB in [0, 1] to the nearest of 256 levels: what a file would hold. Returns uint8."""
+    """Round sRGB in [0, 1] to 8 bits, as in a file. Returns uint8."""
     return (rgb * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass(frozen=True)
 class ColorSpace:
-    """How a network's numbers become colours.
+    """Colour space of a network's output.
 
-    ``lab``: two channels, a and b over AB_SCALE, joined to the Lab L of the grey pixel: no colour leaks in through L.
-    About unit size, at most 2.8. ``rgb``: three channels, R, G and B scaled to [-1, 1].
+    ``lab``: two channels, a and b divided by AB_SCALE, added to the Lab L of the grey pixel, so no colour leaks in
+    through L. About unit size, at most 2.8. ``rgb``: three channels, R, G and B scaled to [-1, 1].
     """
 
     name: Literal["lab", "rgb"]
 
     @property
     def channels(self) -> int:
-        """How many channels a network puts out."""
+        """Number of output channels."""
         return 2 if self.name == "lab" else 3
 
     def split(self, rgb: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Split true images into what a network sees and what it should answer.
+        """Split images into grey input and target colours.
 
-        rgb: uint8 [B, 3, H, W]; dtype: float32 or float64. Returns grey [B, 1, H, W] in [-1, 1], and colour
+        rgb: uint8 [B, 3, H, W]; dtype: float32 or float64. Returns grey [B, 1, H, W] in [-1, 1], and colours
         [B, channels, H, W].
         """
         grey = luma(rgb).to(dtype) / 127.5 - 1
@@ -117,23 +116,23 @@ class ColorSpace:
         return grey, srgb_to_lab(color)[:, 1:] / AB_SCALE if self.name == "lab" else color * 2 - 1
 
     def image(self, grey: Tensor, color: Tensor) -> Tensor:
-        """A whole colour image, as a network takes it in.
+        """Colour image as input of an unconditional discriminator or a decolorizer.
 
         grey: [B, 1, H, W]; color: [B, channels, H, W]. Returns [B, 3, H, W]: grey, a and b; or R, G and B.
         """
         return torch.cat([grey, color], dim=1) if self.name == "lab" else color
 
     def colorless(self, grey: Tensor) -> Tensor:
-        """A grey image in the form of a colour image. grey: [B, 1, H, W]. Returns [B, 3, H, W]."""
+        """A grey image as a colour image without colour: [B, 1, H, W] -> [B, 3, H, W]."""
         if self.name == "rgb":
             return grey.expand(-1, 3, -1, -1)
         return self.image(grey, torch.zeros_like(grey).expand(-1, 2, -1, -1))
 
     def join(self, grey: Tensor, color: Tensor) -> Tensor:
-        """Turn a network's answer into a picture.
+        """Convert grey and a network's output to sRGB.
 
-        grey: [B, 1, H, W] in [-1, 1]; color: [B, channels, H, W], any values. Returns sRGB [B, 3, H, W], clipped to
-        [0, 1], of grey's dtype: autocast may hand over the answer in half precision.
+        grey: [B, 1, H, W] in [-1, 1]; color: [B, channels, H, W], any values, possibly in half precision. Returns sRGB
+        [B, 3, H, W], clipped to [0, 1], in the dtype of grey.
         """
         color = color.to(grey.dtype)
         if self.name == "rgb":

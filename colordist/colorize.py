@@ -1,4 +1,4 @@
-"""Colour photos: ``python -m colordist.colorize RUN PHOTOS... -o OUT``."""
+"""Colourize photos: ``python -m colordist.colorize RUN PHOTOS... -o OUT``."""
 
 import argparse
 import sys
@@ -10,24 +10,24 @@ from colordist.registry import load_modules
 
 
 def main() -> None:
-    """Colour photos with a trained network. Pictures are sRGB and upright; metadata but the alpha is dropped."""
+    """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
     parser = argparse.ArgumentParser(prog="colordist colorize", description=main.__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder, or a snapshot in it.")
-    parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders, patterns like 'in/**/*.jpg'.")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Folder for the pictures.")
-    parser.add_argument("--resolution", type=int, help="Of the colours: shorter side in pixels. Default: as trained.")
-    parser.add_argument("--side_by_side", action="store_true", help="Write grey and coloured, for looking.")
-    parser.add_argument("--overwrite", action="store_true", help="Replace pictures that exist.")
-    parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Default: png.")
-    parser.add_argument("--variants", type=int, metavar="N", help="Write N answers to each: STEM-1, STEM-2 and so on.")
-    parser.add_argument("--batch_size", type=int, default=8, help="Photos read, then coloured together. Default: 8.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
+    parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
+    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
+    parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
+    parser.add_argument("--side_by_side", action="store_true", help="Write grey input and result next to each other.")
+    parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
+    parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
+    parser.add_argument("--variants", type=int, metavar="N", help="Samples per photo: STEM-1, STEM-2, ...")
+    parser.add_argument("--batch_size", type=int, default=8, help="Photos per batch. Default: 8.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_intermixed_args()
     run(lambda: colorize(options))
 
 
 def colorize(options: argparse.Namespace) -> None:
-    """Colour all that can be. Raises RunError, after the rest is done, if some photo couldn't be."""
+    """Colourize all photos. Raises RunError at the end if any of them failed."""
     from tqdm import tqdm
 
     from colordist.inference.colorizer import load
@@ -42,7 +42,7 @@ def colorize(options: argparse.Namespace) -> None:
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.run, options.resolution)
     if options.variants is not None and options.variants > (most := colorizer.variants):
-        raise UserError(f"--variants is {options.variants}, but this network knows {most} (model.noise): try {most}")
+        raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -55,7 +55,7 @@ def colorize(options: argparse.Namespace) -> None:
                 failed |= color_files(colorizer, todo[start : start + size], options.side_by_side)
                 bar.update(len(todo[start : start + size]))
     except KeyboardInterrupt:
-        raise RunError(f"interrupted; what is coloured is in {out}, and the same command does the rest") from None
+        raise RunError(f"interrupted; finished photos are in {out}, and the same command does the rest") from None
     for job, reason in failed.items():
         line = f"colordist: skipped {job.photo}: {reason}"
         print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)

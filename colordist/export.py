@@ -1,4 +1,4 @@
-"""Write a run's newest snapshot for other programs: ``python -m colordist.export RUN --onnx FILE``."""
+"""Export a run's latest snapshot: ``python -m colordist.export RUN --onnx FILE``."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ def main() -> None:
     """Parse, build, run, close."""
     parser = argparse.ArgumentParser(
         prog="colordist export",
-        description="Write a run's newest snapshot as ONNX, checked against onnxruntime.",
+        description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
         epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
-    parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Where to write it.")
+    parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()
     run(lambda: export(options.run, options.onnx, options.modules))
 
 
 def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
-    """Rebuild the network, write it, tell how well it agrees."""
+    """Load the snapshot, export it, print the difference to torch."""
     from colordist.inference import onnx_file
     from colordist.run import snapshot
 
@@ -37,7 +37,7 @@ def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
         difference = onnx_file.write(file, trained)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
-    print(f"{file}: step {trained.step}; onnxruntime agrees with torch to {difference:.1e} of the largest value")
+    print(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ MARK = b"colordist report"
 
 
 def main() -> None:
-    """Print a table of scores and write a page to compare runs by; or list the runs that there are."""
+    """Print a table of scores and write a page to compare runs; or list runs."""
     parser = argparse.ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
     parser.add_argument(
@@ -23,7 +23,7 @@ def main() -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="The page to write (.html), or a picture alone (.png). Default: report.html in the first run's folder.",
+        help="The page to write (.html), or the samples alone (.png). Default: report.html in the first run's folder.",
     )
     parser.add_argument("--wandb", action="store_true", help="Create a report at Weights & Biases, too.")
     parser.add_argument(
@@ -53,7 +53,7 @@ def carry_out(options: argparse.Namespace) -> None:
 
 
 def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -> None:
-    """Scores of runs beside floors and ceiling, on the terminal and in a file to look at."""
+    """Print the scores of runs beside those of the reference answers, and write a page or a picture."""
     if not runs:
         raise UserError("no run named: name run folders, or see them with --list")
     output = output or runs[0].path / "report.html"
@@ -62,19 +62,18 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     require_own(output, "-o", "report", lambda data: MARK in data[:4096])
 
     from colordist.reporting.comparison import compare
-    from colordist.reporting.scores import table_of
 
     comparison = compare(runs)
-    print(table_of(comparison.runs) if comparison.rows else "no scores yet")
+    print(comparison.table)
     print(comparison.verdict)
     if output.suffix == ".png":
         from PIL.PngImagePlugin import PngInfo
 
-        from colordist.reporting.picture import comparison as picture_of
+        from colordist.reporting.picture import picture
 
-        marked, picture = PngInfo(), picture_of(runs)
+        marked, drawn = PngInfo(), picture(comparison)
         marked.add_text("Software", MARK.decode())
-        write(output, "picture", lambda file: picture.save(file, "PNG", pnginfo=marked))
+        write(output, "picture", lambda file: drawn.save(file, "PNG", pnginfo=marked))
     else:
         from colordist.reporting.html import page
 
@@ -87,7 +86,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
 
 
 def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
-    """Write a file and tell where it lies. Raises UserError where that is impossible."""
+    """Write a file and print its path. Raises UserError if it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as draft:
@@ -98,7 +97,7 @@ def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
 
 
 def sync(runs: list[RunFolder]) -> None:
-    """Send to W&B's server what isn't there yet."""
+    """Send to W&B's server the lines that it lacks."""
     from colordist import tracking
 
     for each in runs:

@@ -100,11 +100,11 @@ def settings(config: Config, options: argparse.Namespace) -> dict[str, object]:
     found: dict[str, object] = {}
     if options.steps:
         scale = options.steps / config.train.steps
-        found |= {key: int(float(str(usual[key])) * scale) for key in WARM_UPS}
+        found |= {key: int(float(str(usual[key])) * scale) for key in WARM_UPS if key in usual}
         found |= {"train.steps": options.steps, "evaluate.every": options.steps, "checkpoint.every": options.steps // 4}
     if options.batch:
         found["train.global_batch_size"] = options.batch
-    found |= {key: int(str(usual[key])) // options.shrink for key in WIDTHS if usual[key] and options.shrink > 1}
+    found |= {key: int(str(usual[key])) // options.shrink for key in WIDTHS if usual.get(key) and options.shrink > 1}
     if options.root:
         found |= {"data.source": "folder", "data.root": options.root}
     return found | dict(each.split("=", 1) for each in options.set)

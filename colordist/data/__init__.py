@@ -1,1 +1,1 @@
-"""Where images come from, and the plan by which they come."""
+"""Samplers, batches, loaders and image decoding; image sources in ``sources/``."""

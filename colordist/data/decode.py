@@ -1,4 +1,4 @@
-"""From an image file, however odd, to upright 8-bit sRGB; and from there to a square of the size asked for."""
+"""Image files of many formats to upright 8-bit sRGB, and scaling to squares."""
 
 import io
 import os
@@ -14,35 +14,35 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from colordist.config import UserError
 
-MIN_SIDE = 8  # pixels: a smaller image is an icon or a tracking pixel, not a photo
+MIN_SIDE = 8  # pixels: smaller images are icons or tracking pixels, not photos
 
 _JPEG, _PNG, _PNM = (".jpg", ".jpeg", ".jpe", ".jfif"), (".png", ".apng"), (".ppm", ".pgm", ".pbm", ".pnm")
 _OTHERS = (".webp", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".jp2", ".avif")
-EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; what a file in a folder must have to be tried
+EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; a folder's other files are ignored
 
-# A file is opened by its content, whatever its name says. Anything outside this list stays closed: PIL would hand an
-# EPS file named .jpg to Ghostscript.
+# The format is detected from the content, not from the name. Others are refused: PIL would hand an EPS file named .jpg
+# to Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3 "almost indistinguishable" from exact
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
-def kept_as_it_is(content: bytes) -> str | None:
-    """The extension of an image file that every build of PIL decodes, and other programs too; None for any other."""
+def portable_extension(content: bytes) -> str | None:
+    """jpg or png for content that every build of PIL, and other programs, decode; None for any other."""
     if content.startswith(b"\xff\xd8\xff"):
         return "jpg"
     return "png" if content.startswith(b"\x89PNG\r\n\x1a\n") else None
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether this is no folder, and its name promises an image; what is in it, `decode` will tell."""
+    """Whether this is a file with an image's extension. Its content is not read."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS and not os.path.isdir(path)
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder, in order of their names, without the hidden ones.
+    """List the image files below a folder, sorted by name, without hidden ones.
 
-    Raises UserError where a folder can't be listed.
+    Raises UserError if a folder can't be listed.
     """
 
     def refuse(error: OSError) -> None:
@@ -57,7 +57,7 @@ def image_files(folder: Path) -> list[Path]:
 
 
 class Undecodable(Exception):
-    """This file gives no image that can be used; `reason` says why in a few words that many files may share."""
+    """A file without a usable image. `reason`: a few words, equal for equal faults."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -65,13 +65,13 @@ class Undecodable(Exception):
 
 
 def decode(file: Path | bytes, size: int | None = None) -> Image.Image:
-    """Read one image: upright, sRGB, 8 bits, first frame, transparency over white.
+    """Decode one image: upright, sRGB, 8 bits, first frame, transparency composited over white.
 
-    file: where it lies, or what is in it.
-    size: the side that `fit` will be asked for. A much larger JPEG is then decoded at 1/2, 1/4 or 1/8, never below
-        three times this size; by default an image keeps its own resolution.
+    file: path or content.
+    size: target side of a later `fit`. A much larger JPEG is decoded at 1/2, 1/4 or 1/8, never below three times this
+        size. Default: full resolution.
 
-    Returns an image of mode RGB. Raises Undecodable, and nothing else, if there is none to be had.
+    Returns an image of mode RGB. Raises Undecodable, and nothing else, for a file without a usable image.
     """
     with _decoding(file) as image:
         if size is not None:
@@ -81,26 +81,26 @@ def decode(file: Path | bytes, size: int | None = None) -> Image.Image:
 
 
 def decode_with_alpha(path: Path) -> tuple[Image.Image, Image.Image | None]:
-    """Like `decode` at its own resolution, but the transparency stays apart: see `split_alpha`.
+    """Decode one image at full resolution, with its alpha channel separate: see `split_alpha`.
 
-    Raises Undecodable, and nothing else, if there is no image to be had.
+    Raises Undecodable, and nothing else, for a file without a usable image.
     """
     with _decoding(path) as image:
         return split_alpha(image)
 
 
 def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Make an image upright, sRGB and 8 bits, and take its alpha apart.
+    """Convert an image to upright 8-bit sRGB, and separate its alpha channel.
 
-    image: any mode. Returns the colours (mode RGB; where nothing is opaque, whatever the file hides there) and the
-    alpha (mode L, 0 to 255), None where there is none. Raises Undecodable for values of unknown range.
+    image: any mode. Returns the colours (mode RGB, as stored even under full transparency) and the alpha (mode L, 0 to
+    255; None without one). Raises Undecodable for values of unknown range.
     """
     image.load()
     profile = image.info.get("icc_profile")
     image = _upright(image)
-    if not image.has_transparency_data or image.mode.startswith("I"):  # deep greys lose their one transparent level
+    if not image.has_transparency_data or image.mode.startswith("I"):  # 16-bit greys: the transparent level is dropped
         return _to_srgb(image, profile), None
-    if image.mode == "La":  # which PIL converts to nothing but LA
+    if image.mode == "La":  # PIL converts La to LA only
         image = image.convert("LA")
     whole = image.convert("RGBA")
     opaque = whole.convert("L" if image.mode in ("L", "LA") else "RGB")
@@ -108,9 +108,9 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Scale the shorter side to `size` and cut out the centre: RGB image in, uint8 [size, size, 3] out.
+    """Scale the shorter side to `size` and crop the centre: RGB image -> uint8 [size, size, 3].
 
-    Lanczos with antialiasing where the image shrinks, bicubic where it grows; unchanged pixels where it does neither.
+    Lanczos with antialiasing for downscaling, bicubic for upscaling; unchanged pixels at the same size.
     """
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -118,22 +118,22 @@ def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
 
 
 def scale(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> Image.Image:
-    """Scale an image, or a box in it (left, top, right, bottom), to a width and height: see `fit`."""
+    """Scale an image, or a box in it (left, top, right, bottom), to (width, height), with the filters of `fit`."""
     left, top, right, bottom = box or (0, 0, *image.size)
     grows = min(right - left, bottom - top) < min(size)
-    how = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
-    return image.resize(size, how, box=(left, top, right, bottom), reducing_gap=_GAP)
+    resample = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
+    return image.resize(size, resample, box=(left, top, right, bottom), reducing_gap=_GAP)
 
 
 def over_white(image: Image.Image) -> Image.Image:
-    """Put what is transparent over white: any mode with transparency -> RGB."""
+    """Composite over white: any mode with transparency -> RGB."""
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
 
 
 @contextmanager
 def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
-    """An open file, not yet decoded. Whatever goes wrong inside comes out as Undecodable."""
+    """Open a file without decoding it. Any error inside the context becomes Undecodable."""
     with _open(file) as image:
         if min(image.size) < MIN_SIDE:
             raise Undecodable(f"smaller than {MIN_SIDE} pixels")
@@ -141,13 +141,13 @@ def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
             yield image
         except Undecodable:
             raise
-        except Exception as error:  # a damaged file makes the decoders raise nearly anything
+        except Exception as error:  # decoders raise nearly anything on damaged files
             raise Undecodable("truncated or damaged") from error
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """The formats that this build of PIL can open."""
+    """Formats that this build of PIL can open."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -155,7 +155,7 @@ def _formats() -> tuple[str, ...]:
 def _open(file: Path | bytes) -> Image.Image:
     try:
         status = file.stat() if isinstance(file, Path) else None
-        if status and not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+        if status and not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
             raise Undecodable("not a regular file")
         if not (status.st_size if status else file):
             raise Undecodable("empty file")
@@ -175,7 +175,7 @@ def _open(file: Path | bytes) -> Image.Image:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         return ImageOps.exif_transpose(image)
-    except Exception:  # the EXIF block is damaged, the picture is not
+    except Exception:  # only the EXIF block is damaged
         return image
 
 
@@ -190,20 +190,20 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Scale deep greys to 8 bits; PIL's own conversion cuts everything above 255 off."""
+    """Scale 16- or 32-bit greys to 8 bits; PIL's own conversion clips at 255."""
     values = np.asarray(image, dtype=np.float64)
     low, high = values.min(), values.max()
     if image.mode == "F" and low >= 0 and high <= 255:
         scaled = values * 255 if high <= 1 else values
     elif image.mode != "F" and low >= 0 and high <= 65535:
         scaled = values / 257
-    else:  # NaN ends here too
+    else:  # including NaN
         raise Undecodable("values of unknown range")
     return Image.fromarray(np.rint(scaled).astype(np.uint8))
 
 
 def _apply_profile(image: Image.Image, profile: bytes) -> Image.Image:
-    """Convert from the file's colour profile to sRGB; a broken profile, or one for other channels, is ignored."""
+    """Convert from the file's ICC profile to sRGB; a broken profile, or one for other channels, is ignored."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if "sRGB" in ImageCms.getProfileDescription(source):

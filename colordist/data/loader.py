@@ -1,7 +1,7 @@
-"""Loaders: each process's share of each step's batch.
+"""Loaders of each process's share of the global batch.
 
-A training split that fits is held on the device, as uint8, and indexed there: no file is opened and no image decoded
-while training. For others see streaming.py.
+A training split that fits is held on the device as uint8 and indexed there: training opens and decodes no files. For
+larger ones see streaming.py.
 """
 
 import zlib
@@ -22,15 +22,15 @@ _SAMPLE = 4096  # images
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
-    """All images of a split, uint8 [N, 3, H, W] on the device."""
+    """Load all images of a split: uint8 [N, 3, H, W] on the device."""
     images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
-    """A sample of a split, for statistics of its colours: all images, or the first few thousand of a streamed split.
+    """Sample a split for colour statistics: all images, or the first few thousand of a streamed split.
 
-    Batches of uint8 [B, 3, H, W] on the device.
+    Yields uint8 [B, 3, H, W] on the device.
     """
     count = min(len(split), _SAMPLE) if isinstance(split, StreamedSplit) else len(split)
     for part in in_batches(count, 256):
@@ -39,19 +39,19 @@ def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
 
 
 def image_digest(images: Tensor) -> str:
-    """Eight hexadecimal digits that stand for a split's images and their order."""
+    """CRC-32 of a split's images in their order, as eight hexadecimal digits."""
     return f"{zlib.crc32(images.cpu().numpy().data):08x}"
 
 
 class Loader(Protocol):
-    """Gives each process its share of each step's global batch."""
+    """Loader of one process's share of each global batch."""
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in micro-batches of at most micro_batch_size."""
+        """Load this process's samples of a step, in micro-batches of at most micro_batch_size."""
         ...
 
     def sample(self) -> Iterable[Tensor]:
-        """A sample of the training split, for statistics of its colours: batches of uint8 [B, 3, H, W]."""
+        """A sample of the training split for colour statistics: batches of uint8 [B, 3, H, W]."""
         ...
 
     @property
@@ -60,13 +60,13 @@ class Loader(Protocol):
         ...
 
     def close(self) -> None:
-        """Stop its worker processes."""
+        """Stop the worker processes."""
         ...
 
 
 @dataclass(frozen=True)
 class ResidentLoader:
-    """A loader of images that are held on the device.
+    """Loader of images held on the device.
 
     images: uint8 [N, 3, H, W].
     """
@@ -75,7 +75,7 @@ class ResidentLoader:
     share: Share
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in micro-batches of at most micro_batch_size."""
+        """Index this process's samples of a step, in micro-batches of at most micro_batch_size."""
         return [self.share.batch(sample_slice, self._images) for sample_slice in self.share.sample_slices(step)]
 
     def _images(self, index: NDArray[np.int64]) -> Tensor:
@@ -91,14 +91,13 @@ class ResidentLoader:
         return image_digest(self.images)
 
     def close(self) -> None:
-        """There are no worker processes."""
+        """Do nothing: there are no worker processes."""
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:
     """Slices of ``size`` out of ``length`` images, round-robin over the processes.
 
-    Where a slice begins doesn't depend on the number of processes, so neither does a network's output: its last bits
-    may depend on the batch it was computed in.
+    Batch boundaries don't depend on the number of processes, so neither do the last bits of a network's output.
     """
     for start in range(rank * size, length, world_size * size):
         yield slice(start, min(start + size, length))

@@ -1,8 +1,7 @@
 """Pack a folder of images for the source `shards`: ``python -m colordist.data.pack FOLDER -o DIR``.
 
-Which image is learned from and which is scored on is decided as by the source `folder`. DIR gets tar files, as
-WebDataset reads them, and ``index.json``. Training images are packed in the order of a hash of their names, so that
-each shard is a sample of all; test images in the order of their names.
+Training and test split are those of the source `folder`. DIR gets tar files in WebDataset format and ``index.json``.
+Training images are sorted by a hash of their names, so that each shard is a random sample; test images by name.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from typing import Literal
 from tqdm import tqdm
 
 from colordist.config import UserError
-from colordist.data.decode import decode, kept_as_it_is
+from colordist.data.decode import decode, portable_extension
 from colordist.data.sources.folder_files import Found, class_of, divide, find, list_skipped, merge, name_hash, printable
 from colordist.data.sources.shard_index import NAME, Index, Shard
 
@@ -29,16 +28,16 @@ log = logging.getLogger(__name__)
 
 
 def pack(root: Path, out: Path, shard_bytes: int = 64 * 10**6) -> Index:
-    """Write the images below a folder as shards.
+    """Pack the images below a folder into shards.
 
-    root: as for the source `folder`. out: must not be there yet, and is there whole at the end or not at all.
-    shard_bytes: size of the image files at which the next shard begins. Raises UserError.
+    root: as for the source `folder`. out: must not exist; is written completely or not at all. shard_bytes: size at
+    which a shard is closed. Raises UserError.
     """
     root, out = root.expanduser(), out.expanduser()
     if out.exists():
-        raise UserError(f"-o {out} is there already: name another folder, or take it away")
+        raise UserError(f"-o {out} exists already: name another folder, or remove it")
     found = find(root, None)
-    # As small as can be: a damaged file shows at any size.
+    # At the smallest size, which is enough to find damaged files.
     train, test, skipped = divide(root, found, lambda index: decode(found.files[index].path, 16))
     if all_skipped := merge(found.skipped, skipped):
         log.warning("%s: skipped %s", root, list_skipped(all_skipped))
@@ -47,7 +46,7 @@ def pack(root: Path, out: Path, shard_bytes: int = 64 * 10**6) -> Index:
     try:
         scratch.mkdir(parents=True)
     except FileExistsError:
-        raise UserError(f"{scratch} is there: take it away, unless another process is packing into it") from None
+        raise UserError(f"{scratch} exists: remove it, unless another process is packing into it") from None
     except OSError as error:
         raise UserError(f"-o {out} can't be written ({error.strerror}): name another folder") from None
     try:
@@ -60,14 +59,14 @@ def pack(root: Path, out: Path, shard_bytes: int = 64 * 10**6) -> Index:
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, OSError):
-            raise UserError(f"-o {out} was not written ({error}): mend that, and pack again") from None
+            raise UserError(f"-o {out} was not written ({error}): fix that, and pack again") from None
         raise
     return index
 
 
 @dataclass
 class _Packer:
-    """Writes one split."""
+    """Writer of one split's shards."""
 
     folder: Path
     found: Found
@@ -78,7 +77,7 @@ class _Packer:
     keys: set[str] = field(default_factory=set)
 
     def pack(self, indices: Iterable[int]) -> list[Shard]:
-        """Write these files, by their places in ``found.files``, in this order."""
+        """Write files, given as indices into ``found.files``, in this order."""
         waiting = list(reversed(list(indices)))
         with tqdm(total=len(waiting), desc=f"packing {self.split}", unit="image", leave=False, disable=None) as bar:
             while waiting:
@@ -99,7 +98,7 @@ class _Packer:
     def _add(self, index: int, tar: tarfile.TarFile, shard: Shard) -> None:
         file = self.found.files[index]
         content = file.path.read_bytes()
-        if (extension := kept_as_it_is(content)) is None:
+        if (extension := portable_extension(content)) is None:
             buffer = io.BytesIO()
             decode(file.path).save(buffer, "PNG")
             content, extension = buffer.getvalue(), "png"
@@ -114,24 +113,24 @@ class _Packer:
             shard.classes.append(self.classes.index(class_of(file.name, self.found.divided)))
 
     def _key(self, name: str, extension: str) -> str:
-        """A name for the tar file. WebDataset takes the first dot for the end of it, so there is no other."""
+        """Unique name in the tar file, with a single dot: WebDataset's key ends at the first one."""
         path = PurePosixPath(printable(name))
         parts = path.parts[1:] if self.found.divided else path.parts
         stem = "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem.replace(".", "_")])
-        key, again = stem, 1
+        key, number = stem, 1
         while key in self.keys:
-            again += 1
-            key = f"{stem}-{again}"
+            number += 1
+            key = f"{stem}-{number}"
         self.keys.add(key)
         return f"{key}.{extension}"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Pack, and say what was packed. Exit code 2 for a mistake."""
+    """Pack, and print the counts. Exit code 2 for a user's mistake."""
     parser = argparse.ArgumentParser("python -m colordist.data.pack", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("folder", type=Path, help="as for data.source folder: train/ and test/, or any images")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="is made")
-    parser.add_argument("--shard_mb", type=float, default=64, help="size of a shard, in millions of bytes")
+    parser.add_argument("folder", type=Path, help="folder of images, as for data.source folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder to create")
+    parser.add_argument("--shard_mb", type=float, default=64, help="shard size in MB")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s")
     try:

@@ -1,7 +1,7 @@
 """The sampler: the images of a step, their augmentation and their noise. A pure function of (seed, step).
 
-It knows nothing of processes: each takes its slice of the same samples. So the order of images and their augmentation
-are the same on any number of processes, a run can resume at any step, and there is no random state to save.
+Independent of the number of processes: each takes its slice of the same samples. So order and augmentation are the same
+on any number of processes, a run can resume at any step, and no RNG state is saved.
 """
 
 import math
@@ -11,45 +11,45 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-# Each use of random numbers has a stream of its own, so that adding one doesn't move the others.
-_ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _VISITS = range(9)
+# One random stream per use, so that another use doesn't change the others.
+_ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _SHARD_ORDER = range(9)
 
 UNIFORMS = 8
-"""How many uniform random numbers the sampler draws per sample for the task's own use."""
+"""Uniform random numbers per sample for the task."""
 
 
 def _random_bits(seed: int, stream: int, index: int, count: int) -> NDArray[np.uint64]:
     """``count`` random 64-bit words.
 
-    Raw words, because numpy promises that they never change; what ``Generator`` makes of them may, between versions.
+    Raw words: NumPy keeps them stable across versions, but not the distributions of ``Generator``.
     """
     return np.random.PCG64(np.random.SeedSequence((seed, stream, index))).random_raw(count)
 
 
 def _uniform(seed: int, stream: int, index: int, count: int) -> NDArray[np.float64]:
-    """``count`` numbers in [0, 1), multiples of 2**-24: float32 holds them exactly."""
+    """``count`` uniform numbers in [0, 1), multiples of 2**-24, which are exact in float32."""
     uniform: NDArray[np.float64] = (_random_bits(seed, stream, index, count) >> np.uint64(40)).astype(np.float64)
     return uniform * 2.0**-24
 
 
 def _normal(seed: int, stream: int, index: int, count: int) -> NDArray[np.float64]:
-    """``count`` numbers of mean 0 and variance 1 (Box, Muller 1958)."""
+    """``count`` standard normal numbers (Box, Muller 1958)."""
     radius, angle = _uniform(seed, stream, index, 2 * count).reshape(2, count)
     normal: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
     return normal
 
 
-@lru_cache(maxsize=4)  # a step may cross from one epoch into the next; two orders where training is unpaired
-def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], at_once: int) -> NDArray[np.int64]:
-    """The samples of an epoch: shards in a random order, ``at_once`` at a time, shuffled within these windows.
+@lru_cache(maxsize=4)  # a step may span two epochs; unpaired training has two orders
+def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
+    """Order of an epoch's samples: shards in random order, and samples shuffled within windows of shards.
 
-    shards: how many samples are in each. Windows differ in their number of shards by at most one.
+    shards: samples in each. window_size: most shards in a window; windows differ by at most one shard.
     """
     bits = _random_bits(seed, stream, epoch, sum(shards))
-    visits = np.argsort(_random_bits(seed, _VISITS, epoch, len(shards)), kind="stable")
+    shard_order = np.argsort(_random_bits(seed, _SHARD_ORDER, epoch, len(shards)), kind="stable")
     window = np.empty(len(shards), np.int64)
-    for number, part in enumerate(micro_batches(len(shards), at_once)):
-        window[visits[part]] = number
+    for number, part in enumerate(micro_batches(len(shards), window_size)):
+        window[shard_order[part]] = number
     return np.lexsort((bits, np.repeat(window, shards)))
 
 
@@ -69,12 +69,12 @@ def _halves(seed: int, shards: tuple[int, ...]) -> tuple["Half", "Half"]:
 
 @dataclass(frozen=True, eq=False)
 class Half:
-    """The images that are seen in one form only where training is unpaired."""
+    """Half of the training split in unpaired training: only for grey input, or only for target colours."""
 
     index: NDArray[np.int64]
-    """Which images of the training split, those of a shard side by side: [n]."""
+    """Indices into the training split, grouped by shard: [n]."""
     shards: tuple[int, ...]
-    """How many of them are in each shard."""
+    """Number of them in each shard."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +82,17 @@ class SampleSlice:
     """The samples of a step, or a slice of them."""
 
     index: NDArray[np.int64]
-    """Which image of the training split: [n]."""
+    """Index into the training split: [n]."""
     flip: NDArray[np.bool_]
-    """Whether to mirror it: [n]."""
+    """Whether to flip it horizontally: [n]."""
     uniforms: NDArray[np.float64]
-    """Random numbers for the task's own use: [n, UNIFORMS], uniform in [0, 1)."""
+    """Uniform random numbers in [0, 1) for the task: [n, UNIFORMS]."""
     noise: NDArray[np.float64]
-    """Noise for the generator: [n, candidates, *noise_shape], standard normal."""
+    """Generator noise, standard normal: [n, candidates, *noise_shape]."""
     target_index: NDArray[np.int64]
-    """Index of the target image: [n]. ``index``, unless training is unpaired."""
+    """Index of the target image: [n]; equals ``index``, unless training is unpaired."""
     target_flip: NDArray[np.bool_]
-    """Whether to mirror that one: [n]."""
+    """Whether to flip the target image: [n]."""
     batch_index: NDArray[np.int64]
     """Index in the global batch: [n]."""
 
@@ -101,7 +101,7 @@ class SampleSlice:
         return SampleSlice(**{name: value[part] for name, value in vars(self).items()})
 
     def __len__(self) -> int:
-        """How many samples."""
+        """Number of samples."""
         return len(self.index)
 
 
@@ -109,11 +109,10 @@ class SampleSlice:
 class Sampler:
     """(seed, step, dataset length, global batch) -> samples and augmentation of a step.
 
-    Each epoch shows every image once, in an order of its own; a step may cross from one epoch into the next.
+    Each epoch has every image once, in its own random order; a step may span two epochs.
 
-    Where images lie in shards, an epoch passes through windows, which share no shard: samples that follow one another
-    come from at most ``shuffle_shards`` shards within a window, and from as many more for each further window that
-    they reach into. So no stretch as long as the smallest window, or shorter, needs more than ``2 * shuffle_shards``.
+    With shards, an epoch is a sequence of disjoint windows of at most ``shuffle_shards`` shards, shuffled within. So
+    consecutive samples, no more than the smallest window has, come from at most ``2 * shuffle_shards`` shards.
     """
 
     seed: int
@@ -121,24 +120,24 @@ class Sampler:
     global_batch_size: int
     flip: bool
     noise: tuple[int, ...] = (0,)
-    """Shape of the noise per sample: candidates, then the shape of one."""
+    """Noise shape per sample: candidates, then the shape of one candidate's noise."""
     unpaired: bool = False
-    """Whether grey and colours come from different images: one half is only seen as grey, the other in colour."""
+    """Whether grey input and target colours come from different images, each from one half of the split."""
     shards: tuple[int, ...] = ()
-    """Number of images in each shard, where they lie in shards: ``length`` in all, in the order of their index."""
+    """Images in each shard, in the order of their index, ``length`` in all. Empty: no shards."""
     shuffle_shards: int = 1
-    """How many shards are shuffled together; all of them: an order as without shards."""
+    """Shards shuffled together; all of them: a full shuffle."""
 
     def step(self, step: int) -> SampleSlice:
-        """The samples of a step (counted from 0), global_batch_size of them."""
+        """The global_batch_size samples of a step, counted from 0."""
         size = self.global_batch_size
-        index, flip = self._draw(step, _ORDER, self._shards), self._heads(step, _FLIP)
+        index, flip = self._indices(step, _ORDER, self._shards), self._coin_flips(step, _FLIP)
         target_index, target_flip = index, flip
         if self.unpaired:
             grey_half, target_half = self.halves()
-            index = grey_half.index[self._draw(step, _ORDER, grey_half.shards)]
-            target_index = target_half.index[self._draw(step, _TARGET_ORDER, target_half.shards)]
-            target_flip = self._heads(step, _TARGET_FLIP)
+            index = grey_half.index[self._indices(step, _ORDER, grey_half.shards)]
+            target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards)]
+            target_flip = self._coin_flips(step, _TARGET_FLIP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
         noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise)).reshape(size, *self.noise)
         return SampleSlice(index, flip, uniforms, noise, target_index, target_flip, batch_index=np.arange(size))
@@ -148,36 +147,36 @@ class Sampler:
         return self.shards or (self.length,)
 
     def halves(self) -> tuple[Half, Half]:
-        """Which images are seen as grey and which in colour where training is unpaired: each at least one of two."""
+        """Halves of the split for grey input and for target colours, in unpaired training."""
         return _halves(self.seed, self._shards)
 
-    def _draw(self, step: int, stream: int, shards: tuple[int, ...]) -> NDArray[np.int64]:
-        """A step's samples out of those in ``shards``."""
+    def _indices(self, step: int, stream: int, shards: tuple[int, ...]) -> NDArray[np.int64]:
+        """A step's samples, as indices into the images of ``shards``."""
         positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
-        epochs, places = np.divmod(positions, sum(shards))
-        drawn = np.empty_like(positions)
+        epochs, offsets = np.divmod(positions, sum(shards))
+        indices = np.empty_like(positions)
         for epoch in np.unique(epochs):
-            now = epochs == epoch
-            drawn[now] = _order(self.seed, stream, int(epoch), shards, self.shuffle_shards)[places[now]]
-        return drawn
+            current = epochs == epoch
+            indices[current] = _order(self.seed, stream, int(epoch), shards, self.shuffle_shards)[offsets[current]]
+        return indices
 
-    def _heads(self, step: int, stream: int) -> NDArray[np.bool_]:
-        """Which of a step's samples to mirror."""
-        heads: NDArray[np.bool_] = _random_bits(self.seed, stream, step, self.global_batch_size) >> np.uint64(63) == 1
-        return heads & np.bool_(self.flip)
+    def _coin_flips(self, step: int, stream: int) -> NDArray[np.bool_]:
+        """Whether to flip each of a step's samples."""
+        flips: NDArray[np.bool_] = _random_bits(self.seed, stream, step, self.global_batch_size) >> np.uint64(63) == 1
+        return flips & np.bool_(self.flip)
 
 
 def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """The noise for one answer to a test image: standard normal, of this shape, the same in every run."""
+    """Noise for one variant of a test image: standard normal, the same in every run."""
     return _normal(image, _VARIANT, variant, math.prod(shape)).reshape(shape)
 
 
 def share(total: int, rank: int, world_size: int) -> slice:
-    """The slice of ``total`` things that falls to a process: shares differ by at most one."""
+    """A rank's slice of ``total`` items; sizes differ by at most one."""
     return slice(total * rank // world_size, total * (rank + 1) // world_size)
 
 
 def micro_batches(total: int, most: int | None) -> list[slice]:
-    """Cut ``total`` samples into as few slices as possible of at most ``most``, as even as possible."""
+    """Split ``total`` samples into the fewest slices of at most ``most``, as even as possible."""
     count = -(-total // most) if most else 1
     return [share(total, part, count) for part in range(count)]

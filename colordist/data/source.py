@@ -1,4 +1,4 @@
-"""Sources of images: what they offer, and what a component of this kind is."""
+"""Image sources: splits, labels, and the base class of source components."""
 
 import difflib
 import os
@@ -16,10 +16,10 @@ Image = NDArray[np.uint8]  # RGB, [size, size, 3]
 
 
 class Split(Protocol):
-    """One part of a source: images by index, in an order that never changes."""
+    """Training or test images of a source, by index in a fixed order."""
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         ...
 
     def __getitem__(self, index: int, /) -> Image:
@@ -29,48 +29,48 @@ class Split(Protocol):
 
 @runtime_checkable
 class MaskedSplit(Split, Protocol):
-    """A split that knows which pixels belong to objects of ambiguous colour."""
+    """A split with masks of the objects of ambiguous colour."""
 
     def objects(self, index: int) -> NDArray[np.uint8]:
-        """The number of the ambiguous object at each pixel, [size, size]; 0 where there is none."""
+        """Number of the ambiguous object at each pixel, [size, size]; 0: none."""
         ...
 
 
 @runtime_checkable
 class StreamedSplit(Split, Protocol):
-    """A split that needn't fit into memory: images are read when they are wanted, by worker processes."""
+    """A split that needn't fit into memory: worker processes read its images on demand."""
 
     @property
     def digest(self) -> str:
-        """What stands for the images and their order."""
+        """Digest of the images and their order."""
         ...
 
     def read(self, index: int) -> Image | None:
-        """The image at this index, like ``[index]``; None if it is damaged. Raises RunError if it can't be had."""
+        """Like ``[index]``, but None for a damaged image. Raises RunError if it can't be read."""
         ...
 
     def placeholder(self) -> Image:
-        """What is shown instead of a damaged image."""
+        """Replacement of a damaged image."""
         ...
 
     def log_damaged(self, indices: Sequence[int]) -> None:
-        """Some images are damaged: say so, but not again and again."""
+        """Log damaged images, with a bounded number of lines."""
         ...
 
     def part(self, indices: NDArray[np.int64]) -> "StreamedSplit":
-        """Some of the images. indices: which ones, ascending, [n]."""
+        """A subset of the images. indices: ascending, [n]."""
         ...
 
     def shard_sizes(self) -> tuple[int, ...]:
-        """How many images lie side by side in each shard."""
+        """Number of consecutive images in each shard."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What each image shows.
+    """Class labels.
 
-    classes: their names. train, test: each image's place among them, [N], in the order of the split.
+    classes: names. train, test: class indices, [N], in the order of the split.
     """
 
     classes: tuple[str, ...]
@@ -80,57 +80,59 @@ class Labels:
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from: one split to learn from, one to be scored on."""
+    """An open source: training and test split."""
 
     name: str
     train: Split
     test: Split
     labels: Labels | None = None
-    """None where the source doesn't know what its images show."""
+    """None for a source without class labels."""
     digest: str | None = None
     """Digest of the images' content, wherever they lie, to which a run is bound: of their files' bytes, not of decoded
     pixels. None: the pixels stand for it."""
+    ambiguous_colors: tuple[tuple[float, float], ...] = ()
+    """Lab a,b of the colours that an ambiguous object may have; empty where the source marks no objects."""
 
 
 class ImageSource:
-    """Base class of the components that open a source.
+    """Base class of source components.
 
-    One of your own is a class in one file: a ``Settings`` dataclass derived from ``DataConfig`` or ``FileDataConfig``,
-    and a class derived from this one (registry.py says how it gets its name).
+    A new source is one file: a ``Settings`` dataclass derived from ``DataConfig`` or ``FileDataConfig``, and a class
+    derived from this one (registry.py: how to register it).
     """
 
     Settings: ClassVar[type[DataConfig]] = DataConfig
     description: ClassVar[str] = ""
-    """What the images show, where they come from, under which licence: for model cards."""
+    """Content, origin and licence of the images, for model cards."""
     prepared_once: ClassVar[bool] = True
-    """Whether opening it fetches or decodes: then one process per machine does so first, while the others wait."""
+    """Whether opening downloads or decodes: then one process per machine opens first, and fills the cache."""
 
     def __init__(self, settings: Any) -> None:  # noqa: ANN401  of the class's Settings
         self.settings = settings
 
     def open(self) -> Source:
-        """The images. Raises UserError where they can't be had."""
+        """Open both splits. Raises UserError if the images are unavailable."""
         raise NotImplementedError
 
     def listing(self) -> str:
-        """Digest of the files' relative names and sizes, for the name of the run folder; empty where settings do."""
+        """Digest of relative file names and sizes, for the name of the run folder; empty where the settings suffice."""
         return ""
 
     def missing(self) -> str:
-        """Why the images can't be had here without a download; empty if they can. Without reading them."""
+        """Why the images are unavailable without a download; empty if they are there. Reads no images."""
         return ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedDataConfig(FileDataConfig):
-    """Images that are read while training."""
+    """Images streamed during training."""
 
     operational: ClassVar[frozenset[str]] = FileDataConfig.operational | {"workers"}
 
     shuffle_shards: int = 8
-    """How many shards are shuffled together; all of them: a full shuffle."""
+    """Shards shuffled together; all of them: a full shuffle."""
     workers: int = 2
-    """Worker processes that read and decode images, per training process; 0: the training process does."""
+    """Data loading workers per training process; 0: load in the training process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,13 +141,13 @@ class StreamedDataConfig(FileDataConfig):
 
 
 def cache_folder() -> Path:
-    """Where decoded images and fetched shards are kept for the next start."""
+    """Folder for decoded images and downloaded shards."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"
 
 
 @dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """A split held in one array, which may be a read-only map of a file.
+    """A split held in one array, possibly memory-mapped.
 
     images: uint8 RGB, [N, size, size, 3].
     """
@@ -153,7 +155,7 @@ class ArraySplit:
     images: NDArray[np.uint8]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int, /) -> Image:
@@ -164,13 +166,13 @@ class ArraySplit:
 
 @dataclass(frozen=True, eq=False)
 class PartOfSplit:
-    """Some images of a split. indices: which ones, [n]."""
+    """Subset of a split. indices: [n]."""
 
     whole: Split
     indices: NDArray[np.int64]
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return len(self.indices)
 
     def __getitem__(self, index: int, /) -> Image:
@@ -179,15 +181,15 @@ class PartOfSplit:
 
 
 def part_of_training(source: Source, fraction: float, seed: int) -> Source:
-    """A source of which only a part is learned from: at least one image. What is scored on stays whole.
+    """Reduce a source's training split to a random subset of at least one image; keep the test split.
 
-    Which images, the seed says, and nothing else; those of a smaller fraction are among those of a larger one.
+    The subset depends on the seed alone; that of a smaller fraction is part of that of a larger one.
 
     fraction: above 0, at most 1.
     """
     if fraction == 1:
         return source
-    # Raw words, which numpy promises never to change.
+    # Raw words, which NumPy keeps stable across versions.
     order = np.argsort(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(source.train)), kind="stable")
     indices = np.sort(order[: max(1, round(fraction * len(order)))])
     labels = source.labels and replace(source.labels, train=source.labels.train[indices])
@@ -197,7 +199,7 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
 
 
 def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:
-    """Raise UserError, with the nearest known class, for the first wanted class that is not known."""
+    """Raise UserError, with the nearest known class, for the first unknown one."""
     for name in wanted:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]

@@ -1,6 +1,6 @@
-"""A loader of images that don't fit into memory: worker processes read and decode them ahead of the training.
+"""Loader for images that don't fit into memory: worker processes read and decode ahead of training.
 
-What they deliver is the plan's, in the plan's order, however many they are.
+Its batches are those of the sampler, on any number of workers.
 """
 
 import ctypes
@@ -28,25 +28,25 @@ from colordist.data.loader import sample
 from colordist.data.sampler import SampleSlice
 from colordist.data.source import StreamedSplit
 
-_AHEAD = 4  # portions that each worker decodes ahead
+_PREFETCH = 4  # micro-batches per worker
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 @dataclass(frozen=True)
 class _Decoded:
-    """What becomes of a portion."""
+    """A decoded micro-batch."""
 
     images: Tensor
-    """uint8 [n, 3, H, W]; where training is unpaired, first the grey ones, then those in colour."""
+    """uint8 [n, 3, H, W]; in unpaired training the grey images, then the target images."""
     damaged: list[int]
-    """Images that couldn't be decoded."""
+    """Indices of images that can't be decoded."""
     failure: str | None
-    """Why there are no images, if there are none: an exception would bring a traceback along."""
+    """Error message, if there are no images: an exception would bring the worker's traceback along."""
 
 
 @dataclass(frozen=True)
-class _Portions(Dataset[_Decoded]):
-    """Images by lists of their indices."""
+class _MicroBatches(Dataset[_Decoded]):
+    """Micro-batches by the indices of their images."""
 
     split: StreamedSplit
 
@@ -65,17 +65,17 @@ class _Portions(Dataset[_Decoded]):
 
 
 @dataclass(frozen=True)
-class _FromStep(Sampler[NDArray[np.int64]]):
-    """The images of each portion, step by step without an end."""
+class _StepSampler(Sampler[NDArray[np.int64]]):
+    """Image indices of each micro-batch, from a step on without end."""
 
     share: Share
     first: int
 
     def __iter__(self) -> Iterator[NDArray[np.int64]]:
         for step in itertools.count(self.first):
-            yield from map(self._wanted, self.share.sample_slices(step))
+            yield from map(self._indices, self.share.sample_slices(step))
 
-    def _wanted(self, sample_slice: SampleSlice) -> NDArray[np.int64]:
+    def _indices(self, sample_slice: SampleSlice) -> NDArray[np.int64]:
         return (
             np.concatenate([sample_slice.index, sample_slice.target_index])
             if self.share.sampler.unpaired
@@ -84,26 +84,26 @@ class _FromStep(Sampler[NDArray[np.int64]]):
 
 
 class StreamingLoader:
-    """A loader of a streamed split. It is meant to be asked for one step after the other: a leap starts it anew."""
+    """Loader of a streamed split, for consecutive steps: any other step restarts the workers."""
 
     def __init__(self, split: StreamedSplit, share: Share, workers: int) -> None:
-        """workers: processes that read and decode; 0: this one does."""
-        self._split, self._share, self._count = split, share, workers
+        """workers: number of worker processes; 0: load in this process."""
+        self._split, self._share, self._num_workers = split, share, workers
         self._stream: Iterator[_Decoded] = iter(())
         self._workers: set[multiprocessing.process.BaseProcess] = set()
-        self._next = -1  # the step that the stream goes on with
-        self._latest: list[Tensor] = []  # the images of the step before
+        self._next = -1  # the step that follows in the stream
+        self._latest: list[Tensor] = []  # images of the previous step
 
     def micro_batches(self, step: int) -> list[Batch]:
-        """This process's images of a step, in portions of at most micro_batch_size.
+        """Load this process's samples of a step, in micro-batches of at most micro_batch_size.
 
-        Raises RunError if a shard can't be read or fetched.
+        Raises RunError if a shard can't be read or downloaded.
         """
         sample_slices = self._share.sample_slices(step)
-        if step != self._next - 1:  # a run begins by looking at its first step twice
+        if step != self._next - 1:  # training reads its first step twice
             if step != self._next:
-                self._begin(step)
-            self._latest = [self._take() for _ in sample_slices]
+                self._start(step)
+            self._latest = [self._next_images() for _ in sample_slices]
             self._next = step + 1
         return [
             self._batch(sample_slice, images) for sample_slice, images in zip(sample_slices, self._latest, strict=True)
@@ -113,29 +113,31 @@ class StreamingLoader:
         parts = iter(send(images, self._share.device).split(len(sample_slice)))
         return self._share.batch(sample_slice, lambda _: next(parts))
 
-    def _take(self) -> Tensor:
-        found = next(self._stream)
-        if found.failure is not None:
-            raise RunError(found.failure)
-        self._split.log_damaged(found.damaged)
-        return found.images
+    def _next_images(self) -> Tensor:
+        decoded = next(self._stream)
+        if decoded.failure is not None:
+            raise RunError(decoded.failure)
+        self._split.log_damaged(decoded.damaged)
+        return decoded.images
 
-    def _begin(self, step: int) -> None:
+    def _start(self, step: int) -> None:
         self.close()
         before = set(multiprocessing.active_children())
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: they wait a lot
+            warnings.filterwarnings(
+                "ignore", "This DataLoader will create"
+            )  # more workers than cores are fine: they mostly wait
             loader = DataLoader(
-                _Portions(self._split),
+                _MicroBatches(self._split),
                 batch_size=None,
-                sampler=_FromStep(self._share, step),
-                num_workers=self._count,
-                prefetch_factor=_AHEAD if self._count else None,
-                collate_fn=_as_it_is,
-                generator=torch.Generator(),  # else it would draw a seed from everybody's
-                worker_init_fn=_begin_work,
-                # Other ways start a process that imports torch anew, and whose own death ends the workers.
-                multiprocessing_context="fork" if self._count and sys.platform == "linux" else None,
+                sampler=_StepSampler(self._share, step),
+                num_workers=self._num_workers,
+                prefetch_factor=_PREFETCH if self._num_workers else None,
+                collate_fn=_identity,
+                generator=torch.Generator(),  # else the workers' seed comes from the global RNG
+                worker_init_fn=_init_worker,
+                # Other start methods import torch again, in a server process whose death ends the workers.
+                multiprocessing_context="fork" if self._num_workers and sys.platform == "linux" else None,
             )
             self._stream = iter(loader)
         self._workers = set(multiprocessing.active_children()) - before
@@ -146,36 +148,36 @@ class StreamingLoader:
 
     @property
     def digest(self) -> str:
-        """What stands for the images and their order."""
+        """Digest of the images and their order."""
         return self._split.digest
 
     def close(self) -> None:
-        """End the workers."""
-        self._stream, self._latest, self._next = iter(()), [], -1  # they end when nobody holds the stream
+        """Stop the workers."""
+        self._stream, self._latest, self._next = iter(()), [], -1  # workers stop when the stream is collected
         for worker in self._workers:
-            with suppress(RuntimeError):  # DataLoader's alarm, where an error that is on its way still holds the stream
-                worker.kill()  # one that waits for the net, say
+            with suppress(RuntimeError):  # from DataLoader, where an exception in flight still holds the stream
+                worker.kill()  # it may be blocked on the network
                 worker.join()
         self._workers = set()
 
 
-def _as_it_is(decoded: Any) -> Any:  # noqa: ANN401  DataLoader's own would take it apart
+def _identity(decoded: Any) -> Any:  # noqa: ANN401  the default would split the dataclass
     return decoded
 
 
-def _begin_work(_: int) -> None:
-    """In a worker. What asks the training to stop reaches its workers, too, which have to go on until it does."""
-    warnings.simplefilter("ignore")  # what PIL warns of is either harmless or comes back as damaged
+def _init_worker(_: int) -> None:
+    """Ignore the signals that ask training to stop: a worker goes on until its parent stops it."""
+    warnings.simplefilter("ignore")  # PIL's warnings are harmless, or followed by an error
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # else it would hold the parent's connections open
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # else it would keep the parent's connections open
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_exit_on_sigterm_of, args=(os.getppid(),), daemon=True).start()
 
 
-def _obey(parent: int) -> None:
-    """End at the parent's SIGTERM, but at nobody else's."""
+def _exit_on_sigterm_of(parent: int) -> None:
+    """Exit on the parent's SIGTERM, and ignore that of other processes."""
     if sys.platform == "linux":
         while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
             pass

@@ -180,7 +180,7 @@ class Engine:
 
     @_collective
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        """Run all phases of a step. Returns scalars to log, still on the device, by "network/quantity".
+        """Run all phases of a step. Returns scalars to log, still on the device, by "kind/network/quantity".
 
         batches: this process's micro-batches. A phase finishes all of them, and updates, before the next phase begins.
         The generators run once, before the phases; with gradient accumulation they run again in each phase, as keeping
@@ -198,7 +198,7 @@ class Engine:
             log |= self._run_phase(task, phase, batches, generated, step)
         sent = [strategy.bytes_sent for name, strategy in self.strategies.items() if name in phases]
         if None not in sent:
-            log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
+            log["pace/sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
     def _run_phase(
@@ -218,18 +218,20 @@ class Engine:
                 strategy.backward(loss.total * weight)
             self.monitor.progress()
             states.append(loss.state)
-            for name, part in loss.parts.items():
-                weighted = part.detach() * weight
-                log[name] = log[name] + weighted if name in log else weighted
-        log |= strategy.update()
-        skipped = log.pop("skipped")
+            named = {f"loss/{phase}/{name}": part for name, part in loss.parts.items()}
+            for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
+                weighted = value.detach() * weight
+                log[key] = log[key] + weighted if key in log else weighted
+        found = strategy.update()
+        skipped = found.pop("skipped")
+        log |= _diagnostics(phase, found)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
                 task.state[name][batch.batch_index] = rows.where(skipped == 0, task.state[name][batch.batch_index])
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # A skipped update is counted but enters no mean. Stacked: one kernel launch instead of one for each value.
         kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
-        return {f"{phase}/{name}": value for name, value in zip([*log, "skipped"], [*kept, skipped], strict=True)}
+        return dict(zip(log, kept, strict=True)) | _diagnostics(phase, {"skipped": skipped})
 
     def _set_trainable(self, names: Collection[str]) -> Calls:
         """Make these networks trainable and freeze all others. Returns how to call each: trainable ones wrapped."""
@@ -366,3 +368,8 @@ class Engine:
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
+
+
+def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of the log for what is no loss."""
+    return {f"diagnostics/{phase}/{name}": value for name, value in values.items()}

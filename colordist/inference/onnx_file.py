@@ -1,4 +1,4 @@
-"""ONNX files: a snapshot's network for other programs, checked against onnxruntime."""
+"""ONNX export of a snapshot, verified with onnxruntime."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ MARK = b"colordist export"
 
 
 class Exported(nn.Module):
-    """A snapshot with input and output in common units."""
+    """A snapshot with input and output in standard units."""
 
     def __init__(self, trained: Snapshot) -> None:
         super().__init__()
@@ -33,11 +33,11 @@ class Exported(nn.Module):
 
 
 def write(file: Path, trained: Snapshot) -> float:
-    """Write a snapshot as ONNX: any batch, any height and width that the generator's size multiple divides.
+    """Export a snapshot as ONNX, for any batch size and any multiple of the generator's size multiple.
 
-    Returns the largest difference between onnxruntime's answer and torch's, over sizes other than the one it was
-    traced at, as a share of the answer's largest value. Raises UserError where a package is missing, RunError if the
-    difference is above TOLERANCE, UserError for a network that takes noise.
+    Returns the largest difference between onnxruntime's output and torch's, over sizes other than the traced one,
+    relative to the largest output. Raises UserError for a missing package or a network that takes noise, RunError for
+    a difference above TOLERANCE.
     """
     if trained.task.variants > 1:
         raise UserError("a network that takes noise can't be exported: train one with model.noise 0")
@@ -46,14 +46,14 @@ def write(file: Path, trained: Snapshot) -> float:
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
-    answer, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
-    # Height and width are told to be multiples of this unit, so that the sizes of skip connections agree.
+    network, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
+    # Height and width are declared as multiples of this unit, so that the sizes of skip connections agree.
     height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
-            answer,
+            network,
             (torch.rand(2, 1, 4 * unit, 6 * unit),),
             input_names=["grey"],
             output_names=["color"],
@@ -65,13 +65,13 @@ def write(file: Path, trained: Snapshot) -> float:
     program.model.metadata_props["written_by"] = MARK.decode()
     with replacing(file) as draft:
         program.save(draft, external_data=False)
-        if not (worst := _difference(answer, unit, draft)) <= TOLERANCE:
+        if not (worst := _difference(network, unit, draft)) <= TOLERANCE:
             told = f"differs by {worst:.1e}, more than {TOLERANCE:.0e}"
             raise RunError(f"onnxruntime's answer {told}: {file} isn't written")
     return worst
 
 
-def _difference(answer: Exported, unit: int, file: Path) -> float:
+def _difference(network: Exported, unit: int, file: Path) -> float:
     """How far onnxruntime's answer is from torch's, as a share of the largest value, at several sizes."""
     import onnxruntime
 
@@ -80,7 +80,7 @@ def _difference(answer: Exported, unit: int, file: Path) -> float:
     for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
         grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            expected = answer(grey)
+            expected = network(grey)
         try:
             found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
         except Exception as error:  # onnxruntime's own classes

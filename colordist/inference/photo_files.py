@@ -1,4 +1,4 @@
-"""From photo files to picture files: which to colour, under which name, and nothing lost on the way."""
+"""Find photo files, colourize them, and write the results without overwriting anything by accident."""
 
 import glob
 import os
@@ -20,28 +20,28 @@ _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}
 
 @dataclass(frozen=True)
 class Job:
-    """A photo, and the file that its picture will be."""
+    """A photo and its output file."""
 
     photo: Path
     target: Path
     variants: int | None = None
-    """How many pictures, each with its number behind the file's stem; None: one."""
+    """Number of output files, each with its number after the stem; None: one, without a number."""
 
     @property
     def targets(self) -> list[Path]:
-        """The file of each picture."""
+        """All output files."""
         if self.variants is None:
             return [self.target]
         return [self.target.with_stem(f"{self.target.stem}-{number}") for number in range(1, self.variants + 1)]
 
 
 def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int | None = None) -> list[Job]:
-    """What to colour: files, image files below folders, and those that a pattern such as ``'photos/**/*.jpg'`` matches.
+    """Find photos: files, image files below folders, and matches of patterns such as ``'photos/**/*.jpg'``.
 
-    A picture keeps its place below the folder, or below the pattern's part without wildcards. Earlier pictures, in an
-    `out` inside that, aren't coloured again. Raises UserError for an argument that finds nothing.
+    Output keeps the path relative to the folder, or to the pattern's part without wildcards. If `out` lies inside that,
+    its files are left out. Raises UserError for an argument without a match.
     """
-    jobs: dict[Job, None] = {}  # a set that keeps the order: the same file may be named twice
+    jobs: dict[Job, None] = {}  # an ordered set: a file may be named twice
     results = out.resolve()
     for argument in map(os.path.expanduser, arguments):
         if os.path.isdir(argument):
@@ -61,13 +61,13 @@ def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int 
 
 
 def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
-    """The jobs that mustn't be done, each with the reason and the way out: no file is lost without a word."""
+    """Jobs that would overwrite a file, each with the reason and the way out."""
     photos = {job.photo.resolve() for job in jobs}
-    first: dict[Path, Job] = {}
+    owners: dict[Path, Job] = {}
     reasons: dict[Job, str] = {}
     pictures = [(job, target) for job in jobs for target in job.targets]
     for job, target in pictures:
-        if (other := first.setdefault(target, job)) is not job:
+        if (other := owners.setdefault(target, job)) is not job:
             reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
         elif target.resolve() in photos:
             reasons[job] = f"{target} is itself one of the photos: colour it with another -o"
@@ -77,10 +77,10 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
 
 
 def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -> dict[Job, str]:
-    """Colour photos together and save the pictures. Returns the jobs that failed, each with the reason."""
+    """Colourize photos as one batch and save the results. Returns the failed jobs, each with the reason."""
     photos: dict[Job, Photo] = {}
     failed: dict[Job, str] = {}
-    with warnings.catch_warnings():  # what PIL warns of is either harmless or comes back as a reason
+    with warnings.catch_warnings():  # PIL's warnings are harmless, or followed by an error
         warnings.simplefilter("ignore")
         for job in jobs:
             try:
@@ -92,13 +92,13 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -
             target = job.targets[variant]
             try:
                 save(beside(photo, picture) if side_by_side else picture, target)
-            except (OSError, ValueError) as error:  # a full disk, or a picture too large for the format
+            except (OSError, ValueError) as error:  # a full disk, or an image too large for the format
                 failed[job] = f"{target} can't be written: {error}"
     return failed
 
 
 def save(picture: Image.Image, target: Path) -> None:
-    """Write a picture in the format that the name says; the file is either whole or not there."""
+    """Write an image atomically, in the format of its extension."""
     target.parent.mkdir(parents=True, exist_ok=True)
     picture = decode.over_white(picture) if target.suffix == ".jpg" else picture
     with replacing(target) as draft:
@@ -106,7 +106,7 @@ def save(picture: Image.Image, target: Path) -> None:
 
 
 def beside(photo: Photo, picture: Image.Image) -> Image.Image:
-    """The grey on the left, the picture on the right, both over white."""
+    """Grey on the left, result on the right, both composited over white."""
     pair = Image.new("RGB", (2 * picture.width, picture.height))
     pair.paste(photo.visible)
     pair.paste(decode.over_white(picture), (picture.width, 0))

@@ -1,1 +1,1 @@
-"""The networks. They know nothing of tasks, processes or files."""
+"""Networks, independent of tasks, processes and files."""

@@ -1,4 +1,4 @@
-"""Convolutional autoencoder: everything passes through the bottleneck."""
+"""Generator ``autoencoder``: a convolutional autoencoder without skip connections."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,8 +17,8 @@ class AutoencoderSettings(EncoderDecoderSettings):
 class Autoencoder(CheckpointedModule):
     """Encoder and decoder without skip connections, from grey to colour.
 
-    Any height and width that 2**depth divides. Detail that the bottleneck loses is lost: in ``lab`` mode that blurs
-    only the colours, because the lightness is the input's.
+    Height and width: multiples of 2**depth. The bottleneck loses detail: in ``lab`` mode only that of the colours, as
+    the lightness is the input's.
     """
 
     Settings = AutoencoderSettings
@@ -45,7 +45,7 @@ class Autoencoder(CheckpointedModule):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """image [B, inputs, H, W], grey as a rule, of about unit size -> [B, outputs, H, W], unbounded."""
+        """image [B, inputs, H, W] of about unit size -> [B, outputs, H, W], unbounded."""
         x = image
         for level in (*self.encoder, *self.decoder):
             x = self.run(level, x)

@@ -1,4 +1,4 @@
-"""What the networks are made of."""
+"""Building blocks of the networks."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,14 +15,14 @@ Norm = Literal["group", "instance", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderSettings(GeneratorSettings):
-    """Settings of an encoder and a decoder."""
+    """Settings of an encoder-decoder network."""
 
     width: int = 16
     """Channels at full resolution; doubled at each level, up to eight times this."""
     depth: int = 3
     """Levels of downsampling by 2."""
     bottleneck: int | None = None
-    """Channels at the lowest resolution. Default: as width and depth give."""
+    """Channels at the lowest resolution. Default: from width and depth."""
     norm: Norm = "group"
     """Normalisation after each convolution."""
 
@@ -33,21 +33,21 @@ class EncoderDecoderSettings(GeneratorSettings):
         at_least("model.bottleneck", self.bottleneck, 2)
 
     def check(self, config: Config) -> None:
-        """Raise UserError where an image can't be downsampled that often."""
+        """Raise UserError if depth doesn't fit the image size."""
         super().check(config)
         divides("model.depth", self.depth, config.data.image_size)
 
     @property
     def size_multiple(self) -> int:
-        """What height and width must be multiples of, in pixels."""
+        """Height and width must be multiples of this, in pixels."""
         return int(2**self.depth)
 
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
-    """The layer that a config's ``norm`` stands for."""
+    """Build the normalisation layer for a setting ``norm``."""
     match norm:
         case "group":
-            # Never one channel a group: that would be instance normalisation.
+            # At least two channels per group: one would be instance normalisation.
             return nn.GroupNorm(
                 max(groups for groups in range(1, 9) if channels % groups == 0 and channels >= 2 * groups), channels
             )
@@ -58,24 +58,24 @@ def normalisation(norm: Norm, channels: int) -> nn.Module:
 
 
 class InstanceNorm(nn.InstanceNorm2d):
-    """The same, but with the right gradient for one image alone.
+    """InstanceNorm2d with a workaround for wrong gradients at batch size 1.
 
-    Torch 2.15 on CPUs then takes a gradient in channels_last for one that isn't.
+    torch 2.15 on CPUs then misreads the strides of a channels_last gradient.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
-        answer = super().forward(input)
-        if len(input) == 1 and answer.requires_grad:
-            answer.register_hook(lambda gradient: gradient.contiguous())
-        return answer
+        output = super().forward(input)
+        if len(input) == 1 and output.requires_grad:
+            output.register_hook(lambda gradient: gradient.contiguous())
+        return output
 
 
 def convolution(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps height and width, or divides them by the stride.
+    """A convolution with "same" padding; the stride divides height and width.
 
-    Before instance normalisation it has no bias: that bias would be subtracted again, and its gradient, rounding noise,
-    would be blown up by Adam.
+    No bias before instance normalisation, which would subtract it again: its gradient would be rounding noise, which
+    Adam rescales to full step size.
     """
     bias = norm in ("group", "none")
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
@@ -93,8 +93,8 @@ class ConvBlock(nn.Sequential):
 class ResidualBlock(nn.Module):
     """Normalisation, SiLU, convolution, twice, added to the input (pre-activation: He et al. 2016, arXiv 1603.05027).
 
-    [B, C, H, W] -> the same shape. The last convolution is zero at first, so the block begins as the identity and deep
-    networks train as easily as shallow ones (arXiv 1901.09321).
+    [B, C, H, W] -> the same shape. The last convolution is zero-initialised, so the block starts as the identity and
+    deep networks train as easily as shallow ones (arXiv 1901.09321).
     """
 
     def __init__(self, channels: int, norm: Norm) -> None:
@@ -110,37 +110,37 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
-        answer: Tensor = x + self.layers(x)
-        return answer
+        output: Tensor = x + self.layers(x)
+        return output
 
 
 class SelfAttention(nn.Module):
-    """Each pixel takes from those that are like it, added to the input (Zhang et al. 2019, arXiv 1805.08318).
+    """Self-attention over pixels with a residual connection (Zhang et al. 2019, arXiv 1805.08318).
 
-    [B, C, H, W] -> the same shape. One head: the levels where this is affordable have no more channels than others give
-    to one. Time and, without a fused kernel, memory grow with the square of the number of pixels.
+    [B, C, H, W] -> the same shape. One head: the levels where it is affordable have few channels. Time and, without a
+    fused kernel, memory are quadratic in the number of pixels.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = normalisation("group", channels)  # whatever the others do: unnormalised products grow out of hand
-        # Without bias: a key's would add the same to all of a query's products: its gradient would be rounding noise.
+        self.norm = normalisation("group", channels)  # whatever ``norm`` is: unnormalised, the dot products diverge
+        # Without bias: a key's cancels in the softmax, so its gradient would be rounding noise.
         self.inward = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.outward = zeroed(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> the same shape."""
         pixels = self.inward(self.norm(x)).flatten(2).transpose(1, 2).contiguous()  # [B, H W, 3 C]
-        taken = F.scaled_dot_product_attention(*pixels[:, None].chunk(3, dim=-1))  # [B, 1, H W, C]
-        answer: Tensor = x + self.outward(taken[:, 0].transpose(1, 2).reshape(x.shape))
-        return answer
+        attended = F.scaled_dot_product_attention(*pixels[:, None].chunk(3, dim=-1))  # [B, 1, H W, C]
+        output: Tensor = x + self.outward(attended[:, 0].transpose(1, 2).reshape(x.shape))
+        return output
 
 
 class Up(nn.Sequential):
-    """Twice the height and width. [B, inputs, H, W] -> [B, outputs, 2H, 2W].
+    """Upsampling by 2. [B, inputs, H, W] -> [B, outputs, 2H, 2W].
 
-    Channels are mixed before, where there are fewer pixels; the convolution that follows smooths the result. No
-    checkerboard, as transposed convolutions leave one: https://distill.pub/2016/deconv-checkerboard.
+    The 1x1 convolution comes first, at the lower resolution; the convolution that follows the block smooths the result.
+    Unlike transposed convolutions, no checkerboard artifacts: https://distill.pub/2016/deconv-checkerboard.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -148,12 +148,12 @@ class Up(nn.Sequential):
 
 
 def last_convolution(inputs: int, outputs: int) -> nn.Conv2d:
-    """From features to colour. Zero at first, so that training starts from grey and not from a riot of colour."""
+    """Convolution from features to colour, zero-initialised: training starts from grey."""
     return zeroed(nn.Conv2d(inputs, outputs, 1))
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same layer, with which training starts as if it weren't there."""
+    """Zero-initialise a layer's weight and bias."""
     assert layer.bias is not None
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -169,10 +169,10 @@ def level_widths(width: int, depth: int, bottleneck: int | None = None) -> list[
 
 
 class SpectralNorm(nn.Module):
-    """Divides a weight by its largest singular value (Miyato et al. 2018, arXiv 1802.05957, algorithm 1).
+    """Spectral normalisation of a weight (Miyato et al. 2018, arXiv 1802.05957, algorithm 1).
 
-    Unlike ``torch.nn.utils.parametrizations.spectral_norm``, the power iteration does not run in ``forward`` but when
-    told to, once a turn: so the result does not depend on how many micro-batches a step is computed in.
+    Unlike in ``torch.nn.utils.parametrizations.spectral_norm``, the power iteration isn't part of ``forward`` but of
+    ``iterate``, called once per phase: so the result doesn't depend on the number of micro-batches.
     """
 
     left: Tensor
@@ -188,7 +188,7 @@ class SpectralNorm(nn.Module):
 
     @torch.no_grad()
     def iterate(self, weight: Tensor) -> None:
-        """One power iteration towards the singular vectors of the largest singular value."""
+        """Run one power iteration for the first singular vectors."""
         matrix = weight.flatten(1)
         self.right.copy_(F.normalize(matrix.T @ self.left, dim=0))
         self.left.copy_(F.normalize(matrix @ self.right, dim=0))
@@ -201,14 +201,14 @@ class SpectralNorm(nn.Module):
 
 
 def add_spectral_norm(module: nn.Module) -> None:
-    """Put spectral normalisation on every convolution of a module."""
+    """Add spectral normalisation to every convolution of a module."""
     for layer in list(module.modules()):
         if isinstance(layer, nn.Conv2d):
             parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
 
 
 def iterate_spectral_norm(module: nn.Module) -> None:
-    """Let every spectral norm in a module follow its weight by one power iteration."""
+    """Run one power iteration of every spectral norm in a module."""
     for layer in module.modules():
         if isinstance(layer, parametrize.ParametrizationList) and isinstance(layer[0], SpectralNorm):
             layer[0].iterate(layer.original)

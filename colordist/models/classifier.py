@@ -1,13 +1,13 @@
-"""A network that says what an image shows. It judges colours; nothing is trained with it."""
+"""Image classifier for metrics of colours; never part of a training loss."""
 
 from torch import Tensor, nn
 
 FEATURES = 128
-"""How many numbers it makes of an image before it names a class."""
+"""Length of the feature vector."""
 
 
 def scaled(rgb: Tensor) -> Tensor:
-    """What a classifier takes: uint8 [B, 3, H, W] to [-1, 1], as float32."""
+    """Classifier input: uint8 [B, 3, H, W] -> float32 in [-1, 1]."""
     return rgb.float() / 127.5 - 1
 
 
@@ -21,22 +21,22 @@ class _ConvBlock(nn.Sequential):
 
 
 class _Residual(nn.Module):
-    """A block whose result is added to what came in. [B, C, H, W] to the same."""
+    """Residual block. [B, C, H, W] -> the same shape."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.block = _ConvBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        added: Tensor = x + self.block(x)
-        return added
+        """[B, C, H, W] -> the same shape."""
+        output: Tensor = x + self.block(x)
+        return output
 
 
 class Classifier(nn.Module):
     """A small residual network (He et al. 2016, arXiv 1512.03385): seven convolutions, 0.57 million parameters.
 
-    With batch normalisation: it is trained on one process, and then only used in eval mode.
+    With batch normalisation: it is trained on one process, and used in eval mode only.
     """
 
     def __init__(self, classes: int) -> None:
@@ -53,11 +53,11 @@ class Classifier(nn.Module):
         self.head = nn.Linear(FEATURES, classes)
 
     def features(self, rgb: Tensor) -> Tensor:
-        """What it sees: sRGB [B, 3, H, W] in [-1, 1] to [B, FEATURES], the mean of each channel of its last layer."""
-        seen: Tensor = self.body(rgb)
-        return seen.mean(dim=(2, 3))
+        """Features: sRGB [B, 3, H, W] in [-1, 1] -> [B, FEATURES], globally average-pooled."""
+        features: Tensor = self.body(rgb)
+        return features.mean(dim=(2, 3))
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """Logits: sRGB [B, 3, H, W] in [-1, 1] to [B, classes]."""
+        """Logits: sRGB [B, 3, H, W] in [-1, 1] -> [B, classes]."""
         logits: Tensor = self.head(self.features(rgb))
         return logits

@@ -1,4 +1,4 @@
-"""Discriminator ``patchgan``: convolutional, for patches or whole images, conditional or not."""
+"""Discriminator ``patchgan``: convolutional, with a logit per patch or per image, conditional or unconditional."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -21,11 +21,11 @@ class PatchGANSettings(DiscriminatorSettings):
     depth: int = 3
     """Levels of downsampling by 2."""
     output: Literal["patch", "image"] = "patch"
-    """One logit for each patch, or one for the image."""
+    """One logit per patch (PatchGAN) or per image."""
     norm: Norm = "none"
-    """Normalisation after each convolution but the first."""
+    """Normalisation after each convolution except the first."""
     spectral_norm: bool = True
-    """Spectral normalisation of each weight (arXiv 1802.05957)."""
+    """Spectral normalisation of every convolution (arXiv 1802.05957)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -33,25 +33,25 @@ class PatchGANSettings(DiscriminatorSettings):
         in_range("discriminator.depth", self.depth, 1, 8)
 
     def check(self, config: Config) -> None:
-        """Raise UserError where an image can't be downsampled that often."""
+        """Raise UserError if depth doesn't fit the image size."""
         super().check(config)
         divides("discriminator.depth", self.depth, config.data.image_size)
 
 
 class Discriminator(CheckpointedModule):
-    """Discriminator for patches (Isola et al. 2017, arXiv 1611.07004) or for whole images.
+    """PatchGAN discriminator (Isola et al. 2017, arXiv 1611.07004), or one for whole images.
 
-    A conditional one gets grey and colour channels together. No normalisation after the first layer, as in DCGAN (arXiv
+    Conditional if its input is grey and colour channels. No normalisation after the first layer, as in DCGAN (arXiv
     1511.06434).
     """
 
     Settings = PatchGANSettings
 
     def __init__(self, settings: PatchGANSettings, *, inputs: int, bias: bool = True) -> None:
-        """inputs: channels of all images together. bias: of the last layer."""
+        """inputs: total number of input channels. bias: of the last layer."""
         super().__init__()
         norm, widths = settings.norm, level_widths(settings.width, settings.depth)
-        # The first layer works at full resolution, where it is easily seen whether colour is smooth.
+        # The first layer has full resolution: there it is easy to tell whether colours are smooth.
         layers: list[nn.Module] = [convolution(inputs, settings.width, "none"), nn.LeakyReLU(0.2, inplace=True)]
         for above, below in pairwise(widths):
             layers += [
@@ -65,13 +65,13 @@ class Discriminator(CheckpointedModule):
             add_spectral_norm(self)
 
     def forward(self, *images: Tensor) -> Tensor:
-        """Images [B, C, H, W] with ``inputs`` channels in all -> logits [B, 1, H', W'], one a patch, or [B, 1]."""
+        """Images [B, C, H, W] with ``inputs`` channels in total -> logits [B, 1, H', W'] per patch, or [B, 1]."""
         x = torch.cat(images, dim=1)
         logits: Tensor = self._by_levels(x) if self.activation_checkpointing else self.layers(x)
         return logits if self.output == "patch" else logits.mean(dim=(2, 3))
 
     def _by_levels(self, x: Tensor) -> Tensor:
-        """The same by checkpointed levels, the first two convolutions as one: most activations lie between them."""
+        """Forward by checkpointed levels, the first two convolutions as one: most activations lie between them."""
         for begin, end in pairwise([0, *range(5, len(self.layers), 3)]):
             x = self.run(self.layers[begin:end], x)
         logits: Tensor = self.layers[-1](x)

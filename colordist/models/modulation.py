@@ -1,24 +1,24 @@
-"""How noise reaches a network."""
+"""Conditioning of a network on noise."""
 
 import torch
 from torch import Tensor, nn
 
 
 class Modulation(nn.Module):
-    """Scales and shifts each channel by what noise says (FiLM: Perez et al. 2018, arXiv 1709.07871).
+    """Scale and shift each channel by a latent code (FiLM: Perez et al. 2018, arXiv 1709.07871).
 
-    All that counts is which number of the noise is the largest: there are so many palettes, equally likely, and nothing
-    in between, where an answer would be an average again. It is the same at every pixel.
+    The argmax of the noise selects one of equally likely, discrete codes: between two of them the output would be an
+    average again. The modulation is the same at every pixel.
     """
 
-    def __init__(self, palettes: int, channels: int) -> None:
+    def __init__(self, codes: int, channels: int) -> None:
         super().__init__()
-        self.palettes = nn.Linear(palettes, 2 * channels)
+        self.palettes = nn.Linear(codes, 2 * channels)  # a key of saved weights
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """x [B, C, H, W], noise [B, palettes] -> the shape of x."""
-        palettes = torch.arange(noise.shape[1], device=noise.device)
-        chosen = (noise.argmax(dim=1, keepdim=True) == palettes).to(x.dtype)
-        scale, shift = self.palettes(chosen)[:, :, None, None].chunk(2, dim=1)
+        """x [B, C, H, W], noise [B, codes] -> the shape of x."""
+        codes = torch.arange(noise.shape[1], device=noise.device)
+        one_hot = (noise.argmax(dim=1, keepdim=True) == codes).to(x.dtype)
+        scale, shift = self.palettes(one_hot)[:, :, None, None].chunk(2, dim=1)
         modulated: Tensor = x * (1 + scale) + shift
         return modulated

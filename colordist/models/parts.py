@@ -1,4 +1,4 @@
-"""The parts of a generator: one may be held while the other learns."""
+"""Encoder and decoder of a generator, which can be frozen separately."""
 
 from collections.abc import Collection
 
@@ -8,15 +8,15 @@ from colordist.config import Part
 
 
 def part_of(module: nn.Module, name: str) -> Part:
-    """The part to which a parameter or a layer belongs. name: as in ``named_parameters`` or ``named_modules``.
+    """The part that a parameter or layer belongs to. name: as in ``named_parameters`` or ``named_modules``.
 
-    Architectures say in ``ENCODER`` which of their children are the encoder; all the rest is the decoder.
+    ``ENCODER`` of an architecture names the children that are the encoder; all others are the decoder.
     """
     return "encoder" if name.split(".")[0] in getattr(module, "ENCODER", ()) else "decoder"
 
 
 def freeze(module: nn.Module, parts: Collection[Part]) -> None:
-    """Freeze parts of a generator: no gradients, and eval mode, so that they compute the same in training as later."""
+    """Freeze parts of a generator: no gradients, and eval mode."""
     for name, parameter in module.named_parameters():
         if part_of(module, name) in parts:
             parameter.requires_grad_(False)

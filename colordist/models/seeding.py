@@ -10,7 +10,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 def seeded(seed: int, make: Callable[[], M]) -> M:
-    """Build a module whose random weights depend on the seed and on nothing else."""
+    """Build a module with weights that depend on the seed alone; the global RNG state is kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()

@@ -1,4 +1,4 @@
-"""U-Net: an encoder and a decoder that see each other at every resolution."""
+"""Generator ``unet``: encoder and decoder with skip connections."""
 
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,32 +25,34 @@ class UNetSettings(EncoderDecoderSettings):
     """Settings of the generator ``unet``."""
 
     blocks: int = 0
-    """Residual blocks at each level of encoder and decoder; 0: one plain convolution instead."""
+    """Residual blocks per level of encoder and decoder; 0: one plain convolution instead."""
     attention_level: int | None = None
-    """Level of encoder and decoder with self-attention, 0 for full resolution. Default: none."""
+    """Level with self-attention in encoder and decoder; 0: full resolution. Default: none."""
     noise: int = 0
-    """Latent codes: the network takes a noise vector of so many numbers, and its argmax selects the code. 0: none."""
+    """Number of discrete latent codes, selected by the argmax of a noise vector of this length; 0: deterministic."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("model.blocks", self.blocks, 0)
         at_least("model.noise", self.noise, 0)
         if self.noise == 1:
-            raise UserError("model.noise is 1, which leaves no choice: try model.noise 6, or model.noise 0")
+            raise UserError(
+                "model.noise is 1, but must be 0 or at least 2 latent codes: try model.noise 6, or model.noise 0"
+            )
         if self.attention_level is not None:
             in_range("model.attention_level", self.attention_level, 0, self.depth)
 
     @property
     def noise_size(self) -> int:
-        """Length of the noise vector for each answer."""
+        """Length of the noise vector per sample."""
         return self.noise
 
 
 class UNet(CheckpointedModule):
     """U-Net (Ronneberger et al. 2015, arXiv 1505.04597) from grey to colour.
 
-    Any height and width that 2**depth divides. At each level: two convolutions, or one and residual blocks; on the way
-    up the level's encoder output is concatenated, so that edges stay where the grey image has them.
+    Height and width: multiples of 2**depth. At each level: two convolutions, or one and residual blocks. Skip
+    connections are concatenated, so edges stay where the grey image has them.
     """
 
     Settings = UNetSettings
@@ -86,26 +88,26 @@ class UNet(CheckpointedModule):
     def forward(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
         """image [B, inputs, H, W] of about unit size -> [B, outputs, H, W], unbounded.
 
-        noise: [B * N, model.noise] for N answers to each image, one after the other: [B * N, outputs, H, W]. It acts on
-        the last features alone, so further answers cost little.
+        noise: [B * N, model.noise] for N samples per image, those of an image consecutive -> [B * N, outputs, H, W]. It
+        modulates only the last features, so further samples are cheap.
         """
         levels = [self.run(self.first, image)]
         for down in self.down:
             levels.append(self.run(down, levels[-1]))
         x = levels.pop()
-        for place in range(len(self.up)):
-            x = self.run(self._ascend, place, x, levels.pop())
-        return self.run(self._answer, x, noise)
+        for index in range(len(self.up)):
+            x = self.run(self._decode_level, index, x, levels.pop())
+        return self.run(self._output, x, noise)
 
-    def _ascend(self, place: int, x: Tensor, across: Tensor) -> Tensor:
+    def _decode_level(self, index: int, x: Tensor, skip: Tensor) -> Tensor:
         """Upsample by one level and merge with the skip connection."""
-        up, merge, refine = self.up[place], self.merge[place], self.refine[place]
-        higher: Tensor = refine(merge(torch.cat([up(x), across], dim=1)))
-        return higher
+        up, merge, refine = self.up[index], self.merge[index], self.refine[index]
+        merged: Tensor = refine(merge(torch.cat([up(x), skip], dim=1)))
+        return merged
 
-    def _answer(self, x: Tensor, noise: Tensor | None) -> Tensor:
+    def _output(self, x: Tensor, noise: Tensor | None) -> Tensor:
         if self.modulate is not None:
-            assert noise is not None, "this network was built for noise"
+            assert noise is not None, "this network needs noise"
             x = self.modulate(x.repeat_interleave(len(noise) // len(x), dim=0), noise)
         color: Tensor = self.last(x)
         return color

@@ -14,7 +14,7 @@ from colordist.files.atomic import ABSENT, content, exists, flush, reading, repl
 from colordist.run.identity import fingerprint, learning_keys
 
 _IMAGES, _WEIGHTS = "images", "init_from"
-_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "wandb.json", _IMAGES, _WEIGHTS)
+_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", _IMAGES, _WEIGHTS)
 """What a run writes besides its settings and markers."""
 
 State = Literal["new", "unfinished", "stopped", "finished"]
@@ -64,8 +64,13 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def specs_file(self) -> Path:
+        """What the scores are: labels, directions and roles of the metrics."""
+        return self.path / "metrics.json"
+
+    @property
     def samples(self) -> Path:
-        """Grids of fixed test images: rows grey, answer, truth."""
+        """Grids of fixed test images: rows grey, prediction, target."""
         return self.path / "samples"
 
     @property

@@ -114,7 +114,10 @@ def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> An
             f"the snapshot in {folder} needs {registry.key_of(section)} {values['name']} of {packages}: install it, or "
             "give --import MODULE"
         )
-    return registry.make_settings(section, values)
+    try:
+        return registry.make_settings(section, values)
+    except UserError as error:
+        raise UserError(f"the snapshot in {folder} is damaged, or of another version: {error}") from None
 
 
 def latest(run: Path) -> Path:

@@ -1,1 +1,1 @@
-"""What is learned: networks, losses and phases."""
+"""Tasks: networks, losses and phases."""

@@ -16,22 +16,22 @@ class AutoencoderSettings(CandidateSettings):
 
 
 class AutoencoderTask(Task):
-    """One network, one loss. Where several colours are equally likely the optimum is their mean or median: dull.
+    """One network, one loss. Where several colours are plausible the optimum is their mean (l2) or median (l1): dull.
 
-    With several candidates per image only the closest counts, so each may be one of those colours.
+    With several candidates per image only the closest is penalised, so each may be one of those colours.
     """
 
     Settings = AutoencoderSettings
     settings: AutoencoderSettings
-    description = "by a pixel loss, to answer with colours near the true ones"
+    description = "with a pixel loss between predicted and true colours"
 
     @property
     def candidates(self) -> int:
-        """How many answers the generator gives to each training image."""
+        """Candidates per training image."""
         return self.settings.candidates
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colours from grey: [B * candidates, C, H, W]."""
+        """Predict colours from grey: [B * candidates, C, H, W]."""
         return generate_candidates(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:

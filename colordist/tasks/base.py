@@ -1,7 +1,7 @@
-"""What a task is: its networks, its losses, its phases. It knows nothing of processes, devices or precision.
+"""Base class of tasks: networks, losses and phases, independent of processes, devices and precision.
 
-A task of your own is a class in one file: a ``Settings`` dataclass derived from ``TaskSettings``, and a class derived
-from ``Task`` (registry.py says how it gets its name).
+A new task is one file: a ``Settings`` dataclass derived from ``TaskSettings``, and a class derived from ``Task``
+(registry.py: how to register it).
 """
 
 from collections.abc import Callable, Mapping
@@ -17,43 +17,46 @@ from colordist.data.batch import Batch
 from colordist.models.factory import ModelFactory
 
 Calls = Mapping[str, Callable[..., Tensor]]
-"""The networks as they may be called in a phase: the trainable one through its wrapper, the frozen ones bare."""
+"""Networks by name, to be called in a phase: the trainable one through its (DDP) wrapper, frozen ones bare."""
 
 Generated = Any
-"""What a task's generators answered: colours [B, C, H, W], or several tensors. Only the task looks inside."""
+"""Output of a task's generators: colours [B, C, H, W], or several tensors. Opaque to all but the task."""
 
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network and how it is trained."""
+    """A network and its training."""
 
     module: nn.Module
     optimizer: str = "generator"
-    """The section `optimizer.NAME` with its settings."""
+    """Its settings section: `optimizer.NAME`."""
     ema: bool = False
-    """Whether it has EMA weights, which are evaluated and saved. `train.freeze` and `lr_scales` apply to these."""
+    """Whether it has EMA weights, for evaluation and snapshots. `train.freeze` and `lr_scales` apply to it then."""
 
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a phase: ``total``, a scalar; and its terms and other figures by name, for the log."""
+    """The loss of a phase: ``total``, a scalar, which is minimised; and its parts by name, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
+    """Losses: scalars."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """What else is logged: scalars, e.g. accuracies."""
     state: dict[str, Tensor] = field(default_factory=dict)
-    """New rows of the task's ``state`` for the batch's samples. Dropped if the update is skipped."""
+    """New rows of the task's ``state`` for the batch's samples. Discarded if the update is skipped."""
 
 
 class Task:
-    """Base class of tasks: one network, the generator, that is trained in one phase."""
+    """Base class of tasks: by default one network, the generator, trained in one phase."""
 
     Settings: ClassVar[type[TaskSettings]] = TaskSettings
     generators: ClassVar[tuple[str, ...]] = ("generator",)
-    """The networks that ``generate`` runs."""
+    """Networks that ``generate`` runs."""
     sampled: ClassVar[tuple[str, ...]] = ("generator",)
-    """The networks that ``sample`` runs: those with EMA weights. Snapshots hold them."""
+    """Networks that ``sample`` runs: those with EMA weights, which snapshots contain."""
     description: ClassVar[str] = ""
-    """What it is trained by, after "It was trained": for model cards."""
+    """Completes "It was trained ..." in model cards."""
     unpaired: ClassVar[bool] = False
     """Whether grey images and target colours come from different images."""
 
@@ -64,70 +67,70 @@ class Task:
         self.color_space = ColorSpace(model.color_space)
         self.networks: dict[str, NetworkSpec] = {}
         self.state: dict[str, Tensor] = {}
-        """What it keeps from step to step beside its networks: by name, a row for each sample of the global batch. A
-        process knows and changes the rows of its own samples only; checkpoints hold all of them."""
+        """State between steps besides the networks: tensors by name, with a row per sample of the global batch. A
+        process reads and writes the rows of its samples only; checkpoints contain all rows."""
 
     # Training
 
     def build(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
-        """The networks, by name. Their weights must follow from the seed that the factory is given."""
+        """Build the networks, by name. Their initial weights must depend on the factory's seed alone."""
         return self.build_sampled(factory)
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
-        """Only the networks that ``sample`` runs, to be filled with a snapshot's weights."""
+        """Build only the networks that ``sample`` runs, to load a snapshot into."""
         return {"generator": NetworkSpec(factory.generator(), ema=True)}
 
     def initial_state(self, global_batch_size: int, image_size: int) -> dict[str, Tensor]:
-        """The ``state`` that training starts from."""
+        """Initial ``state`` of training."""
         return {}
 
     @property
     def candidates(self) -> int:
-        """How many answers the generator gives to each training image: as many noise vectors are drawn."""
+        """Candidates per training image: the number of noise vectors drawn for each."""
         return 1
 
     def noise_shape(self, image_size: int) -> tuple[int, ...]:
-        """Shape of the noise for one answer to one image; (0,) where none is needed."""
+        """Noise shape per sample; (0,) for a deterministic generator."""
         return (self.model.noise_size,)
 
     def phases(self, step: int) -> tuple[str, ...]:
-        """The networks that are trained in a step, in order: one phase each."""
+        """Names of the networks trained in a step, in order: one phase each."""
         return ("generator",)
 
     def generate(self, calls: Calls, batch: Batch) -> Generated:
         """Run the generators on a batch.
 
-        All phases of a step see the same result. With gradient accumulation each phase runs them again: so a phase must
-        not depend on the result of a generator that was updated in an earlier phase of the step.
+        All phases of a step share the result. With gradient accumulation each phase recomputes it: so a phase must not
+        depend on the output of a generator updated in an earlier phase of the step.
         """
         return None
 
     def loss(self, phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
-        """The loss of the phase's network, averaged over the batch. generated: the result of ``generate``.
+        """Loss of the phase's network, averaged over the batch. generated: the result of ``generate``.
 
-        It must not change anything: it may be called more than once.
+        Must be free of side effects: it may be called more than once.
         """
         raise NotImplementedError
 
     # Inference
 
     def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
-        """From grey to colours: the one way in evaluation, colorize, sample grids, snapshots and export.
+        """Sample colours for grey images, for evaluation, colorize, sample grids, snapshots and export.
 
-        networks: those named in ``sampled``. grey: [B, 1, H, W] in [-1, 1]. noise: [B * V, *noise_shape] for V answers
-        to each image, one after the other; None where the task needs none. Returns [B * V, C, H, W], C and range as the
-        color space says. By default one pass of the generator.
+        networks: those named in ``sampled``. grey: [B, 1, H, W] in [-1, 1]. noise: [B * V, *noise_shape] for V samples
+        per image, those of an image consecutive; None for a deterministic generator. Returns [B * V, C, H, W] in the
+        task's color space. Default: one forward pass of the generator.
         """
         generator = networks["generator"]
         return generator(grey) if noise is None else generator(grey, noise)
 
     @property
     def variants(self) -> int:
-        """How many different answers there are to one grey image."""
+        """Number of distinct samples for one grey image."""
         return max(1, self.model.noise_size)
 
     def variant_noise(self, variant: int, grey: Tensor) -> Tensor | None:
-        """The noise for one of the ``variants``, the same for every image: [B, *noise_shape]."""
+        """Noise of one of the ``variants``, the same for every image: [B, *noise_shape]."""
         if self.model.noise_size == 0:
             return None
         code = F.one_hot(grey.new_tensor(variant).long(), self.model.noise_size)

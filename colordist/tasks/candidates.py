@@ -1,4 +1,4 @@
-"""Several candidates for each image, one for each noise vector that the sampler drew: only the closest is penalised."""
+"""Best-of-N: several candidates per image, one per noise vector, of which only the closest is penalised."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from torch import Tensor
 from colordist.config import Config, TaskSettings, UserError, at_least
 from colordist.data.batch import Batch
 
-_REGIONS = 4  # along each side of an image
+_REGIONS = 4  # per side of an image
 
 
 @dataclass(frozen=True, kw_only=True)
 class CandidateSettings(TaskSettings):
-    """Settings of a task with a pixel loss, which may take the best of several candidates."""
+    """Settings of a task with a pixel loss, optionally best-of-N."""
 
     pixel: Literal["l1", "l2"] = "l1"
-    """Pixel loss between the generator's colours and the target."""
+    """Pixel loss: `l1` (mean absolute error) or `l2` (mean squared error)."""
     candidates: int = 1
     """Best-of-N: candidates per image, of which only the closest to the target is penalised (arXiv 1806.07772)."""
 
@@ -28,7 +28,7 @@ class CandidateSettings(TaskSettings):
         at_least("task.candidates", self.candidates, 1)
 
     def check(self, config: Config) -> None:
-        """Raise UserError where all candidates would be equal."""
+        """Raise UserError for several candidates without noise."""
         super().check(config)
         if self.candidates > 1 and config.model.noise_size == 0:
             raise UserError(
@@ -39,7 +39,7 @@ class CandidateSettings(TaskSettings):
 def generate_candidates(generator: Callable[..., Tensor], batch: Batch) -> Tensor:
     """Run a generator once, with all noise vectors of a batch: [B * N, C, H, W], N = 1 without noise.
 
-    The candidates for one image follow one another.
+    The candidates of an image are consecutive.
     """
     if batch.noise.numel() == 0:
         return generator(batch.grey)
@@ -47,7 +47,7 @@ def generate_candidates(generator: Callable[..., Tensor], batch: Batch) -> Tenso
 
 
 def first_candidate(color: Tensor, batch: Batch) -> Tensor:
-    """The first candidate for each image, a sample like any other: [B * N, C, H, W] -> [B, C, H, W]."""
+    """The first candidate of each image, an unbiased sample: [B * N, C, H, W] -> [B, C, H, W]."""
     return color if len(color) == len(batch) else _by_image(color, batch)[:, 0]
 
 
@@ -55,8 +55,7 @@ def best_candidate(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Te
     """The candidate closest to the target in each region: [B * N, C, H, W] -> [B, C, H, W].
 
     Best-of-N loss (Guzman-Rivera et al. 2012; Bhattacharyya et al. 2018, arXiv 1806.07772): only the closest sample is
-    penalised, so the others may cover other modes. By region, because an image has several objects whose colours are
-    independent.
+    penalised, so the others may cover other modes. Per region, as the colours of an image's objects are independent.
     """
     if len(color) == len(batch):
         return color
@@ -66,10 +65,10 @@ def best_candidate(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Te
         error = (error.abs() if kind == "l1" else error.square()).mean(dim=2)  # [B, N, H, W]
         distance = F.adaptive_avg_pool2d(error, min(_REGIONS, *error.shape[-2:]))
         numbers = torch.arange(candidates.shape[1], device=color.device).view(1, -1, 1, 1)
-        taken = (numbers == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
-        taken = F.interpolate(taken, error.shape[-2:], mode="nearest")
-    # A sum and no indexing: the gradient of that isn't deterministic on GPUs.
-    return (candidates * taken.unsqueeze(2)).sum(dim=1)
+        mask = (numbers == distance.argmin(dim=1, keepdim=True)).to(color.dtype)
+        mask = F.interpolate(mask, error.shape[-2:], mode="nearest")
+    # A masked sum: the gradient of indexing isn't deterministic on GPUs.
+    return (candidates * mask.unsqueeze(2)).sum(dim=1)
 
 
 def _by_image(color: Tensor, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
 """Task ``cgan``: a conditional GAN.
 
-After pix2pix (Isola et al. 2017, arXiv 1611.07004): the discriminator sees the grey image and its colours.
+As in pix2pix (Isola et al. 2017, arXiv 1611.07004) the discriminator is conditioned on the grey image.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ class CGANSettings(CandidateSettings, AdversarialSettings):
     pixel_weight: float = 1.0
     """Weight of the pixel loss."""
     gradient_loss_weight: float = 10.0
-    """Weight of the image gradient difference loss (arXiv 1511.05440)."""
+    """Weight of the gradient difference loss (arXiv 1511.05440)."""
     adversarial: Literal["bce", "relativistic"] = "bce"
-    """Adversarial loss: binary cross-entropy, or relativistic pairing (arXiv 1807.00734, 2501.05441)."""
+    """Adversarial loss: non-saturating BCE, or relativistic pairing (arXiv 1807.00734, 2501.05441)."""
     r1_weight: float = 0.0
-    """Gamma of the R1 penalty: squared gradient of the discriminator at real images (arXiv 1801.04406)."""
+    """Gamma of the R1 gradient penalty, at real images (arXiv 1801.04406); 0: off."""
     r2_weight: float = 0.0
-    """Gamma of the R2 penalty: the same at generated images."""
+    """Gamma of the R2 gradient penalty, at generated images; 0: off."""
     augment: list[str] = dataclasses.field(default_factory=list)
     """Differentiable augmentation of the discriminator's input: `translation`, `cutout` (arXiv 2006.10738)."""
 
@@ -58,7 +58,7 @@ class CGANSettings(CandidateSettings, AdversarialSettings):
                 raise UserError(f"task.augment has {name}: try {' or '.join(AUGMENTATIONS)}")
 
     def check(self, config: Config) -> None:
-        """Raise UserError for a combination that can't work."""
+        """Raise UserError for incompatible settings."""
         super().check(config)
         self.require_warmup_loss("task.pixel_weight", self.pixel_weight)
         if config.train.compile != "off" and self.gradient_penalties:
@@ -69,7 +69,7 @@ class CGANSettings(CandidateSettings, AdversarialSettings):
 
     @property
     def gradient_penalties(self) -> dict[str, float]:
-        """The weights of the losses that differentiate twice, by key."""
+        """Weights of losses with second derivatives, by key."""
         weights = {"task.r1_weight": self.r1_weight, "task.r2_weight": self.r2_weight}
         return {key: weight for key, weight in weights.items() if weight > 0}
 
@@ -79,11 +79,11 @@ class CGANTask(Task):
 
     Settings = CGANSettings
     settings: CGANSettings
-    description = "as a conditional GAN: against a discriminator that sees the grey image, too"
+    description = "as a conditional GAN, whose discriminator is conditioned on the grey image"
 
     def build(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
         """Generator and discriminator."""
-        # Where only differences of logits count, nothing would train the bias of the last layer.
+        # A relativistic loss depends on differences of logits alone: the last bias would get no gradient.
         bias = self.settings.adversarial == "bce"
         discriminator = factory.discriminator(1, inputs=1 + self.color_space.channels, bias=bias)
         return {
@@ -93,19 +93,19 @@ class CGANTask(Task):
 
     @property
     def candidates(self) -> int:
-        """How many answers the generator gives to each training image."""
+        """Candidates per training image."""
         return self.settings.candidates
 
     def phases(self, step: int) -> tuple[str, ...]:
-        """Discriminator, then generator; during the warm-up the generator alone."""
+        """Discriminator, then generator; generator only during the warm-up."""
         return ("generator",) if step < self.settings.warmup_steps else ("discriminator", "generator")
 
     def generate(self, calls: Calls, batch: Batch) -> Tensor:
-        """Colours from grey: [B * candidates, C, H, W]."""
+        """Generate colours from grey: [B * candidates, C, H, W]."""
         return generate_candidates(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        """The loss of the phase's network."""
+        """Loss of the phase's network."""
         if phase == "discriminator":
             return self._discriminator_loss(calls, batch, first_candidate(color, batch).detach())
         return self._generator_loss(calls, batch, color, adversarial=step >= self.settings.warmup_steps)
@@ -113,22 +113,23 @@ class CGANTask(Task):
     def _discriminator_loss(self, calls: Calls, batch: Batch, fake: Tensor) -> Loss:
         weights = {"r1": self.settings.r1_weight, "r2": self.settings.r2_weight}
         colors = torch.cat([batch.target, fake]).requires_grad_(any(weights.values()))
-        # Real and fake in one batch: one pass, one all-reduce.
+        # Real and fake in one batch: one forward pass, one all-reduce.
         logits = self._discriminate(calls, batch, colors)
-        found = self._real_or_fake(*logits.chunk(2))
-        total, parts = found.total, found.parts
+        loss = self._real_or_fake(*logits.chunk(2))
+        total, parts = loss.total, loss.parts
         if colors.requires_grad:
             squares = squared_gradients(logits, colors).chunk(2)
             for (name, weight), each in zip(weights.items(), squares, strict=True):
                 parts[name] = each.mean()
                 total = total + weight / 2 * parts[name]
-        return dataclasses.replace(found, total=total, parts=parts)
+        return dataclasses.replace(loss, total=total, parts=parts)
 
     def _real_or_fake(self, real: Tensor, fake: Tensor) -> Loss:
-        """The discriminator's adversarial loss. real, fake: its logits."""
+        """Discriminator's adversarial loss. real, fake: logits."""
         if self.settings.adversarial == "relativistic":
             loss = relativistic(real, fake)
-            return Loss(loss, {"relativistic": loss, "accuracy": (real > fake).to(real.dtype).mean()})
+            accuracy = (real > fake).to(real.dtype).mean()
+            return Loss(loss, {"relativistic": loss}, diagnostics={"accuracy": accuracy})
         return real_or_fake(real, fake, self.settings.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
@@ -145,18 +146,18 @@ class CGANTask(Task):
         return Loss(total, parts)
 
     def _adversarial_loss(self, calls: Calls, batch: Batch, fake: Tensor) -> Tensor:
-        """The generator's adversarial loss."""
+        """Generator's adversarial loss."""
         logits = self._discriminate(calls, batch, fake)
         if self.settings.adversarial == "relativistic":
             with torch.no_grad():
                 real = self._discriminate(calls, batch, batch.target)
             return relativistic(logits, real)
-        return cross_entropy(logits, 1)  # the non-saturating loss (Goodfellow et al. 2014)
+        return cross_entropy(logits, 1)  # non-saturating loss (Goodfellow et al. 2014)
 
     def _discriminate(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
-        """The discriminator's logits of B or 2B colour images, the latter for the batch's grey images twice.
+        """Discriminator's logits for B colour images, or for 2B: real and fake colours of the batch's grey images.
 
-        Real and fake colours of an image get the same augmentation, so that their patches can be compared in pairs.
+        Real and fake colours of an image get the same augmentation, as the relativistic loss compares their patches.
         """
         times = len(colors) // len(batch)
         grey, uniforms = torch.cat([batch.grey] * times), torch.cat([batch.uniforms] * times)

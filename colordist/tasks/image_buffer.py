@@ -1,6 +1,6 @@
 """Image buffer: a history of generated images for a discriminator (Shrivastava et al. 2017, arXiv 1612.07828, 2.3).
 
-Each sample of the global batch has slots of its own, so the content doesn't depend on how a batch is divided.
+Each sample of the global batch has its own slots, so the content is independent of processes and micro-batches.
 """
 
 import torch
@@ -10,14 +10,14 @@ _EMPTY = torch.inf  # marks an empty slot
 
 
 def empty_buffer(batch_size: int, slots: int, channels: int, size: int) -> Tensor:
-    """A buffer without images: [batch_size, slots, channels, size, size]."""
+    """An empty buffer: [batch_size, slots, channels, size, size]."""
     return torch.full((batch_size, slots, channels, size, size), _EMPTY)
 
 
 def exchange(buffer: Tensor, fresh: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each generated image, or, with probability 0.5, an older one, which it then replaces.
+    """Return each generated image or, with probability 0.5, an older one, which it replaces in the buffer.
 
-    A generated image that draws an empty slot fills it, and is returned.
+    If the slot drawn is empty, the generated image fills it and is returned.
 
     buffer: [B, slots, C, H, W]; fresh: [B, C, H, W]; uniforms: [B, 2] in [0, 1). Returns images [B, C, H, W] and the
     updated buffer; the arguments are not changed.
@@ -28,6 +28,6 @@ def exchange(buffer: Tensor, fresh: Tensor, uniforms: Tensor) -> tuple[Tensor, T
     old = buffer[index, slot]
     empty = old == _EMPTY
     swap = (uniforms[:, 0] < 0.5)[:, None, None, None] & ~empty
-    after = buffer.clone()
-    after[index, slot] = fresh.where(swap | empty, old)
-    return old.where(swap, fresh), after
+    updated = buffer.clone()
+    updated[index, slot] = fresh.where(swap | empty, old)
+    return old.where(swap, fresh), updated

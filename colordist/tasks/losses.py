@@ -1,4 +1,4 @@
-"""Losses that several tasks use. All are computed in at least float32 and averaged over the batch."""
+"""Losses that tasks share, in at least float32 and averaged over the batch."""
 
 from typing import Literal
 
@@ -15,10 +15,10 @@ def pixel_distance(kind: Literal["l1", "l2"], color: Tensor, target: Tensor) -> 
 
 
 def gradient_difference_loss(kind: Literal["l1", "l2"], color: Tensor, target: Tensor) -> Tensor:
-    """Distance between differences of neighbouring pixels, to the right and below: a scalar.
+    """Gradient difference loss (Mathieu et al. 2016, arXiv 1511.05440): a scalar.
 
-    Gradient difference loss (Mathieu et al. 2016, arXiv 1511.05440). It asks an evenly coloured thing to be evenly
-    coloured, in whatever colour.
+    Distance between horizontal and vertical pixel differences. Where the target's colour is uniform, so should be the
+    prediction's, whatever the colour.
     """
     right = pixel_distance(kind, color.diff(dim=-1), target.diff(dim=-1))
     below = pixel_distance(kind, color.diff(dim=-2), target.diff(dim=-2))
@@ -31,36 +31,35 @@ def cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 
 def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
-    """How badly a discriminator tells real from fake. real, fake: its logits, of any shape.
+    """The discriminator's cross-entropy. real, fake: its logits, of any shape.
 
-    label_smoothing: real is 1 minus this.
+    label_smoothing: the label of real is 1 minus this.
     """
-    parts = {
-        "real": cross_entropy(real, 1 - label_smoothing),
-        "fake": cross_entropy(fake, 0),
+    parts = {"real": cross_entropy(real, 1 - label_smoothing), "fake": cross_entropy(fake, 0)}
+    accuracies = {
         "accuracy_real": (real > 0).to(real.dtype).mean(),
         "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
     }
-    return Loss((parts["real"] + parts["fake"]) / 2, parts)
+    return Loss((parts["real"] + parts["fake"]) / 2, parts, diagnostics=accuracies)
 
 
 def relativistic(logits: Tensor, others: Tensor) -> Tensor:
-    """How far logits, of any shape, are from lying above others of the same pairs: the mean of softplus: a scalar.
+    """Relativistic pairing loss, the mean of softplus(others - logits): a scalar. Both of the same shape.
 
-    Relativistic pairing (Jolicoeur-Martineau 2018, arXiv 1807.00734) as in R3GAN (Huang et al. 2024, arXiv 2501.05441,
-    equation 2). A discriminator wants the real ones' above the fake ones', a generator the other way round.
+    Jolicoeur-Martineau 2018 (arXiv 1807.00734), as in R3GAN (Huang et al. 2024, arXiv 2501.05441, equation 2). For the
+    discriminator ``logits`` are those of real images and ``others`` of fake ones; for the generator vice versa.
     """
     return F.softplus(others - logits).mean()
 
 
 def squared_gradients(logits: Tensor, color: Tensor) -> Tensor:
-    """Squared length of the gradient of each image's logit, the mean of its patches, with respect to its colours.
+    """Squared norm of the gradient of each image's mean logit with respect to its colours.
 
-    For zero-centred gradient penalties (Mescheder et al. 2018, arXiv 1801.04406, equation 9). logits: [B, ...], of
-    images that a network sees one by one, and in whose graph color [B, C, H, W] is. Returns [B], of color's type, to be
-    differentiated again.
+    For zero-centred gradient penalties (Mescheder et al. 2018, arXiv 1801.04406, equation 9). logits: [B, ...], each
+    image's independent of the others; color: [B, C, H, W], in their graph. Returns [B], in color's dtype, with a graph
+    for the second derivative.
     """
-    # Of the sum, not the mean, of patches: in half precision, small gradients would vanish.
+    # Of the sum over patches, not the mean: in half precision small gradients would underflow.
     (gradient,) = torch.autograd.grad(logits.sum(), color, create_graph=True)
     patches = logits[0].numel()
     return (gradient / patches).square().sum(dim=(1, 2, 3))

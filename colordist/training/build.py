@@ -20,6 +20,7 @@ from colordist.engine.failure_detector import Timeouts
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
+from colordist.evaluation.evaluator import Evaluator
 from colordist.files.atomic import writing
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered
@@ -27,6 +28,7 @@ from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
 from colordist.run.provenance import code_digest, git_revision, revision
+from colordist.run.score_specs import save_specs
 from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_wandb, require_tracking
 from colordist.training.build_task import build_networks, build_task, initialize
@@ -74,7 +76,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         task=task,
         loader=loader,
         evaluator=evaluator,
-        open_run=partial(open_run, config, folder, engine, digests, weights),
+        open_run=partial(open_run, config, folder, evaluator, digests, weights),
         meter=Meter(config.train.global_batch_size),
         card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
         requests=requests or StopRequests(),
@@ -84,13 +86,15 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
 
 
 def open_run(
-    config: Config, folder: RunFolder, engine: Engine, images: str, weights: str | None, start: int
+    config: Config, folder: RunFolder, evaluator: Evaluator, images: str, weights: str | None, start: int
 ) -> Tracker:
     """Mark a run as begun, and open its trackers: none except on rank 0.
 
     images, weights: digests of the run's images and initial weights. start: the step that it begins or continues with.
     """
+    engine = evaluator.engine
     engine.on_ranks(lambda: begin(config, folder, images, weights, start), here=engine.is_main)
+    engine.on_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
     return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
 
 

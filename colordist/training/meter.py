@@ -43,8 +43,8 @@ class Meter:
         means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
         seconds = time.perf_counter() - self.since
         pace = {
-            "images_per_second": self.steps * self.global_batch_size / seconds,
-            "waiting_for_data": self.waited / seconds,
+            "pace/images_per_second": self.steps * self.global_batch_size / seconds,
+            "pace/waiting_for_data": self.waited / seconds,
         }
         self.sums, self.counts, self.steps = {}, {}, 0
         self.restart_clock()
@@ -54,7 +54,7 @@ class Meter:
         """Skipped updates are counted, and excluded from their network's means."""
         means: dict[str, float] = {}
         for key, total in sums.items():
-            skipped = f"{key.split('/')[0]}/skipped"
+            skipped = f"diagnostics/{key.split('/')[1]}/skipped"
             counted = self.counts[key] - sums.get(skipped, 0)
             if key == skipped:
                 means[key] = total

@@ -2,8 +2,7 @@
 
 import dataclasses
 import logging
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from colordist.run.folder import RunFolder, numbered, step_name
 from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
+from colordist.run.records import newest_references
 from colordist.tasks.base import Task
 from colordist.tracking import Record, Tracker, Trackers
 from colordist.training.meter import Meter
@@ -142,7 +142,7 @@ class Trainer:
             if isinstance(error, torch.AcceleratorError):  # a device that failed says nothing about the checkpoint
                 raise
             raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
-        references = self.engine.on_ranks(lambda: references_in(self.folder.records()), here=self.engine.is_main)
+        references = self.engine.on_ranks(lambda: newest_references(self.folder.records()), here=self.engine.is_main)
         self.references = references or {}
         return step
 
@@ -191,9 +191,9 @@ class Trainer:
     def _log(self, step: int) -> None:
         means, pace = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
-        record |= pace | {"peak_memory_mb": self.engine.peak_memory()} | means
+        record |= pace | {"pace/peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
-            record[f"{name}/lr"] = self.engine.networks[name].learning_rate(step - 1)
+            record[f"optimizer/{name}/lr"] = self.engine.networks[name].learning_rate(step - 1)
         self._write_record(record)
         self._check_divergence(step)
 
@@ -215,7 +215,7 @@ class Trainer:
         references = self.evaluator.references(median)
         for name, scores in references.items():
             record |= {f"{_REFERENCE}{name}/{metric}": score for metric, score in scores.items()}
-        self.references = references_in([record])
+        self.references = newest_references([record])
         self._write_record(record)
 
     def _write_record(self, record: Record) -> None:
@@ -229,7 +229,7 @@ class Trainer:
         check_replicas(self.engine, step)
         scores = self.evaluator.scores(self._sample)
         images = step * self.config.train.global_batch_size
-        self._write_record({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        self._write_record({"step": step, "images": images} | {f"score/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
@@ -240,7 +240,7 @@ class Trainer:
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
-            card = self.card.text(step, scores, self.references)
+            card = self.card.text(step, scores, self.references, self.evaluator.specs)
             snapshot.write(saved, self.task, self._ema, about, card)
         self.tracker.snapshot(saved, step)
 
@@ -268,14 +268,3 @@ def find_newest(config: Config, folder: RunFolder) -> Path | None:
         for path in checkpoints[checkpoints.index(newest) + 1 :]:
             checkpoint.set_aside(path)
     return newest
-
-
-def references_in(records: Iterable[Record]) -> dict[str, dict[str, float]]:
-    """Finite scores of the baselines and the oracle in a run's records, by name, then by metric."""
-    found: dict[str, dict[str, float]] = {}
-    for record in records:
-        for key, score in record.items():
-            if key.startswith(_REFERENCE) and isinstance(score, int | float) and math.isfinite(score):
-                name, _, metric = key.removeprefix(_REFERENCE).partition("/")
-                found.setdefault(name, {})[metric] = float(score)
-    return found

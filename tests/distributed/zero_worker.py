@@ -87,7 +87,7 @@ def plant(trainer: Trainer) -> None:
         log = engine.step(task, trainer.loader.micro_batches(step), step)
         for name, strategy in strategies(trainer):
             changed = any(not torch.equal(old, new) for old, new in zip(before[name], state(strategy), strict=False))
-            found.append((step, name, float(log[f"{name}/skipped"]), changed))
+            found.append((step, name, float(log[f"diagnostics/{name}/skipped"]), changed))
     report(trainer, "planted", found)
     torch.save([state(strategy) for _, strategy in strategies(trainer)], trainer.folder.path / f"weights-{RANK}.pt")
 

@@ -171,7 +171,7 @@ def test_download_mends_damaged_data_from_the_archive(
     root = unpacked(name, tmp_path, monkeypatch)
     first = getattr(datasets, ARCHIVES[name].dataset).train_list[0][0]
     (root / ARCHIVES[name].unpacked / first).write_bytes(b"damaged")
-    with pytest.raises(UserError, match=f"data.source {name}: .*not there, or damaged"):
+    with pytest.raises(UserError, match=f"data.source {name}: .*missing or damaged"):
         archive(name, root, None, 32)
     download(name, root)
     assert len(archive(name, root, None, 32).train) == TRAIN[name]
@@ -181,7 +181,7 @@ def test_classes_that_have_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """torchvision doesn't look whether they are there."""
     root = unpacked("stl10", tmp_path, monkeypatch)
     (root / "stl10_binary" / "class_names.txt").unlink()
-    with pytest.raises(UserError, match="not there, or damaged"):
+    with pytest.raises(UserError, match="missing or damaged"):
         archive("stl10", root, None, 32)
 
 

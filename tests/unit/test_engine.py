@@ -77,7 +77,7 @@ def test_only_the_network_whose_turn_it_is_learns(
     parameters = dict(task.networks[learns].module.named_parameters())
     assert all(not torch.equal(before[learns][key], value) for key, value in parameters.items())
     assert all(parameter.grad is None for parameter in task.networks[rests].module.parameters())
-    assert all(key.startswith(learns) for key in log.keys() - {"sync_bytes"})
+    assert all(key.split("/")[1] == learns for key in log.keys() - {"pace/sync_bytes"})
 
 
 def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> None:
@@ -88,7 +88,7 @@ def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> 
     with torch.no_grad():
         logits = judge(BATCH.grey, old(BATCH.grey))
     expected = torch.nn.functional.softplus(-logits).mean()
-    assert log["generator/adversarial"].item() == pytest.approx(expected.item(), abs=1e-12)
+    assert log["loss/generator/adversarial"].item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 def test_warm_up_leaves_the_discriminator_alone() -> None:
@@ -96,10 +96,15 @@ def test_warm_up_leaves_the_discriminator_alone() -> None:
     before = state(task, "discriminator")
     log = engine.step(task, [BATCH], 0)
     assert equal(before, state(task, "discriminator"))
-    assert set(log) == {"generator/l1", "generator/gradient_norm", "generator/skipped", "sync_bytes"}
+    assert set(log) == {
+        "loss/generator/l1",
+        "diagnostics/generator/gradient_norm",
+        "diagnostics/generator/skipped",
+        "pace/sync_bytes",
+    }
     log = engine.step(task, [BATCH], 1)
     assert not equal(before, state(task, "discriminator"))
-    assert {"generator/adversarial", "discriminator/real"} <= set(log)
+    assert {"loss/generator/adversarial", "loss/discriminator/real"} <= set(log)
 
 
 def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
@@ -115,12 +120,12 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"task": "autoencoder"},
-        {"task": "autoencoder", "model__norm": "group", "model__width": 16},
-        {"task": "cgan", "discriminator__spectral_norm": True, "loss__warmup_steps": 1},
-        {"task": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
-        {"task": "autoencoder", "model__noise": 2, "loss__candidates": 3},
-        {"task": "cgan", "model__noise": 2, "loss__candidates": 3, "loss__pixel": "l2"},
+        {"task__name": "autoencoder"},
+        {"task__name": "autoencoder", "model__norm": "group", "model__width": 16},
+        {"task__name": "cgan", "discriminator__spectral_norm": True, "task__warmup_steps": 1},
+        {"task__name": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+        {"task__name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+        {"task__name": "cgan", "model__noise": 2, "task__candidates": 3, "task__pixel": "l2"},
     ],
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
@@ -158,7 +163,7 @@ def test_long_gradients_are_shortened_and_told_as_they_were() -> None:
     for limit in (None, 1e-3, 1e3):
         engine, task = prepared(task="autoencoder", optimizer__generator__clip_norm=limit)
         log = engine.step(task, [BATCH], 0)
-        norms[limit] = log["generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
+        norms[limit] = log["diagnostics/generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
     told, unclipped = norms[None]
     assert told == pytest.approx(unclipped)
     assert told > 1e-3
@@ -171,7 +176,7 @@ def test_each_network_has_its_own_limit() -> None:
     engine, task = prepared(optimizer__discriminator__clip_norm=1e-3)
     log = engine.step(task, [BATCH], 0)
     assert norm_of_gradients(task, "discriminator") == pytest.approx(1e-3, rel=1e-2)
-    assert norm_of_gradients(task, "generator") == pytest.approx(log["generator/gradient_norm"].item())
+    assert norm_of_gradients(task, "generator") == pytest.approx(log["diagnostics/generator/gradient_norm"].item())
 
 
 def test_the_steps_learning_rate_is_used() -> None:
@@ -260,7 +265,7 @@ def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
     assert all(value.isfinite() for value in log.values())
     for network in task.networks.values():
         assert {parameter.dtype for parameter in network.module.parameters()} == {torch.float32}
-    assert log["discriminator/real"].dtype == log["generator/l1"].dtype == torch.float32
+    assert log["loss/discriminator/real"].dtype == log["loss/generator/l1"].dtype == torch.float32
 
 
 def test_deterministic() -> None:

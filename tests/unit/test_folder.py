@@ -225,7 +225,7 @@ def test_colorless_photos_are_kept_and_counted(tmp_path: Path, caplog: pytest.Lo
     Image.new("L", (SIZE, SIZE), 50).save(tmp_path / "test" / "grey.jpg")
     source = read(tmp_path)
     assert (len(source.train), len(source.test)) == (7, 3)
-    assert "3 of 7 training images have no colour at all" in caplog.text
+    assert "3 of 7 training images are grey" in caplog.text
 
 
 def test_clean_folders_give_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

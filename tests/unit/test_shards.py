@@ -17,12 +17,12 @@ import pytest
 from packed import SIDE, images, packed
 from PIL import Image
 
-from colordist.config import DataConfig, RunError, UserError
+from colordist.config import RunError, UserError
 from colordist.data.pack import main, pack
 from colordist.data.source import Source, StreamedSplit, part_of_training
 from colordist.data.sources.folder import folder
 from colordist.data.sources.shard_index import NAME, Index
-from colordist.data.sources.shards import ShardSplit, shards
+from colordist.data.sources.shards import ShardSettings, ShardSplit, shards
 
 
 def opened(root: Path | str, cache: Path | None = None, classes: tuple[str, ...] | None = None) -> Source:
@@ -121,7 +121,7 @@ def test_packing_refuses_and_reports_in_one_line(
     main([str(root), "-o", str(out)])
     assert capsys.readouterr().out == f"{out}: 26 train images in 1 shards\n{out}: 7 test images in 1 shards\n"
     for arguments, told in (
-        ([str(root), "-o", str(out)], "is there already"),
+        ([str(root), "-o", str(out)], "exists already"),
         ([str(tmp_path / "nowhere"), "-o", str(tmp_path / "other")], "is not a folder"),
         ([str(root), "-o", str(tmp_path / "other"), "--shard_mb", "0"], "try --shard_mb 64"),
         ([str(root), "-o", str(root / "train" / "dog" / "000.jpg" / "out")], "can't be written"),
@@ -168,11 +168,11 @@ def test_classes_and_fractions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"name": "../secret.tar"}, "no shard is called '../secret.tar'"),
-        ({"name": "pipe:touch x.tar"}, "no shard is called"),
-        ({"sha256": "../../x"}, "no sum"),
+        ({"name": "../secret.tar"}, "'../secret.tar' is no name of a shard"),
+        ({"name": "pipe:touch x.tar"}, "is no name of a shard"),
+        ({"sha256": "../../x"}, "has no SHA-256"),
         ({"bytes": 20}, "lies outside"),
-        ({"offsets": [-5]}, "a number"),
+        ({"offsets": [-5]}, "no natural number"),
         ({"sizes": [1]}, "differ in length"),
         ({"classes": []}, "no class"),
         ({"surprise": 1}, "surprise"),
@@ -204,7 +204,7 @@ def test_nothing_but_folders_and_http(root: str, tmp_path: Path) -> None:
     """No config can run a command: there is no other way to a shard than to open a file, or to ask a web server."""
     if "://" in root:
         with pytest.raises(UserError, match="come from a folder, http or https"):
-            DataConfig(source="shards", root=root)
+            ShardSettings(source="shards", root=root)
     assert "can't be read" in mistake(root)
 
 
@@ -212,7 +212,7 @@ def test_a_shard_cut_off_while_it_is_read(tmp_path: Path) -> None:
     root, index = packed(tmp_path)
     source = opened(root)
     (root / index.shards[0].name).write_bytes(b"")
-    with pytest.raises(RunError, match="has become shorter"):
+    with pytest.raises(RunError, match="is truncated"):
         source.train[0]
 
 
@@ -239,7 +239,7 @@ def test_grey_stands_for_what_can_not_be_decoded(tmp_path: Path, caplog: pytest.
     assert all(np.array_equal(one, other) for one, other in zip(found[12:], whole[12:], strict=True))
     told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(told) == 6  # each but once
-    assert told[0] == f"{index.shards[0].keys[0]} in train-000000.tar can't be decoded: grey stands for it"
+    assert told[0] == f"{index.shards[0].keys[0]} in train-000000.tar can't be decoded, and is replaced by grey"
     assert told[4].endswith("further ones are only counted")
     assert told[5] == "10 images can't be decoded so far"
     assert len(training(source).damaged) == 12
@@ -322,7 +322,7 @@ def test_another_shard_than_the_index_says_is_not_kept(
     root, index = packed(tmp_path)
     spoil(root, index, 1)
     source = opened(f"{server.url}/packed", tmp_path / "cache")
-    with pytest.raises(RunError, match=r"its SHA-256 is another.*the same command continues") as caught:
+    with pytest.raises(RunError, match=r"doesn't have the SHA-256 in.*the same command continues") as caught:
         source.train[0]
     assert "\n" not in str(caught.value)
     assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock"]

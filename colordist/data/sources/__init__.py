@@ -1,1 +1,1 @@
-"""Image sources: where training and test images come from."""
+"""Image sources."""

@@ -1,10 +1,10 @@
-"""Objects whose colour nobody can tell: three colours with the same grey, equally likely.
+"""Objects of ambiguous colour: three equally likely colours with the same grey.
 
-An object is painted in shades of grey. A table then turns each grey into one of three colours whose luma, rounded to 8
-bits, is exactly that grey: the grey picture is the same whichever colour was drawn.
+An object is painted in shades of grey. A table then maps each grey to one of three colours whose luma, rounded to 8
+bits, is exactly that grey: the grey image is the same for each of them.
 
-Why three: between two equally likely colours every point has the same mean absolute error, and no answer is best. Among
-three the best single answer is the channel-wise median, which here is almost grey, as is the mean.
+Why three: between two equally likely colours every prediction has the same mean absolute error. Among three the best
+single prediction is the channel-wise median, which here is almost grey, as is the mean.
 """
 
 import functools
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from colordist.color import lab_to_srgb, luma, srgb_to_lab
 from colordist.data.sources.canvas import Array, Canvas, smooth, wave
 
-# Mean Lab a, b over GREYS of the three colours: rose, azure, green. Azure has no a and rose no b, and the other two lie
-# on either side: so the median of both channels is 0. With hues 120 degrees apart it could not come near 0.
+# Mean Lab a, b over GREYS of rose, azure and green. Azure has a = 0, rose b = 0, with the other two on either side: so
+# the median of both channels is 0. With hues 120 degrees apart it would not be.
 AMBIGUOUS_AB: tuple[tuple[float, float], ...] = ((57.0, 0.0), (0.0, -46.0), (-52.0, 50.0))
 
-GREYS = range(94, 160)  # the greys of ambiguous objects: sRGB holds all three colours at each of them
+GREYS = range(94, 160)  # of ambiguous objects: all three colours are in the sRGB gamut at each
 
 
 @functools.cache
 def color_table() -> NDArray[np.uint8]:
-    """RGB [3, 256, 3] by colour and grey: the nearest to AMBIGUOUS_AB with exactly that luma. 0 outside of GREYS."""
+    """RGB [3, 256, 3] by colour and grey: nearest to AMBIGUOUS_AB with exactly that luma; 0 outside of GREYS."""
     table = np.zeros((len(AMBIGUOUS_AB), 256, 3), np.uint8)
     for which, (a, b) in enumerate(AMBIGUOUS_AB):
         lightness = torch.linspace(25, 80, 551, dtype=torch.float64)
@@ -46,7 +46,7 @@ def color_table() -> NDArray[np.uint8]:
 
 
 def _part(canvas: Canvas, x: float, y: float, radius: float) -> tuple[Canvas, Array, Array]:
-    """The canvas around an object, and coordinates in which the object reaches from -1 to 1."""
+    """The canvas around an object, and coordinates in which the object spans [-1, 1]."""
     part = canvas.window(x - 1.7 * radius, y - 1.7 * radius, x + 1.7 * radius, y + 1.7 * radius)
     return part, (part.x - x) / radius, (part.y - y) / radius
 
@@ -158,7 +158,7 @@ Home = Literal["air", "water", "beach", "camp", "road", "garden"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of ambiguous object: its brush, its range of radii in units of the picture, and where it belongs."""
+    """A kind of ambiguous object: paint function, range of radii (units of the image side), and place in a scene."""
 
     paint: Callable[[Canvas, int, float, float, float], None]
     radius: tuple[float, float]

@@ -1,4 +1,4 @@
-"""The sources that are published as one archive: `cifar10`, `cifar100` and `stl10`, read by torchvision."""
+"""The sources `cifar10`, `cifar100` and `stl10`: one archive each, read by torchvision."""
 
 import contextlib
 import http.client
@@ -23,20 +23,20 @@ from colordist.files.download import download_timeout
 
 @dataclass(frozen=True)
 class Archive:
-    """A data set in one file."""
+    """A dataset published as one archive."""
 
     title: str
-    """Its name among people."""
+    """Display name."""
     dataset: str
-    """torchvision's class."""
+    """Class in torchvision.datasets."""
     url: str
-    """Where it is published."""
+    """Download URL."""
     unpacked: str
-    """The folder into which it is unpacked, beside the file."""
+    """Folder that it unpacks to, next to the archive."""
 
     @property
     def file(self) -> str:
-        """The name of the file."""
+        """Name of the archive file."""
         return self.url.rsplit("/", 1)[1]
 
 
@@ -53,19 +53,19 @@ ARCHIVES = {
 
 
 class ArchiveSource(ImageSource):
-    """A data set in one archive, which is downloaded the first time."""
+    """A dataset in one archive, downloaded on first use."""
 
     Settings = FileDataConfig
     name: ClassVar[str]
 
     def open(self) -> Source:
-        """Download the archive if it isn't there; read it."""
+        """Download the archive if it is missing; read it."""
         settings: FileDataConfig = self.settings
         download(self.name, Path(settings.root))
         return archive(self.name, Path(settings.root), settings.class_names, settings.image_size)
 
     def missing(self) -> str:
-        """Why the images can't be had here without a download; empty if they can."""
+        """Why the images are unavailable without a download; empty if they are there."""
         root, archive = Path(self.settings.root).expanduser(), ARCHIVES[self.name]
         if (root / archive.unpacked).is_dir() or (root / archive.file).is_file():
             return ""
@@ -96,10 +96,10 @@ class STL10(ArchiveSource):
 
 
 def download(name: str, root: Path) -> None:
-    """Have a data set below `root`: nothing if it is there, else unpacked from its archive, else fetched.
+    """Download and unpack a dataset below `root`, as far as it is missing.
 
-    name: of the source. CIFAR's archives have 170 MB, that of STL-10 has 2.6 GB, most of it images without a class,
-    which nobody reads here. Not for several processes at once. Raises UserError if it cannot be had.
+    name: of the source. CIFAR's archives have 170 MB; STL-10's has 2.6 GB, mostly unlabelled images, which aren't used.
+    Not safe for concurrent processes. Raises UserError if it is unavailable.
     """
     root, file = root.expanduser(), root.expanduser() / ARCHIVES[name].file
     try:
@@ -113,38 +113,38 @@ def download(name: str, root: Path) -> None:
 
 
 def archive(name: str, root: Path, classes: tuple[str, ...] | None, image_size: int) -> Source:
-    """A data set as it was published, or the images of some of its classes.
+    """Read a dataset, or the images of some of its classes.
 
     CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels, in 10 and in 100
     classes. STL-10 (Coates et al. 2011): 5,000 and 8,000 of 96x96 pixels, in 10 classes.
 
     name: of the source.
-    root: where `download` put it.
+    root: folder, as for `download`.
     classes: names such as "horse"; None for all of them.
-    image_size: side in pixels; other than as published, the images are scaled once, here.
+    image_size: side in pixels; other than as published, the images are scaled once, on reading.
 
-    Raises UserError if the data is not there or damaged, or has no such class.
+    Raises UserError if the data is missing or damaged, or has no such class.
     """
     root = root.expanduser()
     try:
         train, test = _Part.read(name, root, "train"), _Part.read(name, root, "test")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:
-        raise _unavailable(name, root, "not there, or damaged") from error
+        raise _unavailable(name, root, "missing or damaged") from error
     if classes:
         check_classes(classes, train.classes, ARCHIVES[name].title)
     names = tuple(each for each in train.classes if not classes or each in classes)
     train, test = train.of(names), test.of(names)
     labels = Labels(names, train.labels, test.labels)
     train_split, test_split = (ArraySplit(_scale(part.images, image_size)) for part in (train, test))
-    return Source(name, train_split, test_split, labels, digest=name)  # torchvision has checked the files' sums
+    return Source(name, train_split, test_split, labels, digest=name)  # torchvision has verified the checksums
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Half of a data set, in the published order."""
+    """One split, in the published order."""
 
     images: NDArray[np.uint8]  # RGB [N, size, size, 3]
-    labels: NDArray[np.int64]  # [N], places in `classes`
+    labels: NDArray[np.int64]  # [N], indices into `classes`
     classes: tuple[str, ...]
 
     @staticmethod
@@ -156,14 +156,14 @@ class _Part:
 
     def of(self, classes: tuple[str, ...]) -> "_Part":
         """The images of these classes, which are in the published order, too."""
-        numbers = [self.classes.index(name) for name in classes]
-        chosen = np.isin(self.labels, numbers)
-        labels = np.searchsorted(numbers, self.labels[chosen]).astype(np.int64)
-        return _Part(np.ascontiguousarray(self.images[chosen]), labels, classes)
+        indices = [self.classes.index(name) for name in classes]
+        selected = np.isin(self.labels, indices)
+        labels = np.searchsorted(indices, self.labels[selected]).astype(np.int64)
+        return _Part(np.ascontiguousarray(self.images[selected]), labels, classes)
 
 
 def _dataset(name: str, root: Path, which: Literal["train", "test"], *, fetch: bool = False) -> Any:  # noqa: ANN401
-    """torchvision's object, which has checked the files' sums."""
+    """torchvision's dataset, whose constructor verifies the checksums."""
     from torchvision import datasets
 
     kind = getattr(datasets, ARCHIVES[name].dataset)
@@ -188,5 +188,5 @@ def _unavailable(name: str, root: Path, reason: str) -> UserError:
     url, file = ARCHIVES[name].url, ARCHIVES[name].file
     return UserError(
         f"data.source {name}: no data in {root} ({reason}); put {url} at {root / file}, "
-        "or use your own images with --data.source folder --data.root DIR, or made ones with --data.source synthetic"
+        "or use your own images (--data.source folder --data.root DIR) or painted scenes (--data.source synthetic)"
     )

@@ -1,13 +1,13 @@
-"""The canvas and brushes that painted scenes are made with.
+"""Canvas and brushes of painted scenes.
 
-Brushes add, multiply, divide and take square roots, nothing else: sines and powers differ in their last bit from one
-maths library to the next, and a scene should be the same everywhere.
+Brushes only add, multiply, divide and take square roots: sines and powers differ in the last bit between maths
+libraries, and a scene should be the same everywhere.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.floating]  # float32 throughout, which type checkers cannot follow
+Array = NDArray[np.floating]  # float32 throughout, which type checkers can't verify
 Mask = NDArray[np.bool_]
 Color = tuple[int, int, int]  # sRGB, 0 to 255
 Ramp = tuple[Color, Color]  # a material's colour in the shade and in the light
@@ -17,30 +17,30 @@ _ZERO, _ONE = np.float32(0), np.float32(1)
 
 
 def clip(values: Array) -> Array:
-    """Limit to [0, 1]. Any shape."""
+    """Clip to [0, 1]. Any shape."""
     return np.minimum(np.maximum(values, _ZERO), _ONE)
 
 
 def smooth(values: Array, low: float, high: float) -> Array:
-    """Rise smoothly from 0, where values are at most ``low``, to 1, where they are at least ``high``. Any shape."""
+    """Smoothstep: 0 for values up to ``low``, 1 from ``high`` on. Any shape."""
     t = clip((values - low) / (high - low))
     return t * t * (3 - 2 * t)
 
 
 def wave(t: Array) -> Array:
-    """A row of humps from 0 to 1, one per unit of t. Any shape."""
+    """Periodic parabolas from 0 to 1, with period 1. Any shape."""
     t = fraction(t)
     return 4 * t * (1 - t)
 
 
 def fraction(t: Array) -> Array:
-    """What is left of t above the whole number below it, in [0, 1). Any shape."""
+    """Fractional part, in [0, 1). Any shape."""
     whole: Array = np.floor(t)
     return t - whole
 
 
 def line(heights: Array, t: Array) -> Array:
-    """Join heights with straight lines: t in [0, 1] runs from the first height to the last. The shape of t."""
+    """Linear interpolation of heights; t in [0, 1] from first to last. Returns the shape of t."""
     t = clip(t) * (len(heights) - 1)
     left = np.minimum(t.astype(np.intp), len(heights) - 2)
     before, after = heights.take(left), heights.take(left + 1)
@@ -48,11 +48,11 @@ def line(heights: Array, t: Array) -> Array:
 
 
 class Canvas:
-    """A picture being painted, or a rectangle of it, in units of the picture's side.
+    """An image being painted, or a rectangle of it; coordinates in units of the image side.
 
     ``x`` [1, W] and ``y`` [H, 1] are the pixels' centres, y pointing down. ``rgb`` [3, H, W] holds sRGB from 0 to 255.
-    Ambiguous objects are kept apart: ``objects`` [H, W] is the number of the object at a pixel (0: none), and
-    ``shade`` [H, W] its shade in [0, 1]. ``light`` multiplies the colour of everything painted.
+    Ambiguous objects are kept separate: ``objects`` [H, W] is the number of the object at a pixel (0: none), ``shade``
+    [H, W] its shade in [0, 1]. ``light`` multiplies the colour of everything painted.
     """
 
     def __init__(self, size: int) -> None:
@@ -67,7 +67,7 @@ class Canvas:
         self.light = np.ones((3, 1, 1), np.float32)
 
     def window(self, left: float, top: float, right: float, bottom: float) -> "Canvas":
-        """The part of the canvas inside a box, which may stick out of the picture. Painting it paints the picture."""
+        """A view of the canvas inside a box, which may extend beyond the image."""
         columns = slice(max(0, int(left * self.size)), max(0, int(right * self.size) + 1))
         rows = slice(max(0, int(top * self.size)), max(0, int(bottom * self.size) + 1))
         part = object.__new__(Canvas)
@@ -82,9 +82,9 @@ class Canvas:
         return clip(distance * self.size + np.float32(0.5))
 
     def noise(self, stream: Stream, rows: int, columns: int) -> Array:
-        """Random heights in [0, 1], one per cell of the canvas's box, smoothly joined. [H, W].
+        """Value noise in [0, 1]: one random value per cell of the canvas's box, smoothly interpolated. [H, W].
 
-        Cells finer than a pixel are sampled, not averaged: a texture keeps its contrast at any size.
+        Cells smaller than a pixel are sampled, not averaged: a texture keeps its contrast at any size.
         """
         left, top, right, bottom = self.box
         heights = stream.random((rows + 2, columns + 2), np.float32)
@@ -96,17 +96,17 @@ class Canvas:
         return west + across * (joined.take(column + 1, 1) - west)
 
     def paint(self, coverage: Array, shade: Array | float, ramp: Ramp) -> None:
-        """Lay a material over what is there. coverage and shade in [0, 1], both broadcast to [H, W]."""
+        """Blend a material over the canvas. coverage and shade in [0, 1], both broadcast to [H, W]."""
         dark, bright = np.asarray(ramp, np.float32)[..., None, None] * self.light
         color = dark + clip(np.asarray(shade, np.float32)) * (bright - dark)
         self.rgb += coverage * (color - self.rgb)
 
     def darken(self, coverage: Array, strength: float) -> None:
-        """Cast a colourless shadow on what is there. coverage [H, W] in [0, 1]."""
+        """Darken without changing hue. coverage [H, W] in [0, 1]."""
         self.rgb *= 1 - strength * coverage
 
     def mark(self, mask: Mask, shade: Array | float, number: int) -> None:
-        """Put an ambiguous object on top. mask [H, W]: hard edges, so that no mixed pixel tells the object's colour."""
+        """Put an ambiguous object on top. mask [H, W]: hard edges, as a blended pixel would reveal the colour."""
         self.objects[mask] = number
         self.shade[mask] = clip(np.broadcast_to(np.asarray(shade, np.float32), mask.shape)[mask])
 
@@ -117,7 +117,7 @@ class Canvas:
 
 
 def _cells(t: Array, count: int) -> tuple[NDArray[np.intp], Array]:
-    """The cell that each coordinate lies in, and how far along, eased so that cells join without a crease."""
+    """Cell of each coordinate, and smoothstep position in it."""
     cell = np.minimum(np.maximum(t, 0).astype(np.intp), count)
     along = clip(t - cell.astype(np.float32))
     return cell, along * along * (3 - 2 * along)

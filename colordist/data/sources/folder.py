@@ -1,4 +1,4 @@
-"""The source `folder`: any folder of photos, decoded once into one array and kept for the next start."""
+"""The source `folder`: any folder of photos, decoded once into one cached array."""
 
 import hashlib
 import json
@@ -41,8 +41,7 @@ class FolderSource(ImageSource):
 
     Settings = FileDataConfig
     description = (
-        "a folder of images. Their content, origin and licence, and whether they were JPEGs, which blurs colours, are "
-        "known to whoever put them there"
+        "a folder of images. Their content, origin, licence and JPEG compression, which blurs colours, are not recorded"
     )
 
     def open(self) -> Source:
@@ -56,72 +55,72 @@ class FolderSource(ImageSource):
         return _listing_digest([(file.name, file.stamp[0]) for file in found.files])
 
     def missing(self) -> str:
-        """Why the images can't be had here; empty if they can."""
+        """Why the images are unavailable; empty if they are there."""
         root = Path(self.settings.root).expanduser()
         return "" if root.is_dir() else f"there is no folder {root}"
 
 
 def folder(root: Path, classes: tuple[str, ...] | None, image_size: int, cache: Path | None) -> Source:
-    """All photos below a folder, scaled and cropped to squares, in the order of their names.
+    """Read all photos below a folder, scaled and cropped to squares, in the order of their names.
 
-    root: has train/ and test/, or else a tenth of the images, chosen by a hash of the name, is the test split.
-    classes: names of subfolders (of train/ and test/, or of root) to take images from; None for all images.
+    root: with train/ and test/; else a tenth of the images, selected by a hash of the name, is the test split.
+    classes: names of subfolders (of train/ and test/, or of root) to read; None for all images.
     image_size: side of the squares in pixels.
-    cache: folder that keeps the decoded images, so that the next start is quick; None for none. Any change of a
-        file's name, size or time is noticed. Several processes may start at once.
+    cache: folder for the decoded images; None for no cache. Invalidated by any change of a file's name, size or
+        modification time. Safe for concurrent processes.
 
-    Files that cannot be used are skipped and named in the log. Raises UserError if there is no such folder or class,
-    or no usable image for one of the splits.
+    Unusable files are skipped and logged. Raises UserError if there is no such folder or class, or no usable image for
+    one of the splits.
     """
     root = root.expanduser()
     found = find(root, classes)
-    stem = cache.expanduser() / _digest(root, found.files, image_size) if cache else None
+    stem = cache.expanduser() / _cache_key(root, found.files, image_size) if cache else None
     content = _load(stem, image_size) if stem else None
     if content is None:
         content = _read(root, found, image_size)
         if stem and _store(stem, content):
-            content = _load(stem, image_size) or content  # the map is shared between processes, our copy is not
+            content = _load(stem, image_size) or content  # memory-mapped: shared between processes
     _report(root, content, found)
     train, test = np.split(content.images, [content.train])
     return Source("folder", ArraySplit(train), ArraySplit(test), _labels(content), digest=content.digest)
 
 
-# What is in it
+# Reading
 
 
 @dataclass(frozen=True)
 class _Content:
     images: NDArray[np.uint8]  # RGB [N, size, size, 3], the training images first
-    train: int  # how many training images
-    colourless: int  # how many of those are R == G == B everywhere
-    classes: list[str]  # each image's; "" for one that lies in no class's folder
+    train: int  # number of training images
+    colourless: int  # training images with R == G == B everywhere
+    classes: list[str]  # class name of each image; "" outside of class folders
     skipped: Skipped
     digest: str  # of the files' names and bytes
 
 
 def _read(root: Path, found: Found, size: int) -> _Content:
-    """Decode all files on all cores."""
+    """Decode all files, on all cores."""
     images = np.empty((len(found.files), size, size, 3), np.uint8)
-    sums = dict[str, str]()
+    digests = dict[str, str]()
     hashed = _to_be_hashed([file.name for file in found.files])
 
     def read(index: int) -> None:
         file = found.files[index]
         if file.name in hashed and file.path.is_file():
             with file.path.open("rb") as opened:
-                sums[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
+                digests[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
         images[index] = fit(decode(file.path, size), size)
 
     train, test, skipped = divide(root, found, read)
     images = images[train + test]
     colourless = sum(bool((image == image[..., :1]).all()) for image in images[: len(train)])
     classes = [class_of(found.files[index].name, found.divided) for index in train + test]
-    digest = _listing_digest([(file.name, file.stamp[0], sums.get(file.name)) for file in found.files])
+    digest = _listing_digest([(file.name, file.stamp[0], digests.get(file.name)) for file in found.files])
     return _Content(images, len(train), colourless, classes, skipped, digest)
 
 
 def _to_be_hashed(names: list[str]) -> set[str]:
-    """The files whose bytes are part of the digest: all, or of very many a sample that depends on their names only."""
+    """Files whose bytes are part of the digest: all; of more than _MOST_HASHED a sample that depends on names only."""
     if len(names) <= _MOST_HASHED:
         return set(names)
     return set(sorted(names, key=name_hash)[:_SAMPLE_HASHED])
@@ -132,7 +131,7 @@ def _listing_digest(rows: list[tuple[object, ...]]) -> str:
 
 
 def _labels(content: _Content) -> Labels | None:
-    """What the images show, where each lies in a class's folder."""
+    """Class labels, if every image lies in a class folder."""
     names = sorted(set(content.classes))
     if "" in names:
         return None
@@ -140,35 +139,35 @@ def _labels(content: _Content) -> Labels | None:
     return Labels(tuple(names), labels[: content.train], labels[content.train :])
 
 
-# What is said about it
+# Logging
 
 
 def _report(root: Path, content: _Content, found: Found) -> None:
-    how = "folders train/ and test/" if found.divided else "split by name"
+    rule = "folders train/ and test/" if found.divided else "split by name"
     counts = f"{content.train} training and {len(content.images) - content.train} test images"
-    logger.info("%s: %s (%s), %d other files ignored", root, counts, how, found.others)
+    logger.info("%s: %s (%s), %d other files ignored", root, counts, rule, found.others)
     if skipped := merge(found.skipped, content.skipped):
         logger.warning("%s: skipped %s", root, list_skipped(skipped))
     if content.colourless:
         logger.warning(
-            "%s: %d of %d training images have no colour at all; they are kept, but teach nothing",
+            "%s: %d of %d training images are grey; they are kept, but there are no colours to learn from them",
             root,
             content.colourless,
             content.train,
         )
 
 
-# What is kept of it: STEM.npy with the images, STEM.json with the rest. Both follow from the digest in the stem, so it
-# does not matter which of several processes writes them.
+# The cache: STEM.npy with the images, STEM.json with the rest. Both are a function of the key in the stem, so any of
+# several processes may write them.
 
 
-def _digest(root: Path, files: list[File], size: int) -> str:
-    question = [_CACHE_VERSION, PIL.__version__, str(root.resolve()), size, [(file.name, file.stamp) for file in files]]
-    return hashlib.blake2b(json.dumps(question).encode(), digest_size=16).hexdigest()
+def _cache_key(root: Path, files: list[File], size: int) -> str:
+    key = [_CACHE_VERSION, PIL.__version__, str(root.resolve()), size, [(file.name, file.stamp) for file in files]]
+    return hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 
 def _load(stem: Path, size: int) -> _Content | None:
-    """What `_store` wrote, the images as a read-only map; None if it is not there or not whole."""
+    """Load the cache, with memory-mapped images; None if it is missing or damaged."""
     try:
         about = json.loads(stem.with_suffix(".json").read_text("utf-8"))
         images = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
@@ -186,7 +185,7 @@ def _load(stem: Path, size: int) -> _Content | None:
 
 
 def _store(stem: Path, content: _Content) -> bool:
-    """Write the cache and say whether that worked: training goes on without."""
+    """Write the cache. Returns whether that worked: training can do without."""
     about = {
         "images": len(content.images),
         "train": content.train,
@@ -207,7 +206,7 @@ def _store(stem: Path, content: _Content) -> bool:
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Write a file that is either whole or not there, whoever else writes it."""
+    """Write a file atomically, also with concurrent writers."""
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
     try:
         with open(descriptor, "wb") as file:

@@ -1,4 +1,4 @@
-"""Which image files lie below a folder, and which of them are to learn from: shared by `folder` and by packing."""
+"""Find the image files below a folder and split them into training and test: for the source `folder` and packing."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ from colordist.data.source import check_classes
 
 logger = logging.getLogger(__name__)
 
-TEST_SHARE = 0.1  # of the images, where no folder test/ says which
+TEST_SHARE = 0.1  # of the images, without folders train/ and test/
 _NAMES_SHOWN = 5
 
 Skipped = dict[str, list[str]]  # reason -> names of the files
@@ -27,24 +27,24 @@ Skipped = dict[str, list[str]]  # reason -> names of the files
 
 @dataclass(frozen=True)
 class File:
-    """One that promises to be an image."""
+    """A file with an image's extension."""
 
     path: Path
     name: str  # relative to root, POSIX
-    stamp: tuple[int, ...]  # size, time and permissions: whatever changes when the outcome of reading may change
+    stamp: tuple[int, ...]  # size, modification time, permissions: any of them may change the result of reading
 
 
 @dataclass
 class Found:
-    """What lies below a folder."""
+    """Result of a search below a folder."""
 
-    divided: bool  # by folders train/ and test/
+    divided: bool  # has folders train/ and test/
     files: list[File] = field(default_factory=list)
     skipped: Skipped = field(default_factory=lambda: defaultdict(list))
-    others: int = 0  # files that are no images and do not claim to be
+    others: int = 0  # files without an image's extension
 
     def add(self, path: Path, name: str) -> None:
-        """Take, skip or count one file. A folder that comes here could not be listed."""
+        """Add, skip or count one file. A folder given here could not be listed."""
         if os.path.isdir(path):
             self.skipped["unreadable folder"].append(name)
         elif path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
@@ -60,7 +60,7 @@ class Found:
 
 
 def find(root: Path, classes: tuple[str, ...] | None) -> Found:
-    """All image files below a folder, or in some of its classes, in the order of their names. Raises UserError."""
+    """Find all image files below a folder, or in some of its classes, sorted by name. Raises UserError."""
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder; give the folder that holds your images")
     divided = (root / "train").is_dir() and (root / "test").is_dir()
@@ -77,7 +77,7 @@ def find(root: Path, classes: tuple[str, ...] | None) -> Found:
 
 
 def _tops(root: Path, parts: list[Path], classes: tuple[str, ...] | None) -> list[Path]:
-    """The folders to search: all parts, or the wanted classes' folders within them."""
+    """Folders to search: all parts, or the requested classes' folders within them."""
     if not classes:
         return parts
     folders = [child for part in parts for child in part.iterdir() if os.path.isdir(child) and child.name[0] != "."]
@@ -90,9 +90,9 @@ def _tops(root: Path, parts: list[Path], classes: tuple[str, ...] | None) -> lis
 
 
 def _walk(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files below a folder by name, links followed; a folder that cannot be listed is yielded itself.
+    """All files below a folder by name, following links; a folder that can't be listed is yielded itself.
 
-    above: the folders that led here, since a link to one of them would never end.
+    above: the folders on the way here; a link to one of them is a cycle.
     """
     here = top.resolve()
     if here in above:
@@ -103,27 +103,27 @@ def _walk(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
         yield top
         return
     for child in children:
-        if not os.path.isdir(child):  # unlike child.is_dir(), False where looking is forbidden
+        if not os.path.isdir(child):  # unlike child.is_dir(), False without permission
             yield child
-        elif not child.name.startswith("."):  # .thumbnails and the like hold copies
+        elif not child.name.startswith("."):  # .thumbnails and the like have copies
             yield from _walk(child, (*above, here))
 
 
 def _normal(name: str) -> str:
-    """The same name on every machine: some file systems store é as two characters."""
+    """Unicode normal form: some file systems store é as two characters."""
     return unicodedata.normalize("NFC", name)
 
 
 def name_hash(name: str) -> int:
-    """A number below 2**64 that depends on nothing but the name."""
+    """64-bit hash of a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
 def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[list[int], list[int], Skipped]:
-    """Which files, by their places in ``found.files``, to learn from and which to be scored on; and why not others.
+    """Split the files into training and test: indices into ``found.files``, and the unusable files with reasons.
 
-    read: called for each place, on all cores; where it raises Undecodable, the file is of no use. Raises UserError
-    where a split would be empty.
+    read: called with each index, on all cores; raises Undecodable for an unusable file. Raises UserError for an empty
+    split.
     """
 
     def outcome(index: int) -> str | None:
@@ -133,8 +133,8 @@ def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[lis
             return error.reason
         return None
 
-    # Decoders release the GIL, so threads are enough. What PIL warns of (a large image, an odd EXIF block) is either
-    # harmless or comes back as a reason.
+    # Decoders release the GIL, so threads are enough. PIL's warnings (large images, odd EXIF blocks) are harmless, or
+    # followed by an error.
     with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
         warnings.simplefilter("ignore")
         outcomes, count = pool.map(outcome, range(len(found.files))), len(found.files)
@@ -152,21 +152,21 @@ def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[lis
 
 
 def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> list[bool]:
-    """For each usable image, whether it belongs to the test split. Both splits get at least one image."""
-    remark = f"found {list_skipped(merge(found.skipped, skipped)) or 'no image files'} and {found.others} other files"
+    """Whether each usable image belongs to the test split. Both splits get at least one image."""
+    summary = f"found {list_skipped(merge(found.skipped, skipped)) or 'no image files'} and {found.others} other files"
     if found.divided:
         held_out = [name.startswith("test/") for name in names]
         for part, empty in ("train", all(held_out)), ("test", not any(held_out)):
             if empty:
                 raise UserError(
-                    f"data.root: no usable image in {root / part} ({remark}); put some there, or name neither "
+                    f"data.root: no usable image in {root / part} ({summary}); put some there, or name neither "
                     f"folder train/ nor test/ to have {TEST_SHARE:.0%} of all images held out"
                 )
         return held_out
     if len(names) < 2:
         raise UserError(
-            f"data.root: {len(names)} usable images in {root} ({remark}); "
-            "training needs two or more, one of them to be scored on"
+            f"data.root: {len(names)} usable images in {root} ({summary}); "
+            "training needs two or more, one of them for the test split"
         )
     hashes = [name_hash(name) for name in names]
     count = sum(value < TEST_SHARE * 2**64 for value in hashes)
@@ -175,13 +175,13 @@ def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> l
 
 
 def class_of(name: str, divided: bool) -> str:
-    """The folder that an image lies in, counted from train/ and test/, or from the root; "" where there is none."""
+    """Class of an image: its top folder below train/ and test/, or below the root; "" without one."""
     folders = name.split("/")[1 if divided else 0 : -1]
     return folders[0] if folders else ""
 
 
 def merge(one: Skipped, other: Skipped) -> Skipped:
-    """What was skipped here or there, in order of the reasons."""
+    """Union of skipped files, sorted by reason."""
     return {reason: one.get(reason, []) + other.get(reason, []) for reason in sorted({*one, *other})}
 
 
@@ -196,5 +196,5 @@ def list_skipped(skipped: Skipped) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name may hold line breaks, or bytes that are no text."""
+    """Replace unprintable characters of a file name."""
     return "".join(character if character.isprintable() else "?" for character in name)

@@ -1,7 +1,7 @@
-"""Painted landscapes in which colour follows from texture, shade and place: sky, sea, grass, roofs, sand, snow.
+"""Painted landscapes whose colours can be inferred from texture, shade and position: sky, sea, grass, roofs, snow.
 
-Every material has a ramp from its colour in the shade to its colour in the light, and a texture that tells it from the
-others even in grey and at 32x32. Places are in units of the picture, y pointing down.
+Every material has a colour ramp from shade to light, and a texture that identifies it even in grey and at 32x32.
+Positions are in units of the image side, y pointing down.
 """
 
 from collections.abc import Callable
@@ -12,9 +12,7 @@ import numpy as np
 from colordist.data.sources.ambiguous import Home
 from colordist.data.sources.canvas import Array, Canvas, Color, Ramp, Stream, clip, fraction, line, smooth, wave
 
-Homes = dict[
-    Home, tuple[float, float]
-]  # where objects may stand: the range of y of their feet; in the air, of their middle
+Homes = dict[Home, tuple[float, float]]  # range of y of an object's foot; in the air, of its centre
 
 GRASS: Ramp = ((34, 84, 26), (158, 196, 74))
 HILL: Ramp = ((44, 92, 66), (112, 158, 106))
@@ -40,7 +38,7 @@ WHITE: Ramp = ((255, 255, 255), (255, 255, 255))
 
 @dataclass(frozen=True)
 class Light:
-    """The time of day: the sky's colours from the zenith down, its clouds, its sun, and the tint of all else."""
+    """Lighting: the sky's colours from zenith to horizon, clouds, sun, and the tint of everything else."""
 
     zenith: Color
     middle: Color
@@ -69,7 +67,7 @@ DUSK = Light(
 
 
 def sky(canvas: Canvas, stream: Stream, horizon: float) -> None:
-    """A sky down to the horizon, with sun and clouds. It sets the canvas's light."""
+    """A sky down to the horizon, with sun and clouds. Sets the canvas's light."""
     light = DUSK if stream.random() < 0.25 else DAY
     down = clip(canvas.y / horizon)
     canvas.rgb[:] = np.asarray(light.zenith, np.float32)[:, None, None]
@@ -242,7 +240,7 @@ Thing = Callable[[Canvas, Stream, float, float, float], None]
 
 
 def scatter(canvas: Canvas, stream: Stream, thing: Thing, count: int, feet: tuple[float, float], height: float) -> None:
-    """Put things on the ground, far ones first and smaller. ``height`` is that of a thing at the near end."""
+    """Paint objects on the ground, far ones first and smaller. ``height``: of an object at the near end."""
     for near in np.sort(stream.random(count)).tolist():
         foot = feet[0] + near * (feet[1] - feet[0])
         thing(

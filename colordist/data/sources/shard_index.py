@@ -1,4 +1,4 @@
-"""index.json: what lies where in a folder of shards. A shard is a plain tar file, as WebDataset writes them."""
+"""Index of a folder of shards: index.json. A shard is a tar file in WebDataset format."""
 
 import json
 import re
@@ -11,23 +11,23 @@ NAME = "index.json"
 
 @dataclass
 class Shard:
-    """One tar file. Columns have an entry for each of its samples."""
+    """One tar file. Lists have an entry per sample."""
 
     split: Literal["train", "test"]
     name: str
-    """Of the file, beside the index: letters, digits, ``_`` and ``-``, then ``.tar``."""
+    """File name, next to the index: letters, digits, ``_`` and ``-``, then ``.tar``."""
     bytes: int = 0
-    """Size of the file."""
+    """File size."""
     sha256: str = ""
-    """Of the file, in hexadecimal."""
+    """SHA-256 of the file, in hexadecimal."""
     keys: list[str] = field(default_factory=list)
-    """Names in the tar file."""
+    """Member names."""
     offsets: list[int] = field(default_factory=list)
-    """Where in the tar file an image file begins, in bytes."""
+    """Offsets of the image files, in bytes."""
     sizes: list[int] = field(default_factory=list)
-    """How long it is, in bytes."""
+    """Sizes of the image files, in bytes."""
     classes: list[int] = field(default_factory=list)
-    """What it shows: places among the index's classes. Empty where that isn't known."""
+    """Class indices. Empty without class labels."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,21 @@ class Index:
     """All shards, in the order of their samples."""
 
     classes: list[str]
-    """Names of what images show. Empty where that isn't known."""
+    """Class names. Empty without class labels."""
     shards: list[Shard]
 
     def text(self) -> str:
-        """What the file holds."""
+        """Content of the file."""
         return json.dumps({"format": FORMAT} | asdict(self), separators=(",", ":")) + "\n"
 
     @staticmethod
     def read(text: bytes) -> "Index":
-        """Nothing in it is trusted: it may come from the net. Raises ValueError for a damaged one."""
+        """Parse an index from an untrusted server. Raises ValueError for a damaged one."""
         try:
-            found: dict[str, Any] = json.loads(text)
-            if found["format"] != FORMAT:
-                raise ValueError(f"format {found['format']}, but this version reads {FORMAT}")
-            index = Index([str(name) for name in found["classes"]], [Shard(**shard) for shard in found["shards"]])
+            content: dict[str, Any] = json.loads(text)
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, but this version reads {FORMAT}")
+            index = Index([str(name) for name in content["classes"]], [Shard(**shard) for shard in content["shards"]])
             for shard in index.shards:
                 _check(shard, len(index.classes))
         except (KeyError, TypeError, RecursionError) as error:
@@ -58,14 +58,14 @@ class Index:
 
 
 def _check(shard: Shard, classes: int) -> None:
-    """Raise ValueError for what ``pack`` would not have written. A name or sum becomes part of a path."""
+    """Raise ValueError for an entry that ``pack`` wouldn't write. Name and checksum become part of a path."""
     if shard.split not in ("train", "test") or not re.fullmatch(r"[A-Za-z0-9_-]{1,200}\.tar", shard.name):
-        raise ValueError(f"no shard is called {shard.name!r}")
+        raise ValueError(f"{shard.name!r} is no name of a shard")
     if not re.fullmatch("[0-9a-f]{64}", shard.sha256):
-        raise ValueError(f"no sum of {shard.name}")
+        raise ValueError(f"{shard.name} has no SHA-256")
     numbers = [shard.bytes, *shard.offsets, *shard.sizes, *shard.classes]
     if any(type(number) is not int or number < 0 for number in numbers):
-        raise ValueError(f"a number of {shard.name} is none")
+        raise ValueError(f"{shard.name} has an entry that is no natural number")
     count = len(shard.keys)
     if count == 0 or {len(shard.offsets), len(shard.sizes)} != {count}:
         raise ValueError(f"columns of {shard.name} differ in length")

@@ -1,4 +1,4 @@
-"""Where shards lie: in a folder, or behind http(s), from where each is fetched when it is first wanted."""
+"""Storage of shards: a local folder, or an http(s) URL from which each is downloaded on first use."""
 
 import fcntl
 import hashlib
@@ -18,40 +18,40 @@ from pathlib import Path
 from colordist.config import RunError, UserError
 from colordist.data.sources.shard_index import NAME, Index, Shard
 
-_OPEN = 64  # files at once: a process may have a few hundred
+_MOST_OPEN = 64  # files: a process may have a few hundred
 _TRIES = 3
 _TIMEOUT = 10.0  # seconds without a byte from the server
 _CHUNK = 2**20
 
 
 class Unavailable(Exception):
-    """A file can't be had; the text says why."""
+    """A file can't be downloaded; the text says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class ShardStore:
-    """A folder of shards, and what is open of it."""
+    """A folder of shards, with its open files."""
 
     root: str
-    """The folder, or its URL."""
+    """Folder or URL."""
     cache: Path
-    """Where fetched shards are kept, by their sums."""
+    """Folder for downloaded shards, named by SHA-256."""
     opened: dict[str, FileIO] = field(default_factory=dict)
 
     @property
     def is_remote(self) -> bool:
-        """Whether shards have to be fetched."""
+        """Whether shards are downloaded."""
         return "://" in self.root
 
     def index(self) -> tuple[Index, str]:
-        """What is on it, and the index's SHA-256. Shards of a folder are there, and as large as they should be.
+        """Read the index and its SHA-256, and check that a local folder's shards exist and have the right size.
 
-        Raises UserError where not, or where there is no whole index.
+        Raises UserError for an unreadable or damaged index, and for a missing or damaged shard.
         """
         where = f"{self.root.rstrip('/')}/{NAME}"
-        way_out = "data.source shards wants what python -m colordist.data.pack writes"
+        way_out = "data.source shards needs a folder written by python -m colordist.data.pack"
         try:
-            text = b"".join(_fetched(where)) if self.is_remote else Path(where).expanduser().read_bytes()
+            text = b"".join(_download_chunks(where)) if self.is_remote else Path(where).expanduser().read_bytes()
         except (Unavailable, OSError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"data.root: {where} can't be read ({reason}); {way_out}") from None
@@ -63,10 +63,10 @@ class ShardStore:
             ) from None
         if not self.is_remote:
             for shard in index.shards:
-                self._check_fits(shard)
+                self._check_size(shard)
         return index, hashlib.sha256(text).hexdigest()
 
-    def _check_fits(self, shard: Shard) -> None:
+    def _check_size(self, shard: Shard) -> None:
         file = self._local(shard)
         try:
             size = file.stat().st_size
@@ -76,7 +76,7 @@ class ShardStore:
             raise UserError(f"data.root: {file} has {size} bytes, but {NAME} says {shard.bytes}: copy it again")
 
     def read(self, shard: Shard, offset: int, size: int) -> bytes:
-        """A part of a shard. Raises RunError where it can't be had."""
+        """Read ``size`` bytes of a shard. Raises RunError if that fails."""
         try:
             content = os.pread(self._file(shard).fileno(), size, offset)
         except (Unavailable, OSError) as error:
@@ -85,12 +85,12 @@ class ShardStore:
                 "continues"
             ) from None
         if len(content) < size:
-            raise RunError(f"the shard {shard.name} of {self.root} has become shorter: put the whole one back")
+            raise RunError(f"the shard {shard.name} of {self.root} is truncated: restore the complete file")
         return content
 
     def _file(self, shard: Shard) -> FileIO:
         if shard.name not in self.opened:
-            if len(self.opened) == _OPEN:
+            if len(self.opened) == _MOST_OPEN:
                 self.opened.pop(next(iter(self.opened))).close()  # the oldest
             self.opened[shard.name] = FileIO(self._cached(shard) if self.is_remote else self._local(shard))
         return self.opened[shard.name]
@@ -99,40 +99,40 @@ class ShardStore:
         return Path(self.root).expanduser() / shard.name
 
     def _cached(self, shard: Shard) -> Path:
-        """A fetched shard, whole. Whoever else wants it waits until it is there, instead of fetching it, too."""
+        """Path of a complete downloaded shard. Concurrent processes wait for the one that downloads it."""
         path = self.cache / f"{shard.sha256}.tar"
         if path.exists():
             return path
         self.cache.mkdir(parents=True, exist_ok=True)
-        with _alone(path.with_suffix(".lock")):
+        with _locked(path.with_suffix(".lock")):
             if not path.exists():
-                _fetch(f"{self.root.rstrip('/')}/{shard.name}", path, shard)
+                _download(f"{self.root.rstrip('/')}/{shard.name}", path, shard)
         return path
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; on disks without locks several, which write the same and replace it whole."""
+def _locked(lock: Path) -> Iterator[None]:
+    """Lock out other processes. File systems without locks let several in: their writes are atomic and equal."""
     with lock.open("w") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _fetch(url: str, path: Path, shard: Shard) -> None:
-    """Fetch a shard whole or not at all. Raises Unavailable."""
+def _download(url: str, path: Path, shard: Shard) -> None:
+    """Download a shard atomically. Raises Unavailable."""
     for attempt in range(_TRIES):
         descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=path.stem, suffix=".tmp")
         try:
             digest = hashlib.sha256()
             with open(descriptor, "wb") as file:
-                for chunk in _fetched(url):
+                for chunk in _download_chunks(url):
                     digest.update(chunk)
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
             if digest.hexdigest() != shard.sha256:
-                raise Unavailable(f"{url} isn't what {NAME} describes: its SHA-256 is another")
+                raise Unavailable(f"{url} doesn't have the SHA-256 in {NAME}")
             os.replace(scratch, path)
             return
         except Unavailable:
@@ -145,11 +145,11 @@ def _fetch(url: str, path: Path, shard: Shard) -> None:
             raise
 
 
-def _fetched(url: str) -> Iterator[bytes]:
-    """What a URL holds, piece by piece. Raises Unavailable."""
+def _download_chunks(url: str) -> Iterator[bytes]:
+    """Content of a URL, in chunks. Raises Unavailable."""
     if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
         raise Unavailable(f"{url} is no http(s) address")
-    # Not urlopen, which would follow a redirection to ftp, too.
+    # Not urlopen, which also follows redirects to ftp.
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler,
@@ -162,8 +162,8 @@ def _fetched(url: str) -> Iterator[bytes]:
     ):
         opener.add_handler(handler())
     try:
-        with opener.open(url, timeout=_TIMEOUT) as answer:
-            while chunk := answer.read(_CHUNK):
+        with opener.open(url, timeout=_TIMEOUT) as response:
+            while chunk := response.read(_CHUNK):
                 yield chunk
     except urllib.error.HTTPError as error:
         raise Unavailable(f"{url}: {error.code} {error.reason}") from None

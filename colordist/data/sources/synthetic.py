@@ -1,7 +1,7 @@
-"""The source ``synthetic``: painted landscapes, most of whose colours follow from their grey, and a few that cannot.
+"""The source ``synthetic``: painted landscapes with a few objects of ambiguous colour.
 
-An image is a function of (seed, split, index, size) alone. What it shows and the colours of its ambiguous objects come
-from separate random streams.
+An image is a function of (seed, split, index, size). Its scene and the colours of its ambiguous objects come from
+separate random streams.
 """
 
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from colordist.data.sources.landscapes import LANDSCAPES, Homes
 
 __all__ = ["AMBIGUOUS_AB", "Scene", "SyntheticSplit", "SyntheticSource", "paint_scene"]
 
-_COUNTS = (0,) + (1,) * 6 + (2,) * 6 + (3,) * 3  # equally likely numbers of ambiguous objects in a scene
+_COUNTS = (0,) + (1,) * 6 + (2,) * 6 + (3,) * 3  # ambiguous objects per scene, equally likely
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A painted scene before its ambiguous objects get their colours.
+    """A painted scene without the colours of its ambiguous objects.
 
     ``landscape``: uint8 RGB [size, size, 3]. ``objects``: uint8 [size, size], the number of the object, 0 for none.
-    ``grey``: uint8 [size, size], the objects' grey, 0 elsewhere. ``count``: how many objects there are.
+    ``grey``: uint8 [size, size], the objects' grey, 0 elsewhere. ``count``: number of objects.
     """
 
     landscape: Image
@@ -44,7 +44,7 @@ class Scene:
 
 
 def paint_scene(stream: Stream, size: int) -> Scene:
-    """Paint one scene. What is drawn from the stream does not depend on the size, so neither does the composition."""
+    """Paint one scene. Draws from the stream don't depend on the size, so neither does the composition."""
     canvas = Canvas(size)
     homes = LANDSCAPES[stream.integers(len(LANDSCAPES))](canvas, stream)
     count = _place_objects(canvas, stream, homes)
@@ -58,7 +58,7 @@ def paint_scene(stream: Stream, size: int) -> Scene:
 
 
 def _place_objects(canvas: Canvas, stream: Stream, homes: Homes) -> int:
-    """Paint ambiguous objects where they belong, none over another. Returns how many found a place."""
+    """Paint ambiguous objects at their places, without overlap. Returns their number."""
     places = list(homes.items())
     placed: list[tuple[float, float, float]] = []
     wanted = _COUNTS[stream.integers(len(_COUNTS))]
@@ -79,40 +79,40 @@ def _place_objects(canvas: Canvas, stream: Stream, homes: Homes) -> int:
 
 
 class SyntheticSplit:
-    """Painted scenes by index: images, where their ambiguous objects are, and which colours these got."""
+    """Painted scenes by index: images, masks and colours of their ambiguous objects."""
 
     def __init__(self, seed: int, split: Literal["train", "test"], length: int, size: int) -> None:
-        """seed: at least 0. length: how many images. size: their side in pixels, 16 to 512."""
+        """seed: at least 0. length: number of images. size: side in pixels, 16 to 512."""
         self._key = (seed, ("train", "test").index(split))
         self._length = length
         self._size = size
 
     def __len__(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         return self._length
 
     def __getitem__(self, index: int, /) -> Image:
         """The image at this index: uint8 RGB, [size, size, 3]."""
         scene = self.scene(index)
-        return scene.colored(self._draw(index, scene.count))
+        return scene.colored(self._colors(index, scene.count))
 
     def objects(self, index: int) -> NDArray[np.uint8]:
-        """The number of the ambiguous object at each pixel, counted from 1, [size, size]; 0 where there is none."""
+        """Number of the ambiguous object at each pixel, counted from 1, [size, size]; 0: none."""
         return self.scene(index).objects
 
     def choices(self, index: int) -> tuple[int, ...]:
-        """Which of the colours of AMBIGUOUS_AB each ambiguous object got, object number 1 first."""
-        return self._draw(index, self.scene(index).count)
+        """Index into AMBIGUOUS_AB of each ambiguous object's colour, object number 1 first."""
+        return self._colors(index, self.scene(index).count)
 
     def scene(self, index: int) -> Scene:
-        """The scene at this index, its ambiguous objects not yet coloured."""
+        """The scene at this index, without the colours of ambiguous objects."""
         return paint_scene(self._stream(index, 0), self._size)
 
-    def _draw(self, index: int, count: int) -> tuple[int, ...]:
+    def _colors(self, index: int, count: int) -> tuple[int, ...]:
         return tuple(self._stream(index, 1).integers(len(AMBIGUOUS_AB), size=count).tolist())
 
     def _stream(self, index: int, purpose: int) -> Stream:
-        """Random numbers for one purpose of one image: 0 what it shows, 1 the colours of its ambiguous objects."""
+        """Random stream of one image. purpose: 0 for the scene, 1 for the colours of its ambiguous objects."""
         if not 0 <= index < self._length:
             raise IndexError(f"image {index} of {self._length}")
         return np.random.Generator(np.random.PCG64(np.random.SeedSequence([*self._key, index, purpose])))
@@ -120,7 +120,7 @@ class SyntheticSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticSettings(DataConfig):
-    """Painted scenes: no download."""
+    """Painted scenes; no download."""
 
     train_images: int = 4096
     """Number of training scenes."""
@@ -137,15 +137,16 @@ class SyntheticSource(ImageSource):
     """Painted scenes, different ones for training and test."""
 
     Settings = SyntheticSettings
-    description = "landscapes painted by a program, with a few objects whose colour can't be told from their grey"
+    description = "landscapes painted by a program, with a few objects of ambiguous colour: three, equally likely"
     prepared_once = False
 
     def open(self) -> Source:
-        """The scenes, which are painted when they are asked for."""
+        """Open the scenes, which are painted on access."""
         settings: SyntheticSettings = self.settings
         return Source(
             name="synthetic",
             train=SyntheticSplit(settings.seed, "train", settings.train_images, settings.image_size),
             test=SyntheticSplit(settings.seed, "test", settings.test_images, settings.image_size),
             digest="painted",  # the settings say all
+            ambiguous_colors=AMBIGUOUS_AB,
         )
