@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from colordist.config import DataConfig, GeneratorSettings, TaskSettings, at_least
 from colordist.data.batch import Batch
 from colordist.data.source import ArraySplit, ImageSource, Source
+from colordist.metrics.metric import EvalBatch, EvalSet, mean_over_images
 from colordist.models.factory import ModelFactory
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 
@@ -104,3 +105,23 @@ class StripesSource(ImageSource):
         images[:, :, ::2, 0] = brightness[:, None, None]
         images[:, :, 1::2, 2] = brightness[:, None, None]
         return Source("stripes", ArraySplit(images[4:]), ArraySplit(images[:4]), digest=f"{count} stripes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RednessSettings:
+    """Settings of the metric ``redness``."""
+
+    above: float = 0.0
+    """Lab a that counts as none."""
+
+
+class RednessMetric:
+    """Mean Lab a above a threshold."""
+
+    Settings = RednessSettings
+
+    def __init__(self, settings: RednessSettings, eval_set: EvalSet) -> None:
+        def per_image(eval_batch: EvalBatch) -> Tensor:
+            return (eval_batch.lab[0][:, 1] - settings.above).clamp(min=0).mean(dim=(1, 2))
+
+        self.metrics = [mean_over_images("redness", "Redness", "target", per_image)]

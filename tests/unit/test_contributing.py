@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import ROOT, alone_on_the_cpu
 from PIL import Image
 
 from colordist import cli, registry
@@ -58,13 +58,14 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for split in ("train", "test"):
         (tmp_path / "photos" / split).mkdir(parents=True)
         Image.fromarray(images[0]).save(tmp_path / "photos" / split / "0.png")
-    yield tmp_path
+    with alone_on_the_cpu(monkeypatch):
+        yield tmp_path
     for name in CODE:
         sys.modules.pop(name, None)
 
 
 def test_the_recipes_were_found() -> None:
-    assert set(RECIPES) == set(CODE) == {"charbonnier", "dilated", "npz"}
+    assert set(RECIPES) == set(CODE) == {"charbonnier", "dilated", "npz", "chroma"}
     assert len(COMMANDS) > 10
 
 
@@ -106,6 +107,13 @@ def test_a_source(workplace: Path) -> None:
     card = (snapshot.latest(folder.path) / "README.md").read_text()
     assert "learned from 8 images and was scored on 4 others" in card
     assert "a NumPy archive" in card
+
+
+def test_a_metric(workplace: Path) -> None:
+    folder = trained(workplace, "chroma", **SCENES, **REGRESSION)
+    last = folder.records()[-1]
+    assert 0 < last["score/chroma"] <= 50
+    assert "Chroma difference" in (snapshot.latest(folder.path) / "README.md").read_text()
 
 
 @pytest.mark.parametrize(("verb", "arguments"), COMMANDS, ids=str)

@@ -1,4 +1,4 @@
-"""Components of another package: tests/extension adds a generator, an iterative task and a source, edits nothing here.
+"""Components of another package: tests/extension adds a generator, an iterative task, a source and a metric.
 
 Once by entry points, once by ``--import``. The task `refine` runs its generator several times, so all that gets from
 grey to colours must go through ``Task.sample``.
@@ -36,7 +36,7 @@ class Offer:
     options: tuple[str, ...]
 
     def names(self) -> dict[str, str]:
-        """The settings that choose them. A metric goes here, too."""
+        """The settings that choose them, but for the metric."""
         chosen = {"task.name": "refine", "model.name": "pointwise", "data.source": "stripes"}
         return {key: self.prefix + name for key, name in chosen.items()}
 
@@ -60,6 +60,7 @@ def test_all_verbs_use_components_of_another_package(offer: Offer, tmp_path: Pat
     settings = {
         **offer.names(),
         **{"data.image_size": 16, "task.iterations": 2, "model.hidden": 4, "run.dir": run},
+        "evaluate.metrics": f"[{{name: {offer.prefix}redness, above: 5}}]",
         **{"train.steps": 4, "train.global_batch_size": 4, "train.precision": "fp32", "log.every": 2},
     }
     commands = [
@@ -77,16 +78,20 @@ def test_all_verbs_use_components_of_another_package(offer: Offer, tmp_path: Pat
     assert (before["task"]["iterations"], before["model"]["hidden"]) == (2, 4)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert any("charbonnier" in key for record in records for key in record)
-    assert json.loads((tmp_path / "scores.json").read_text())["images"] == 4
+    evaluation = json.loads((tmp_path / "scores.json").read_text())
+    assert evaluation["images"] == 4
+    scores = [record["score/redness"] for record in records if "score/redness" in record]
+    assert evaluation["scores"]["redness"] == scores[-1]
     with Image.open(run / "samples" / "step-000004.png") as grid:
         assert np.ptp(np.asarray(grid), axis=-1).any()  # it has colours
     with Image.open(tmp_path / "colored" / "photo.png") as picture:
         assert picture.size == (24, 20)
         assert np.ptp(np.asarray(picture), axis=-1).any()
     assert onnx.stat().st_size > 0
-    assert "onnxruntime agrees" in done.stdout
+    assert "onnxruntime" in done.stdout  # the file was compared with the network
     page = (tmp_path / "report.html").read_text()
     assert all(name in page for name in offer.names().values())
+    assert "Redness" in page
 
     # Without the package: one line that names it.
     alone = python("-m", "colordist.colorize", str(run), str(photo), "-o", str(tmp_path / "other"), extension=False)
