@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Everything worth knowing of one GPU in one call of less than 10 minutes: speed, then tests, then a table of both.
-#   benchmarks/gpu.sh [FOLDER]      leaves gpu.json, gpu.md, tests.log and tests.xml there; default: runs/gpu
+# Everything worth knowing of one GPU in one call of less than 10 minutes: speed, then tests.
+#   benchmarks/gpu.sh [FOLDER]      leaves gpu.md, *.json and tests.log there; default: runs/gpu
 #   REHEARSE=1 benchmarks/gpu.sh    the same without a GPU, tiny
 # PYTHON names another interpreter. Exit code 0: all went well; 1: something failed, see gpu.md; 2: there is no GPU.
 set -uo pipefail # not -e: what fails is told, and the rest is run
@@ -23,14 +23,13 @@ compiled=$(mktemp -d) # of the tests: nothing that an earlier call left half wri
 trap 'rm -rf "$compiled"' EXIT
 export TORCHINDUCTOR_CACHE_DIR=$compiled
 
-rm -f "$out"/gpu.json "$out"/gpu.md "$out"/tests.log "$out"/tests.xml
+rm -f "$out"/gpu.md "$out"/tests.log
 failed=0
 # Each part gets its time and is then ended, so that the whole stays below 10 minutes.
-timeout --kill-after=10 365 "$python" benchmarks/gpu.py --json "$out/gpu.json" --minutes 5.9 ${rehearse[@]+"${rehearse[@]}"} ||
+timeout --kill-after=10 365 "$python" benchmarks/gpu.py "$out" --minutes 5.9 ${rehearse[@]+"${rehearse[@]}"} ||
     { echo "gpu.sh: benchmarks/gpu.py ended with $?" && failed=1; }
-timeout --signal=INT --kill-after=10 205 "$python" -m pytest tests/gpu -m gpu -v --junitxml "$out/tests.xml" >"$out/tests.log" 2>&1 ||
+timeout --signal=INT --kill-after=10 205 "$python" -m pytest tests/gpu -m gpu -v >"$out/tests.log" 2>&1 ||
     { echo "gpu.sh: the tests ended with $?, see $out/tests.log" && failed=1; }
-tail -n 15 "$out/tests.log"
-"$python" benchmarks/gpu_table.py "$out" >"$out/gpu.md" || { echo "gpu.sh: no table" && failed=1; }
+printf '\n## Tests\n\n```\n%s\n```\n' "$(tail -n 15 "$out/tests.log")" | tee -a "$out/gpu.md"
 echo "gpu.sh: $out/gpu.md"
 exit $failed

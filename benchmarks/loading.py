@@ -9,42 +9,35 @@ in the order of a shuffle, half of them mirrored:
 - *shards*: read by index, in the best of several numbers of worker processes;
 - *DataLoader*: usual practice, PIL on single files, in the best of the same numbers.
 
-Then the share of the time that training waits for data, with each of our two ways. The operating system keeps all files
-in memory; from a disk, or over a net, many small files are slower.
+Then how fast shards are packed, and the share of the time that training waits for data, with each of our two ways. The
+operating system keeps all files in memory; from a disk, or over a net, many small files are slower.
 """
 
 import argparse
 import contextlib
 import io
-import json
-import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from measuring import hardware, summary, told
+from harness import ROOT, Found, arguments, finish, in_turns, ratio, read, summary, timed, told, trainer
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from colordist.cli.parser import parse
 from colordist.color import ColorSpace
-from colordist.data.batch import Share
-from colordist.data.loader import Loader, ResidentLoader
+from colordist.data.loader import Loader, ResidentLoader, Share
 from colordist.data.pack import pack
 from colordist.data.sampler import Sampler
 from colordist.data.sources.shards import ShardSplit, shards
 from colordist.data.streaming import StreamingLoader
-from colordist.run.folder import RunFolder
-from colordist.training.build import build_trainer
 
-ROOT = Path(__file__).parents[1]
 LAB = ColorSpace("lab")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Way = Callable[[], Generator[int, None, None]]
@@ -129,25 +122,23 @@ def pace(way: Way, seconds: float) -> float:
     return images / passed
 
 
-def compare(root: Path, packed: Path, options: argparse.Namespace) -> dict[str, Any]:
+def compare(root: Path, packed: Path, options: argparse.Namespace) -> Found:
     """All ways in turns."""
     loaded = np.stack([Files(root)[index].numpy() for index in range(2000)])
     images = torch.from_numpy(loaded).contiguous().to(DEVICE)
     ways: dict[str, Way] = {"resident": lambda: resident(images, options.batch)}
     for workers in options.workers:
-        ways[f"shards, {workers}"] = lambda workers=workers: streamed(packed, options.size, options.batch, workers)
-        ways[f"DataLoader, {workers}"] = lambda workers=workers: usual(root, options.batch, workers)
-    paces: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(options.rounds):
-        for name in list(ways) if turn % 2 else reversed(list(ways)):
-            paces[name].append(pace(ways[name], options.seconds))
+        ways[f"shards, {workers}"] = partial(streamed, packed, options.size, options.batch, workers)
+        ways[f"DataLoader, {workers}"] = partial(usual, root, options.batch, workers)
+    paces = in_turns({name: partial(pace, way, options.seconds) for name, way in ways.items()}, options.rounds, 0)
     ours, theirs = best(paces, "shards"), best(paces, "DataLoader")
-    found: dict[str, Any] = {"images_per_second": {name: summary(each) for name, each in paces.items()}}
-    found["best"] = {"shards": ours, "DataLoader": theirs}
-    for name, one in (("shards", ours), ("resident", "resident")):
-        ratios = [ours / theirs for ours, theirs in zip(paces[one], paces[theirs], strict=True)]
-        found[f"{name} / DataLoader"] = summary(ratios)
-    return found
+    return {
+        "images_per_second": {name: summary(each) for name, each in paces.items()},
+        "best": {"shards": ours, "DataLoader": theirs},
+        "ratio": ratio(paces, ours, theirs),
+        "shards / DataLoader": ratio(paces, ours, theirs),
+        "resident / DataLoader": ratio(paces, "resident", theirs),
+    }
 
 
 def best(paces: dict[str, list[float]], kind: str) -> str:
@@ -156,54 +147,47 @@ def best(paces: dict[str, list[float]], kind: str) -> str:
     return max(names, key=lambda name: summary(paces[name])["median"])
 
 
-def waiting(settings: Sequence[str], steps: int) -> dict[str, float]:
+def waiting(options: argparse.Namespace, **settings: object) -> dict[str, float]:
     """The share of its time that training waits for data, line by line of the log, but the first."""
-    given = ["task.warmup_steps=0", "log.every=5", "evaluate.every=1000000000", "checkpoint.every=1000000000"]
-    config = parse(["--config", str(ROOT / "configs" / "cgan.yaml"), *(f"--{each}" for each in [*given, *settings])])
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        run = RunFolder(Path(folder) / "run")
-        trainer = build_trainer(config.config, run)
-        trainer.meter.restart_clock()
-        for step in range(steps):
-            trainer.advance(step)
-        trainer.close()
-        shares = [line["waiting_for_data"] for line in run.records() if "waiting_for_data" in line]
-    return summary(shares[1:])
+    config = read(options, {"log.every": 5, "data.image_size": options.size}, settings)
+    with contextlib.redirect_stdout(io.StringIO()), trainer(config) as training:
+        assert training.trainer is not None
+        training.trainer.meter.restart_clock()
+        for step in range(options.steps):
+            training.advance(step)
+        records = training.trainer.folder.records()
+    return summary([line["waiting_for_data"] for line in records if "waiting_for_data" in line][1:])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__, 5)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=32, help="of the images, in pixels")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2, 4], help="numbers to try")
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=1.5, help="of each way and round")
     parser.add_argument("--steps", type=int, default=30, help="of training")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.set_defaults(config=ROOT / "configs" / "cgan.yaml", set=[])
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: that's to be seen
-    found: dict[str, Any] = {"hardware": hardware(), "batch": options.batch, "size": options.size}
-    print(found["hardware"])
     with tempfile.TemporaryDirectory(prefix="loading-") as name:
-        folder = Path(name)
-        make(folder / "images", options.images, options.size)
-        pack(folder / "images", folder / "packed", 4 * 10**6)
-        found |= compare(folder / "images", folder / "packed", options)
-        of_shards = ["data.source=shards", f"data.root={folder / 'packed'}", "data.classes=all"]
+        root, packed = Path(name) / "images", Path(name) / "packed"
+        make(root, options.images, options.size)
+        packing = timed(lambda: pack(root, packed, 4 * 10**6))
+        found = {"batch": options.batch, "size": options.size, "packed_per_second": options.images / packing}
+        found |= compare(root, packed, options)
         found["waiting"] = {
-            "resident": waiting(["data.source=synthetic", "data.train_images=500", "data.classes=all"], options.steps),
-            "shards": waiting([*of_shards, f"data.image_size={options.size}"], options.steps),
+            "resident": waiting(options),
+            "shards": waiting(options, **{"data.source": "shards", "data.root": str(packed)}),
         }
-    found["load"] = os.getloadavg()[0]
-    for name, each in found["images_per_second"].items():
-        print(f"{name:16} {told(each, 0)} images a second")
-    for name in ("resident", "shards"):
-        print(f"{name} / DataLoader, each at its best: {told(found[f'{name} / DataLoader'], 2)}")
-    for name, each in found["waiting"].items():
-        print(f"{name}: training waits for data {told(each, 2, 100)} % of its time")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    print(f"{'packing':16} {found['packed_per_second']:.0f} images a second")
+    for way, each in found["images_per_second"].items():
+        print(f"{way:16} {told(each, 0)} images a second")
+    for way in ("resident", "shards"):
+        print(f"{way} / DataLoader, each at its best: {told(found[f'{way} / DataLoader'], 2)}")
+    for way, each in found["waiting"].items():
+        print(f"{way}: training waits for data {told(each, 2, 100)} % of its time")
+    finish(options, found)
 
 
 if __name__ == "__main__":

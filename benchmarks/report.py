@@ -8,23 +8,20 @@ browser's own clock; *shown* that until text and tables are there. Each opening 
 one, which finds nothing cached, is told besides. Goal: open in 3 s.
 """
 
-import argparse
 import json
-import os
-import platform
-import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from harness import Found, arguments, finish, summary, told
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from colordist.config import Config, flatten
+from colordist.config import Config
 from colordist.metrics import METRICS
 from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.comparison import compare
@@ -36,11 +33,9 @@ BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-c
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Time to write and to open a report.")
+    parser = arguments(__doc__, 15)
     parser.add_argument("--runs", type=int, default=12)
     parser.add_argument("--records", type=int, default=10_000, help="records of each run")
-    parser.add_argument("--repeats", type=int, default=15, help="how often the page is opened")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was found")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -51,33 +46,22 @@ def main() -> None:
         file = folder / "report.html"
         file.write_text(text)
         size = file.stat().st_size
-        version, timings = measure(file, options.repeats)
-    opened = {key: summary([timing[key] for timing in timings[1:]]) for key in ("shown", "open")}
-    found: dict[str, Any] = {
-        "runs": options.runs,
-        "records": options.records,
-        "bytes": size,
-        "write_seconds": written,
-        **opened,
-        "first_open": timings[0]["open"],
-        "goal": GOAL,
-        "chromium": version,
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "load": os.getloadavg()[0],
-    }
+        version, timings = measure(file, options.rounds)
+    found: Found = {key: summary([timing[key] for timing in timings[1:]]) for key in ("shown", "open")}
     print(f"{options.runs} runs of {options.records:,} records: {size / 1e6:.1f} MB, written in {written:.1f} s")
-    for key, each in opened.items():
-        print(f"{key}: median {each['median']:.2f} s ({each['min']:.2f} to {each['max']:.2f}, n={each['n']})")
-    print(f"first open: {timings[0]['open']:.2f} s; goal {GOAL} s; load of the machine {found['load']:.1f}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    for key in ("shown", "open"):
+        print(f"{key}: {told(found[key], 2)} s")
+    print(f"first open: {timings[0]['open']:.2f} s; goal {GOAL} s")
+    found |= {"runs": options.runs, "records": options.records, "bytes": size, "write_seconds": written}
+    finish(options, found | {"first_open": timings[0]["open"], "goal": GOAL, "chromium": version})
 
 
 def make_run(path: Path, number: int, records: int) -> RunFolder:
     """A run folder of noise, with a cGAN's keys."""
     folder, random = RunFolder(path), np.random.default_rng(number)
     path.mkdir()
-    settings = yaml.safe_load(yaml.safe_dump(_nested(flatten(_defaults()) | {"optimizer.generator.lr": 1e-3 + number})))
+    settings = asdict(Config())
+    settings["optimizer"]["generator"]["lr"] = 1e-3 + number
     folder.config_file.write_text(yaml.safe_dump(settings))
     keys = ["images_per_second", *(f"generator/{name}" for name in ("l1", "gradient_difference", "adversarial"))]
     keys += ["discriminator/real", "discriminator/fake", "generator/lr", "generator/gradient_norm"]
@@ -115,28 +99,6 @@ def measure(file: Path, repeats: int) -> tuple[str, list[dict[str, float]]]:
         version = chromium.version
         chromium.close()
     return version, timings
-
-
-def summary(values: Sequence[float]) -> dict[str, float]:
-    """Median and spread."""
-    return {"median": statistics.median(values), "min": min(values), "max": max(values), "n": len(values)}
-
-
-def _defaults() -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(Config())
-
-
-def _nested(flat: dict[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        place = nested
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[name] = value
-    return nested
 
 
 if __name__ == "__main__":

@@ -13,18 +13,14 @@ The ways take turns, each in processes of its own, with files in the system's me
 The images are painted: 64 to learn from and 8 to be scored on. Scores of the untrained network are part of it.
 """
 
-import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from measuring import hardware, summary, told
+from harness import Found, arguments, finish, in_turns, ratio, summary, told
 
 from colordist.run.folder import RunFolder
 
@@ -78,25 +74,14 @@ WAYS: dict[str, Callable[[], float]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    options = parser.parse_args()
-    taken: dict[str, list[float]] = {name: [] for name in WAYS}
-    for turn in range(options.rounds + 1):
-        for name, way in WAYS.items():
-            took = way()
-            if turn:  # the first round fetches files from the disk
-                taken[name].append(took)
-    torch = taken["import torch"]
-    found: dict[str, Any] = {"hardware": hardware(), "load": os.getloadavg()[0], "ways": {}}
-    print(found["hardware"])
+    options = arguments(__doc__, 5).parse_args()
+    taken = in_turns(WAYS, options.rounds)  # the first round, which isn't counted, fetches files from the disk
+    found: Found = {"ways": {}}
     for name, each in taken.items():
-        ratios = [one / other for one, other in zip(each, torch, strict=True)]
-        found["ways"][name] = {"seconds": summary(each), "times_import_torch": summary(ratios)}
-        print(f"{name:24} {told(summary(each), 2)} s, {told(summary(ratios), 2)} times as long as import torch")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        ratios = ratio(taken, name, "import torch")
+        found["ways"][name] = {"seconds": summary(each), "times_import_torch": ratios}
+        print(f"{name:24} {told(summary(each), 2)} s, {told(ratios, 2)} times as long as import torch")
+    finish(options, found)
 
 
 if __name__ == "__main__":

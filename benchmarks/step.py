@@ -1,48 +1,36 @@
 """The trainer beside a bare loop: how much of the speed that PyTorch has to give does the trainer reach?
 
     python benchmarks/step.py --json step.json
-    python benchmarks/step.py --processes 1 --precision bf16 --compile default
+    python benchmarks/step.py --processes 1 --set train.precision=bf16 train.compile=default
 
 The bare loop (``BareLoop``) is what one writes by hand for this one config and nothing else: the same networks, losses,
 flips, clipping, learning rates, averaged weights and precision, in plain PyTorch. It has no checkpoints, no agreement
-between processes, no skipping of infinite gradients, no gradient norms unless they are clipped, one configuration. On
-several processes each network is wrapped in DistributedDataParallel, and frozen while the other one learns.
+between processes, no skipping of infinite gradients, no gradient norms unless they are clipped. On several processes
+each network is wrapped in DistributedDataParallel, and frozen while the other one learns.
 
-The trainer is the whole of it: ``Trainer.advance``, with its log, signals and watch. Both train in turns, a block of
-steps each, on the same images; who begins changes from round to round. Told is ``bare / trainer``: the share of the
-bare loop's pace that the trainer reaches. Above 1, the trainer is faster.
+The trainer is all of it: ``Trainer.advance``, with its log, signals and failure detector. Both train on the same
+images; told is ``bare / trainer``, the share of the bare loop's pace that the trainer reaches: above 1, it is faster.
 """
 
-import argparse
-import contextlib
 import copy
-import io
-import json
-import os
-import sys
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from measuring import beside, end_with_parent, hardware, in_turns, run_together, told
+from harness import Arm, Training, main
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from colordist.cli import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader
+from colordist.engine.runtime import Engine
 from colordist.models import build_discriminator, build_generator
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.run.folder import RunFolder
-from colordist.training.build import build_trainer
-from colordist.training.trainer import Trainer
-
-ROOT = Path(__file__).parents[1]
+from colordist.training.build import build_loader, build_source
 
 
 class BareLoop:
@@ -167,73 +155,17 @@ def refuse_other_mathematics(config: Config) -> None:
         raise ValueError("the bare loop is written for configs/cgan.yaml alone")
 
 
-# --- in turns
+@contextmanager
+def bare(config: Config) -> Iterator[Training]:
+    """The bare loop, on the device and with the threads that the trainer would choose."""
+    engine = Engine(config.train.precision)
+    loader = build_loader(config, build_source(config.data, engine), engine)
+    assert isinstance(loader, ResidentLoader)
+    yield Training(BareLoop(config, loader.images, engine.precision).advance)
+    engine.close()
 
 
-def work(options: argparse.Namespace) -> None:
-    """What each process does; the first one writes what was found."""
-    with tempfile.TemporaryDirectory(prefix="step-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer = build_trainer(settings(options), RunFolder(Path(folder) / "run"))
-        assert isinstance(trainer.loader, ResidentLoader)
-        bare = BareLoop(trainer.config, trainer.loader.images, trainer.engine.precision)
-        found = compare(trainer, bare, options.rounds, options.steps)
-        found["load"] = os.getloadavg()[0]
-        if trainer.engine.is_main:
-            options.work.write_text(json.dumps(found))
-        trainer.close()
-        trainer.engine.close()
-
-
-def settings(options: argparse.Namespace) -> Config:
-    """The config, with the log once a block and nothing due besides."""
-    given = {"data.source": "synthetic", "data.train_images": 1000, "data.test_images": 16, "loss.warmup_steps": 0}
-    given |= {"log.every": options.steps, "evaluate.every": 10**9, "checkpoint.every": 10**9}
-    given |= {"train.precision": options.precision, "train.compile": options.compile}
-    lines = [f"--{key}={value}" for key, value in given.items()]
-    return parse(["--config", str(options.config), *lines, *(f"--{each}" for each in options.set)]).config
-
-
-def compare(trainer: Trainer, bare: BareLoop, rounds: int, steps: int) -> dict[str, Any]:
-    """A block of each in turns."""
-
-    def settle() -> None:
-        if bare.device.type == "cuda":
-            torch.cuda.synchronize()
-        trainer.engine.wait()
-
-    arms = {"trainer": trainer.advance, "bare": bare.advance}
-    return beside(in_turns(arms, settle, rounds, steps), "bare", "trainer")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "cgan.yaml", help="of a plain cgan")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="how many work together")
-    parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", default="off", help="for both: as train.compile")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="any other settings")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--steps", type=int, default=5, help="in a block")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # be one of the processes
-    options = parser.parse_args()
-    if options.work is not None:
-        end_with_parent()
-        work(options)
-        return
-    found: dict[str, Any] = {"hardware": hardware(), "config": options.config.stem, "precision": options.precision}
-    found |= {"compile": options.compile, "steps_a_block": options.steps, "processes": {}}
-    print(found["hardware"])
-    for count in options.processes:
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "found.json"
-            run_together(__file__, [*sys.argv[1:], "--work", str(file)], count)
-            each = found["processes"][str(count)] = json.loads(file.read_text())
-        times = ", ".join(f"{name} {told(each[name], 1, 1e3)} ms" for name in ("trainer", "bare"))
-        print(f"{count} process{'es' if count > 1 else ''}: bare / trainer {told(each['ratio'])}; a step: {times}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
-
+ARMS = {"trainer": Arm(), "bare": Arm(bare)}
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, ARMS, settings={"log.every": 5}, processes=(1, 2), rounds=10)

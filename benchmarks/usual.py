@@ -1,47 +1,83 @@
 """A step as public scripts with Accelerate have it, beside ours: how long it takes, and what it sends.
 
     python benchmarks/usual.py --json usual.json
-    python benchmarks/usual.py --processes 1 --workers 4
+    python benchmarks/usual.py --processes 1
 
-*Usual* is ``usual_step`` of sync.py: ``prepare`` for both networks, both called through DistributedDataParallel in both
-turns, the discriminator not frozen in the generator's; its images are JPEGs that a ``DataLoader`` opens with PIL and
-mirrors with torchvision in worker processes, and both losses are asked for by ``.item()`` after every step. *Ours* is
-``Trainer.advance`` on the same files, which also keeps averaged weights and measures gradients. Networks, losses,
-optimizers and colour space are the same.
+*Usual* is what one writes with Accelerate: ``prepare(G, D, optimizer_g, optimizer_d)``, both networks called through
+DistributedDataParallel in both phases, the discriminator not frozen in the generator's. Its images are JPEGs that a
+``DataLoader`` opens with PIL and mirrors with torchvision in worker processes, and both losses are asked for by
+``.item()`` after every step. *Ours* is ``Trainer.advance`` on the same files, all decoded once, before that; it also
+keeps averaged weights and measures gradients. Networks, losses, optimizers and colour space are the same. CPUs only.
 
-Both train in turns, a block of steps each; what the workers decode ahead while the other one trains is at most a batch
-for each. Ours decodes all files once, before that. Told is ``usual / ours``, of the time that a step takes: above 1,
-ours is faster; and on several processes how many bytes of gradients a step sends.
+Told is ``usual / ours``, of the time that a step takes: above 1, ours is faster; and on several processes how many
+bytes of gradients a step sends.
 """
 
 import argparse
-import contextlib
-import io
-import json
 import os
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
+from accelerate import Accelerator
+from harness import Arm, Training, main, read, traffic, trainer
 from loading import Files, make
-from measuring import beside, end_with_parent, hardware, in_turns, run_together, told
-from sync import count_collectives, usual_step
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms.v2.functional import horizontal_flip
 
-from colordist.cli.parser import parse
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.data.batch import Batch
+from colordist.data.loader import Batch
 from colordist.data.sampler import UNIFORMS
-from colordist.run.folder import RunFolder
-from colordist.training.build import build_trainer
+from colordist.engine.runtime import Engine
+from colordist.models.blocks import iterate_spectral_norm
+from colordist.tasks.base import Task
+from colordist.tasks.losses import cross_entropy, gradient_difference_loss, pixel_distance
+from colordist.training.build_task import build_task
 
-ROOT = Path(__file__).parents[1]
+WORKERS = 2  # that decode for the usual step, a process
+
+
+def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Callable[[int], tuple[Tensor, Tensor]], Task]:
+    """The step, which returns both losses, and the task whose networks it trains. batches: by step."""
+    accelerator, task, loss = Accelerator(cpu=True), build_task(config), config.loss
+    g, d = task.networks["generator"], task.networks["discriminator"]
+    for network in (g, d):
+        network.module.to(memory_format=torch.channels_last)
+    prepared = accelerator.prepare(g.module, d.module, g.optimizer, d.optimizer)
+    generator, discriminator, optimizer_g, optimizer_d = prepared
+
+    def generator_loss(grey: Tensor, target: Tensor, color: Tensor) -> Tensor:
+        total = loss.pixel_weight * pixel_distance(loss.pixel, color, target)
+        if loss.gradient_loss_weight:
+            total = total + loss.gradient_loss_weight * gradient_difference_loss(loss.pixel, color, target)
+        return total + loss.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
+
+    def run(step: int) -> tuple[Tensor, Tensor]:
+        batch = batches(step)
+        grey, target = batch.grey, batch.target
+        for network in (g, d):
+            for group in network.optimizer.param_groups:
+                group["lr"] = network.learning_rate(step)
+        color = generator(grey)
+
+        iterate_spectral_norm(d.module)
+        seen = torch.cat([target, color.detach()])
+        real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
+        optimizer_d.zero_grad()
+        loss_d = (cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2
+        accelerator.backward(loss_d)
+        optimizer_d.step()
+
+        optimizer_g.zero_grad()
+        loss_g = generator_loss(grey, target, color)
+        accelerator.backward(loss_g)
+        optimizer_g.step()
+        return loss_d, loss_g
+
+    return run, task
 
 
 class Mirrored(Files):
@@ -52,100 +88,53 @@ class Mirrored(Files):
         return horizontal_flip(image) if torch.rand(()) < 0.5 else image
 
 
-def from_files(config: Config, workers: int, rank: int, world_size: int) -> Iterator[Batch]:
+def from_files(config: Config, rank: int, world_size: int) -> Iterator[Batch]:
     """What a DataLoader gives a process, epoch after epoch."""
-    files = Mirrored(Path(config.data.root) / "train")
+    files = Mirrored(Path(str(config.data.root)) / "train")
     count = config.train.global_batch_size // world_size
-    sampler = torch.utils.data.DistributedSampler(files, world_size, rank, drop_last=True)
-    loader = DataLoader(
-        files,
-        count,
-        sampler=sampler,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=1 if workers else None,
-    )
-    color_space = ColorSpace(config.model.color_space)
+    sampler = DistributedSampler(files, world_size, rank, drop_last=True)
+    # What workers decode ahead while the other arm trains is at most a batch each.
+    loader = DataLoader(files, count, sampler=sampler, num_workers=WORKERS, persistent_workers=True, prefetch_factor=1)
     nothing = torch.zeros(count, UNIFORMS), torch.zeros(count, 0, 0)
     while True:
         for rgb in loader:
             if len(rgb) == count:
-                grey, target = color_space.split(rgb, torch.float32)
+                grey, target = ColorSpace(config.model.color_space).split(rgb, torch.float32)
                 yield Batch(grey, target, *nothing, grey, torch.arange(count))
 
 
-def work(options: argparse.Namespace) -> None:
-    """What each process does; the first one writes what was found."""
-    given = {"data.source": "folder", "data.root": options.root, "data.classes": "all", "task.warmup_steps": 0}
-    given |= {"log.every": options.steps, "evaluate.every": 10**9, "checkpoint.every": 10**9}
-    lines = [f"--{key}={value}" for key, value in (given | {"train.precision": "fp32"}).items()]
-    config = parse(["--config", str(options.config), *lines, *(f"--{each}" for each in options.set)]).config
-    with tempfile.TemporaryDirectory(prefix="usual-") as folder, contextlib.redirect_stdout(io.StringIO()):
-        trainer = build_trainer(config, RunFolder(Path(folder) / "run"))
-        engine = trainer.engine
-        batches = from_files(config, options.workers, engine.rank, engine.world_size)
-        step_usually, _ = usual_step(config, lambda _, __: next(batches))
+@contextmanager
+def usual(config: Config) -> Iterator[Training]:
+    """The usual step."""
+    engine = Engine("fp32")  # processes meet, and threads are what the trainer would choose
+    batches = from_files(config, engine.rank, engine.world_size)
+    step, _ = usual_step(config, lambda _: next(batches))
 
-        def usual(step: int) -> None:
-            for loss in step_usually(step):
-                loss.item()
+    def advance(number: int) -> None:
+        for loss in step(number):
+            loss.item()
 
-        arms: dict[str, Callable[[int], object]] = {"usual": usual, "ours": trainer.advance}
-        found: dict[str, Any] = {"load": 0.0, "traffic": {}}
-        if engine.world_size > 1:
-            for name, arm in arms.items():
-                arm(0)  # DDP sends more in its first steps
-                arm(1)
-                found["traffic"][name] = count_collectives(arm, 2)
-        found |= beside(in_turns(arms, engine.wait, options.rounds, options.steps, first=3), "usual", "ours")
-        found["load"] = os.getloadavg()[0]
-        if engine.is_main:
-            options.work.write_text(json.dumps(found))
-        trainer.close()
-        engine.close()
+    yield Training(advance, lambda number: traffic(advance, number))
+    engine.close()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=ROOT / "configs" / "cgan.yaml", help="of a plain cgan")
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--workers", type=int, default=2, help="that decode for the usual step, a process")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="any other settings")
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=10, help="in a block")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--root", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)  # be one of the processes
-    options = parser.parse_args()
-    if options.work is not None:
-        end_with_parent()
-        work(options)
-        return
-    found: dict[str, Any] = {"hardware": hardware(), "config": options.config.stem, "workers": options.workers}
-    found["processes"] = {}
-    print(found["hardware"])
-    given = [f"--{each}" for each in options.set]
-    size = parse(["--config", str(options.config), *given]).config.data.image_size
+@contextmanager
+def ours(config: Config) -> Iterator[Training]:
+    """The trainer."""
+    with trainer(config) as training:
+        yield Training(training.advance, lambda number: traffic(training.advance, number))
+
+
+def images(options: argparse.Namespace, folder: Path) -> Mapping[str, object]:
+    """Write the JPEGs."""
     os.environ["ACCELERATE_USE_CPU"] = "true"  # the usual step runs there alone
-    with tempfile.TemporaryDirectory(prefix="usual-") as name:
-        folder = Path(name)
-        for part, images in (("train", 2000), ("test", 10)):
-            make(folder / "images" / part, images, size)
-        for count in options.processes:
-            file = folder / f"found-{count}.json"
-            run_together(__file__, [*sys.argv[1:], "--root", str(folder / "images"), "--work", str(file)], count)
-            found["processes"][str(count)] = json.loads(file.read_text())
-            load_runs(count, found["processes"][str(count)])
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    for part, count in (("train", 2000), ("test", 10)):
+        make(folder / part, count, read(options).data.image_size)
+    return {"data.root": str(folder)}
 
 
-def load_runs(count: int, found: dict[str, Any]) -> None:
-    times = ", ".join(f"{name} {told(found[name], 0, 1e3)} ms" for name in ("usual", "ours"))
-    print(f"{count} process{'es' if count > 1 else ''}: usual / ours {told(found['ratio'], 2)}; a step: {times}")
-    for name, sent in found["traffic"].items():
-        print(f"  {name:5} sends {sent['gradient_bytes']:,} bytes of gradients a step")
-
+ARMS = {"ours": Arm(ours), "usual": Arm(usual)}
 
 if __name__ == "__main__":
-    main()
+    settings = {"data.source": "folder", "data.root": ".", "log.every": 10, "train.precision": "fp32"}
+    main(__doc__, ARMS, settings=settings, prepare=images, processes=(1, 2), steps=10)

@@ -1,4 +1,4 @@
-"""Train a classifier that judges colours: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
+"""Train a classifier to score by: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from colordist.config import DataConfig, UserError
 
 def main() -> None:
     """Parse, build, run, close."""
-    run(lambda: teach(*parse()))
+    run(lambda: train(*parse()))
 
 
 def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, int, str]:
@@ -33,11 +33,11 @@ def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, in
     return found["data"], Path(found["output"]).expanduser(), found["epochs"], found["seed"], found["precision"]
 
 
-def teach(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
+def train(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
     """Train, write, tell how good it is."""
-    from colordist.evaluation.build_classifier import teach_classifier
+    from colordist.evaluation.build_classifier import train_classifier
 
-    about = teach_classifier(data, folder, epochs, seed, precision)
+    about = train_classifier(data, folder, epochs, seed, precision)
     print(f"{folder}: names {about.accuracy:.1f} % of the test images, {about.accuracy_on_grey:.1f} % without colour")
 
 

@@ -300,10 +300,14 @@ class EvaluateConfig:
     every: int = 500
     """Interval in steps."""
     metrics: list[str | dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Metrics beside the standard ones: names, or {name: NAME, key: value}."""
+    """Metrics beyond the standard set: names, or {name: ..., key: value}: [lpips, {name: classifier, folder: DIR}]."""
 
     def __post_init__(self) -> None:
         at_least("evaluate.every", self.every, 1)
+        for item in self.metrics:
+            name = item.get("name") if isinstance(item, dict) else item
+            if not isinstance(name, str):
+                raise UserError(f"evaluate.metrics has {item}: write a name, or {{name: ..., key: value}}")
 
 
 @dataclass(frozen=True, kw_only=True)

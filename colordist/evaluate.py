@@ -8,6 +8,7 @@ from pathlib import Path
 from colordist.cli import run
 from colordist.cli.parser import read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.files.atomic import replace_text, require_own
 from colordist.run.folder import RunFolder
 
 
@@ -21,8 +22,8 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
     parser = argparse.ArgumentParser(
         prog="colordist evaluate",
         description="Score a run's newest snapshot on the whole test split, beside baselines and oracle.",
-        epilog="--data.KEY VALUE scores it on other images, --evaluate.metrics [NAME] by other metrics, too; the keys "
-        "are those of `colordist train --help`.",
+        epilog="--data.KEY VALUE scores it on other images, --evaluate.metrics [NAME] by more metrics; "
+        "the keys are those of `colordist train --help`.",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="Run folder.")
@@ -37,18 +38,27 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
 def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
     """Print the scores beside baselines and oracle, and write them."""
     from colordist.evaluation.build_evaluator import evaluate_snapshot
-    from colordist.reporting.scores import beside_references
+    from colordist.metrics.table import beside_references
 
     output = output or folder / f"evaluation-{data.source}.json"
+    require_own(output, "-o", "evaluation", _is_evaluation)
     evaluation = evaluate_snapshot(folder, data, config)
     if evaluation is None:  # not rank 0
         return
-    print(beside_references(evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
+    print(beside_references(evaluation.specs, evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
     try:
-        output.write_text(json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
+        replace_text(output, json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
     except OSError as error:
         raise UserError(f"-o {output} can't be written: {error.strerror}") from None
     print(f"{evaluation.images} images; scores: {output}")
+
+
+def _is_evaluation(text: bytes) -> bool:
+    """Whether a file was written here."""
+    try:
+        return bool({"run", "step", "data", "scores", "references"} <= json.loads(text).keys())
+    except (ValueError, AttributeError, RecursionError):
+        return False
 
 
 if __name__ == "__main__":

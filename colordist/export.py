@@ -6,6 +6,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, run
 from colordist.config import UserError
+from colordist.files.atomic import require_own
 from colordist.registry import load_modules
 
 
@@ -30,6 +31,7 @@ def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
 
     load_modules(modules)
     trained = snapshot.read(snapshot.find(folder))
+    require_own(file, "--onnx", "network", lambda data: onnx_file.MARK in data)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         difference = onnx_file.write(file, trained)

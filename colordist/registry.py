@@ -190,7 +190,7 @@ def make_settings(kind: Kind, values: Mapping[str, Any]) -> Any:  # noqa: ANN401
 
 
 def _make(kind: type, section: str, values: Mapping[str, Any]) -> Any:  # noqa: ANN401  an instance of kind
-    known = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    known = [field.name for field in dataclasses.fields(kind)]
     for key in values:
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0)[0]

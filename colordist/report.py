@@ -6,11 +6,15 @@ from pathlib import Path
 
 from colordist.cli import run
 from colordist.config import TrackConfig, UserError
-from colordist.run.folder import RunFolder, replace_text
+from colordist.files.atomic import replacing, require_own
+from colordist.run.folder import RunFolder
+
+MARK = b"colordist report"
+"""What stands near the beginning of each page and picture written here."""
 
 
 def main() -> None:
-    """Print a table of scores and write a page to compare runs by; or list the runs that there are."""
+    """Print a table of scores and write a page to compare runs; or list runs."""
     parser = argparse.ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
     parser.add_argument(
@@ -18,7 +22,7 @@ def main() -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="The page to write (.html), or a picture alone (.png). Default: report.html in the first run's folder.",
+        help="The page to write (.html), or the samples alone (.png). Default: report.html in the first run's folder.",
     )
     parser.add_argument("--wandb", action="store_true", help="Create a report at Weights & Biases, too.")
     parser.add_argument(
@@ -41,28 +45,32 @@ def main() -> None:
 
 
 def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -> None:
-    """Scores of runs beside floors and ceiling, on the terminal and in a file to look at."""
+    """Print the scores of runs beside those of the reference answers, and write a page or a picture."""
     if not runs:
         raise UserError("no run named: name run folders, or see them with --list")
     output = output or runs[0].path / "report.html"
     if output.suffix not in (".html", ".png"):
         raise UserError(f"-o {output} is neither .html nor .png")
+    require_own(output, "-o", "report", lambda data: MARK in data[:4096])
 
     from colordist.reporting.comparison import compare
-    from colordist.reporting.scores import table_of
 
     comparison = compare(runs)
-    print(table_of(comparison.runs) if comparison.rows else "no scores yet")
+    print(comparison.table)
     print(comparison.verdict)
     if output.suffix == ".png":
-        from colordist.reporting.picture import comparison as picture_of
+        from PIL.PngImagePlugin import PngInfo
 
-        write(output, "picture", picture_of(runs).save)
+        from colordist.reporting.picture import picture
+
+        marked, drawn = PngInfo(), picture(comparison)
+        marked.add_text("Software", MARK.decode())
+        write(output, "picture", lambda file: drawn.save(file, "PNG", pnginfo=marked))
     else:
         from colordist.reporting.html import page
 
         text = page(comparison)
-        write(output, "page", lambda file: replace_text(file, text))
+        write(output, "page", lambda file: file.write_text(text))
     if wandb:
         from colordist.reporting.wandb_report import publish
 
@@ -70,17 +78,18 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
 
 
 def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
-    """Write a file and tell where it lies. Raises UserError where that is impossible."""
+    """Write a file and print its path. Raises UserError if it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        save(file)
+        with replacing(file) as draft:
+            save(draft)
     except (OSError, ValueError) as error:
         raise UserError(f"-o {file} can't be written: {error}") from None
     print(f"{what}: {file}")
 
 
 def sync(runs: list[RunFolder]) -> None:
-    """Send to W&B's server what isn't there yet."""
+    """Send to W&B's server the lines that it lacks."""
     from colordist import tracking
 
     for each in runs:

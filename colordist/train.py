@@ -40,7 +40,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     if is_main:
         print(f"{command.name}: {batches}; run folder {folder.path}", flush=True)
 
-    from colordist.reporting.scores import score_table
+    from colordist.run.records import score_table
     from colordist.training.build import build_trainer
 
     trainer = build_trainer(config, folder, requests)
@@ -50,7 +50,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         trainer.close()
     trainer.engine.close()  # not after a failure: the others may be waiting, and would make this one wait too
     if is_main:
-        print(score_table([folder]))
+        print(score_table(folder))
 
 
 if __name__ == "__main__":

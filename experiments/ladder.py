@@ -18,8 +18,6 @@ import itertools
 import json
 import os
 import platform
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,12 +27,12 @@ from queue import Queue
 from typing import Any
 
 import torch
+from training_runs import begin, minutes_left, spreads, told
 
 from colordist.cli.parser import parse
 from colordist.config import Config, flatten
 from colordist.metrics import METRIC_SPECS
 from colordist.reporting.picture import comparison
-from colordist.reporting.runs import load_runs
 from colordist.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
@@ -102,11 +100,11 @@ def settings(config: Config, options: argparse.Namespace) -> dict[str, object]:
     found: dict[str, object] = {}
     if options.steps:
         scale = options.steps / config.train.steps
-        found |= {key: int(float(str(usual[key])) * scale) for key in WARM_UPS}
+        found |= {key: int(float(str(usual[key])) * scale) for key in WARM_UPS if key in usual}
         found |= {"train.steps": options.steps, "evaluate.every": options.steps, "checkpoint.every": options.steps // 4}
     if options.batch:
         found["train.global_batch_size"] = options.batch
-    found |= {key: int(str(usual[key])) // options.shrink for key in WIDTHS if usual[key] and options.shrink > 1}
+    found |= {key: int(str(usual[key])) // options.shrink for key in WIDTHS if usual.get(key) and options.shrink > 1}
     if options.root:
         found |= {"data.source": "folder", "data.root": options.root}
     return found | dict(each.split("=", 1) for each in options.set)
@@ -133,46 +131,37 @@ def climb(wanted: Sequence[Job], at_once: int, deadline: float | None) -> None:
 
 def train(job: Job, cores: Sequence[int], deadline: float | None) -> None:
     """Train, or go on training, while there is time."""
-    left = None if deadline is None else (deadline - time.monotonic()) / 60
+    left = minutes_left(deadline)
     if left is not None and left <= 0:
         return
-    command = [sys.executable, "-m", "colordist.train", "--config", str(RUNGS[job.rung])]
-    command += ["--run.dir", str(job.folder.path), *(f"--{key}={value}" for key, value in job.settings.items())]
-    command += [] if left is None else [f"--train.max_minutes={left}"]
-    begin = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    started = time.monotonic()
+    process = begin(job.folder, RUNGS[job.rung], job.settings, left)
     if cores:
         os.sched_setaffinity(process.pid, cores)
     if process.wait():
         raise SystemExit(f"{job.folder.path} failed")
-    print(f"{job.folder.path} {job.folder.state} after {time.monotonic() - begin:.0f} s", flush=True)
+    print(f"{job.folder.path} {job.folder.state} after {time.monotonic() - started:.0f} s", flush=True)
 
 
 def summary(rung: str, finished: Sequence[Job]) -> dict[str, Any]:
     """Mean and range over the seeds of each last score, of floors and ceiling too."""
-    runs = load_runs([job.folder for job in finished])
-    scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
-    spreads = {
-        name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
-        for name, values in scores.items()
-    }
-    seeds = [job.seed for job in finished]
-    return {"rung": rung, "seeds": seeds, "scores": spreads, "references": runs[0].references}
+    scores, references = spreads([job.folder for job in finished])
+    return {"rung": rung, "seeds": [job.seed for job in finished], "scores": scores, "references": references}
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """In Markdown: floors, rungs from below, ceiling and truth."""
     shown = [spec for spec in METRIC_SPECS if spec.name in SHOWN and spec.name in rows[0]["scores"]]
     arrows = {"lower": "↓", "higher": "↑", "truth": "→"}
-    lines = [["", "n", *(f"{each.label} {arrows[each.better]}" for each in shown)]]
+    lines = [["", *(f"{each.label} {arrows[each.better]}" for each in shown)]]
     references = {
-        name: [name, "", *(_plain(scores.get(each.name), each.digits) for each in shown)]
+        name: [name, *(_plain(scores.get(each.name), each.digits) for each in shown)]
         for name, scores in rows[0]["references"].items()
     }
     lines += [references[name] for name in ("grey", "constant") if name in references]
     for row in rows:
-        cells = [_spread(row["scores"][each.name], each.digits) for each in shown]
-        lines.append([row["rung"], str(len(row["seeds"])), *cells])
+        cells = [told(row["scores"][each.name], each.digits) for each in shown]
+        lines.append([row["rung"], *cells])
     lines += [references[name] for name in ("oracle", "truth") if name in references]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -180,11 +169,6 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 def _plain(value: float | None, digits: int) -> str:
     return "" if value is None else f"{value:.{digits}f}"
-
-
-def _spread(spread: dict[str, float], digits: int) -> str:
-    mean, low, high = (f"{spread[key]:.{digits}f}" for key in ("mean", "min", "max"))
-    return f"{mean} ({low} to {high})" if spread["n"] > 1 else mean
 
 
 def machine() -> str:

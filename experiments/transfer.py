@@ -15,16 +15,15 @@ beside floors and ceiling. PHOTOS is an image folder with a subfolder a class, o
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training_runs import begin, minutes_left, spreads, told
+
 from colordist.metrics import METRIC_SPECS
-from colordist.reporting.runs import load_runs
 from colordist.run.folder import RunFolder
 
 STARTS = ("scratch", "transfer")
@@ -91,32 +90,21 @@ def class_names(photos: Path) -> list[str]:
 
 def train(job: Job, options: argparse.Namespace, deadline: float | None) -> bool:
     """Train, or go on training, while there is time. Returns whether the run is finished."""
-    left = None if deadline is None else (deadline - time.monotonic()) / 60
+    left = minutes_left(deadline)
     if left is None or left > 0:
-        command = [sys.executable, "-m", "colordist.train", "--run.dir", str(job.folder.path)]
-        command += ["--config", str(options.config)] if options.config else []
-        command += [f"--{key}={_text(value)}" for key, value in job.settings.items()]
-        command += [] if left is None else [f"--train.max_minutes={left}"]
         print(job.folder.path, flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        if begin(job.folder, options.config, job.settings, left).wait():
+            raise SystemExit(f"{job.folder.path} failed")
     return job.folder.state == "finished"
-
-
-def _text(value: object) -> str:
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
 def summary(finished: Sequence[Job], fraction: float, start: str) -> dict[str, Any] | None:
     """Mean and range over the seeds of each last score; None where no run is finished."""
-    runs = load_runs([job.folder for job in finished if (job.fraction, job.start) == (fraction, start)])
-    if not runs:
+    folders = [job.folder for job in finished if (job.fraction, job.start) == (fraction, start)]
+    if not folders:
         return None
-    scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
-    spreads = {
-        name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
-        for name, values in scores.items()
-    }
-    return {"fraction": fraction, "start": start, "scores": spreads, "references": runs[0].references}
+    scores, references = spreads(folders)
+    return {"fraction": fraction, "start": start, "scores": scores, "references": references}
 
 
 def table(rows: Sequence[dict[str, Any]], finished: Sequence[Job]) -> str:
@@ -128,17 +116,12 @@ def table(rows: Sequence[dict[str, Any]], finished: Sequence[Job]) -> str:
         f"{'images':>8}  {'start':<9}" + "".join(f"{f'{each.label}, {each.better} is better':>42}" for each in shown)
     ]
     for row in rows:
-        cells = [_cell(row["scores"][each.name], each.digits) for each in shown]
+        cells = [told(row["scores"][each.name], each.digits) for each in shown]
         lines.append(f"{row['fraction']:>8.0%}  {row['start']:<9}" + "".join(f"{cell:>42}" for cell in cells))
     for name, scores in rows[-1]["references"].items():
         cells = [f"{scores[each.name]:.{each.digits}f}" if each.name in scores else "-" for each in shown]
         lines.append(f"{'':>8}  {name:<9}" + "".join(f"{cell:>42}" for cell in cells))
     return "\n".join(lines)
-
-
-def _cell(spread: dict[str, float], digits: int) -> str:
-    mean, low, high = (f"{spread[key]:.{digits}f}" for key in ("mean", "min", "max"))
-    return f"{mean} ({low} to {high}, n={spread['n']:.0f})" if spread["n"] > 1 else f"{mean} (n=1)"
 
 
 if __name__ == "__main__":

@@ -96,12 +96,12 @@ def read_config(
     _add_sections(parser, kinds, optimizers)
     parser.set_defaults({key: value for key, value in zip(NAME_KEYS, dataclasses.astuple(chosen), strict=True)
                          if key.partition(".")[0] in kinds})  # fmt: skip
-    found = vars(read(parser, given.arguments, _keys(kinds | COMMON, optimizers), chosen))
+    found = vars(read(parser, given.fitting_arguments(chosen), _keys(kinds | COMMON, optimizers), chosen))
     options = {name: found.pop(name) for name in own if name in found}
-    files, _ = found.pop("config"), found.pop("import", None)
+    found.pop("config"), found.pop("import", None)
     optimizer = dict(vars(found.pop("optimizer")))
     config = Config(**{"discriminator": None, **found, "optimizer": optimizer})
-    return config, Path(str(files[-1])) if files else None, options
+    return config, Path([*given.files][-1]) if given.files else None, options
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,8 @@ class Given:
     """The names of components that were given, by section."""
     keys: list[str] = field(default_factory=list)
     """All keys with a section, from files and arguments."""
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Settings of each ``--config``, by its path."""
 
     @classmethod
     def read(cls, arguments: Sequence[str]) -> "Given":
@@ -124,8 +126,8 @@ class Given:
         modules = [value for key, value in values if key == "import"]
         names: dict[str, dict[str, Any]] = {}
         keys: list[str] = []
-        for path in [value for key, value in values if key == "config"]:
-            settings = _load(path)
+        files = {value: _load(value) for key, value in values if key == "config"}
+        for path, settings in files.items():
             if line := legacy.hint_for(settings):
                 raise UserError(f"--config {path}: {line}")
             for name in NAME_KEYS:
@@ -144,7 +146,42 @@ class Given:
             if rest:
                 keys.append(key)
         wants_help = any(each in ("-h", "--help") for each in arguments)
-        return cls(list(arguments), wants_help, modules, names, keys)
+        return cls(list(arguments), wants_help, modules, names, keys, files)
+
+    def fitting_arguments(self, chosen: Names) -> list[str]:
+        """The arguments, with the settings that fit in place of a file that names a component which isn't chosen."""
+        texts: dict[str, str] = {}
+        for path, settings in self.files.items():
+            if (fitting := _fitting(settings, chosen)) != settings:
+                text = yaml.safe_dump(fitting)
+                texts |= {path: text, f"--config={path}": f"--config={text}"}
+        return [texts.get(argument, argument) for argument in self.arguments]
+
+
+def _fitting(settings: Mapping[str, Any], chosen: Names) -> dict[str, Any]:
+    """A file's settings without those that only a component has which the command line replaces by another one."""
+    replaced, gone = {}, set()
+    for each, key in zip(dataclasses.fields(Names), NAME_KEYS, strict=True):
+        section, _, name = key.partition(".")
+        own = settings[section].get(name) if isinstance(settings.get(section), dict) else None
+        if isinstance(own, str) and own != getattr(chosen, each.name):
+            replaced[each.name] = own
+            gone.add(key)
+    if not replaced:
+        return dict(settings)
+    named = dataclasses.replace(chosen, **replaced)
+    before, after = (_keys(registry.sections(each), registry.optimizers(each)) for each in (named, chosen))
+    return _without(settings, gone | (before.keys() - after.keys()))
+
+
+def _without(settings: Mapping[str, Any], keys: set[str], prefix: str = "") -> dict[str, Any]:
+    """Settings without some keys, nor sections in which nothing is left."""
+    found = {}
+    for name, value in settings.items():
+        rest = _without(value, keys, f"{prefix}{name}.") if isinstance(value, dict) else value
+        if f"{prefix}{name}" not in keys and (rest or not isinstance(value, dict)):
+            found[name] = rest
+    return found
 
 
 def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
@@ -169,8 +206,6 @@ def _load(path: str) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config: the file is no YAML of `section: {{key: value}}`: {reason}") from None
-    if settings is None:
-        return {}
     if not isinstance(settings, dict):
         raise UserError(f"--config: the file is no YAML of `section: {{key: value}}`: {path} holds {settings!r:.50}")
     return settings
@@ -228,7 +263,7 @@ def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[st
         "--resume",
         type=Literal["auto", "never"],
         default=Config.resume,
-        help="auto: continue the run in the run folder, if there is one. never: refuse to.",
+        help="`auto`: continue the run in the run folder, if there is one. `never`: refuse to.",
     )
     for section, kind in (dict(kinds) | COMMON).items():
         parser.add_class_arguments(kind, section)
@@ -286,7 +321,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], chosen:
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:
     """Every key with its type: ``{"train.steps": int, ...}``."""
-    found: dict[str, Any] = {"seed": int, "resume": str}
+    found: dict[str, Any] = {"seed": int, "resume": Literal["auto", "never"]}
     for section, kind in {**kinds, **{f"optimizer.{name}": kind for name, kind in optimizers.items()}}.items():
         hints = get_type_hints(kind)
         found |= {f"{section}.{each.name}": hints[each.name] for each in dataclasses.fields(kind)}

@@ -89,6 +89,8 @@ class Source:
     """None for a source without class labels."""
     digest: str | None = None
     """Digest of the image files' bytes, independent of their path, to which a run is bound. None: of the pixels."""
+    ambiguous_colors: tuple[tuple[float, float], ...] = ()
+    """Lab a,b of each colour of ambiguous objects; empty for a source without masks."""
 
 
 class ImageSource:

@@ -1,1 +1,1 @@
-"""The one place that knows Accelerate and ``torch.distributed``."""
+"""Processes, devices and collectives: the only package that uses Accelerate, DeepSpeed and torch.distributed."""

@@ -1,4 +1,4 @@
-"""A network as DistributedDataParallel runs it: whole on every process, its gradients averaged over all of them."""
+"""DistributedDataParallel: a full copy of the network on every process, gradients averaged by all-reduce."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -16,7 +16,9 @@ from colordist.engine.network import Network
 
 
 class DDPStrategy:
-    """Averages gradients over all processes while backward still runs: each of them once a step."""
+    """All-reduces gradients while backward still runs, each of them once a phase."""
+
+    cuts_buckets_on_first_backward = True
 
     def __init__(self, network: Network, accelerator: Accelerator) -> None:
         self.network = network
@@ -25,34 +27,35 @@ class DDPStrategy:
             warnings.simplefilter("ignore", FutureWarning)
             self.trainable: nn.Module = accelerator.prepare(network.module)
         self.frozen: Callable[..., Tensor] = network.module
-        # A scaler of its own: an overflow in one network says nothing about the other.
+        # A loss scaler for each network: an overflow in one says nothing about another.
         half = accelerator.mixed_precision == "fp16"
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)
         self.bytes_sent: int | None = 0
+        self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
         if isinstance(self.trainable, DistributedDataParallel):
             self.trainable.register_comm_hook(None, self._average)
 
     def _average(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
-        """What DDP does by itself, counted."""
+        """DDP's default all-reduce, with its bytes counted."""
         buffer = bucket.buffer()
         self.bytes_sent = (self.bytes_sent or 0) + buffer.numel() * buffer.element_size()
         return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
 
     def begin_phase(self, step: int) -> None:
-        """Get ready to learn in a step."""
+        """Set the step's learning rate and clear the gradients."""
         self.network.begin_phase(step)
         self.bytes_sent = 0
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        """Gradients travel with the last micro-batch of a turn; those before are summed up at home."""
+        """All-reduce with the last micro-batch of a phase; accumulate locally before."""
         return nullcontext() if last else self.accelerator.no_sync(self.trainable)
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients to the turn's."""
+        """Accumulate gradients of the scaled loss."""
         self.scaler.scale(loss).backward()
 
     def update(self) -> dict[str, Tensor]:
-        """Clip and step where the gradient is finite."""
+        """Clip and step, unless the gradient norm is Inf or NaN."""
         scaler, optimizer = self.scaler, self.network.optimizer
         parameters, limit = list(self.network.module.parameters()), self.network.config.clip_norm
         scaler.unscale_(optimizer)
@@ -60,22 +63,23 @@ class DDPStrategy:
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         log = {"gradient_norm": norm, "skipped": (~norm.isfinite()).float()}
-        # Fused Adam looks at this on the device, so nobody waits to know. `scaler.step` would put its own finding
-        # there, which doesn't know of a norm that overflows where no single gradient does.
+        # Fused Adam reads this on the device, so the host doesn't wait. `scaler.step` would set its own finding, which
+        # misses a norm that overflows where no single gradient does.
         optimizer.grad_scale, optimizer.found_inf = None, log["skipped"]  # type: ignore[attr-defined]
         optimizer.step()
         scaler.update()
         if scaler.is_enabled():
             log["loss_scale"] = scaler._get_scale_async().clone()  # type: ignore[union-attr]  # `get_scale` would wait
+        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * log["skipped"]
         return log
 
     def update_ema(self, images: int, batch: int) -> None:
-        """Let the averaged copy follow."""
+        """Update the EMA weights, if there are any."""
         if self.network.ema is not None:
             self.network.ema.update(self.network.module, images, batch)
 
     def replicated(self) -> dict[str, Iterable[Tensor]]:
-        """All of it."""
+        """All parts."""
         network, state = self.network, self.network.optimizer.state
         parameters = list(network.module.parameters())
         found: dict[str, Iterable[Tensor]] = {
@@ -87,10 +91,12 @@ class DDPStrategy:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """The network's state, and the loss scaler's."""
-        return self.network.state_dict() | {"scaler": self.scaler.state_dict()}
+        """The state of the network, its loss scaler and its counter."""
+        rest = {"scaler": self.scaler.state_dict(), "skipped_in_a_row": self.skipped_in_a_row}
+        return self.network.state_dict() | rest
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``."""
         self.network.load_state_dict(state)
         self.scaler.load_state_dict(state["scaler"])
+        self.skipped_in_a_row = state["skipped_in_a_row"].to(self.skipped_in_a_row.device)

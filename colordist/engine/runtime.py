@@ -1,18 +1,18 @@
-"""The engine: the one place that knows Accelerate. It runs a step's phases on any number of processes.
+"""The engine: runs the phases of a step on any number of processes, and the collectives around them.
 
-In each phase one network learns. It is called through its wrapper, so its gradients are averaged over all processes,
-once, while backward still runs. The others are frozen and called unwrapped: nothing of theirs is computed that nobody
-uses, and nothing of theirs travels.
+In each phase one network is trainable. It is called through its wrapper, so its gradients are all-reduced, once, while
+backward still runs. The others are frozen and called without their wrappers: none of their gradients is computed or
+all-reduced.
 """
 
 import functools
 import os
 import re
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -23,9 +23,7 @@ from torch import Tensor
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import share
-from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import (
-    check_clipping,
     check_compilation,
     check_launch,
     deepspeed_settled,
@@ -42,17 +40,18 @@ from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
 from colordist.engine.rendezvous import METHOD
+from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
 
-_MEETING = timedelta(minutes=10)  # to start all processes
-_TIMEOUT = timedelta(days=1)  # the last resort: the watch ends what hangs, and knows what may take long
+_RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows what may take long
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def _by_all(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Concatenate["Engine", _P], _R]:
-    """What all processes do together. Where another one is missing, the watch finds out which, and ends this one."""
+def _collective(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Concatenate["Engine", _P], _R]:
+    """A method that all ranks call together. If one of them is gone, the monitor names it and ends this process."""
 
     @functools.wraps(method)
     def watched(self: "Engine", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -75,8 +74,8 @@ def _is_broken_connection(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def _meeting(processes: int) -> Iterator[None]:
-    """Where processes first meet. Raises RunError if they don't."""
+def _rendezvous(processes: int) -> Iterator[None]:
+    """Context of the rendezvous. Raises RunError if it fails."""
     try:
         yield
     except dist.DistError as error:
@@ -84,12 +83,13 @@ def _meeting(processes: int) -> Iterator[None]:
         reason = str(error).splitlines()[0].rstrip(".")
         raise RunError(
             f"the {processes} processes did not meet at {where} ({reason}): start all of them within "
-            f"{_MEETING.total_seconds() / 60:.0f} minutes, where they reach that address and no other program uses it"
+            f"{_RENDEZVOUS_TIMEOUT.total_seconds() / 60:.0f} minutes, where they reach that address and no other "
+            "program uses it"
         ) from None
 
 
 class Engine:
-    """Runs a task's phases on whatever there is: one CPU or GPU, or many processes that work as one."""
+    """Runs a task's phases on one CPU or GPU, or on many processes with the same result."""
 
     def __init__(
         self,
@@ -100,7 +100,7 @@ class Engine:
         compiled: Compiled = "off",
         timeouts: Timeouts | None = None,
     ) -> None:
-        """compiled: what ``train.compile`` says; limits: how long processes wait for one another."""
+        """compiled: ``train.compile``; timeouts: of the failure detector."""
         launch = Launch.read()
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
@@ -110,14 +110,14 @@ class Engine:
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
-        with deepspeed_settled(kind), _meeting(launch.world_size):
+        with deepspeed_settled(kind), _rendezvous(launch.world_size):
             self.accelerator = Accelerator(
                 cpu=kind == "cpu",
                 mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
                 kwargs_handlers=[
-                    # Buffers are the same on all processes, so there are none to broadcast.
+                    # Buffers are the same on all processes: no need to broadcast them.
                     DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                    InitProcessGroupKwargs(timeout=_MEETING, init_method=METHOD),
+                    InitProcessGroupKwargs(timeout=_RENDEZVOUS_TIMEOUT, init_method=METHOD),
                 ],
             )
         self.device: torch.device = self.accelerator.device
@@ -126,13 +126,14 @@ class Engine:
         self.is_main = self.rank == 0
         self.compiled = compiled
         if compiled != "off":
-            torch._dynamo.config.recompile_limit = 64  # per class, and cyclegan has two networks of each, awake or not
+            torch._dynamo.config.recompile_limit = (
+                64  # per class, and cyclegan has two networks of each, trainable or frozen
+            )
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
-        self._strategies: dict[str, Strategy] = {}
-        self._skipped_in_a_row: dict[str, Tensor] = {}
+        self.strategies: dict[str, Strategy] = {}
         if self.world_size != launch.world_size:
             raise UserError(
-                f"the launcher told of {launch.world_size} processes, but Accelerate sees {self.world_size}: "
+                f"the launcher announces {launch.world_size} processes, but Accelerate sees {self.world_size}: "
                 "start with accelerate launch or torchrun"
             )
         self.monitor = Monitor()
@@ -145,145 +146,132 @@ class Engine:
         monitor = Monitor(store, self.rank, self.world_size, socket.gethostname(), timeouts, launchers_store=launchers)
         self.wait()
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
-        set_timeout(_TIMEOUT, dist.group.WORLD)
+        set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
         monitor.start()
         self.monitor = monitor
 
-    @_by_all
-    def prepare(self, task: Task) -> None:
-        """Move the networks to the device and wrap them, each on its own."""
-        for name, network in task.networks.items():
+    @_collective
+    def prepare(self, task: Task, networks: Mapping[str, Network]) -> None:
+        """Move a task and its networks to the device, and give each network its strategy."""
+        for name, network in networks.items():
             for module in [network.module] + ([network.ema.module] if network.ema else []):
                 module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
             if self.compiled != "off":
-                # In place, and what DDP wraps: then it is still DDP that is called, and the keys stay as they are.
+                # In place, so that DDP wraps the compiled module and the names of parameters stay.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
-                network.module.compile(mode=mode, dynamic=False)  # few sizes of batches, each compiled by itself
-            self._strategies[name] = self._strategy(name, network)
-            self._skipped_in_a_row[name] = torch.zeros((), device=self.device)
+                network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
+            self.strategies[name] = select_strategy(name, network, self.accelerator)
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
-    def _strategy(self, name: str, network: Network) -> Strategy:
-        """One of the engine that the launcher asks for."""
-        if (stage := zero_stage()) is None:
-            return DDPStrategy(network, self.accelerator)
-        from colordist.engine.deepspeed import DeepSpeedStrategy
-
-        check_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
-        if network.has_parts:
-            keys = "train.freeze and optimizer.generator.lr_scales"
-            raise UserError(f"{keys} don't work with DeepSpeed: launch with launch/multi_gpu.yaml")
-        return DeepSpeedStrategy(network, self.accelerator, stage)
-
-    @_by_all
+    @_collective
     def rehearse(self, task: Task, batch: Batch, step: int) -> None:
-        """One backward pass of each network that changes nothing, before the step that a run begins or continues with.
+        """Run one backward pass of each network without an update, before the first step of a new or resumed run.
 
-        In its first pass DDP learns the order in which gradients come, and cuts them into other buckets from the second
-        on. Sums over more than two processes depend on that in their last bit, and a continued run is to have the same.
+        In its first backward pass DDP records the order of gradients, and builds other buckets from it. The last bit of
+        a sum over more than two processes depends on the buckets, and a resumed run must not differ.
         """
         if self.world_size < 3:
             return
-        for name, strategy in self._strategies.items():
-            if isinstance(strategy, DDPStrategy):
+        for name, strategy in self.strategies.items():
+            if strategy.cuts_buckets_on_first_backward:
                 calls = self._set_trainable((name,))
                 task.loss(name, calls, batch, task.generate(calls, batch), step).total.backward()
                 strategy.network.optimizer.zero_grad(set_to_none=True)
 
-    @_by_all
+    @_collective
     def step(self, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
-        """Run all phases of a step. Returns what to log, by "network/quantity": scalars, still on the device.
+        """Run all phases of a step. Returns scalars to log, still on the device, by "kind/network/quantity".
 
-        batches: this process's micro-batches. A phase finishes all of them, and steps, before the next phase begins.
-        With a single one, the generators run once, for all phases; with several, keeping all their graphs would undo
-        what micro-batches are for, so they run again in each phase.
+        batches: this process's micro-batches. A phase finishes all of them, and updates, before the next phase begins.
+        The generators run once, before the phases; with gradient accumulation they run again in each phase, as keeping
+        the graphs of all micro-batches would take the memory that accumulation saves.
         """
         self.monitor.at_step(step + 1)
         if self.compiled == "graphs":
-            torch.compiler.cudagraph_mark_step_begin()  # what the graphs left in memory may be overwritten from here on
-        generated, phases = None, task.phases(step)
+            torch.compiler.cudagraph_mark_step_begin()  # outputs of the last step may be overwritten from here on
+        phases, generated = task.phases(step), None
         if len(batches) == 1:
-            trainable = self._set_trainable(tuple(name for name in task.generators if name in phases))
-            generated = task.generate(trainable, batches[0])
+            calls = self._set_trainable([name for name in task.generators if name in phases])
+            generated = task.generate(calls, batches[0])
         log: dict[str, Tensor] = {}
         for phase in phases:
             log |= self._run_phase(task, phase, batches, generated, step)
-        sent = [strategy.bytes_sent for name, strategy in self._strategies.items() if name in phases]
+        sent = [strategy.bytes_sent for name, strategy in self.strategies.items() if name in phases]
         if None not in sent:
-            log["sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
+            log["pace/sync_bytes"] = torch.tensor(sent, dtype=torch.float64).sum()
         return log
 
     def _run_phase(
         self, task: Task, phase: str, batches: list[Batch], generated: Generated | None, step: int
     ) -> dict[str, Tensor]:
-        strategy = self._strategies[phase]
+        """Train one network on all micro-batches. generated: None to run the generators on each micro-batch."""
+        strategy, images = self.strategies[phase], sum(len(batch) for batch in batches)
         strategy.begin_phase(step)
-        images = sum(len(batch) for batch in batches)
+        calls = self._set_trainable([phase])
         log: dict[str, Tensor] = {}
-        calls = self._set_trainable((phase,))
         states: list[dict[str, Tensor]] = []
         for batch in batches:
             weight = len(batch) / images
             with strategy.gradient_sync(last=batch is batches[-1]):
-                answer = task.generate(calls, batch) if generated is None else generated
-                loss = task.loss(phase, calls, batch, answer, step)
+                colors = task.generate(calls, batch) if generated is None else generated
+                loss = task.loss(phase, calls, batch, colors, step)
                 strategy.backward(loss.total * weight)
             self.monitor.progress()
             states.append(loss.state)
-            for name, part in loss.parts.items():
-                share_of_it = part.detach() * weight
-                log[name] = log[name] + share_of_it if name in log else share_of_it
-        log |= strategy.update()
-        skipped = log.pop("skipped")
+            named = {f"loss/{phase}/{name}": part for name, part in loss.parts.items()}
+            for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
+                weighted = value.detach() * weight
+                log[key] = log[key] + weighted if key in log else weighted
+        found = strategy.update()
+        skipped = found.pop("skipped")
+        log |= _diagnostics(phase, found)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
                 task.state[name][batch.batch_index] = rows.where(skipped == 0, task.state[name][batch.batch_index])
-        self._skipped_in_a_row[phase] = (self._skipped_in_a_row[phase] + 1) * skipped
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
-        # What was skipped is counted, but is no part of any mean. All in one go: a GPU is told few things, not many.
+        # A skipped update is counted but enters no mean. Stacked: one kernel launch instead of one for each value.
         kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
-        return {f"{phase}/{name}": value for name, value in zip([*log, "skipped"], [*kept, skipped], strict=True)}
+        return dict(zip(log, kept, strict=True)) | _diagnostics(phase, {"skipped": skipped})
 
-    def _set_trainable(self, names: tuple[str, ...]) -> Calls:
-        """Let only these networks learn. Returns all networks as they may be called now."""
-        for name, strategy in self._strategies.items():
+    def _set_trainable(self, names: Collection[str]) -> Calls:
+        """Make these networks trainable and freeze all others. Returns how to call each: trainable ones wrapped."""
+        for name, strategy in self.strategies.items():
             strategy.network.set_trainable(name in names)
         return {
-            name: strategy.trainable if name in names else strategy.frozen
-            for name, strategy in self._strategies.items()
+            name: strategy.trainable if name in names else strategy.frozen for name, strategy in self.strategies.items()
         }
 
     def skipped_in_a_row(self) -> dict[str, int]:
-        """How many updates each network has just skipped, one after the other. Waits for the device."""
-        return {name: int(count) for name, count in self._skipped_in_a_row.items()}
+        """How many of the latest updates of each network were skipped, one after the other. Waits for the device."""
+        return {name: int(strategy.skipped_in_a_row) for name, strategy in self.strategies.items()}
 
     def stops_after(self, step: int, reason: str | None) -> str | None:
-        """Whether all processes stop after a step: why, or None. reason: why this one was asked to, if it was.
+        """Why all processes stop after a step, or None. reason: why this one was asked to, if it was.
 
-        All ask after every step but the last. They agree beside the training: nobody waits for another's device.
+        All call it after every step but the last. They agree through the store, without a collective on the device.
         """
         if reason is not None:
             self.monitor.request_stop(reason)
         return self.monitor.stops_after(step)
 
     def stall_exempt(self, work: str) -> AbstractContextManager[None]:
-        """What this process does in here may take any time: the others wait."""
+        """Context without a stall timeout for this process: the others wait as long as it takes."""
         return self.monitor.stall_exempt(work)
 
     def progress(self) -> None:
-        """Show that this process gets on, in what takes long."""
+        """Report progress to the failure detector, during long work."""
         self.monitor.progress()
 
-    @_by_all
+    @_collective
     def sum(self, values: Tensor) -> Tensor:
-        """Add a tensor up over all processes; every process gets the result, on the CPU."""
+        """All-reduce a tensor (sum). Returns it on the CPU."""
         if self.world_size == 1:
             return values.cpu()
         total: Tensor = self.accelerator.reduce(values.to(self.device), reduction="sum")
         return total.cpu()
 
     def whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A task's ``state`` with the rows of all processes, on every process."""
+        """Gather a task's ``state``: the rows of all processes, on every process."""
         whole: dict[str, Tensor] = {}
         for name, rows in state.items():
             mine, own = torch.zeros_like(rows), share(len(rows), self.rank, self.world_size)
@@ -291,33 +279,38 @@ class Engine:
             whole[name] = self.sum(mine)
         return whole
 
-    @_by_all
+    @_collective
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Barrier."""
         self.accelerator.wait_for_everyone()
 
-    @_by_all
+    @_collective
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401  whatever can be pickled
-        """Every process's value, on every process."""
+        """All-gather: the values of all ranks, on every rank."""
         return list(gather_object([value]))
 
-    @_by_all
+    @_collective
     def from_main(self, value: Any) -> Any:  # noqa: ANN401  whatever can be pickled
-        """The first process's value, on every process."""
+        """Broadcast: the value of rank 0, on every rank."""
         values = [value]
         broadcast_object_list(values)
         return values[0]
 
-    def run_on_all_ranks(self, work: Callable[[], object], *, here: bool = True) -> None:
-        """Do some work on the processes that say ``here``, while the others wait.
+    def on_all_ranks(self, work: Callable[[], _R]) -> _R:
+        """Do some work on all ranks. Returns this rank's result. If one rank fails, all raise, as in ``on_ranks``."""
+        return cast(_R, self.on_ranks(work, here=True))
 
-        If one of them fails, all do, so that nobody waits for a process that has given up. A UserError is raised by
-        all, anything else by the one that it happened to, and as a RunError by the others.
+    def on_ranks(self, work: Callable[[], _R], *, here: bool) -> _R | None:
+        """Do some work on the ranks that pass ``here``, while the others wait. All ranks must call it.
+
+        Returns this rank's result, None where it had nothing to do. If one rank fails, all raise, so that none waits
+        for it: a UserError is raised on all ranks, any other error where it happened and as a RunError elsewhere.
         """
+        result: _R | None = None
         failure: Exception | None = None
         if here:
             try:
-                work()
+                result = work()
             except Exception as error:
                 failure = error
         mistake = str(failure) if isinstance(failure, UserError) else None
@@ -329,47 +322,54 @@ class Engine:
             raise failure
         if failures:
             raise RunError(f"another process failed: {' '.join(failures[0][2].split())}")
+        return result
 
     @property
     def name(self) -> str:
-        """Which engine this is: `ddp`, or DeepSpeed with its stage."""
+        """The strategy: `ddp`, or DeepSpeed with its ZeRO stage."""
         return "ddp" if (stage := zero_stage()) is None else f"deepspeed zero {stage}"
 
     @property
     def backend(self) -> str:
-        """What carries messages between processes."""
+        """Backend of the process group: `gloo`, `nccl` or `none`."""
         return str(dist.get_backend()) if dist.is_initialized() else "none"
 
     def peak_memory(self) -> float:
-        """The most memory that this process has had at once so far, in MB."""
+        """Peak memory of this process so far, in MB."""
         return peak_memory(self.device)
 
     @property
     def is_first_on_machine(self) -> bool:
-        """Whether this process is the one of its machine that does what is done once a machine."""
+        """Whether this is local rank 0, which does what is done once a machine."""
         return bool(self.accelerator.is_local_main_process)
 
-    def replicas(self) -> dict[str, dict[str, Iterable[Tensor]]]:
-        """What must be the same on all processes, by network and part."""
-        return {name: strategy.replicated() for name, strategy in self._strategies.items()}
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The prepared networks, by name."""
+        return {name: strategy.network for name, strategy in self.strategies.items()}
 
-    @_by_all
+    def replicas(self) -> dict[str, dict[str, Iterable[Tensor]]]:
+        """Tensors that must be the same on all processes, by network and part."""
+        return {name: strategy.replicated() for name, strategy in self.strategies.items()}
+
+    @_collective
     def state_dict(self) -> dict[str, Any]:
         """Everything that training changes in the networks: the same on every process."""
-        return {
-            name: strategy.state_dict() | {"skipped_in_a_row": self._skipped_in_a_row[name]}
-            for name, strategy in self._strategies.items()
-        }
+        return {name: strategy.state_dict() for name, strategy in self.strategies.items()}
 
-    @_by_all
+    @_collective
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from ``state_dict()``. Raises what torch raises when it doesn't fit."""
-        for name, strategy in self._strategies.items():
+        for name, strategy in self.strategies.items():
             strategy.load_state_dict(state[name])
-            self._skipped_in_a_row[name] = state[name]["skipped_in_a_row"].to(self.device)
 
     def close(self) -> None:
         """Leave the process group, all processes together."""
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
+
+
+def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Keys of the log for what is no loss."""
+    return {f"diagnostics/{phase}/{name}": value for name, value in values.items()}

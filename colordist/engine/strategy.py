@@ -1,4 +1,4 @@
-"""What an engine does with one network: call it, run its backward pass, update it. One class for each engine."""
+"""What an engine needs of a distributed strategy: DistributedDataParallel, or DeepSpeed's ZeRO."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -10,52 +10,56 @@ from colordist.engine.network import Network
 
 
 class Strategy(Protocol):
-    """A network on several processes, each of which sees its share of a step's images."""
+    """One network on all processes, with all that it needs there: wrapper, loss scaler, counters."""
 
     network: Network
     bytes_sent: int | None
-    """Gradient bytes that this process gave to the others in the latest turn; None where that isn't counted."""
+    """Gradient bytes that this process has all-reduced in the latest phase; None where that isn't counted."""
+    skipped_in_a_row: Tensor
+    """Scalar on the device: how many of the latest updates were skipped, one after the other."""
+    cuts_buckets_on_first_backward: bool
+    """Whether the first backward pass decides in which buckets all later ones send gradients: see ``rehearse``."""
 
     @property
     def trainable(self) -> Callable[..., Tensor]:
-        """The network as it is called in its own turn: its gradients will travel."""
+        """The wrapped network, to be called in its own phase: its gradients will be all-reduced."""
         ...
 
     @property
     def frozen(self) -> Callable[..., Tensor]:
-        """The network as it is called in another's turn: nothing of it learns, nothing of it travels."""
+        """The network without its wrapper, to be called in other phases, while its parameters are frozen."""
         ...
 
     def begin_phase(self, step: int) -> None:
-        """Get ready to learn in a step."""
+        """Set the step's learning rate and clear the gradients."""
         ...
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
-        """In here a micro-batch goes forward and backward. With the turn's last one, the gradients are averaged."""
+        """Context of a micro-batch's forward and backward pass. last: of the phase, so all-reduce the gradients."""
         ...
 
     def backward(self, loss: Tensor) -> None:
-        """Add a loss's gradients to the turn's. loss: a scalar, this process's share of the mean over its images."""
+        """Accumulate gradients. loss: a scalar, this process's share of the mean over its images."""
         ...
 
     def update(self) -> dict[str, Tensor]:
-        """Clip and step, unless the gradient is not finite: then change nothing.
+        """Clip and step, unless the gradient norm is Inf or NaN: then skip the update.
 
-        Returns scalars on the device: ``gradient_norm``, before clipping; ``skipped``, 1 where nothing was changed,
-        else 0; and what else is worth a line in the log. They are the same on all processes.
+        Returns scalars on the device, the same on all processes: ``gradient_norm``, before clipping; ``skipped``, 1 or
+        0; and anything else to log.
         """
         ...
 
     def update_ema(self, images: int, batch: int) -> None:
-        """Let the averaged copy, if there is one, follow; arguments as for ``EMA.update``."""
+        """Update the EMA weights, if there are any; arguments as for ``EMA.update``."""
         ...
 
     def replicated(self) -> dict[str, Iterable[Tensor]]:
-        """What each process has a whole copy of: ``weights``, ``optimizer`` states, ``averaged`` weights, if so."""
+        """Tensors that every process has a full copy of, by part: ``weights``, ``optimizer``, ``averaged``."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes, whole: the same on every process, and in the same form for all engines."""
+        """Everything that training changes, gathered: the same on every process, in one format for all strategies."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""From settings to a classifier that judges colours."""
+"""From settings to a trained classifier."""
 
 from pathlib import Path
 
@@ -17,18 +17,17 @@ from colordist.models.classifier import Classifier
 from colordist.models.seeding import seeded
 
 
-def teach_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> About:
-    """Train a classifier on some images and write it. Returns what it is.
+def train_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> About:
+    """Train a classifier on labelled images and write it. Returns its description.
 
     Raises UserError for several processes, images without labels, or a folder that holds something else.
     """
-    if folder.exists() and not classifier_file.is_one(folder):
-        raise UserError(f"-o {folder} is there already, and no classifier: name another folder")
+    classifier_file.require_own(folder)
     engine = Engine(precision)
     if engine.world_size > 1:
         raise UserError(f"a classifier is trained by one process, not {engine.world_size}: start without a launcher")
     source = build_source(data, engine)
-    labels = two_classes(source)
+    labels = require_classes(source)
     images, target = (load(part, engine.device) for part in (source.train, source.test))
     named, tested = (torch.from_numpy(part).to(engine.device) for part in (labels.train, labels.test))
     classifier = seeded(seed, lambda: Classifier(len(labels.classes))).to(engine.device)
@@ -51,8 +50,8 @@ def teach_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, pre
     return about
 
 
-def two_classes(source: Source) -> Labels:
-    """What a source's images show. Raises UserError where it doesn't know, or they all show the same."""
+def require_classes(source: Source) -> Labels:
+    """A source's labels. Raises UserError for a source without labels, or with a single class."""
     if source.labels is None or len(source.labels.classes) < 2:
         raise UserError(
             f"data.source {source.name} has no labels of two classes or more: take cifar10, or a folder with a "

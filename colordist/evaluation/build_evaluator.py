@@ -15,9 +15,9 @@ from colordist.engine.consistency import check_same
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
 from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
-from colordist.metrics import METRICS
 from colordist.metrics.baselines import median_ab
-from colordist.metrics.optional import optional_features, optional_metrics
+from colordist.metrics.metric import EvalSet
+from colordist.metrics.optional import build_metrics
 from colordist.run import snapshot
 from colordist.tasks.base import Task
 
@@ -32,14 +32,25 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
         target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
     if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    with engine.stall_exempt("fetching networks that score"):
-        metrics = [*METRICS, *optional_metrics(config, engine.device)]
-        features = optional_features(config, source.labels, target.shape[-1], engine.device)
-    networks = [each.network for each in features]
-    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    with engine.stall_exempt("loading metrics"):
+        metrics = build_metrics(config.metrics, eval_set(source, target))
     noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
-    noise_or_none = noise if noise.numel() else None
-    return Evaluator(target, objects, noise_or_none, metrics, features, task.color_space, engine)
+    evaluator = Evaluator(target, objects, noise if noise.numel() else None, metrics, task.color_space, engine)
+    networks = [each.network for each in evaluator.features]
+    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    return evaluator
+
+
+def eval_set(source: Source, target: Tensor) -> EvalSet:
+    """What metrics may know of a source's test split. target: its images, uint8 [N, 3, H, W]."""
+    labels = source.labels
+    return EvalSet(
+        image_size=target.shape[-1],
+        device=target.device,
+        classes=() if labels is None else labels.classes,
+        labels=None if labels is None else torch.from_numpy(labels.test),
+        ambiguous_colors=source.ambiguous_colors,
+    )
 
 
 def _noise(shape: tuple[int, ...], images: int) -> Tensor:
@@ -69,5 +80,5 @@ def evaluate_snapshot(model: Path, data: DataConfig, config: EvaluateConfig) -> 
     engine.close()
     images = len(source.test)
     networks = [each.network for each in evaluator.features]
-    found = Evaluation(str(model), trained.step, asdict(data), images, scores, references, networks)
+    found = Evaluation(str(model), trained.step, asdict(data), images, scores, references, evaluator.specs, networks)
     return found if engine.is_main else None

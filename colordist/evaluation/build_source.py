@@ -7,25 +7,18 @@ from colordist.engine.runtime import Engine
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. One process downloads or decodes them while the others wait.
+    """The images. Rank 0 downloads and decodes what is missing, while the others wait.
 
-    Then one on each other machine: where the disk is shared, that finds everything done.
+    Then local rank 0 of each other machine does; where the disk is shared, nothing is left to do.
     """
-    component = image_source(config)
-    opened: list[Source] = []
-
-    def open_here() -> None:
-        with engine.stall_exempt("fetching or decoding images"):
-            opened.append(component.open())
-
-    if component.prepared_once:
-        engine.run_on_all_ranks(open_here, here=engine.is_main)
-        first_elsewhere = engine.is_first_on_machine and not engine.is_main
-        engine.run_on_all_ranks(open_here, here=first_elsewhere)
-    return part_of_training(opened[0] if opened else component.open(), config.fraction, config.seed)
-
-
-def image_source(config: DataConfig) -> ImageSource:
-    """The component that opens the images of some settings."""
     component: ImageSource = registry.component("source", config.source)(config)
-    return component
+
+    def open_here() -> Source:
+        with engine.stall_exempt("fetching or decoding images"):
+            return component.open()
+
+    opened: Source | None = None
+    if component.prepared_once:
+        first = engine.on_ranks(open_here, here=engine.is_main)
+        opened = first or engine.on_ranks(open_here, here=engine.is_first_on_machine and not engine.is_main)
+    return part_of_training(opened or component.open(), config.fraction, config.seed)

@@ -1,4 +1,4 @@
-"""Trains a classifier, on one process: a loop small enough to need no trainer."""
+"""Training of the classifier, on one process: a short loop without the trainer."""
 
 import math
 
@@ -20,7 +20,7 @@ _SMOOTHING = 0.1
 
 
 def train(classifier: Classifier, images: Tensor, labels: Tensor, *, epochs: int, seed: int, bf16: bool) -> Classifier:
-    """Teach a classifier to name images, which are mirrored and shifted, never recoloured: it is to know colours.
+    """Train a classifier on images that are mirrored and shifted, never recoloured: it has to learn colours.
 
     images: uint8 [N, 3, H, W]; labels: int64 [N]. All on one device, the classifier, too. bf16: compute in bfloat16.
     Returns it in eval mode.
@@ -47,14 +47,14 @@ def train(classifier: Classifier, images: Tensor, labels: Tensor, *, epochs: int
 
 
 def _rate(done: float) -> float:
-    """Share of the highest learning rate: up in a straight line, then down along a cosine. done: share of all steps."""
+    """Factor of the learning rate: linear warm-up, then cosine decay. done: share of all steps."""
     if done < _WARMUP:
         return (done + 1e-3) / (_WARMUP + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
 
 def augmented(rgb: Tensor, sample_slice: SampleSlice) -> Tensor:
-    """Images mirrored and shifted as the plan says; what is shifted in is their mirrored edge. [B, 3, H, W]."""
+    """Images mirrored and shifted as the sampler says, with reflection padding. [B, 3, H, W]."""
     device, size = rgb.device, rgb.shape[-1]
     flip = torch.from_numpy(sample_slice.flip).to(device)
     rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
@@ -69,7 +69,7 @@ def augmented(rgb: Tensor, sample_slice: SampleSlice) -> Tensor:
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, images: Tensor, labels: Tensor) -> float:
-    """Percent of images whose class it names. images: uint8 [N, 3, H, W]; labels: int64 [N], on the same device."""
+    """Accuracy in percent. images: uint8 [N, 3, H, W]; labels: int64 [N], on the same device."""
     right = 0
     for part in in_batches(len(images), 500):
         right += int((classifier(scaled(images[part])).argmax(dim=1) == labels[part]).sum())

@@ -1,4 +1,4 @@
-"""What a network is worth: its scores over the whole test split, beside floors and ceiling; and a grid to look at."""
+"""Scores of a network over the whole test split, beside reference answers; and a grid of samples."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +17,7 @@ from colordist.metrics.baselines import REFERENCES, Reference
 from colordist.metrics.features import FeatureScores
 from colordist.metrics.metric import EvalBatch, Metric
 from colordist.metrics.scorer import Scorer
+from colordist.metrics.specs import ScoreSpecs, score_specs
 
 Scores = dict[str, float]
 Sample = Callable[[Tensor, Tensor | None], Tensor]
@@ -26,43 +27,54 @@ _PIXELS = 2**16  # scored at once: 64 images of 32x32
 _GRID = 16  # images in the sample grid
 
 VARIANTS = 4
-"""How many answers to each image are scored where the generator takes noise."""
+"""Predictions per image that are scored where the generator takes noise."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What came of scoring a snapshot."""
+    """The scores of a snapshot."""
 
     run: str
     step: int
     data: dict[str, Value]
     images: int
-    """How many test images there were; those without any colour are not scored."""
+    """Number of test images; those without any colour are not scored."""
     scores: Scores
     references: dict[str, Scores]
-    """Scores of floors and ceiling, by name."""
+    """Scores of the reference answers, by name."""
+    specs: ScoreSpecs
+    """What the scores are."""
     networks: list[str]
-    """What stands for each network that compared the features of images."""
+    """Identifies each network whose features were compared."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores answers on the test split, shared among all processes.
+    """Scores predictions on the test split, shared among all processes.
 
-    truth: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
+    target: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
     [N, VARIANTS, *noise_shape], for tasks that need it.
     """
 
     target: Tensor
     objects: Tensor | None
     noise: Tensor | None
-    metrics: Sequence[Metric]
-    features: Sequence[FeatureScores]
+    metrics: Sequence[Metric | FeatureScores]
     color_space: ColorSpace
     engine: Engine
 
+    @property
+    def specs(self) -> ScoreSpecs:
+        """What the scores are."""
+        return score_specs([spec for each in self.metrics for spec in each.specs], REFERENCES)
+
+    @property
+    def features(self) -> list[FeatureScores]:
+        """The metrics that compare features of all images."""
+        return [each for each in self.metrics if isinstance(each, FeatureScores)]
+
     def references(self, median_ab: tuple[float, float]) -> dict[str, Scores]:
-        """Scores of the floors and the ceiling, by name. median_ab: the training split's."""
+        """Scores of the reference answers, by name. median_ab: the training split's."""
 
         def scores(reference: Reference) -> Scores:
             return self._scores(lambda part: reference.answer(self.target[part], median_ab).unsqueeze(1))
@@ -74,30 +86,33 @@ class Evaluator:
         return self._scores(lambda part: self._colorize(sample, part))
 
     def grid(self, sample: Sample) -> Image.Image:
-        """The first test images: rows grey, answer, truth; no gaps, so that a row is image_size pixels high."""
+        """The first test images: rows grey, prediction, target; no gaps, so that a row is image_size pixels high."""
         rgb = self.target[:_GRID]
         rows = [luma(rgb).expand_as(rgb), self._colorize(sample, slice(_GRID))[:, 0], rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
     def _scores(self, answer: Callable[[slice], Tensor]) -> Scores:
-        """answer: from a slice of the test split to several answers each, uint8 [B, V, 3, H, W]."""
+        """answer: from a slice of the test split to several predictions each, uint8 [B, V, 3, H, W]."""
         # A row a batch, added up in the order of batches: the same last bit on any number of processes.
-        sums = torch.zeros(-(-len(self.target) // self._size), len(Scorer(self.metrics).sums), dtype=torch.float64)
+        sums = torch.zeros(-(-len(self.target) // self._size), len(self._scorer().sums), dtype=torch.float64)
         features = self._no_features()
         for part in self._parts():
-            scorer, answers = Scorer(self.metrics), answer(part)
+            scorer, answers = self._scorer(), answer(part)
             objects = None if self.objects is None else self.objects[part]
             variants = answers if answers.shape[1] > 1 else None
             scorer.update(EvalBatch(answers[:, 0], self.target[part], objects, variants))
             sums[part.start // self._size] = scorer.sums
-            self._look(answers[:, 0], part, features)
-        scores = Scorer(self.metrics).scores(self.engine.sum(sums).sum(dim=0)) | self._compare(features)
+            self._extract(answers[:, 0], part, features)
+        scores = self._scorer().scores(self.engine.sum(sums).sum(dim=0)) | self._compare(features)
         return {name: score for name, score in scores.items() if not math.isnan(score)}
+
+    def _scorer(self) -> Scorer:
+        return Scorer([each for each in self.metrics if isinstance(each, Metric)])
 
     @property
     def _size(self) -> int:
-        """How many images are scored at once."""
+        """Images that are scored at once."""
         return max(1, _PIXELS // (self.target.shape[-1] * self.target.shape[-2]))
 
     def _parts(self) -> Iterator[slice]:
@@ -107,35 +122,35 @@ class Evaluator:
             self.engine.progress()
 
     def _no_features(self) -> list[Tensor]:
-        """A row of zeros an image, for each network that looks: rows of other processes are added later."""
+        """Zeros [N, width] for each network: the rows of other processes are added later."""
         return [torch.zeros(len(self.target), each.width, dtype=torch.float64) for each in self.features]
 
-    def _look(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
+    def _extract(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
         """Fill in the rows of a batch. rgb: uint8 [B, 3, H, W]."""
         for each, rows in zip(self.features, features, strict=True):
             rows[part] = each.features(rgb).cpu().double()
 
     @cached_property
     def _target_features(self) -> list[Tensor]:
-        """What each network sees in the true images: looked at once."""
+        """The features of the targets: computed once."""
         features = self._no_features()
         for part in self._parts():
-            self._look(self.target[part], part, features)
+            self._extract(self.target[part], part, features)
         return [self.engine.sum(rows) for rows in features]
 
     def _compare(self, features: list[Tensor]) -> Scores:
-        """The features of the answers with those of the truth; images without any colour are left out."""
+        """Scores from features of predictions and targets; images without any colour are left out."""
         red, green, blue = self.target.unbind(1)
-        places = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
+        indices = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
         scores: Scores = {}
         for each, rows, target in zip(self.features, features, self._target_features, strict=True):
-            found = each.scores(self.engine.sum(rows)[places], target[places], places)
+            found = each.scores(self.engine.sum(rows)[indices], target[indices], indices)
             scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
         return scores
 
     @torch.no_grad()
     def _colorize(self, sample: Sample, part: slice) -> Tensor:
-        """A network's answers to the grey of a slice of the test images: uint8 [B, V, 3, H, W]."""
+        """A network's predictions for a slice of the test split: uint8 [B, V, 3, H, W]."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
         color = sample(grey, None if self.noise is None else self.noise[part].flatten(0, 1))
         answers = len(color) // len(grey)

@@ -1,7 +1,6 @@
 """ONNX export of a snapshot, verified with onnxruntime."""
 
 import logging
-import os
 import warnings
 from pathlib import Path
 
@@ -10,9 +9,12 @@ from torch import Tensor, nn
 
 from colordist.color import AB_SCALE
 from colordist.config import RunError, UserError
+from colordist.files.atomic import replacing
 from colordist.run.snapshot import Snapshot
 
 TOLERANCE = 1e-4
+MARK = b"colordist export"
+"""In the metadata of every exported file."""
 
 
 class Exported(nn.Module):
@@ -40,29 +42,40 @@ def write(file: Path, trained: Snapshot) -> float:
     if trained.task.variants > 1:
         raise UserError("a network that takes noise can't be exported: train one with model.noise 0")
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401  the check needs it
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
-    draft = file.with_name(f"{file.name}.tmp")
     network, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
     # Height and width are declared as multiples of this unit, so that the sizes of skip connections agree.
     height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        torch.onnx.export(
+        program = torch.onnx.export(
             network,
             (torch.rand(2, 1, 4 * unit, 6 * unit),),
-            draft,
             input_names=["grey"],
             output_names=["color"],
             dynamic_shapes={"grey": {0: torch.export.Dim("batch", min=1, max=4096), 2: height, 3: width}},
             dynamo=True,
-            external_data=False,
             verbose=False,
         )
-    session = onnxruntime.InferenceSession(draft, providers=["CPUExecutionProvider"])
+    assert program is not None  # the dynamo exporter returns one
+    program.model.metadata_props["written_by"] = MARK.decode()
+    with replacing(file) as draft:
+        program.save(draft, external_data=False)
+        if not (worst := _difference(network, unit, draft)) <= TOLERANCE:
+            reason = f"differs by {worst:.1e}, more than {TOLERANCE:.0e}"
+            raise RunError(f"onnxruntime's output {reason}: {file} isn't written")
+    return worst
+
+
+def _difference(network: Exported, unit: int, file: Path) -> float:
+    """Largest difference between onnxruntime's output and torch's, relative to the largest output, at several sizes."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     worst = 0.0
     for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
         grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
@@ -71,15 +84,10 @@ def write(file: Path, trained: Snapshot) -> float:
         try:
             found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
         except Exception as error:  # onnxruntime's own classes
-            draft.unlink()
             raise RunError(
                 f"the exported network doesn't take images of shape {shape}: in the task's sample(), use grey.shape[0] "
                 f"and not len(grey), which fixes the batch size ({str(error).splitlines()[0]})"
             ) from None
         scale = max(1.0, expected.abs().max().item())
         worst = max(worst, (found - expected).abs().max().item() / scale)
-    if not worst <= TOLERANCE:
-        draft.unlink()
-        raise RunError(f"onnxruntime's output differs by {worst:.1e}, more than {TOLERANCE:.0e}: {file} isn't written")
-    os.replace(draft, file)
     return worst

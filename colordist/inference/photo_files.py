@@ -12,6 +12,7 @@ from PIL import Image
 
 from colordist.config import UserError
 from colordist.data import decode
+from colordist.files.atomic import replacing
 from colordist.inference.colorizer import Colorizer, Photo, read_photo
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}
@@ -98,14 +99,10 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -
 
 def save(picture: Image.Image, target: Path) -> None:
     """Write an image atomically, in the format of its extension."""
-    scratch = target.with_name(f".{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        picture = decode.over_white(picture) if target.suffix == ".jpg" else picture
-        picture.save(scratch, _FORMATS[target.suffix], quality=95, compress_level=3)
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    picture = decode.over_white(picture) if target.suffix == ".jpg" else picture
+    with replacing(target) as draft:
+        picture.save(draft, _FORMATS[target.suffix], quality=95, compress_level=3)
 
 
 def beside(photo: Photo, picture: Image.Image) -> Image.Image:

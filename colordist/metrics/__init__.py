@@ -1,17 +1,19 @@
-"""Scores of colourized images, with floors and a ceiling to set them beside. Table order."""
+"""Scores of colourized images, and reference answers (baselines, oracle, target) to compare them with."""
 
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
+from colordist.metrics.baselines import REFERENCES
 from colordist.metrics.ciede2000 import CIEDE2000
-from colordist.metrics.classifier import FRECHET_OWN, KERNEL_OWN, NAMED_OWN
+from colordist.metrics.classifier import CLASSIFIER_ACCURACY, CLASSIFIER_FRECHET, CLASSIFIER_KERNEL
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
 from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.inception import FID, KID
 from colordist.metrics.lpips import LPIPS
 from colordist.metrics.mae import MAE
-from colordist.metrics.metric import EvalBatch, Metric, MetricSpec
+from colordist.metrics.metric import EvalBatch, Metric
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.scorer import Scorer
+from colordist.metrics.specs import MetricSpec, score_specs
 from colordist.metrics.ssim import SSIM
 from colordist.metrics.vivid import RAREST, VIVID
 
@@ -26,13 +28,13 @@ METRICS: tuple[Metric, ...] = (
     HISTOGRAM,
     COLORFULNESS,
     COLORFULNESS_GAP,
-    VIVID,
-    RAREST,
     DIVERSITY,
 )
-"""What is always scored, in the order of tables."""
+"""Scored on every test split, in the order of tables."""
 
-METRIC_SPECS: tuple[MetricSpec, ...] = (*METRICS, FRECHET_OWN, KERNEL_OWN, NAMED_OWN, FID, KID, LPIPS)
-"""All that may be scored, in the order of tables."""
+SPECS = score_specs(
+    (*METRICS, VIVID, RAREST, CLASSIFIER_FRECHET, CLASSIFIER_KERNEL, CLASSIFIER_ACCURACY, FID, KID, LPIPS), REFERENCES
+)
+"""All scores that colordist itself knows, for runs that don't say what theirs are."""
 
-__all__ = ["METRIC_SPECS", "METRICS", "MetricSpec", "Metric", "EvalBatch", "Scorer"]
+__all__ = ["METRICS", "REFERENCES", "SPECS", "EvalBatch", "Metric", "MetricSpec", "Scorer"]

@@ -1,4 +1,4 @@
-"""Share of right pixels, as Nazeri et al. 2018 count them."""
+"""Share of correct pixels, after Nazeri et al. 2018."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def _accuracy(percent: int) -> Metric:
 
 
 ACCURACY2 = _accuracy(2)
-"""Percent of pixels within 2 of the true L and 4.4 of the true a and b, each rounded to an integer first."""
+"""Percent of pixels within 2 of the target's L and 4.4 of its a and b, each rounded to an integer first."""
 
 ACCURACY5 = _accuracy(5)
-"""Percent of pixels within 5 of the true L and 11 of the true a and b, each rounded to an integer first."""
+"""Percent of pixels within 5 of the target's L and 11 of its a and b, each rounded to an integer first."""

@@ -1,4 +1,4 @@
-"""Answers that need no network: what any network has to beat, and what no network can."""
+"""Reference answers, which need no network: baselines, the oracle and the target."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from colordist.color import AB_SCALE, ColorSpace, luma, to_8_bits
 from colordist.metrics.metric import precision, rgb_to_lab
+from colordist.metrics.specs import ReferenceSpec
 
 _LAB = ColorSpace("lab")
 _PER_UNIT = 100  # bins of the median's histograms per unit of a or b
@@ -20,41 +21,38 @@ def grey(rgb: Tensor) -> Tensor:
 
 
 def constant(rgb: Tensor, ab: tuple[float, float]) -> Tensor:
-    """The grey's L with the same a and b everywhere. uint8 [B, 3, H, W] to the same."""
+    """The L of the grey image with the same a and b everywhere. uint8 [B, 3, H, W] to the same."""
     seen, color = _LAB.split(rgb, precision(rgb.device))
     color[:, 0], color[:, 1] = ab[0] / AB_SCALE, ab[1] / AB_SCALE
     return to_8_bits(_LAB.join(seen, color))
 
 
 def oracle(rgb: Tensor) -> Tensor:
-    """The grey's L with the true a and b: the best possible answer in `lab` mode. uint8 [B, 3, H, W] to the same."""
+    """The L of the grey image with the target's a and b: the best possible answer in `lab` mode. uint8 [B, 3, H, W]."""
     return to_8_bits(_LAB.join(*_LAB.split(rgb, precision(rgb.device))))
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(ReferenceSpec):
     """An answer that needs no network."""
 
-    name: str
-    """Key in files."""
-    label: str
-    """First cell of its row in tables."""
     answer: Callable[[Tensor, tuple[float, float]], Tensor]
-    """From true images (uint8 [B, 3, H, W]) and the training split's median a,b to answers (same shape, uint8)."""
+    """From targets (uint8 [B, 3, H, W]) and the training split's median a,b to answers (same shape, uint8)."""
 
 
 REFERENCES: tuple[Reference, ...] = (
-    Reference("grey", "baseline: grey", lambda rgb, ab: grey(rgb)),
-    Reference("constant", "baseline: constant a,b", constant),
-    Reference("oracle", "oracle: true a,b", lambda rgb, ab: oracle(rgb)),
-    Reference("truth", "truth", lambda rgb, ab: rgb),
+    Reference("grey", "grey (baseline)", "baseline", lambda rgb, ab: grey(rgb)),
+    Reference("constant", "constant a,b (baseline)", "baseline", constant),
+    Reference("oracle", "target's a,b (oracle)", "oracle", lambda rgb, ab: oracle(rgb)),
+    Reference("target", "target", "target", lambda rgb, ab: rgb),
 )
+"""In the order of tables."""
 
 
 def median_ab(images: Iterable[Tensor]) -> tuple[float, float]:
     """Median of a and median of b over all pixels, each rounded to 0.01 (of an even number, the lower middle one).
 
-    Counted in bins of that width: any number of images fits, and their order does not matter.
+    A histogram with bins of that width: memory is constant, and the order of images does not matter.
 
     images: batches of uint8 [B, 3, H, W].
     """

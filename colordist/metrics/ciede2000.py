@@ -24,7 +24,7 @@ def _hue(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _hue_difference_and_mean(hue1: Tensor, hue2: Tensor, either_grey: Tensor) -> tuple[Tensor, Tensor]:
-    """Signed difference [10] and mean [14] of two hues in degrees, the short way round; a grey has no hue."""
+    """Signed difference [10] and mean [14] of two hues in degrees, the short way round; grey has no hue."""
     difference, total = hue2 - hue1, hue1 + hue2
     far = difference.abs() > 180
     mean = torch.where(far, torch.where(total < 360, total + 360, total - 360), total) / 2
@@ -47,7 +47,7 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
     delta_hue = 2 * torch.sqrt(chroma1 * chroma2) * sin(torch.deg2rad(hue_difference / 2))  # [11]
     above_middle = ((lightness1 + lightness2) / 2 - 50) ** 2
     angle = torch.deg2rad(hue)
-    uneven = (  # [15]
+    hue_weight = (  # [15]
         1
         - 0.17 * cos(angle - torch.pi / 6)
         + 0.24 * cos(2 * angle)
@@ -59,7 +59,7 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
 
     in_lightness = (lightness2 - lightness1) / (1 + 0.015 * above_middle / torch.sqrt(20 + above_middle))  # [8], [18]
     in_chroma = delta_chroma / (1 + 0.045 * chroma)  # [19]
-    in_hue = delta_hue / (1 + 0.015 * chroma * uneven)  # [20]
+    in_hue = delta_hue / (1 + 0.015 * chroma * hue_weight)  # [20]
     return torch.sqrt(in_lightness**2 + in_chroma**2 + in_hue**2 + rotation * in_chroma * in_hue)  # [22]
 
 
@@ -67,5 +67,5 @@ def _per_image(eval_batch: EvalBatch) -> Tensor:
     return ciede2000(*eval_batch.lab).flatten(1).mean(dim=1)
 
 
-CIEDE2000 = mean_over_images("ciede2000", "CIEDE2000", "lower", _per_image)
-"""Mean over images and pixels of the CIEDE2000 difference between prediction and truth."""
+CIEDE2000 = mean_over_images("ciede2000", "CIEDE2000", "lower", _per_image, role="primary")
+"""Mean over images and pixels of the CIEDE2000 difference between prediction and target."""

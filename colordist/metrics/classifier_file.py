@@ -1,4 +1,4 @@
-"""A trained classifier on the disk: ``classifier.safetensors`` and ``classifier.json``."""
+"""A trained classifier on disk: ``classifier.safetensors`` and ``classifier.json``."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,13 +19,13 @@ class About:
     image_size: int
     """Width and height of the images in pixels."""
     images: str
-    """Eight hexadecimal digits that stand for the training and test images."""
+    """Digests of the training and test images."""
     epochs: int
     seed: int
     accuracy: float
-    """Percent of the test images that it names rightly."""
+    """Accuracy on the test images in percent."""
     accuracy_on_grey: float
-    """Likewise, shown without their colour: what naming needs no colour for."""
+    """The same on grey images: what needs no colour."""
 
 
 def write(folder: Path, classifier: Classifier, about: About) -> None:
@@ -34,7 +34,7 @@ def write(folder: Path, classifier: Classifier, about: About) -> None:
 
 
 def read(folder: Path) -> tuple[Classifier, About, str]:
-    """A classifier ready to judge: in eval mode, on the CPU, frozen; what it was trained on; its SHA-256.
+    """Load a classifier, frozen, in eval mode, on the CPU; what it was trained on; its SHA-256.
 
     Raises UserError for a folder that holds none, a damaged one, or one that a newer version wrote.
     """
@@ -47,6 +47,6 @@ def read(folder: Path) -> tuple[Classifier, About, str]:
     return classifier.eval().requires_grad_(False), about, digest
 
 
-def is_one(folder: Path) -> bool:
-    """Whether a classifier lies there, whole or not."""
-    return (folder / f"{_STEM}.json").exists()
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder that is there, unless it is a classifier and nothing else: it may be replaced."""
+    weights.require_own(folder, _STEM)

@@ -34,9 +34,9 @@ def _gap(eval_batch: EvalBatch) -> Tensor:
 
 
 COLORFULNESS = mean_over_images(
-    "colorfulness", "Colourfulness", "truth", lambda eval_batch: colorfulness(eval_batch.prediction)
+    "colorfulness", "Colourfulness", "target", lambda eval_batch: colorfulness(eval_batch.prediction), role="diagnostic"
 )
-"""Mean over images of the colourfulness of the answers."""
+"""Mean over images of the predictions' colourfulness."""
 
 COLORFULNESS_GAP = mean_over_images("colorfulness_gap", "Colourfulness gap", "lower", _gap)
-"""Mean over images of |colourfulness of the answer - colourfulness of the true image|."""
+"""Mean over images of |colourfulness of the prediction - colourfulness of the target|."""

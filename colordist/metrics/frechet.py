@@ -10,8 +10,8 @@ def frechet(one: Tensor, other: Tensor) -> float:
     """Squared Fréchet distance between the normal distributions with the means and covariances of two sets.
 
     Heusel et al. 2017, arXiv 1706.08500: |m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)). With C = F^T F and C' = G^T G the
-    trace of the last root is the sum of the singular values of F G^T, whichever F and G: so no root is taken of a
-    matrix that isn't symmetric, and covariances that can't be inverted do no harm.
+    trace of the last root is the sum of the singular values of F G^T, whichever F and G: so no root is taken of an
+    asymmetric matrix, and singular covariances do no harm.
 
     one, other: [N, D] and [M, D], float64. nan for fewer than two rows.
     """

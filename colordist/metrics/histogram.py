@@ -1,4 +1,4 @@
-"""How alike the colours of the whole set are, wherever they lie in the images."""
+"""Overlap of the colour histograms of the whole set, wherever colours lie in the images."""
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ def _score(sums: Tensor) -> float:
 
 
 HISTOGRAM = Metric("histogram", "a,b overlap", "higher", 2 * _SIDE * _SIDE, _sums, _score, digits=3)
-"""Intersection (Swain, Ballard 1991) of the joint a,b histograms of all answers and of all true images, in [0, 1].
+"""Intersection (Swain, Ballard 1991) of the joint a,b histograms of all predictions and of all targets, in [0, 1].
 
-Bins are 10 wide. Blind to where a colour lies: vivid answers with the wrong colour of each object may score 1.
+Bins are 10 wide. Blind to position: predictions with the wrong colour of each object may score 1.
 """

@@ -1,4 +1,4 @@
-"""How often which a and which b occur: in answers, and in truth."""
+"""Histograms of a and of b."""
 
 from dataclasses import dataclass
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from colordist.data.source import Image as Pixels
 from colordist.metrics.metric import rgb_to_lab
 
 WIDTH = 5  # of a bin
@@ -23,7 +22,7 @@ class Histograms:
     b: NDArray[np.float64]
 
 
-def histograms(tiles: Pixels) -> Histograms:
+def histograms(tiles: NDArray[np.uint8]) -> Histograms:
     """Count a and b of images: uint8 [N, size, size, 3]."""
     lab = rgb_to_lab(torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2))
     bins = (lab[:, 1:] / WIDTH).round().clamp(-_EDGE // WIDTH, _EDGE // WIDTH).long() + _EDGE // WIDTH

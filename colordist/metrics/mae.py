@@ -11,4 +11,4 @@ def _per_image(eval_batch: EvalBatch) -> Tensor:
 
 
 MAE = mean_over_images("mae", "MAE %", "lower", _per_image)
-"""Mean over images, pixels and R, G, B of |prediction - truth| / 255, in percent (Nazeri et al. 2018)."""
+"""Mean over images, pixels and R, G, B of |prediction - target| / 255, in percent (Nazeri et al. 2018)."""

@@ -1,18 +1,38 @@
-"""What a metric is, and what it looks at."""
+"""What a metric is, and what it compares.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+A metric of one's own is a class with a ``Settings`` dataclass, registered under a name and chosen by
+``evaluate.metrics``::
+
+    @register("metric", "saturation")
+    class SaturationMetric:
+        @dataclass(frozen=True, kw_only=True)
+        class Settings:
+            limit: float = 0.5
+
+        def __init__(self, settings: Settings, eval_set: EvalSet) -> None:
+            self.metrics = [mean_over_images("saturation", "Saturation", "target", per_image)]
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from colordist.color import srgb_to_lab
+from colordist.metrics.specs import Better, MetricRole, MetricSpec
+
+if TYPE_CHECKING:
+    from colordist.metrics.features import FeatureScores
+
+Colors = tuple[tuple[float, float], ...]
+"""Colours as pairs of Lab a and b."""
 
 
 def precision(device: torch.device) -> torch.dtype:
-    """The dtype to measure in: float64, except on Apple's GPUs, which have none (float32).
+    """The dtype of metrics: float64, except on Apple's GPUs, which have none (float32).
 
     In float32 the last bits of an image's score would depend on the batch it came in.
     """
@@ -21,12 +41,12 @@ def precision(device: torch.device) -> torch.dtype:
 
 @dataclass(frozen=True)
 class EvalBatch:
-    """A batch of answers beside the truth.
+    """A batch of predictions beside their targets.
 
-    prediction, truth: uint8 [B, 3, H, W], sRGB: what files would hold, so scores are those after 8-bit rounding and
+    prediction, target: uint8 [B, 3, H, W], sRGB: what files would hold, so scores are those after 8-bit rounding and
     gamut clipping. objects: uint8 [B, H, W], the number of the ambiguous object at each pixel (0: none); None where
-    the source marks no objects. variants: uint8 [B, V, 3, H, W], several answers to each image, prediction the first;
-    None where there is only one.
+    the source marks no objects. variants: uint8 [B, V, 3, H, W], several predictions for each image, ``prediction``
+    the first; None where there is only one.
     """
 
     prediction: Tensor
@@ -36,23 +56,23 @@ class EvalBatch:
 
     def __post_init__(self) -> None:
         if self.prediction.dtype != torch.uint8 or self.target.dtype != torch.uint8:
-            raise ValueError(f"pictures must be uint8, not {self.prediction.dtype} and {self.target.dtype}")
+            raise ValueError(f"images must be uint8, not {self.prediction.dtype} and {self.target.dtype}")
         if self.prediction.shape != self.target.shape:
-            raise ValueError(f"answers {[*self.prediction.shape]} and truth {[*self.target.shape]} differ in shape")
+            raise ValueError(f"prediction {[*self.prediction.shape]} and target {[*self.target.shape]} differ in shape")
 
     @cached_property
     def lab(self) -> tuple[Tensor, Tensor]:
-        """CIE Lab of prediction and truth, each [B, 3, H, W]: computed once for all metrics that need it."""
+        """CIE Lab of prediction and target, each [B, 3, H, W]: computed once for all metrics that need it."""
         return rgb_to_lab(self.prediction), rgb_to_lab(self.target)
 
     @cached_property
-    def lab_of_answers(self) -> list[Tensor]:
-        """CIE Lab of all answers, each [B, 3, H, W], the prediction's first."""
+    def lab_of_variants(self) -> list[Tensor]:
+        """CIE Lab of all predictions, each [B, 3, H, W], the first of each image at the start."""
         others = [] if self.variants is None else self.variants[:, 1:].unbind(dim=1)
         return [self.lab[0], *map(rgb_to_lab, others)]
 
     def colored(self) -> "EvalBatch":
-        """Only the pictures whose truth has any colour: images with R = G = B everywhere are left out."""
+        """The images whose target has any colour: those with R = G = B everywhere are left out."""
         red, green, blue = self.target.unbind(1)
         keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
         if keep.all():
@@ -62,22 +82,8 @@ class EvalBatch:
 
 
 @dataclass(frozen=True)
-class MetricSpec:
-    """What tables say of a score."""
-
-    name: str
-    """Key in files, e.g. ``ciede2000``."""
-    label: str
-    """Heading in tables, e.g. ``CIEDE2000``."""
-    better: Literal["lower", "higher", "truth"]
-    """``truth``: the nearer to the score of the true images, the better."""
-    digits: int = field(default=2, kw_only=True)
-    """Decimals worth printing."""
-
-
-@dataclass(frozen=True)
 class Metric(MetricSpec):
-    """A number that says how good a set of answers is.
+    """A score of a set of predictions, computed from sums over images.
 
     The sums of batches are added, over batches and over processes, and only then turned into a score. So the score
     is the same for any batch size and any number of processes.
@@ -90,9 +96,39 @@ class Metric(MetricSpec):
     score: Callable[[Tensor], float]
     """From the sums over the whole test split to the score; nan when nothing was counted."""
 
+    @property
+    def specs(self) -> Sequence[MetricSpec]:
+        """One score."""
+        return (self,)
+
+
+@dataclass(frozen=True, eq=False)
+class EvalSet:
+    """What a metric may know of the test split before it sees the images."""
+
+    image_size: int
+    """Width and height in pixels."""
+    device: torch.device
+    """Where the images are."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes; empty where the source has no labels."""
+    labels: Tensor | None = None
+    """Index into ``classes`` of each image: int64 [N], on the CPU; None where the source has no labels."""
+    ambiguous_colors: Colors = ()
+    """Colours that an ambiguous object may have; empty where the source marks no objects."""
+
+
+class MetricComponent(Protocol):
+    """A metric that ``evaluate.metrics`` names. Made by ``Class(settings, eval_set)``."""
+
+    Settings: ClassVar[type[Any]]
+    """Frozen dataclass of its settings. Raises UserError for values out of range."""
+    metrics: "Sequence[Metric | FeatureScores]"
+    """Scores from sums over images, or from features of all images."""
+
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
-    """CIE Lab of uint8 sRGB, at the precision to measure in. [..., 3, H, W] to [..., 3, H, W]."""
+    """CIE Lab of uint8 sRGB, in the dtype of metrics. [..., 3, H, W] to [..., 3, H, W]."""
     return srgb_to_lab(rgb.to(precision(rgb.device)) / 255)
 
 
@@ -104,17 +140,18 @@ def ratio(sums: Tensor) -> float:
 def mean_over_images(
     name: str,
     label: str,
-    better: Literal["lower", "higher", "truth"],
+    better: Better,
     per_image: Callable[[EvalBatch], Tensor],
     digits: int = 2,
+    role: MetricRole = "comparison",
 ) -> Metric:
     """A metric that is the mean of one value per image.
 
-    per_image: from pictures to [B], any float or integer dtype; a shorter answer leaves images out.
+    per_image: from a batch to [B], any float or integer dtype; a shorter answer leaves images out.
     """
 
     def sums(eval_batch: EvalBatch) -> Tensor:
         values = per_image(eval_batch).cpu().double()
         return torch.stack([values.sum(), torch.tensor(float(len(values)), dtype=torch.float64)])
 
-    return Metric(name, label, better, 2, sums, ratio, digits=digits)
+    return Metric(name, label, better, 2, sums, ratio, digits=digits, role=role)

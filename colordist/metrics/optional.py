@@ -1,43 +1,54 @@
-"""What is scored besides, where the config asks for it: what other networks see in the answers."""
+"""All metrics of a run: the standard set, those of the source, and those that ``evaluate.metrics`` adds."""
 
-from pathlib import Path
+import dataclasses
+import difflib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, get_type_hints
 
-import torch
-
-from colordist.config import EvaluateConfig, UserError
-from colordist.data.source import Labels
-from colordist.metrics import classifier_file
+from colordist.config import UserError
+from colordist.metrics import METRICS
 from colordist.metrics.features import FeatureScores
-from colordist.metrics.metric import Metric
+from colordist.metrics.metric import EvalSet, Metric
+from colordist.metrics.vivid import rarest, vivid
+from colordist.registry import component
+
+_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
 
 
-def optional_features(
-    config: EvaluateConfig, labels: Labels | None, image_size: int, device: torch.device
-) -> list[FeatureScores]:
-    """The scores of whole sets. labels: the source's. Raises UserError for a network that can't be had."""
-    found = []
-    if getattr(config, "classifier", None) is not None:
-        from colordist.metrics.classifier import classifier_scores
+def build_metrics(items: Sequence[str | Mapping[str, Any]], eval_set: EvalSet) -> list[Metric | FeatureScores]:
+    """What a test split is scored by. items: as in ``evaluate.metrics``.
 
-        folder = Path(config.classifier).expanduser()
-        classifier, about, digest = classifier_file.read(folder)
-        if about.image_size != image_size:
-            raise UserError(
-                f"evaluate.classifier {folder} knows images of {about.image_size} pixels, but data.image_size is "
-                f"{image_size}: train another with python -m colordist.classifier --data.image_size {image_size}"
-            )
-        found.append(classifier_scores(classifier.to(device), about.classes, labels, f"classifier {digest[:8]}"))
-    if "inception" in getattr(config, "networks", []):
-        from colordist.metrics.inception import inception_scores
-
-        found.append(inception_scores(device))
+    Raises UserError for an unknown name or key, settings that don't fit, and what can't be had.
+    """
+    colors = eval_set.ambiguous_colors
+    found: list[Metric | FeatureScores] = [*METRICS, *((vivid(colors), rarest(colors)) if colors else ())]
+    for item in items:
+        name, given = (item, {}) if isinstance(item, str) else (item["name"], {**item})
+        given.pop("name", None)
+        kind = component("metric", name)
+        found += kind(_settings(kind.Settings, name, given), eval_set).metrics
+    counts = Counter(spec.name for each in found for spec in each.specs)
+    for name, count in counts.items():
+        if count > 1:
+            raise UserError(f"evaluate.metrics: {count} scores are named {name}: leave one of the metrics out")
     return found
 
 
-def optional_metrics(config: EvaluateConfig, device: torch.device) -> list[Metric]:
-    """The scores that are means over images. Raises UserError for a network that can't be had."""
-    if "lpips" not in getattr(config, "networks", []):
-        return []
-    from colordist.metrics.lpips import lpips
-
-    return [lpips(device)]
+def _settings(kind: type[Any], name: str, given: Mapping[str, Any]) -> Any:  # noqa: ANN401  the component's own
+    """A component's settings. Raises UserError for keys and values that don't fit."""
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for key in given:
+        if key not in fields:
+            nearest = difflib.get_close_matches(key, fields, n=1, cutoff=0)
+            way_out = f"did you mean {nearest[0]}?" if nearest else "it has no settings"
+            raise UserError(f"evaluate.metrics: {name} has no key {key}: {way_out}")
+    types = get_type_hints(kind)
+    for key, value in given.items():
+        plain = _PLAIN.get(types[key])
+        if plain and (not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain)):
+            raise UserError(f"evaluate.metrics: {key} of {name} is {value!r}, but must be {types[key].__name__}")
+    for key, field in fields.items():
+        if key not in given and field.default is field.default_factory is dataclasses.MISSING:
+            raise UserError(f"evaluate.metrics: {name} needs {key}: write {{name: {name}, {key}: ...}}")
+    return kind(**given)

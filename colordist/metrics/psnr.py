@@ -5,7 +5,7 @@ from torch import Tensor
 
 from colordist.metrics.metric import EvalBatch, Metric, mean_over_images, ratio
 
-HIGHEST = 100.0  # dB; what an answer without any error counts as, in place of infinity
+HIGHEST = 100.0  # dB; of a prediction without any error, in place of infinity
 
 
 def _squared_errors(eval_batch: EvalBatch) -> Tensor:

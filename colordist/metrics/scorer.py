@@ -11,7 +11,7 @@ from colordist.metrics.metric import EvalBatch, Metric
 class Scorer:
     """Sums up metrics over a test split.
 
-    True images without any colour are not counted, as in Nazeri et al. 2018: there is nothing to colour in them.
+    Targets without any colour are not counted, as in Nazeri et al. 2018: there is nothing to colour in them.
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:

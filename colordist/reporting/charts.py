@@ -1,35 +1,34 @@
-"""Which charts the page has, and what stands around them."""
+"""The charts of the page, with titles and notes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bokeh.models import DataRange1d
 from bokeh.plotting import figure
 
-from colordist.metrics import METRICS, Metric
 from colordist.metrics.hues import CENTERS, Histograms
+from colordist.metrics.specs import MetricSpec, ReferenceSpec, ScoreSpecs
 from colordist.reporting import drawing
-from colordist.reporting.board import BASELINES, References
-from colordist.reporting.curves import SPEED, Curve, curve, loss_keys
+from colordist.reporting.curves import Curve, curve, losses
 from colordist.reporting.drawing import Dash, Style, Styled
 from colordist.reporting.groups import Group
 from colordist.reporting.runs import Run
+from colordist.run.records import LOSS, SCORE, SPEED, References
 
 COLORS = 8
-"""How many the page has; beyond that, dashes tell groups apart."""
+"""Number of colours; beyond that, dashes tell groups apart."""
 
 _DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")  # first run of a group, second, ...
-_SCORES = ("ciede2000", "colorfulness")
 _LOWEST = 0.01  # percent of pixels: where empty bins are drawn
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart and what is written around it."""
+    """A chart with its title."""
 
     title: str
     note: str
-    """Which way is better; may be empty."""
+    """The direction; may be empty."""
     digits: int | None
     """Decimals of its values; None: four significant digits."""
     figure: figure
@@ -38,25 +37,31 @@ class Chart:
 def styles(groups: Sequence[Group]) -> dict[Run, Style]:
     """A colour for each group, a dash for each of its runs."""
     return {
-        run: Style(place % COLORS, _DASHES[(place // COLORS + seed) % len(_DASHES)])
-        for place, group in enumerate(groups)
+        run: Style(number % COLORS, _DASHES[(number // COLORS + seed) % len(_DASHES)])
+        for number, group in enumerate(groups)
         for seed, run in enumerate(group.runs)
     }
 
 
-def score_charts(runs: Mapping[Run, Style], references: References, steps: DataRange1d) -> list[Chart]:
-    """CIEDE2000 and colourfulness at every evaluation, with floors and ceiling. steps: the range that curves share."""
-    notes = {"lower": "lower is better", "higher": "higher is better", "truth": "best near the truth"}
+def charted(specs: ScoreSpecs) -> list[MetricSpec]:
+    """The metrics worth a chart: the primary one, and those to watch."""
+    return [specs.primary, *(each for each in specs.metrics if each.role == "diagnostic")]
+
+
+def score_charts(
+    runs: Mapping[Run, Style], references: References, specs: ScoreSpecs, steps: DataRange1d
+) -> list[Chart]:
+    """Scores at every evaluation, with those of reference answers. steps: the range that curves share."""
     charts = []
-    for metric in (metric for name in _SCORES for metric in METRICS if metric.name == name):
-        curves = _curves(runs, f"scores/{metric.name}")
+    for metric in charted(specs):
+        curves = _curves(runs, f"{SCORE}{metric.name}")
         if curves:
             shown = drawing.lines(curves, steps, marks=True)
-            for label, score in _limits(metric, references).items():
-                is_floor = label.startswith("floor")
-                is_high = is_floor == (metric.better == "lower")  # so its name fits below
-                drawing.mark(shown, label, score, "right" if is_floor else "left", below=is_high)
-            charts.append(Chart(metric.label, notes[metric.better], metric.digits, shown))
+            for reference, score in _limits(metric, references, specs):
+                is_baseline = reference.role == "baseline"
+                is_high = is_baseline == (metric.better == "lower")  # then its label fits below
+                drawing.mark(shown, reference.label, score, "right" if is_baseline else "left", below=is_high)
+            charts.append(Chart(metric.label, metric.direction, metric.digits, shown))
     return charts
 
 
@@ -67,16 +72,17 @@ def speed_chart(runs: Mapping[Run, Style], steps: DataRange1d) -> list[Chart]:
 
 
 def loss_charts(runs: Mapping[Run, Style], steps: DataRange1d) -> dict[str, list[Chart]]:
-    """A chart for each loss, by phase."""
-    charts: dict[str, list[Chart]] = {}
-    for key in loss_keys([*runs]):
-        phase, name = key.split("/")
-        charts.setdefault(phase, []).append(Chart(name, "", None, drawing.lines(_curves(runs, key), steps)))
-    return charts
+    """A chart for each loss, by network."""
+    return {
+        network: [
+            Chart(name, "", None, drawing.lines(_curves(runs, f"{LOSS}{network}/{name}"), steps)) for name in names
+        ]
+        for network, names in losses([*runs]).items()
+    }
 
 
 def histogram_charts(runs: Mapping[Run, Style], found: Mapping[Run, Histograms], target: Histograms) -> list[Chart]:
-    """How often which a and which b occur. found: of the runs that have pictures."""
+    """Histograms of a and b. found: of the runs that have samples."""
     numbers = {run: (number, style) for number, (run, style) in enumerate(runs.items())}
     a = {numbers[run]: histograms.a for run, histograms in found.items()}
     b = {numbers[run]: histograms.b for run, histograms in found.items()}
@@ -91,11 +97,12 @@ def _curves(runs: Mapping[Run, Style], key: str) -> dict[Styled, Curve]:
     return {styled: line for styled, line in found.items() if line is not None}
 
 
-def _limits(metric: Metric, references: References) -> dict[str, float]:
-    """What lines are drawn across a metric's chart: floors, as one where they are equal; and what is to be reached."""
-    known = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
-    baselines = {each.label: known[each.name] for each in BASELINES if each.name in known}
-    if len(baselines) > 1 and len(set(baselines.values())) == 1:
-        baselines = {"floors": next(iter(baselines.values()))}
-    goal = "truth" if metric.better == "truth" else "oracle"
-    return baselines | ({goal: known[goal]} if goal in known else {})
+def _limits(metric: MetricSpec, references: References, specs: ScoreSpecs) -> list[tuple[ReferenceSpec, float]]:
+    """Lines drawn across a metric's chart: baselines, as one where they are equal, and the best possible score."""
+    limit = specs.best(metric)
+    wanted = [*specs.of_role("baseline"), *([limit] if limit else [])]
+    known = [(each, scores[metric.name]) for each in wanted if metric.name in (scores := references.get(each.name, {}))]
+    baselines = [pair for pair in known if pair[0].role == "baseline"]
+    if len(baselines) > 1 and len({score for _, score in baselines}) == 1:
+        known = [(replace(baselines[0][0], label="baselines"), baselines[0][1]), *known[len(baselines) :]]
+    return known

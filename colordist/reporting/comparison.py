@@ -1,52 +1,64 @@
-"""Runs, read and compared: what every kind of report is made of."""
+"""Runs, read and compared: the input of every kind of report."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colordist.config import UserError
-from colordist.reporting.board import Row, board
+from colordist.metrics.specs import ScoreSpecs
+from colordist.metrics.table import beside_references
 from colordist.reporting.groups import Group, group, run_names
 from colordist.reporting.runs import Run, load_runs
+from colordist.reporting.score_rows import Row, common_references, common_specs, score_rows
 from colordist.reporting.verdict import Verdict, build_verdict
 from colordist.run.folder import RunFolder
+from colordist.run.records import References
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs beside each other."""
+    """Runs and how they compare."""
 
     runs: list[Run]
     groups: list[Group]
     """Runs of the same settings."""
     names: dict[Run, str]
+    specs: ScoreSpecs
+    """What the scores are."""
+    references: References
     rows: list[Row]
-    """Scores of the groups, a row a metric."""
+    """Scores of the groups, one row per metric."""
     verdict: Verdict
     notes: list[str]
-    """The verdict's caveats, and what else is to be kept in mind."""
+    """The verdict's caveats, and others."""
 
     @property
     def title(self) -> str:
-        """What is compared, in a few words."""
+        """Names of the groups, or their number."""
         names = [each.name for each in self.groups]
         if len(names) <= 3:
             return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
         return f"{len(names)} settings, {len(self.runs)} runs"
 
+    @property
+    def table(self) -> str:
+        """The newest scores of each run between those of the reference answers, as text."""
+        answers = {name: run.scores for run, name in self.names.items() if run.scores}
+        return beside_references(self.specs, self.references, answers) if answers else "no scores yet"
+
 
 def compare(folders: Sequence[RunFolder]) -> Comparison:
     """Read runs and compare them. Raises UserError for what is no run, and for runs that can't be compared."""
-    told = load_runs(folders)
-    groups = group(told)
+    groups = group(load_runs(folders))
     runs = [run for each in groups for run in each.runs]
-    images = _images_note(runs)
-    rows = board(groups)
+    notes = _images_note(runs)
+    specs, references = common_specs(runs), common_references(runs)
+    rows = score_rows(groups, specs, references)
     verdict = build_verdict(groups, rows)
-    return Comparison(runs, groups, run_names(groups), rows, verdict, verdict.caveats + images)
+    return Comparison(runs, groups, run_names(groups), specs, references, rows, verdict, verdict.caveats + notes)
 
 
 def _images_note(runs: Sequence[Run]) -> list[str]:
-    """Whether all learned from the same images. Raises UserError if they were scored on others."""
+    """Note different training images. Raises UserError for different test images."""
     known = [(run, digests) for run in runs if len(digests := _digests(run)) == 2]
     for run, (_, test) in known[1:]:
         first, (_, first_test) = known[0]
@@ -54,11 +66,11 @@ def _images_note(runs: Sequence[Run]) -> list[str]:
             one, other = first.folder.path, run.folder.path
             raise UserError(f"{one} and {other} have different test images: they can't be compared")
     if len({train for _, (train, _) in known}) > 1:
-        return ["The runs learned from different images (Settings that differ may tell which)."]
+        return ["The runs were trained on different images (see the settings that differ)."]
     return []
 
 
 def _digests(run: Run) -> list[str]:
-    """What stands for the training and the test images; empty where the run folder doesn't tell."""
+    """Digests of the training and the test images; empty where the run folder has none."""
     file = run.folder.path / "images"
     return file.read_text(errors="replace").split() if file.is_file() else []

@@ -1,4 +1,4 @@
-"""How numbers went over a run, in as few points as show it."""
+"""Curves of what a run logged, thinned to as many points as a chart can show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,20 +6,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.reporting.runs import Run, number
+from colordist.reporting.runs import Run
+from colordist.run.records import LOSS, number
 
 STRETCHES = 200
 MOST_POINTS = 4 * STRETCHES
 """A curve of more points is thinned: of each stretch the first, last, lowest and highest are kept."""
 
-SPEED = "images_per_second"
-_NO_LOSS = {"lr", "gradient_norm", "skipped", "accuracy", "accuracy_real", "accuracy_fake", "loss_scale", "scale"}
-_NO_PHASE = {"scores", "reference", "histogram"}
-
 
 @dataclass(frozen=True)
 class Curve:
-    """A number over a run."""
+    """A logged number over a run."""
 
     steps: NDArray[np.int32]
     images: NDArray[np.int32]
@@ -47,18 +44,15 @@ def thin(whole: Curve) -> Curve:
     kept: set[int] = set()
     for stretch in np.array_split(np.arange(len(whole.steps)), STRETCHES):
         values = whole.values[stretch]
-        kept |= {int(stretch[place]) for place in (0, -1, int(values.argmin()), int(values.argmax()))}
-    places = sorted(kept)
-    return Curve(whole.steps[places], whole.images[places], whole.values[places])
+        kept |= {int(stretch[index]) for index in (0, -1, int(values.argmin()), int(values.argmax()))}
+    indices = sorted(kept)
+    return Curve(whole.steps[indices], whole.images[indices], whole.values[indices])
 
 
-def loss_keys(runs: Sequence[Run]) -> list[str]:
-    """The losses that any run logged, as ``phase/loss``: by phase, in the order in which they were logged."""
-    keys = dict.fromkeys(key for run in runs for record in run.records for key in record if _is_loss(key))
-    phases = list(dict.fromkeys(key.split("/")[0] for key in keys))
-    return sorted(keys, key=lambda key: phases.index(key.split("/")[0]))
-
-
-def _is_loss(key: str) -> bool:
-    phase, _, name = key.partition("/")
-    return bool(name) and "/" not in name and phase not in _NO_PHASE and name not in _NO_LOSS
+def losses(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The names of the losses that any run logged, by network, in the order in which they were logged."""
+    found: dict[str, list[str]] = {}
+    for key in dict.fromkeys(key for run in runs for record in run.records for key in record if key.startswith(LOSS)):
+        network, _, name = key.removeprefix(LOSS).partition("/")
+        found.setdefault(network, []).append(name)
+    return found

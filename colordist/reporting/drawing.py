@@ -1,6 +1,6 @@
-"""Lines drawn by Bokeh. Colours, axis, values under the pointer and which runs are shown: the page's script sees to it.
+"""Charts by Bokeh. The page's script sets colours, axis, readout and visible runs.
 
-A figure knows runs by their number alone (``run-0``), so nothing that a user named gets into its script.
+A figure knows runs by their number alone (``run-0``), so no text of a user gets into its script.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Style:
     """How a run's lines look, wherever they are."""
 
     color: int
-    """Which of the page's colours: the same for all runs of a group."""
+    """Index of the page's colours: the same for all runs of a group."""
     dash: Dash
 
 
@@ -42,7 +42,7 @@ Styled = tuple[int, Style]
 
 
 def library() -> str:
-    """The script that draws."""
+    """Bokeh's own script."""
     return "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw)
 
 
@@ -78,12 +78,12 @@ def lines(
 def stairs(
     centers: NDArray[np.float64], runs: Mapping[Styled, NDArray[np.float64]], target: NDArray[np.float64], lowest: float
 ) -> figure:
-    """Histograms on a logarithmic axis, the truth's filled. lowest: where empty bins are drawn."""
+    """Histograms on a logarithmic axis, the target's filled. lowest: where empty bins are drawn."""
     shown = _empty(DataRange1d(only_visible=True, range_padding=0), "log")
     shown.y_range = DataRange1d(only_visible=True)
     shown.yaxis.formatter = NumeralTickFormatter(format="0.[00]")
     bottom = np.full(len(centers), lowest)
-    shown.varea_step(x=centers, y1=bottom, y2=np.maximum(target, lowest), step_mode="center", name="truth")
+    shown.varea_step(x=centers, y1=bottom, y2=np.maximum(target, lowest), step_mode="center", name="target")
     for (number, style), shares in runs.items():
         source = ColumnDataSource({"x": centers, "y": np.maximum(shares, lowest)})
         shown.step("x", "y", source=source, mode="center", **_look(number, style))
@@ -91,7 +91,7 @@ def stairs(
 
 
 def mark(shown: figure, label: str, score: float, side: Literal["left", "right"], *, below: bool) -> None:
-    """Draw a line across a figure, with its name at one side, below or above it."""
+    """Draw a horizontal line across a figure, with its label at one side, below or above it."""
     shown.hspan(y=[score], name="reference", line_width=1, line_dash=[2, 3])
     offset = 6 if side == "left" else -6
     place = Node(target="frame", symbol=side, offset=offset)

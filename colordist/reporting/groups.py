@@ -1,13 +1,14 @@
-"""Runs of the same settings, which differ in their seed only."""
+"""Groups of runs that differ in their seed only."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from colordist.config import Value
 from colordist.reporting.runs import Run
+from colordist.reporting.settings import as_text
 from colordist.run.identity import learning_keys
 
-_MOST_NAMED = 2  # settings in a name
+_MAX_NAMED = 2  # settings in a name
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Group:
 
     @property
     def counted(self) -> tuple[Run, ...]:
-        """One run a seed, the one that was scored last: the same seed again would be no second opinion."""
+        """One run per seed, the one that was scored last: the same seed again is no independent sample."""
         best: dict[int, Run] = {}
         for run in self.runs:
             if run.scores and (run.seed not in best or (run.scored_step or 0) > (best[run.seed].scored_step or 0)):
@@ -27,7 +28,7 @@ class Group:
         return tuple(best.values())
 
     def scores(self, metric: str) -> list[float]:
-        """One score a seed, of the runs that have it."""
+        """One score per seed, of the runs that have it."""
         return [run.scores[metric] for run in self.counted if metric in run.scores]
 
 
@@ -59,10 +60,6 @@ def _settings(run: Run) -> dict[str, Value]:
     return settings | {"images": run.folder.images}
 
 
-def _shown(value: Value) -> str:
-    return "none" if value is None else str(value)
-
-
 def _names(runs: Sequence[Run]) -> list[str]:
     """What groups are called: by task; where several have the same, by what differs, or else by their first folder.
 
@@ -76,8 +73,8 @@ def _names(runs: Sequence[Run]) -> list[str]:
         differing = [key for key in mine if any(other.get(key) != mine[key] for other in alike)]
         if len(alike) == 1:
             names.append(run.task)
-        elif 0 < len(differing) <= _MOST_NAMED:
-            names.append(", ".join([run.task] * (not all_alike) + [f"{key} {_shown(mine[key])}" for key in differing]))
+        elif 0 < len(differing) <= _MAX_NAMED:
+            names.append(", ".join([run.task] * (not all_alike) + [f"{key} {as_text(mine[key])}" for key in differing]))
         else:
             name = run.folder.path.resolve().name
             names.append(name if all_alike else f"{run.task} {name}")

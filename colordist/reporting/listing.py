@@ -1,4 +1,4 @@
-"""Which runs there are."""
+"""List of the runs in a folder."""
 
 import os
 from collections.abc import Sequence
@@ -7,17 +7,14 @@ from datetime import datetime
 from pathlib import Path
 
 from colordist.config import UserError
-from colordist.metrics import METRICS
-from colordist.reporting.board import loss
-from colordist.reporting.runs import Record, load_runs, number
+from colordist.reporting.runs import Run, load_runs
 from colordist.run.folder import RunFolder
-
-_JUDGE = "ciede2000"
+from colordist.run.records import SCORE, number
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A run in few words."""
+    """One line of the list."""
 
     path: Path
     task: str
@@ -25,9 +22,9 @@ class Listed:
     step: int
     steps: int
     changed: float
-    """When it last wrote, in seconds since 1970."""
-    best: tuple[float, int] | None
-    """Its best CIEDE2000 and the step of that; None where there is no score."""
+    """Time of its last write, in seconds since 1970."""
+    best: str
+    """Its best score by the primary metric, and the step of that."""
 
 
 def find(folder: Path) -> list[Listed]:
@@ -38,33 +35,31 @@ def find(folder: Path) -> list[Listed]:
 
 
 def listing(runs: Sequence[Listed], folder: Path) -> str:
-    """Runs as an aligned table. folder: what their names are told from."""
+    """Runs as an aligned table. folder: where they were searched."""
     if not runs:
         return f"no runs under {folder}"
-    metric = next(each for each in METRICS if each.name == _JUDGE)
-    lines = [("run", "task", "state", "step", f"best {metric.label}", "changed")]
+    lines = [("run", "task", "state", "step", "best score", "changed")]
     for run in runs:
-        best = f"{run.best[0]:.{metric.digits}f} at {run.best[1]:,}" if run.best else "-"
         changed = datetime.fromtimestamp(run.changed).strftime("%Y-%m-%d %H:%M")
-        lines.append((str(run.path), run.task, run.state, f"{run.step:,}/{run.steps:,}", best, changed))
+        lines.append((str(run.path), run.task, run.state, f"{run.step:,}/{run.steps:,}", run.best, changed))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    to_right = (3, 4)
+    right_aligned = (3, 4)
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if place in to_right else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if column in right_aligned else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
 def _run_folders(folder: Path) -> list[Path]:
-    """Where a config.yaml lies beside metrics or checkpoints: alone it may be anybody's."""
+    """Folders with a config.yaml beside metrics or checkpoints: alone it may be anybody's."""
     found = []
     for path, folders, names in os.walk(folder):
         if "config.yaml" in names and ("metrics.jsonl" in names or "checkpoints" in folders):
             found.append(Path(path))
-            folders.clear()  # what lies in a run folder is the run's
+            folders.clear()  # no run inside a run
     return found
 
 
@@ -73,15 +68,17 @@ def _listed(path: Path) -> Listed:
     changed = max(file.stat().st_mtime for file in (folder.config_file, folder.metrics_file) if file.exists())
     try:
         (run,) = load_runs([folder])
-        step, steps = run.step, run.steps
+        return Listed(path, run.task, run.state, run.step, run.steps, changed, _best(run))
     except (UserError, KeyError, TypeError, ValueError):
-        return Listed(path, "-", "damaged", 0, 0, changed, None)
-    return Listed(path, run.task, run.state, step, steps, changed, _best(run.records))
+        return Listed(path, "-", "damaged", 0, 0, changed, "-")
 
 
-def _best(records: Sequence[Record]) -> tuple[float, int] | None:
-    metric = next(each for each in METRICS if each.name == _JUDGE)
+def _best(run: Run) -> str:
+    metric = run.specs.primary
     scores = [
-        (score, record["step"]) for record in records if (score := number(record, f"scores/{_JUDGE}")) is not None
+        (s, record["step"]) for record in run.records if (s := number(record, f"{SCORE}{metric.name}")) is not None
     ]
-    return min(scores, key=lambda pair: loss(metric, pair[0], {}), default=None)
+    if not scores:
+        return "-"
+    score, step = min(scores, key=lambda pair: metric.cost(pair[0]))
+    return f"{metric.label} {metric.format(score)} at {step:,}"

@@ -1,15 +1,15 @@
-"""What a run folder tells, read once."""
+"""Runs, read from their folders once."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from colordist.config import UserError
+from colordist.metrics.specs import ScoreSpecs
 from colordist.run.folder import RunFolder, State
-
-Record = dict[str, Any]
+from colordist.run.records import SCORE, SPEED, newest_references, newest_scores, number, numbers
+from colordist.run.score_specs import load_specs
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Run:
 
     folder: RunFolder
     settings: dict[str, Any]
-    records: list[Record]
+    records: list[dict[str, Any]]
 
     @property
     def task(self) -> str:
@@ -37,41 +37,39 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many steps it shall do."""
+        """Steps to do."""
         return int(self.settings["train"]["steps"])
 
     @cached_property
+    def specs(self) -> ScoreSpecs:
+        """What its scores are."""
+        return load_specs(self.folder)
+
+    @cached_property
     def step(self) -> int:
-        """How many steps it did, as far as is written down."""
+        """Steps done, according to the log."""
         return max((int(record["step"]) for record in self.records), default=0)
 
     @cached_property
     def scored_step(self) -> int | None:
         """The step of its newest scores; None where there are none."""
-        return next((int(record["step"]) for record in reversed(self.records) if _numbers(record, "scores/")), None)
+        return next((int(record["step"]) for record in reversed(self.records) if numbers(record, SCORE)), None)
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """Its newest scores, by the metrics' names; empty where there are none."""
-        return self._newest("scores/")
+        """Its newest scores, by the metric's name; empty where there are none."""
+        return newest_scores(self.records)
 
     @cached_property
     def references(self) -> dict[str, dict[str, float]]:
-        """Scores of floors, ceiling and truth on its test images: by the reference's name, then the metric's."""
-        found: dict[str, dict[str, float]] = {}
-        for key, score in self._newest("reference/").items():
-            reference, _, metric = key.partition("/")
-            found.setdefault(reference, {})[metric] = score
-        return found
+        """Scores of the reference answers on its test images: by the reference's name, then the metric's."""
+        return newest_references(self.records)
 
     @cached_property
     def images_per_second(self) -> float | None:
-        """Median over the run; None where it isn't known."""
-        speeds = sorted(value for record in self.records if (value := number(record, "images_per_second")) is not None)
+        """Median over the run; None where it wasn't logged."""
+        speeds = sorted(value for record in self.records if (value := number(record, SPEED)) is not None)
         return speeds[len(speeds) // 2] if speeds else None
-
-    def _newest(self, prefix: str) -> dict[str, float]:
-        return next((found for record in reversed(self.records) if (found := _numbers(record, prefix))), {})
 
 
 def load_runs(folders: Sequence[RunFolder]) -> list[Run]:
@@ -80,14 +78,3 @@ def load_runs(folders: Sequence[RunFolder]) -> list[Run]:
     if len(set(paths)) < len(paths):
         raise UserError("a run is named twice: name each once")
     return [Run(folder, folder.settings(), folder.records()) for folder in folders]
-
-
-def number(record: Record, key: str) -> float | None:
-    """A finite number in a record; None where there is none."""
-    value = record.get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
-
-
-def _numbers(record: Record, prefix: str) -> dict[str, float]:
-    found = {key.removeprefix(prefix): number(record, key) for key in record if key.startswith(prefix)}
-    return {key: value for key, value in found.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Where runs' settings differ, and the command that repeats a run."""
+"""Settings that differ between runs, and the command that repeats a run."""
 
 import json
 import shlex
@@ -10,50 +10,50 @@ from colordist.config import Value, flatten
 from colordist.reporting.runs import Run
 from colordist.run.identity import learning_keys
 
-_WHEREABOUTS = {"run.dir", "resume"}
+_LOCATION = {"run.dir", "resume"}
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting that differs."""
+    """A setting that differs between runs."""
 
     key: str
     values: list[str]
-    """One a run; a dash where a run's version didn't know the key."""
-    is_learned_from: bool
-    """It changes what is learned; the others change how a run is watched and carried out."""
+    """One per run; a dash where a run's version didn't know the key."""
+    is_identity: bool
+    """It is part of a run's identity; the others are operational."""
 
 
 def differences(runs: Sequence[Run]) -> list[Setting]:
-    """The settings that aren't the same in all runs, where a run lives left aside; those that matter first."""
+    """The settings that differ between runs, but for the run folder; those of the identity first."""
     flat = [flatten(run.settings) for run in runs]
     learned = [learning_keys(run.settings) for run in runs]
-    keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in _WHEREABOUTS]
+    keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in _LOCATION]
     found = [
         Setting(
             key,
-            [_text(each[key]) if key in each else "-" for each in flat],
+            [as_text(each[key]) if key in each else "-" for each in flat],
             any(key in each for each in learned),
         )
         for key in keys
         if len({repr(each.get(key)) for each in flat}) > 1
     ]
-    return sorted(found, key=lambda setting: not setting.is_learned_from)
+    return sorted(found, key=lambda setting: not setting.is_identity)
 
 
 def command(run: Run) -> str:
-    """What trains the run again, into another folder: its settings where they aren't the defaults."""
+    """The command that trains the run again, into another folder: its settings where they aren't the defaults."""
     kept = learning_keys(run.settings) | {"log.every": None, "evaluate.every": None}
     flat = flatten(run.settings)
     names = registry.Names.of(run.settings)
     usual = flatten(registry.defaults(names)) | dict(zip(registry.NAME_KEYS, astuple(registry.Names()), strict=True))
     changed = {key: flat[key] for key in kept if key in usual and key in flat and flat[key] != usual[key]}
-    options = [f"--{key} {shlex.quote(_text(value))}" for key, value in changed.items()]
+    options = [f"--{key} {shlex.quote(as_text(value))}" for key, value in changed.items()]
     return " ".join(
         ["accelerate launch -m colordist.train", *options, f"--run.dir {shlex.quote(f'{run.folder.path}-again')}"]
     )
 
 
-def _text(value: Value) -> str:
+def as_text(value: Value) -> str:
     """As the command line and YAML write it."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""What a difference between two sets of seeds is worth."""
+"""Confidence interval of a difference between two sets of seeds."""
 
 import math
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ class Difference:
 def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> Difference:
     """The first's mean minus the second's, with the confidence interval of Welch (Biometrika 34, 1947).
 
-    comparisons: how many are made at once, by which the chance of error is divided (Bonferroni). With fewer than two
-    values on either side, or none that differ on both, nothing is known of the spread.
+    comparisons: made at once, by which the error probability is divided (Bonferroni). With fewer than two values on
+    either side, or no variance on both, the margin is unknown.
     """
     mean = fmean(ours) - fmean(theirs)
     if min(len(ours), len(theirs)) < 2:
@@ -41,7 +41,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int 
 
 
 def student_quantile(share: float, freedom: int) -> float:
-    """The t that bounds the middle `share` of Student's distribution. share: in (0, 1); freedom: 1 or more."""
+    """The t between whose -t and t lies a `share` of Student's distribution. share: in (0, 1); freedom: 1 or more."""
     low, high = 0.0, 1.0
     while student_share(high, freedom) < share:
         low, high = high, 2 * high

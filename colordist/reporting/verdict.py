@@ -1,14 +1,13 @@
-"""What may be said of runs in a line or two: never more than the spread of seeds carries."""
+"""The verdict on runs in a line or two: no claim beyond the spread over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from colordist.reporting.board import Cell, Row
 from colordist.reporting.groups import Group
 from colordist.reporting.runs import Run
+from colordist.reporting.score_rows import Cell, Row
 
-_FIRST_CHOICE = "ciede2000"  # the difference as the eye sees it
-_MOST_NAMED = 3  # runs in a line
+_MAX_NAMED = 3  # runs in a line
 
 
 @dataclass(frozen=True)
@@ -18,39 +17,42 @@ class Verdict:
     line: str
     """The verdict itself."""
     reasons: list[str]
-    """What it rests on."""
+    """The other scores."""
     caveats: list[str]
-    """What to keep in mind."""
+    """Limitations of the comparison."""
 
     def __str__(self) -> str:
         return " ".join([self.line, *self.reasons, *self.caveats])
 
 
 def build_verdict(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
-    """Compare groups by their board's rows."""
+    """Compare groups by the primary metric, then by the others but diagnostic ones."""
     caveats = _caveats(groups)
-    row = next((each for each in rows if each.metric.name == _FIRST_CHOICE), rows[0] if rows else None)
-    if row is None:
+    ranked_rows = [each for each in rows if each.metric.role != "diagnostic"]
+    if not ranked_rows:
         return Verdict("There are no scores yet.", [], caveats)
+    row = next((each for each in ranked_rows if each.metric.role == "primary"), ranked_rows[0])
     ranked = sorted(
         ((group, cell) for group, cell in zip(groups, row.cells, strict=True) if cell),
         key=lambda pair: (not pair[1].is_best, abs(pair[1].to_best.mean) if pair[1].to_best else 0.0),
     )
     if len(ranked) == 1:
         return Verdict(_alone(*ranked[0], row), [], [*caveats, *_few_seeds([ranked[0][0]])])
-    return Verdict(_compared(ranked, row), _others(groups, ranked[0][0], row, rows), [*caveats, *_few_seeds(groups)])
+    return Verdict(
+        _compared(ranked, row), _others(groups, ranked[0][0], row, ranked_rows), [*caveats, *_few_seeds(groups)]
+    )
 
 
 def _alone(group: Group, cell: Cell, row: Row) -> str:
     line = f"{group.name} reaches {_score(row, cell)}"
-    baseline, oracle = row.baseline, row.references.get("oracle")
-    if baseline is None or oracle is None:
+    baseline, limit = row.baseline, row.limit
+    if baseline is None or limit is None:
         return f"{line}."
     if cell.is_below_baseline:
-        return f"{line}: no better than the floor, {_digits(row, baseline)}, which needs no network."
-    way = (row.loss(baseline) - row.loss(cell.mean)) / (row.loss(baseline) - row.loss(oracle))
-    limits = f"from the better floor ({_digits(row, baseline)}) to the ceiling ({_digits(row, oracle)})"
-    return f"{line}: {100 * way:.0f} % of the way {limits}."
+        return f"{line}: no better than the baseline, {row.metric.format(baseline)}, which needs no network."
+    gain = (row.cost(baseline) - row.cost(cell.mean)) / (row.cost(baseline) - row.cost(limit))
+    ends = f"from the better baseline ({row.metric.format(baseline)}) to the oracle ({row.metric.format(limit)})"
+    return f"{line}: {100 * gain:.0f} % of the way {ends}."
 
 
 def _compared(ranked: list[tuple[Group, Cell]], row: Row) -> str:
@@ -58,21 +60,21 @@ def _compared(ranked: list[tuple[Group, Cell]], row: Row) -> str:
     label, to_best = row.metric.label, second_cell.to_best
     if to_best is None:
         return f"{best.name} and {second.name} are equal: {_score(row, best_cell)}."
-    scores = f"{_digits(row, best_cell.mean)} against {_digits(row, second_cell.mean)}"
+    scores = f"{row.metric.format(best_cell.mean)} against {row.metric.format(second_cell.mean)}"
     several = len(ranked) > 2
     next_best = f"{second.name}, the next best" if several else second.name
-    by = f"{_digits(row, abs(to_best.mean))}"
+    by = f"{row.metric.format(abs(to_best.mean))}"
     if to_best.is_clear and to_best.margin is not None:
-        margin = f"{by} ± {_digits(row, to_best.margin)}"
+        margin = f"{by} ± {row.metric.format(to_best.margin)}"
         return f"{best.name} beats {next_best}, by {label}: {scores}, a difference of {margin}."
     if to_best.margin is not None:
-        known = f"the difference, {by} ± {_digits(row, to_best.margin)}, is within what seeds alone may make"
+        known = f"the difference, {by} ± {row.metric.format(to_best.margin)}, is within the spread over seeds"
         return f"Not decided between {best.name} and {next_best}: {label} {scores}; {known}."
-    return f"So far {best.name} scores better than {next_best}: {label} {scores}. That may be luck."
+    return f"So far {best.name} scores better than {next_best}: {label} {scores}. That may be chance."
 
 
 def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[Row]) -> list[str]:
-    """How the first by the headline's metric fares by the others."""
+    """How the best by the primary metric does by the others."""
     place = list(groups).index(best)
     ahead, behind, open_ = [], [], []
     for row in rows:
@@ -99,7 +101,7 @@ def _caveats(groups: Sequence[Group]) -> list[str]:
     runs = [run for group in groups for run in group.runs]
     caveats = []
     if unfinished := [run for run in runs if run.state != "finished"]:
-        which = "" if len(unfinished) > _MOST_NAMED else f": {', '.join(_progress(run) for run in unfinished)}"
+        which = "" if len(unfinished) > _MAX_NAMED else f": {', '.join(_progress(run) for run in unfinished)}"
         caveats.append(f"{_count(unfinished)} not finished{which}.")
     if unscored := [run for run in runs if not run.scores]:
         caveats.append(f"{_count(unscored)} without scores yet.")
@@ -108,7 +110,9 @@ def _caveats(groups: Sequence[Group]) -> list[str]:
             caveats.append(f"{group.name}: its runs were scored at different steps.")
         if left_out := [run for run in group.runs if run.scores and run not in group.counted]:
             folders = ", ".join(run.folder.path.name for run in left_out)
-            caveats.append(f"{group.name}: a seed is there twice, which is no second opinion: {folders} isn't counted.")
+            caveats.append(
+                f"{group.name}: a seed occurs twice, which is no independent sample: {folders} isn't counted."
+            )
     return caveats
 
 
@@ -117,20 +121,16 @@ def _few_seeds(groups: Sequence[Group]) -> list[str]:
     single = [name for name, count in counts.items() if count == 1]
     if single:
         who = "One seed each" if len(single) == len(counts) > 1 else f"One seed of {', '.join(single)}"
-        return [f"{who}: how much of this is luck isn't known. Three seeds or more would tell."]
+        return [f"{who}: how much of this is chance isn't known. Three seeds or more would tell."]
     return []
 
 
 def _score(row: Row, cell: Cell) -> str:
-    text = f"{row.metric.label} {_digits(row, cell.mean)}"
+    text = f"{row.metric.label} {row.metric.format(cell.mean)}"
     if len(cell.scores) > 1:
-        low, high = _digits(row, min(cell.scores)), _digits(row, max(cell.scores))
+        low, high = row.metric.format(min(cell.scores)), row.metric.format(max(cell.scores))
         text += f" ({len(cell.scores)} seeds: {low} to {high})"
     return text
-
-
-def _digits(row: Row, score: float) -> str:
-    return f"{score:.{row.metric.digits}f}"
 
 
 def _labels(rows: Sequence[Row]) -> str:

@@ -1,18 +1,19 @@
-"""The report at Weights & Biases: the same verdict and curves, beside what only W&B has."""
+"""The report at Weights & Biases: the same verdict, scores and curves, and W&B's own panels."""
 
 import json
 import re
 from typing import Any
 
 from colordist.config import RunError, UserError
-from colordist.metrics import METRIC_SPECS
-from colordist.reporting.board import Row
+from colordist.metrics.table import beside_references
+from colordist.metrics.table import markdown as markdown_table
+from colordist.reporting.charts import charted
 from colordist.reporting.comparison import Comparison
-from colordist.reporting.curves import SPEED, loss_keys
+from colordist.reporting.curves import losses
 from colordist.reporting.runs import Run
+from colordist.run.records import LOSS, SCORE, SPEED
 from colordist.tracking import has_key
 
-_SCORES = ("ciede2000", "colorfulness")
 _WIDTH, _HEIGHT = 8, 6  # of a panel; a row is 24 wide
 _LONGEST = 128  # characters of a title
 
@@ -44,14 +45,15 @@ def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> 
     import wandb_workspaces.reports.v2 as wr
 
     logged = {key for run in comparison.runs for record in run.records for key in record}
-    scores = (f"scores/{name}" for name in _SCORES)
-    keys = [*(key for key in (*scores, SPEED) if key in logged), *loss_keys(comparison.runs)]
-    titles = {f"scores/{metric.name}": metric.label for metric in METRIC_SPECS} | {SPEED: "Images/s"}
+    titles = {f"{SCORE}{metric.name}": metric.label for metric in charted(comparison.specs)} | {SPEED: "Images/s"}
+    titles = {key: title for key, title in titles.items() if key in logged}
+    for network, names in losses(comparison.runs).items():
+        titles |= {f"{LOSS}{network}/{name}": f"{network} {name}" for name in names}
     panels: list[Any] = [
-        wr.LinePlot(x="step", y=[key], title=titles.get(key, key), layout=_place(number))
-        for number, key in enumerate(keys)
+        wr.LinePlot(x="step", y=[key], title=title, layout=_layout(number))
+        for number, (key, title) in enumerate(titles.items())
     ]
-    below = -(-len(keys) // 3) * _HEIGHT
+    below = -(-len(titles) // 3) * _HEIGHT
     panels.append(wr.MediaBrowser(media_keys=["samples"], layout=wr.Layout(x=0, y=below, w=24, h=10)))
     panels.append(wr.RunComparer(diff_only="split", layout=wr.Layout(x=0, y=below + 10, w=24, h=10)))
     runs = wr.Runset(name="Compared runs", filters=f"Metric('ID') in {ids!r}")
@@ -67,11 +69,13 @@ def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> 
 
 def markdown(comparison: Comparison) -> str:
     """Verdict, notes and scores."""
-    verdict, names = comparison.verdict, [group.name for group in comparison.groups]
+    verdict = comparison.verdict
     notes = "\n".join(f"- {_plain(note)}" for note in comparison.notes)
-    head = ["Score", *names, "oracle"]
-    lines = [head, ["---", *["---:"] * (len(names) + 1)], *(_cells(row) for row in comparison.rows)]
-    table = "\n".join(f"| {' | '.join(_plain(cell) for cell in line)} |" for line in lines)
+    means: dict[str, dict[str, float]] = {_plain(group.name): {} for group in comparison.groups}
+    for row in comparison.rows:
+        for scores, cell in zip(means.values(), row.cells, strict=True):
+            scores |= {row.metric.name: cell.mean} if cell else {}
+    table = beside_references(comparison.specs, comparison.references, means, markdown_table)
     parts = [f"**{_plain(verdict.line)}**", *map(_plain, verdict.reasons), notes, table if comparison.rows else ""]
     return "\n\n".join(part for part in parts if part)
 
@@ -85,22 +89,15 @@ def wandb_id(run: Run) -> str:
         raise UserError(f"--wandb: {run.folder.path} wasn't tracked by W&B: train with --track.wandb auto") from None
 
 
-def _cells(row: Row) -> list[str]:
-    arrow = {"lower": "↓", "higher": "↑", "truth": "→"}[row.metric.better]
-    cells = [f"{cell.mean:.{row.metric.digits}f}" if cell else "" for cell in row.cells]
-    oracle = row.references.get("truth" if row.metric.better == "truth" else "oracle")
-    return [f"{row.metric.label} {arrow}", *cells, "" if oracle is None else f"{oracle:.{row.metric.digits}f}"]
-
-
-def _place(number: int) -> Any:  # noqa: ANN401  wandb-workspaces is imported only when it is needed
+def _layout(number: int) -> Any:  # noqa: ANN401  wandb-workspaces is imported only when it is needed
     import wandb_workspaces.reports.v2 as wr
 
     return wr.Layout(x=number % 3 * _WIDTH, y=number // 3 * _HEIGHT, w=_WIDTH, h=_HEIGHT)
 
 
 def _plain(text: str) -> str:
-    """Text that markdown takes for nothing else; the lines of a table stay whole."""
-    return text if re.fullmatch(r"-+:?", text) else re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+    """Text with Markdown's special characters escaped."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 
 def _common(comparison: Comparison, key: str) -> str:

@@ -3,16 +3,18 @@
 A checkpoint is a folder: ``state.pt``, and ``manifest.json`` with the size and SHA-256 of every file. It is written
 beside its place, flushed to the disk and then renamed, so it exists whole or not at all; what the disk does to it
 later, the manifest shows, which also has a digest of itself.
+
+A checkpoint is damaged if it was read to its end and isn't what the manifest says, or if one of its files is missing.
+A read that fails says nothing about it: that is reported as what it is, and nothing is renamed or removed.
 """
 
 import hashlib
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +23,16 @@ import torch
 from torch import Tensor
 
 from colordist.config import CheckpointConfig, RunError, UserError
-from colordist.run.folder import flush, numbered, step_name, writing
+from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
+from colordist.run.folder import numbered, step_name
 
 FORMAT = 3
-_STATE, _MANIFEST = "state.pt", "manifest.json"
+_FILES = _STATE, _MANIFEST = "state.pt", "manifest.json"
 _log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """A checkpoint isn't what was written: one line."""
+    """A checkpoint was read, and isn't what was written: one line."""
 
 
 @dataclass(frozen=True)
@@ -64,15 +67,11 @@ def save(folder: Path, step: int, state: dict[str, Any], owner: Owner, config: C
 def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path:
     """Write a checkpoint beside its place, and see it on the disk."""
     temporary = folder / f"{step_name(step)}.tmp-{owner.fence}"
-    shutil.rmtree(temporary, ignore_errors=True)
+    _remove(temporary)
     temporary.mkdir(parents=True)
     with (temporary / _STATE).open("wb") as file:
-        try:
+        with _untranslated():
             torch.save({"step": step, **state}, file)
-        except RuntimeError as error:  # torch's own; what the disk said is its context
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
         file.flush()
         os.fsync(file.fileno())
     files = {_STATE: _describe(temporary / _STATE)}
@@ -85,13 +84,24 @@ def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path
     return temporary
 
 
+@contextmanager
+def _untranslated() -> Iterator[None]:
+    """Raise what the disk or the memory said, where torch makes an error of its own of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError | MemoryError):
+            raise error.__context__ from None
+        raise
+
+
 def _publish(temporary: Path, final: Path, owner: Owner) -> None:
     """Give a checkpoint its name. One that is there already and whole is the same one: it stays."""
     owner.check_fence()
-    if final.exists():
+    if exists(final):
         try:
             _verify(final, owner.run)
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
             return
         except Damaged:
             set_aside(final)
@@ -103,15 +113,26 @@ def _publish(temporary: Path, final: Path, owner: Owner) -> None:
 def _prune(folder: Path, step: int, owner: Owner, config: CheckpointConfig) -> None:
     """Drop all but the newest few, up to a step, and those that are kept for ever. What can't be dropped is told."""
     owner.check_fence()
-    steps = {path: int(path.name.removeprefix("step-")) for path in numbered(folder)}
-    earlier = [path for path in steps if steps[path] <= step]
     try:
+        steps = {path: int(path.name.removeprefix("step-")) for path in numbered(folder)}
+        earlier = [path for path in steps if steps[path] <= step and _is_own(path, owner.run)]
         for path in earlier[: -config.keep]:
             if config.keep_every is None or steps[path] % config.keep_every:
                 _drop(path, owner.fence)
         sweep(folder, owner.fence)
-    except OSError as error:
-        _log.warning("%s can't be dropped (%s): training goes on", error.filename, error.strerror)
+    except (OSError, MemoryError, RunError) as error:
+        what = getattr(error, "filename", None) or folder
+        _log.warning("%s can't be dropped (%s): training goes on", what, reason(error))
+
+
+def _is_own(checkpoint: Path, run: str) -> bool:
+    """Whether a folder is a checkpoint of this run, and nothing else lies in it: only such a one is removed."""
+    if not holds_only(checkpoint, _FILES):
+        return False
+    try:
+        return bool(_manifest(checkpoint)["run"] == run)
+    except Damaged:
+        return False
 
 
 def sweep(folder: Path, fence: int) -> None:
@@ -121,23 +142,29 @@ def sweep(folder: Path, fence: int) -> None:
     """
     for path in folder.glob("step-*.tmp-*"):
         number = path.name.rpartition("-")[2]
-        if number.isdecimal() and int(number) <= fence:
+        if number.isdecimal() and int(number) <= fence and holds_only(path, _FILES):
             with suppress(FileNotFoundError):  # published just now
                 _drop(path, fence)
 
 
 def _drop(path: Path, fence: int) -> None:
-    """Remove a folder. It loses its name first: what has a checkpoint's name is whole to its end."""
+    """Remove a checkpoint. It loses its name first: what has a checkpoint's name is whole to its end."""
     nameless = path.with_name(f"{path.name}.tmp-{fence}")
     path.rename(nameless)
-    shutil.rmtree(nameless, ignore_errors=True)  # what is left of it is for the next sweep
+    _remove(nameless)
+
+
+def _remove(unfinished: Path) -> None:
+    """Remove the files of a checkpoint that has no name yet, or no more. What is left is for the next sweep."""
+    with suppress(OSError):
+        remove_folder(unfinished, _FILES)
 
 
 def newest(folder: Path, run: str) -> tuple[Path | None, list[str]]:
     """The newest checkpoint that is whole, None where there is none yet; and one line for each newer, damaged one.
 
     run: fingerprint of the run that they must be of. Raises UserError for a checkpoint of another run or format, and
-    where there are some but none of them is whole.
+    where there are some but none of them is whole; RunError for one that can't be read now.
     """
     damaged: list[str] = []
     for path in reversed(numbered(folder)):
@@ -163,41 +190,58 @@ def set_aside(checkpoint: Path) -> None:
 def load(checkpoint: Path) -> dict[str, Any]:
     """The state in a checkpoint, on the CPU: what belongs on a device moves there when it is taken up.
 
-    Only tensors and plain values are read, so a hostile file can't run code. Raises UserError for a file that can't be
-    read.
+    Only tensors and plain values are read, so a hostile file can't run code. Raises RunError where the file can't be
+    read now, or memory runs out; UserError where it holds something else than a state.
     """
     file = checkpoint / _STATE
     try:
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        with reading(file), _untranslated():
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds something else")
+    except RunError:
+        raise
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{file} can't be read ({reason}): delete {file.parent} to continue from before") from None
+        raise UserError(f"{file} is no state of a run ({reason(error)}): name another --run.dir") from None
     return state
 
 
 def _verify(checkpoint: Path, run: str) -> None:
-    """Raise Damaged if a checkpoint isn't as it was written, UserError if it is none of this run's."""
-    try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_text())
-        seal, form, files = manifest.pop("sha256"), manifest["format"], dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or "it is no manifest"
-        raise Damaged(f"{_MANIFEST}: {reason}") from None
-    if seal != _seal(manifest):
-        raise Damaged(f"{_MANIFEST} is not what was written")
+    """Raise Damaged if a checkpoint isn't as it was written, UserError if it is none of this run's.
+
+    Raises RunError where that can't be known, because it can't be read.
+    """
+    with reading(checkpoint / _MANIFEST):
+        manifest = _manifest(checkpoint)
+    form, files = manifest["format"], manifest["files"]
     if form != FORMAT:
         raise UserError(f"{checkpoint} has format {form}, but this version reads {FORMAT}: name another --run.dir")
     if manifest["run"] != run:
         raise UserError(f"{checkpoint} is of another run: take it out of there, or name another --run.dir")
     if files.keys() != {_STATE}:
         raise Damaged(f"{_MANIFEST} names other files than {_STATE}")
+    with reading(checkpoint / _STATE):
+        try:
+            found = _describe(checkpoint / _STATE)
+        except ABSENT as error:
+            raise Damaged(f"{_STATE}: {error.strerror}") from None
+    if found != files[_STATE]:
+        raise Damaged(f"{_STATE} is not what was written")
+
+
+def _manifest(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint's manifest says. Raises Damaged if it isn't what was written, and what the disk raises."""
     try:
-        if _describe(checkpoint / _STATE) != files[_STATE]:
-            raise Damaged(f"{_STATE} is not what was written")
-    except OSError as error:
-        raise Damaged(f"{_STATE}: {error.strerror}") from None
+        manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
+        seal = manifest.pop("sha256")
+        manifest |= {"format": manifest["format"], "run": manifest["run"], "files": dict(manifest["files"])}
+    except ABSENT as error:
+        raise Damaged(f"{_MANIFEST}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise Damaged(f"{_MANIFEST}: it is no manifest") from None
+    if seal != _seal(manifest):
+        raise Damaged(f"{_MANIFEST} is not what was written")
+    return dict(manifest)
 
 
 def _seal(manifest: dict[str, Any]) -> str:
@@ -226,7 +270,10 @@ class Writer:
     def submit(self, step: int, state: dict[str, Any]) -> None:
         """Copy a state to the CPU now, and write it later. Waits for the write before, if there is one."""
         self.wait()
-        self._writing = self._thread.submit(self._write, step, to_host(state))
+        with self._tolerated():
+            with writing(self.folder / step_name(step)):
+                copy = to_host(state)
+            self._writing = self._thread.submit(self._write, step, copy)
 
     def _write(self, step: int, state: dict[str, Any]) -> None:
         self.flush()
@@ -239,10 +286,16 @@ class Writer:
 
     def wait(self) -> None:
         """Wait until all is written; else as ``check``."""
-        writing, self._writing = self._writing, None
+        unfinished, self._writing = self._writing, None
+        if unfinished is not None:
+            with self._tolerated():
+                unfinished.result()
+
+    @contextmanager
+    def _tolerated(self) -> Iterator[None]:
+        """A checkpoint that can't be written is a RunError or a warning, as the settings say."""
         try:
-            if writing is not None:
-                writing.result()
+            yield
         except RunError as error:
             self.owner.check_fence()
             if self.config.on_error == "stop":

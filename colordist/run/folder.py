@@ -1,10 +1,7 @@
 """A run folder: what lies where, whose run it is, and how far it got."""
 
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +9,13 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import Config, RunError, UserError, as_dict
+from colordist.config import Config, UserError, as_dict
+from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
 from colordist.run.identity import fingerprint, learning_keys
+
+_IMAGES, _WEIGHTS = "images", "init_from"
+_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", _IMAGES, _WEIGHTS)
+"""What a run writes besides its settings and markers."""
 
 State = Literal["new", "unfinished", "stopped", "finished"]
 
@@ -24,8 +26,16 @@ def step_name(step: int) -> str:
 
 
 def numbered(folder: Path, suffix: str = "") -> list[Path]:
-    """What is named after a step in a folder, lowest step first; anything else that lies there is left alone."""
-    found = [(re.fullmatch(rf"step-(\d+){suffix}", path.name), path) for path in folder.glob("step-*")]
+    """What is named after a step in a folder, lowest step first; anything else that lies there is left alone.
+
+    Raises RunError where the folder can't be read: that doesn't mean that there is nothing.
+    """
+    with reading(folder):
+        try:
+            paths = list(folder.iterdir())
+        except ABSENT:
+            return []
+    found = [(re.fullmatch(rf"step-(\d+){suffix}", path.name), path) for path in paths]
     return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
 
 
@@ -54,8 +64,13 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def specs_file(self) -> Path:
+        """What the scores are: labels, directions and roles of the metrics."""
+        return self.path / "metrics.json"
+
+    @property
     def samples(self) -> Path:
-        """Grids of fixed test images: rows grey, answer, truth."""
+        """Grids of fixed test images: rows grey, prediction, target."""
         return self.path / "samples"
 
     @property
@@ -77,20 +92,20 @@ class RunFolder:
     def state(self) -> State:
         """How far the run got."""
         for marker in ("finished", "stopped"):
-            if (self.path / marker).exists():
+            if exists(self.path / marker):
                 return marker
-        return "unfinished" if self.config_file.exists() else "new"
+        return "unfinished" if exists(self.config_file) else "new"
 
     def is_finished(self, steps: int) -> bool:
         """Whether the run did all its steps, and isn't asked for more."""
         return self.state == "finished" and bool(self.settings()["train"]["steps"] >= steps)
 
     def settings(self) -> dict[str, Any]:
-        """The settings in config.yaml. Raises UserError where there are none."""
+        """The settings in config.yaml. Raises UserError where there are none, RunError where they can't be read."""
+        if (text := content(self.config_file)) is None:
+            raise UserError(f"{self.path} is no run folder: it has no config.yaml")
         try:
-            settings = yaml.safe_load(self.config_file.read_text())
-        except OSError:
-            raise UserError(f"{self.path} is no run folder: it has no config.yaml") from None
+            settings = yaml.safe_load(text.decode())
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
         if not isinstance(settings, dict) or not {"task", "data", "train"} <= settings.keys():
@@ -120,33 +135,33 @@ class RunFolder:
             raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
     def check_complete(self) -> None:
-        """Raise UserError if what a continued run needs was taken away, rather than begin again over what is left."""
-        checkpoints = bool(numbered(self.checkpoints))
-        if self.state == "new" and checkpoints:
-            raise UserError(f"{self.path} holds checkpoints but no config.yaml: name another --run.dir")
-        if self.state in ("finished", "stopped") and not checkpoints:
+        """Raise UserError if what a run needs was taken away, rather than begin again over what is left.
+
+        Without a config.yaml nothing that lies there can be shown to be a run's.
+        """
+        if self.state == "new":
+            if left := [name for name in _PARTS if _holds_something(self.path / name)]:
+                raise UserError(f"{self.path} holds {', '.join(left)} but no config.yaml: name another --run.dir")
+        elif self.state != "unfinished" and not numbered(self.checkpoints):
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
 
     @property
     def images(self) -> str | None:
         """Digest of the images that the run is bound to; None before it has begun."""
-        file = self.path / "images"
-        return file.read_text().strip() if file.exists() else None
+        found = content(self.path / _IMAGES)
+        return None if found is None else found.decode(errors="replace").strip()
 
     def check_same_images(self, fingerprint: str) -> None:
-        """Remember the images that the run learns from and is scored on; raise UserError if they were others."""
-        self._check_same("images", fingerprint, "the images have changed")
+        """Raise UserError unless these are the images that the run began to learn from and to be scored on."""
+        self._check_same(_IMAGES, fingerprint, "the images have changed")
 
     def check_same_weights(self, digest: str) -> None:
-        """Remember the weights that the generator began with; raise UserError if they were others."""
-        self._check_same("init_from", digest, "the snapshot that train.init_from names has changed")
+        """Raise UserError unless these are the weights that the generator began with."""
+        self._check_same(_WEIGHTS, digest, "the snapshot that train.init_from names has changed")
 
     def _check_same(self, name: str, digest: str, changed: str) -> None:
-        file = self.path / name
-        if not file.exists():
-            with writing(file):
-                replace_text(file, digest + "\n")
-        elif file.read_text().strip() != digest:
+        before = content(self.path / name)
+        if before is not None and before.decode(errors="replace").strip() != digest:
             raise UserError(f"{changed} since the run in {self.path} began: name another --run.dir")
 
     def mark(self, state: Literal["finished", "stopped"], step: int, reason: str = "") -> None:
@@ -156,10 +171,17 @@ class RunFolder:
             replace_text(self.path / state, json.dumps({"step": step} | ({"reason": reason} if reason else {})) + "\n")
             self.stop_file.unlink(missing_ok=True)
 
-    def begin(self, config: Config) -> None:
-        """The run begins, or goes on, with these settings."""
+    def begin(self, config: Config, images: str | None = None, weights: str | None = None) -> None:
+        """The run begins, or goes on, with these settings, images and weights.
+
+        Nothing has been written before, and the settings come first: by them all else is known as this run's.
+        """
         self.write_settings(config)
         with writing(self.path):
+            sweep(self.path)
+            for name, digest in ((_IMAGES, images), (_WEIGHTS, weights)):
+                if digest is not None and not exists(self.path / name):
+                    replace_text(self.path / name, digest + "\n")
             self._unmark()
 
     def _unmark(self) -> None:
@@ -179,9 +201,9 @@ class RunFolder:
 def read_records(file: Path) -> list[dict[str, Any]]:
     """The lines of a JSONL file, none if there is no file; a last line that was cut off is left out.
 
-    Raises UserError for a line that is damaged in another way.
+    Raises UserError for a line that is damaged in another way, RunError where the file can't be read.
     """
-    lines = file.read_bytes().splitlines() if file.exists() else []
+    lines = (content(file) or b"").splitlines()
     records: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -195,34 +217,12 @@ def read_records(file: Path) -> list[dict[str, Any]]:
     return records
 
 
-def replace_text(file: Path, text: str) -> None:
-    """Write a file that exists whole or not at all, also after a power failure."""
-    temporary = file.with_name(f"{file.name}.tmp")
-    with temporary.open("w") as opened:
-        opened.write(text)
-        opened.flush()
-        os.fsync(opened.fileno())
-    os.replace(temporary, file)
-    flush(file.parent)
-
-
-def flush(path: Path) -> None:
-    """See on the disk what a file holds, or what a folder's files are called."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def writing(what: Path) -> Iterator[None]:
-    """What the disk refuses in here is a RunError."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise RunError(f"{what} can't be written ({reason}): once it can be, the same command continues") from None
+def _holds_something(path: Path) -> bool:
+    """Whether there is anything but an empty folder. Raises RunError where that can't be known."""
+    if not exists(path):
+        return False
+    with reading(path):
+        return not path.is_dir() or any(path.iterdir())
 
 
 def _same(key: str, before: object, now: object) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from colordist.config import RunError, UserError
+from colordist.files.atomic import temporary
 
 HEARTBEAT = 2.0
 """Seconds between two signs of life."""
@@ -142,9 +143,9 @@ class Lock:
         self._beats += 1
         me = psutil.Process()
         about = {"host": socket.gethostname(), "machine": _machine(), "pid": me.pid, "started": _started(me)}
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(about | {"heartbeat": self._beats, "released": self._released.is_set()}) + "\n")
-        os.replace(temporary, self._file)
+        draft = temporary(self._file)
+        draft.write_text(json.dumps(about | {"heartbeat": self._beats, "released": self._released.is_set()}) + "\n")
+        os.replace(draft, self._file)
 
 
 def _highest(folder: Path) -> int:

@@ -6,12 +6,9 @@ from dataclasses import dataclass
 
 from colordist import registry
 from colordist.config import Config
-from colordist.metrics import METRIC_SPECS, MetricSpec
-from colordist.metrics.table import markdown
-from colordist.reporting.scores import beside_references
+from colordist.metrics.specs import MetricSpec, ScoreSpecs
+from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
-
-Scores = Mapping[str, float]
 
 _PATHS = ("data.root", "train.init_from")  # of one machine
 _LIMITS = """\
@@ -36,8 +33,8 @@ class ModelCard:
     code: str
     """Revision of the code."""
 
-    def text(self, step: int, scores: Scores, references: Mapping[str, Scores]) -> str:
-        """The card of one snapshot, in Markdown. references: scores of floors and ceiling, by name."""
+    def text(self, step: int, scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
+        """The card of one snapshot, in Markdown. references: scores of the reference answers, by name."""
         data, train, model = self.config.data, self.config.train, self.config.model
         size, classes = (
             f"{data.image_size}x{data.image_size}",
@@ -76,9 +73,9 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 
 ## Scores
 
-{beside_references(references, {f"step {step}": scores}, markdown)}
+{beside_references(specs, references, {f"step {step}": scores}, markdown)}
 
-{_weakness(scores, references)}
+{_weakness(scores, references, specs)}
 
 ## Limits
 
@@ -91,22 +88,25 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
         return "\n".join(f"- `{key}: {json.dumps(value)}`" for key, value in changed.items()) or "- none"
 
 
-def _weakness(scores: Scores, references: Mapping[str, Scores]) -> str:
-    """The score by which a network is least ahead of the better floor."""
-    ways = [(way, spec.label) for spec in METRIC_SPECS if (way := _way(spec, scores, references)) is not None]
-    if not ways:
-        return "There are no floors to set the scores beside."
-    way, label = min(ways)
-    if way < 0:
-        return f"Weakest score: {label}, which is worse than that of the better floor."
-    return f"Weakest score: {label}, {way:.0%} of the way from the better floor to the ceiling."
+def _weakness(scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
+    """The score by which a network is least ahead of the better baseline."""
+    ranked = [spec for spec in specs.metrics if spec.role != "diagnostic"]
+    gains = [(gain, spec.label) for spec in ranked if (gain := _gain(spec, scores, references, specs)) is not None]
+    if not gains:
+        return "There are no baselines to compare the scores with."
+    gain, label = min(gains)
+    if gain < 0:
+        return f"Weakest score: {label}, worse than the better baseline."
+    return f"Weakest score: {label}, {gain:.0%} of the way from the better baseline to the oracle."
 
 
-def _way(spec: MetricSpec, scores: Scores, references: Mapping[str, Scores]) -> float | None:
-    """The share of the way from the better floor to the best score, 0 to 1; None where there is no such way."""
-    best = references.get("truth" if spec.better == "truth" else "oracle", {}).get(spec.name)
-    baselines = [found[spec.name] for name in ("grey", "constant") if spec.name in (found := references.get(name, {}))]
-    if best is None or spec.name not in scores or not baselines:
+def _gain(spec: MetricSpec, scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> float | None:
+    """The share of the way from the better baseline to the best score; None where there is no such way."""
+    found = {name: of_all[spec.name] for name, of_all in references.items() if spec.name in of_all}
+    baselines = [found[each.name] for each in specs.of_role("baseline") if each.name in found]
+    limit = specs.best(spec)
+    if limit is None or limit.name not in found or spec.name not in scores or not baselines:
         return None
+    best = found[limit.name]
     whole = min(abs(best - baseline) for baseline in baselines)
     return 1 - abs(best - scores[spec.name]) / whole if whole > 0 else None

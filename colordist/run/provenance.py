@@ -4,13 +4,11 @@ import hashlib
 import subprocess
 from pathlib import Path
 
-import colordist
-
 
 def code_digest() -> str:
     """Eight hexadecimal digits that stand for the code of this package."""
     digest = hashlib.blake2b(digest_size=4)
-    package = Path(colordist.__file__).parent
+    package = Path(__file__).parents[1]
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -23,7 +21,7 @@ def revision() -> str:
 
 def git_revision() -> str | None:
     """The commit that the code is of; None where it isn't a checkout."""
-    command = ["git", "-C", str(Path(colordist.__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):

@@ -1,7 +1,6 @@
 """Snapshots: EMA weights and what it takes to rebuild the network. For people; no trainer code needed."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +49,16 @@ def write(
     networks: those that the task samples with. about: ``step``, and what else should be known of the weights' origin;
     plain JSON values. card: the same for people, as ``README.md``.
     """
-    settings: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
-    description = {
-        "format": FORMAT,
-        **{section: dataclasses.asdict(each) for section, each in settings.items()},
-        "requires": sorted({registry.provider_of(kind, each.name) for kind, each in settings.items()}),
-        **about,
-    }
-    weights.write(folder, "model", nn.ModuleDict(networks), description, card)
-    link = folder.parent / "latest.tmp"
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder.name)
-    os.replace(link, folder.parent / "latest")
+    used: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
+    settings: dict[str, Any] = {section: dataclasses.asdict(each) for section, each in used.items()}
+    packages = sorted({registry.provider_of(kind, each.name) for kind, each in used.items()})
+    description = {"format": FORMAT, **settings, "requires": packages, **about}
+    weights.write(folder, "model", nn.ModuleDict(networks), description, card, link=folder.parent / "latest")
+
+
+def require_own(folder: Path) -> None:
+    """Raise UserError for a folder that is there, unless it is a snapshot and nothing else: it may be replaced."""
+    weights.require_own(folder, "model")
 
 
 def read(folder: Path) -> Snapshot:
@@ -117,7 +114,10 @@ def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> An
             f"the snapshot in {folder} needs {registry.key_of(section)} {values['name']} of {packages}: install it, or "
             "give --import MODULE"
         )
-    return registry.make_settings(section, values)
+    try:
+        return registry.make_settings(section, values)
+    except UserError as error:
+        raise UserError(f"the snapshot in {folder} is damaged, or of another version: {error}") from None
 
 
 def latest(run: Path) -> Path:

@@ -33,6 +33,7 @@ class AdversarialSettings(TaskSettings):
     """Steps at the start without discriminator and adversarial loss."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         at_least("task.adversarial_weight", self.adversarial_weight, 0)
         in_range("task.label_smoothing", self.label_smoothing, 0, 0.5)
         at_least("task.warmup_steps", self.warmup_steps, 0)

@@ -36,10 +36,13 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Loss:
-    """Loss of a phase: ``total``, a scalar; ``parts``, its terms and other logged values by name."""
+    """Loss of a phase: ``total``, the scalar to minimise; its terms and diagnostics, by name, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
+    """Loss terms: scalars."""
+    diagnostics: dict[str, Tensor] = field(default_factory=dict)
+    """Other logged scalars, e.g. accuracies."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """New rows of the task's ``state`` for the batch's samples. Discarded if the update is skipped."""
 

@@ -128,7 +128,8 @@ class CGANTask(Task):
         """Discriminator's adversarial loss. real, fake: logits."""
         if self.settings.adversarial == "relativistic":
             loss = relativistic(real, fake)
-            return Loss(loss, {"relativistic": loss, "accuracy": (real > fake).to(real.dtype).mean()})
+            accuracy = (real > fake).to(real.dtype).mean()
+            return Loss(loss, {"relativistic": loss}, diagnostics={"accuracy": accuracy})
         return real_or_fake(real, fake, self.settings.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:

@@ -35,13 +35,12 @@ def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
 
     label_smoothing: the target for real is 1 minus this.
     """
-    parts = {
-        "real": cross_entropy(real, 1 - label_smoothing),
-        "fake": cross_entropy(fake, 0),
+    parts = {"real": cross_entropy(real, 1 - label_smoothing), "fake": cross_entropy(fake, 0)}
+    accuracies = {
         "accuracy_real": (real > 0).to(real.dtype).mean(),
         "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
     }
-    return Loss((parts["real"] + parts["fake"]) / 2, parts)
+    return Loss((parts["real"] + parts["fake"]) / 2, parts, diagnostics=accuracies)
 
 
 def relativistic(logits: Tensor, others: Tensor) -> Tensor:

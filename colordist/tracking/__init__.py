@@ -1,7 +1,18 @@
-"""Where numbers go: metrics.jsonl always, the terminal, Weights & Biases when asked. Only the first process has any."""
+"""Trackers: metrics.jsonl and the terminal always, Weights & Biases when asked for. On rank 0 only."""
 
 from colordist.tracking.local import JsonLines, Terminal
-from colordist.tracking.tracker import PACE, Record, Tracker, Trackers
-from colordist.tracking.weights_and_biases import WandB, has_key, sync
+from colordist.tracking.tracker import Record, Tracker, Trackers
+from colordist.tracking.weights_and_biases import WandB, has_key, open_wandb, require_tracking, sync
 
-__all__ = ["PACE", "JsonLines", "Record", "Terminal", "Tracker", "Trackers", "WandB", "has_key", "sync"]
+__all__ = [
+    "JsonLines",
+    "Record",
+    "Terminal",
+    "Tracker",
+    "Trackers",
+    "WandB",
+    "has_key",
+    "open_wandb",
+    "require_tracking",
+    "sync",
+]

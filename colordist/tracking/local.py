@@ -1,4 +1,4 @@
-"""Numbers that stay here: in metrics.jsonl and on the terminal."""
+"""Local trackers: metrics.jsonl and the terminal."""
 
 import json
 import sys
@@ -6,7 +6,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from colordist.run.folder import read_records, replace_text, writing
+from colordist.files.atomic import replace_text, writing
+from colordist.run.folder import read_records
+from colordist.run.records import LOSS, SPEED
 from colordist.tracking.tracker import Record
 
 
@@ -14,25 +16,25 @@ class JsonLines:
     """metrics.jsonl: one record a line, on disk at once."""
 
     def __init__(self, file: Path, start: int) -> None:
-        """start: the step that the run begins or continues with; what was logged after it is done again, so dropped."""
+        """start: the step that the run begins or continues with; records after it are dropped, they come again."""
         kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
         self._path = file
         with writing(file):
             replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-            self._file = file.open("ab", buffering=0)  # what the disk refused isn't tried again by close()
+            self._file = file.open("ab", buffering=0)  # close() must not retry a failed write
 
     def log(self, record: Record) -> None:
-        """Append a line. Raises RunError where that is impossible."""
+        """Append a line. Raises RunError if it can't be written."""
         rest = (json.dumps(record) + "\n").encode()
         with writing(self._path):
             while rest:
                 rest = rest[self._file.write(rest) :]
 
     def picture(self, file: Path, step: int) -> None:
-        """Pictures lie in the run folder already."""
+        """Sample grids are in the run folder already."""
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """So do snapshots."""
+        """So are snapshots."""
 
     def close(self) -> None:
         """Close the file."""
@@ -40,7 +42,7 @@ class JsonLines:
 
 
 class Terminal:
-    """A progress bar with images/s, time left and losses; plain lines where there is no terminal."""
+    """A progress bar with images/s and losses; plain lines with the remaining time where there is no terminal."""
 
     def __init__(self, steps: int, start: int) -> None:
         self._interactive = sys.stderr.isatty()
@@ -49,14 +51,13 @@ class Terminal:
 
     def log(self, record: Record) -> None:
         """Show losses and speed."""
-        hidden = ("scores/", "reference/"), ("/lr", "/gradient_norm", "/accuracy", "/accuracy_real", "/accuracy_fake")
-        losses = {key: value for key, value in record.items() if "/" in key and not key.startswith(hidden[0])}
-        shown = {key: value for key, value in losses.items() if not key.endswith(hidden[1])}
-        shown = {key: value for key, value in shown.items() if value or not key.endswith("/skipped")}
-        if not shown:
+        losses = {key.removeprefix(LOSS): value for key, value in record.items() if key.startswith(LOSS)}
+        speed = record.get(SPEED)
+        if speed is None:  # scores
             return
-        text = " ".join(f"{key} {value:.4f}" for key, value in shown.items())
-        step, speed = int(record["step"]), record["images_per_second"]
+        skips = {key: value for key, value in record.items() if key.endswith("/skipped") and value}
+        text = " ".join(f"{key} {value:.4f}" for key, value in {**losses, **skips}.items())
+        step = int(record["step"])
         if self._interactive:
             self._bar.set_postfix_str(f"{speed:.0f} images/s {text}", refresh=False)
             self._bar.update(step - self._bar.n)
@@ -65,10 +66,10 @@ class Terminal:
             print(f"step {step}/{self._steps} {speed:.0f} images/s {left:.0f} s left {text}", flush=True)
 
     def picture(self, file: Path, step: int) -> None:
-        """A terminal shows none."""
+        """Not shown."""
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """Nor this."""
+        """Not shown."""
 
     def close(self) -> None:
         """Leave the bar as it stands."""

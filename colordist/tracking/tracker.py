@@ -1,6 +1,6 @@
-"""What takes records. One is flat: ``{"step": 50, "images": 1600, "generator/l1": 0.1, ...}``.
+"""Trackers take flat records: ``{"step": 50, "images": 1600, "loss/generator/l1": 0.1, ...}``.
 
-Scores are keyed ``scores/NAME``, those of floors and ceiling ``reference/NAME/NAME``.
+``run.records`` says what the parts of a key are.
 """
 
 from pathlib import Path
@@ -8,23 +8,20 @@ from typing import Protocol
 
 Record = dict[str, float]
 
-PACE = ("images_per_second", "waiting_for_data", "peak_memory_mb")
-"""What the machine makes of a run: all that two runs of the same config may differ in."""
-
 
 class Tracker(Protocol):
-    """Takes records, and now and then a picture and a snapshot."""
+    """Takes records, sample grids and snapshots."""
 
     def log(self, record: Record) -> None:
         """Take a record."""
         ...
 
     def picture(self, file: Path, step: int) -> None:
-        """Take a picture that lies in the run folder: rows grey, answers, truth."""
+        """Take a sample grid in the run folder: rows grey, prediction, target."""
         ...
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """Take a snapshot that lies in the run folder."""
+        """Take a snapshot in the run folder."""
         ...
 
     def close(self) -> None:
@@ -39,17 +36,17 @@ class Trackers:
         self._trackers = trackers
 
     def log(self, record: Record) -> None:
-        """Give all of them a record."""
+        """Pass a record on."""
         for tracker in self._trackers:
             tracker.log(record)
 
     def picture(self, file: Path, step: int) -> None:
-        """Give all of them a picture."""
+        """Pass a sample grid on."""
         for tracker in self._trackers:
             tracker.picture(file, step)
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """Give all of them a snapshot."""
+        """Pass a snapshot on."""
         for tracker in self._trackers:
             tracker.snapshot(folder, step)
 

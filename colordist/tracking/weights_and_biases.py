@@ -1,4 +1,4 @@
-"""Numbers at Weights & Biases, beside metrics.jsonl."""
+"""Weights & Biases, beside metrics.jsonl."""
 
 import json
 import logging
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,28 +18,28 @@ import numpy as np
 from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
+from colordist.files.atomic import replace_text
 from colordist.metrics import hues
-from colordist.run.folder import read_records, replace_text
+from colordist.run.folder import RunFolder, read_records
+from colordist.run.records import SCORE
+from colordist.run.score_specs import load_specs
 from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)
-
-BEST = "ciede2000"
-"""The score, lower is better, by which a snapshot is the best."""
 
 _INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
 
 
 class WandB:
-    """Weights & Biases: follows metrics.jsonl, line by line, so that what is shown there is what is written here.
+    """Weights & Biases: mirrors metrics.jsonl line by line.
 
-    A continued run logs some lines again, equal to the bit: those aren't sent twice. W&B itself is asked what it has,
-    for a kill may take what it hadn't stored yet. What is missing there is sent when the run goes on, or by
+    A resumed run logs some lines again, bit-equal: those aren't sent twice. W&B itself is asked for its last line, for
+    a kill may lose lines that it had not stored yet. Missing lines are sent when the run resumes, or by
     ``report --sync``.
     """
 
     def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
-        """about: settings and surroundings of the run. Raises UserError for `online` without a key."""
+        """about: settings and environment info. Raises UserError for `online` without a key."""
         import wandb
 
         self._wandb, self._config, self._folder, self._about = wandb, config, folder, about
@@ -48,33 +49,35 @@ class WandB:
             self._known |= json.loads(self._file.read_text())
         self.mode = _mode(config)
         self.sent = 0
-        """Lines that went there this time."""
-        self._scores: list[float] = []
-        """How each snapshot so far has scored."""
+        """Lines sent by this object."""
+        self._primary = load_specs(RunFolder(folder)).primary
+        self._costs: list[float] = []
+        """Of each snapshot so far, by the primary metric: lower is better."""
         stored = self._stored()
         self._run = self._begin()
-        # The server counts for itself; lines are W&B's steps.
+        # The server knows its own count; lines are W&B's steps.
         self._next = self._run.step if self.mode == "online" else stored
         self._is_new = False
-        """Whether the newest line hadn't gone there before; nor, then, what belongs to it."""
+        """Whether the newest line was not sent before; then what belongs to it was not, either."""
         lines = read_records(folder / "metrics.jsonl")
         self._line = len(lines)
         for line, record in enumerate(lines):
             self._send(record, line)
 
     def _stored(self) -> int:
-        """How many lines are in the files for `wandb sync`; as far as is known, if those are gone."""
+        """Lines in the files for `wandb sync`; the number last noted, if those are gone."""
         files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known['id']}/*.wandb"), reverse=True)
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
             told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
-            step = json.loads(told or "{}").get("step")
-            if isinstance(step, int):
-                return step + 1
+            with suppress(ValueError, RecursionError, AttributeError):  # another program's output may be anything
+                step = json.loads(told).get("step")
+                if isinstance(step, int):
+                    return step + 1
         return 0 if files else int(self._known["offline"])
 
     def _begin(self) -> Any:  # noqa: ANN401  wandb is imported only here
-        """Begin or continue the run there; offline, if the server can't be reached."""
+        """Begin or resume the run; offline if the server can't be reached."""
         config = self._config
         options: dict[str, Any] = {
             **{"id": self._known["id"], "resume": "allow", "name": self._folder.name, "dir": self._folder},
@@ -102,25 +105,24 @@ class WandB:
         self._line += 1
 
     def picture(self, file: Path, step: int) -> None:
-        """Send a picture, with the line before; and the a,b histograms of its answers and of the truth."""
+        """Send a sample grid with the line before, and the a,b histograms of its predictions and targets."""
         if self._is_new:
-            shown = self._colors(file)
-            self._try(lambda: self._run.log({"step": step} | shown, step=self._line - 1))
+            self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
-        _, answers, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
+        _, prediction, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
         edges = np.append(hues.CENTERS, hues.CENTERS[-1] + hues.WIDTH) - hues.WIDTH / 2
         shown: dict[str, Any] = {"samples": self._wandb.Image(str(file))}
-        for name, row in ("answers", answers), ("truth", target):
+        for name, row in ("prediction", prediction), ("target", target):
             shares = hues.histograms(row[None])
             shown[f"histogram/{name}/a"] = self._wandb.Histogram(np_histogram=(shares.a, edges))
             shown[f"histogram/{name}/b"] = self._wandb.Histogram(np_histogram=(shares.b, edges))
         return shown
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """Send a snapshot, if that is wanted."""
+        """Send a snapshot, if `track.snapshots` asks for it."""
         if self._config.snapshots and self._is_new:
-            best = self._scores and self._scores[-1] == min(self._scores)
+            best = self._costs and self._costs[-1] == min(self._costs)
             self._try(lambda: self._send_snapshot(folder, step, ["latest", "best"] if best else ["latest"]))
 
     def _send_snapshot(self, folder: Path, step: int, aliases: list[str]) -> None:
@@ -133,9 +135,9 @@ class WandB:
         self._try(lambda: self._run.finish())
 
     def _send(self, record: Record, line: int) -> None:
-        """Send a line that hasn't gone there yet."""
-        if f"scores/{BEST}" in record:
-            self._scores.append(record[f"scores/{BEST}"])
+        """Send a line that was not sent yet."""
+        if (key := f"{SCORE}{self._primary.name}") in record:
+            self._costs.append(self._primary.cost(record[key]))
         self._is_new = line >= self._next
         if not self._is_new:
             return
@@ -149,11 +151,11 @@ class WandB:
 
     @property
     def is_broken(self) -> bool:
-        """Whether something has failed, so that no more is sent."""
+        """Whether something failed: then nothing more is sent."""
         return self._run is None
 
     def _try(self, work: Callable[[], object]) -> bool:
-        """Do something that may fail without harm to the run: it is said once, and then no more is tried."""
+        """Do something that may fail without harm to the run: the first failure is logged, and is the last try."""
         if self._run is None:
             return False
         try:
@@ -165,23 +167,40 @@ class WandB:
         return True
 
 
+def require_tracking(config: TrackConfig) -> None:
+    """Raise UserError where tracking is asked for that can't be had: `online` without a key."""
+    if config.wandb != "off":
+        _mode(config)
+
+
+def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> WandB | None:
+    """Follow a run; None, which is told, where that fails: the run doesn't depend on it. Raises UserError as above."""
+    try:
+        return WandB(config, folder, about)
+    except UserError:
+        raise
+    except Exception as error:
+        log.warning("wandb failed (%s): the run goes on without; report --sync sends it all later", _line(error))
+        return None
+
+
 def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
-    """Send what hasn't gone to the server yet. Returns how many lines of metrics.jsonl that were.
+    """Send the lines of metrics.jsonl that the server lacks. Returns how many they were.
 
     Raises UserError without a key, RunError where the server can't be reached.
     """
     if _mode(replace(config, wandb="online")) == "offline":
         raise UserError("WANDB_MODE is offline: unset it to send anything")
-    there = WandB(replace(config, wandb="online"), folder, settings)
-    sent = there.sent
-    there.close()
-    if there.is_broken or there.mode == "offline":
-        raise RunError(f"W&B's server can't be reached: what is missing there is still in {folder / 'metrics.jsonl'}")
+    tracker = WandB(replace(config, wandb="online"), folder, settings)
+    sent = tracker.sent
+    tracker.close()
+    if tracker.is_broken or tracker.mode == "offline":
+        raise RunError(f"W&B's server can't be reached: the missing lines are still in {folder / 'metrics.jsonl'}")
     return sent
 
 
 def _mode(config: TrackConfig) -> Literal["online", "offline"]:
-    """Where records go. Never asks for a key. Raises UserError for `online` without one."""
+    """Resolve `auto`. Never asks for a key. Raises UserError for `online` without one."""
     if config.wandb == "offline" or os.environ.get("WANDB_MODE") == "offline":
         return "offline"
     if has_key():
@@ -192,7 +211,7 @@ def _mode(config: TrackConfig) -> Literal["online", "offline"]:
 
 
 def has_key() -> bool:
-    """Whether this machine has a key for the server."""
+    """Whether there is an API key for the server."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""

@@ -4,8 +4,7 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from functools import partial
 
 import torch
 
@@ -21,25 +20,29 @@ from colordist.engine.failure_detector import Timeouts
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
-from colordist.run import checkpoint
-from colordist.run.folder import RunFolder, numbered, writing
+from colordist.evaluation.evaluator import Evaluator
+from colordist.files.atomic import writing
+from colordist.run import checkpoint, snapshot
+from colordist.run.folder import RunFolder, numbered
 from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
 from colordist.run.provenance import code_digest, git_revision, revision
+from colordist.run.score_specs import save_specs
 from colordist.tasks.base import Task
-from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, WandB
+from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_wandb, require_tracking
 from colordist.training.build_task import build_networks, build_task, initialize
+from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
-from colordist.training.trainer import Meter, Trainer, restore
+from colordist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
 
 
 def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | None = None) -> Trainer:
-    """Everything that a run needs, on this process; continued from its newest checkpoint, if there is one.
+    """Everything that a run needs, on this process. Rank 0 takes the lock on the run folder.
 
-    requests: what may ask the run to stop.
+    requests: signals and other requests to stop.
     """
     train = config.train
     timeouts = Timeouts(config.run.heartbeat_timeout, config.run.stall_timeout)
@@ -57,24 +60,14 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     source = build_source(config.data, engine)
     task = build_task(config)
     networks = build_networks(task, config)
-    weights = initialize(task, networks, config, engine)
-    task.networks = networks  # type: ignore[assignment]
-    engine.prepare(task)
+    weights = initialize(networks[task.sampled[0]], config, engine)
+    engine.prepare(task, networks)
     loader = build_loader(config, task, source, engine)
     evaluator = build_evaluator(task, source, config.evaluate, engine)
     digests = source.digest or f"{loader.digest} {image_digest(evaluator.target)}"
     check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
-    locks: list[Lock] = []
-    meter = Meter(config.train.global_batch_size)
     with ExitStack() as on_failure:
-
-        def take() -> None:
-            locks.append(take_folder(config, folder, digests, weights, on_failure))
-
-        engine.run_on_all_ranks(take, here=engine.is_main)
-        start = restore(load_newest(config, folder, engine), engine, task, meter)
-        tracker = build_tracker(config, folder, engine, start)
-        engine.run_on_all_ranks(lambda: folder.begin(config), here=engine.is_main)
+        lock = engine.on_ranks(lambda: take_folder(config, folder, digests, weights, on_failure), here=engine.is_main)
         on_failure.pop_all()
     return Trainer(
         config=config,
@@ -83,14 +76,35 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         task=task,
         loader=loader,
         evaluator=evaluator,
-        tracker=tracker,
-        meter=meter,
+        open_run=partial(open_run, config, folder, evaluator, digests, weights),
+        meter=Meter(config.train.global_batch_size),
         card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
-        start=start,
         requests=requests or StopRequests(),
-        lock=locks[0] if locks else None,
-        writer=build_writer(config, folder, locks[0]) if locks else None,
+        lock=lock,
+        writer=build_writer(config, folder, lock) if lock else None,
     )
+
+
+def open_run(
+    config: Config, folder: RunFolder, evaluator: Evaluator, images: str, weights: str | None, start: int
+) -> Tracker:
+    """Mark a run as begun, and open its trackers: none except on rank 0.
+
+    images, weights: digests of the run's images and initial weights. start: the step that it begins or continues with.
+    """
+    engine = evaluator.engine
+    engine.on_ranks(lambda: begin(config, folder, images, weights, start), here=engine.is_main)
+    engine.on_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
+    return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
+
+
+def begin(config: Config, folder: RunFolder, images: str, weights: str | None, start: int) -> None:
+    """Write the settings and digests of a run, if nothing is in its way."""
+    require_tracking(config.track)
+    for path in numbered(folder.snapshots):
+        if int(path.name.removeprefix("step-")) >= start:  # these are written again
+            snapshot.require_own(path)
+    folder.begin(config, images, weights)
 
 
 def check_same_code(engine: Engine) -> None:
@@ -104,30 +118,6 @@ def precision_of(config: Config, folder: RunFolder) -> str:
     """The number format to ask for: `auto` is resolved once, when the run begins."""
     precision = config.train.precision
     return folder.settings()["train"]["precision"] if precision == "auto" and folder.state != "new" else precision
-
-
-def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
-    """The state in the newest whole checkpoint that the first process sees, on every process; None at the start."""
-    found: list[Path | None] = []
-    engine.run_on_all_ranks(lambda: found.append(find_newest(config, folder)), here=engine.is_main)
-    newest = engine.from_main(found[0] if found else None)
-    if newest is None:
-        return None
-    states: list[dict[str, Any]] = []
-    engine.run_on_all_ranks(lambda: states.append(checkpoint.load(newest)))
-    return states[0]
-
-
-def find_newest(config: Config, folder: RunFolder) -> Path | None:
-    """The newest whole checkpoint. Newer, damaged ones are told and taken out of the way."""
-    newest, damaged = checkpoint.newest(folder.checkpoints, identity(config))
-    for line in damaged:
-        log.warning("%s, so the run continues from %s", line, newest)
-    if newest is not None:
-        checkpoints = numbered(folder.checkpoints)
-        for path in checkpoints[checkpoints.index(newest) + 1 :]:
-            checkpoint.set_aside(path)
-    return newest
 
 
 def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Writer:
@@ -180,18 +170,13 @@ def check_devices(config: Config) -> dict[str, str]:
     return found
 
 
-def build_tracker(config: Config, folder: RunFolder, engine: Engine, start: int) -> Tracker:
-    """Where numbers go: nowhere but on the first process. start: the step that the run begins or continues with."""
-    trackers: list[Tracker] = []
-
-    def make() -> None:
-        trackers.append(JsonLines(folder.metrics_file, start))
-        trackers.append(Terminal(config.train.steps, start))
-        if config.track.wandb != "off":
-            trackers.append(WandB(config.track, folder.path, as_dict(config) | {"environment": _environment(engine)}))
-
-    engine.run_on_all_ranks(make, here=engine.is_main)
-    return Trackers(trackers)
+def _trackers(config: Config, folder: RunFolder, engine: Engine, start: int) -> list[Tracker]:
+    trackers: list[Tracker] = [JsonLines(folder.metrics_file, start), Terminal(config.train.steps, start)]
+    if config.track.wandb != "off":
+        settings = as_dict(config) | {"environment": _environment(engine)}
+        if (tracker := open_wandb(config.track, folder.path, settings)) is not None:
+            trackers.append(tracker)
+    return trackers
 
 
 def _environment(engine: Engine) -> dict[str, Value]:

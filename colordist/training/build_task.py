@@ -14,22 +14,23 @@ from colordist.training.initial_weights import load_initial_weights
 
 
 def build_task(config: Config) -> Task:
-    """The task with its networks. The same weights on every process: they depend on the seed alone."""
+    """The task with its modules. The same weights on every process: they depend on the seed alone."""
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
     task.state = task.initial_state(config.train.global_batch_size, config.data.image_size)
-    if config.train.activation_checkpointing:
-        for spec in task.networks.values():
-            enable_activation_checkpointing(spec.module)
     return task
 
 
 def build_networks(task: Task, config: Config) -> dict[str, Network]:
-    """A task's networks with their optimizers, learning rates and EMA weights."""
-    return {name: _network(spec, config) for name, spec in task.networks.items()}
+    """The task's networks with optimizer, learning-rate schedule and EMA, by name."""
+    networks = {name: _build_network(spec, config) for name, spec in task.networks.items()}
+    if config.train.activation_checkpointing:
+        for network in networks.values():
+            enable_activation_checkpointing(network.module)  # the EMA copy is for inference: nothing to recompute
+    return networks
 
 
-def _network(spec: NetworkSpec, config: Config) -> Network:
+def _build_network(spec: NetworkSpec, config: Config) -> Network:
     optimizer, train = config.optimizer[spec.optimizer], config.train
     if not spec.ema:
         return Network(spec.module, optimizer, train.steps)
@@ -39,14 +40,14 @@ def _network(spec: NetworkSpec, config: Config) -> Network:
     )
 
 
-def initialize(task: Task, networks: dict[str, Network], config: Config, engine: Engine) -> str | None:
-    """Initialise the generator from the snapshot that the config names. Returns its digest; None for random weights."""
+def initialize(generator: Network, config: Config, engine: Engine) -> str | None:
+    """Load the initial weights that the config names. Returns their digest; None where it names none."""
     train = config.train
     if train.init_from is None:
         return None
-    generator, source, digests = networks[task.sampled[0]], Path(train.init_from), list[str]()
-    engine.run_on_all_ranks(
-        lambda: digests.append(load_initial_weights(generator, config.model, source, strict=train.init_strict))
+    source = Path(train.init_from)
+    digest = engine.on_all_ranks(
+        lambda: load_initial_weights(generator, config.model, source, strict=train.init_strict)
     )
-    check_same(engine, "begins with other weights", digests[0], "give all machines the same snapshot")
-    return digests[0]
+    check_same(engine, "begins with other weights", digest, "give all machines the same snapshot")
+    return digest

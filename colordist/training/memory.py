@@ -1,12 +1,13 @@
 """How much memory a process will need: an estimate, before anything is trained.
 
-A step is played through with tensors that have a size but no contents, and the bytes of those that live at the same
-time are counted: activations, gradients of both kinds, what the optimizer keeps, and whatever a loss makes on its way.
+The engine takes steps on tensors that have a size but no contents, and the bytes of those that live at the same time
+are counted: activations, gradients, what the optimizer keeps, and whatever a loss makes on its way.
 """
 
 import copy
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -21,7 +22,10 @@ from torch.utils._pytree import tree_leaves
 from colordist.config import Config
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, micro_batches
+from colordist.engine.ddp import DDPStrategy
+from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic
 
@@ -43,29 +47,32 @@ class Memory:
         return f"about {whole} MiB (weights, gradients, Adam, EMA {lasting}; activations {passing})"
 
 
-def estimate(task: Task, config: Config, batches: BatchArithmetic, device: str = "cpu") -> Memory:
+def estimate(
+    task: Task, networks: Mapping[str, Network], config: Config, batches: BatchArithmetic, device: str = "cpu"
+) -> Memory:
     """Estimate the memory of a process that trains a task on a device, to which it moves the networks.
 
-    config: with a number format that isn't `auto`. The step is one after the warm-up, as the engine takes it with
+    config: its precision isn't `auto`. The step is one after the warm-up, as the engine runs it with
     DistributedDataParallel and without ``train.compile``: what DeepSpeed divides among processes counts as whole. What
-    an operation needs for itself alone, a convolution's workspace, say, isn't seen.
+    an operation needs for itself alone, e.g. a convolution's workspace, isn't seen.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for network in task.networks.values():
-        for module in _modules(network):
-            module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for module in chain(*map(_modules, networks.values())):
+        module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
     fake, live = FakeTensorMode(), LiveBytes()
     with FakeCopyMode(fake):
-        task = copy.deepcopy(task)
-    modules = [module for network in task.networks.values() for module in _modules(network)]
-    live.add(chain(*(chain(module.parameters(), module.buffers()) for module in modules), task.state.values()))
+        task, networks = copy.deepcopy((task, dict(networks)))
+    for module in chain(*map(_modules, networks.values())):
+        live.add(chain(module.parameters(), module.buffers()))
+    live.add(task.state.values())
     with fake, live:
-        turns = {name: _Turn(each, config.train.precision, batches) for name, each in task.networks.items()}
-        sample_slices = _batches(task, config, batches, device, dtype)
-        for step in range(_last_phases(config), _last_phases(config) + _STEPS):
-            _play(task, turns, sample_slices, step)
-        del sample_slices
+        engine = _Engine(networks, config.train.precision, batches.processes, torch.device(device))
+        micro = _batches(task, config, batches, device, dtype)
+        first = int(getattr(config.task, "warmup_steps", 0))  # from there on all phases run
+        for step in range(first, first + _STEPS):
+            engine.step(task, micro, step)
+        del micro
     return Memory(live.now, live.most)
 
 
@@ -104,31 +111,43 @@ def _modules(network: Network) -> list[nn.Module]:
     return [network.module] + ([network.ema.module] if network.ema else [])
 
 
-class _Turn:
-    """A network as an engine runs it."""
+class _Engine(Engine):
+    """The engine of one process, without the others, for networks that are on their device already."""
 
-    def __init__(self, network: Network, precision: str, batches: BatchArithmetic) -> None:
+    def __init__(self, networks: Mapping[str, Network], precision: str, processes: int, device: torch.device) -> None:
+        self.world_size, self.compiled, self.monitor = processes, "off", Monitor()
+        self.strategies = {name: _Strategy(each, precision, processes, device) for name, each in networks.items()}
+
+
+class _Strategy(DDPStrategy):
+    """A network as DistributedDataParallel would run it."""
+
+    def __init__(self, network: Network, precision: str, processes: int, device: torch.device) -> None:
         self.network, self.narrow = network, _NARROW.get(precision)
+        self.skipped_in_a_row = torch.zeros((), device=device)
+        self.trainable = self.frozen = self._call  # type: ignore[assignment]
+        self.scaler = torch.amp.GradScaler(enabled=False)  # a real one would look at its scale
+        self.bytes_sent = None
         self.last = False
-        if batches.processes > 1:
+        if processes > 1:
             for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._send, torch.empty_like(parameter)))
 
-    def __call__(self, *inputs: Tensor) -> Tensor:
+    def _call(self, *inputs: Tensor) -> Tensor:
         """As Accelerate calls it: in half precision it answers in float32 all the same."""
         with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
             answer: Tensor = self.network.module(*inputs)
         return answer if self.narrow is None else answer.float()
 
-    def _send(self, batch_index: Tensor, parameter: Tensor) -> None:
+    def _send(self, bucket: Tensor, parameter: Tensor) -> None:
         """With the last micro-batch, gradients go where DistributedDataParallel sends them from."""
         if self.last:
-            parameter.grad = batch_index
+            parameter.grad = bucket
 
-
-def _last_phases(config: Config) -> int:
-    """A step with all phases: after the warm-up, where there is one."""
-    return int(getattr(config.task, "warmup_steps", 0))
+    def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:
+        """Remember which micro-batch is the last."""
+        self.last = last
+        return nullcontext()
 
 
 def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
@@ -149,28 +168,3 @@ def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, 
 
     most = -(-batches.per_process // batches.accumulation)
     return [batch(part.stop - part.start) for part in micro_batches(batches.per_process, most)]
-
-
-def _play(task: Task, turns: Mapping[str, _Turn], batches: list[Batch], step: int) -> None:
-    """A step as ``Engine.step`` takes it, but for what it logs and checks."""
-    generated = None
-    if len(batches) == 1:
-        _set_trainable(task, task.generators)
-        generated = task.generate(turns, batches[0])
-    for phase in task.phases(step):
-        turn, network = turns[phase], task.networks[phase]
-        network.begin_phase(step)
-        _set_trainable(task, (phase,))
-        for batch in batches:
-            turn.last = batch is batches[-1]
-            answer = task.generate(turns, batch) if generated is None else generated
-            loss = task.loss(phase, turns, batch, answer, step)
-            loss.total.backward()
-        network.optimizer.step()
-        if network.ema is not None:
-            network.ema.update(network.module, images=step * len(batch), batch=len(batch))
-
-
-def _set_trainable(task: Task, names: Collection[str]) -> None:
-    for name, network in task.networks.items():
-        network.set_trainable(name in names)

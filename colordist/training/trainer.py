@@ -1,11 +1,11 @@
-"""The loop."""
+"""The training loop, and what is saved and restored."""
 
 import dataclasses
 import logging
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -16,26 +16,31 @@ from colordist.data.loader import Loader
 from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
 from colordist.evaluation.evaluator import Evaluator
+from colordist.files.atomic import out_of_memory, writing
 from colordist.metrics.baselines import median_ab
-from colordist.reporting.runs import Run
 from colordist.run import checkpoint, snapshot
-from colordist.run.folder import RunFolder, step_name, writing
+from colordist.run.folder import RunFolder, numbered, step_name
+from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
+from colordist.run.records import newest_references
 from colordist.tasks.base import Task
-from colordist.tracking import Record, Tracker
+from colordist.tracking import Record, Tracker, Trackers
+from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
 
 log = logging.getLogger(__name__)
 
+_REFERENCE = "reference/"  # prefix of baseline and oracle scores in records
+
 
 class Diverged(RunError):
-    """The gradients are no longer numbers."""
+    """Too many updates in a row were skipped because of Inf or NaN gradients."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Trainer:
-    """Runs a task to its last step, from wherever it stands. The same on every process."""
+    """Trains a task to its last step, from its newest checkpoint. The same on every process."""
 
     config: Config
     folder: RunFolder
@@ -43,27 +48,30 @@ class Trainer:
     task: Task
     loader: Loader
     evaluator: Evaluator
-    tracker: Tracker
-    meter: "Meter"
+    open_run: Callable[[int], Tracker]
+    """Marks the run as begun and opens its trackers, given the step that it begins or continues with."""
+    meter: Meter
     card: ModelCard
-    start: int
-    """The step to begin or to continue with."""
     requests: StopRequests
-    """What may ask the run to stop."""
+    """Signals and other requests to stop."""
     lock: Lock | None
-    """The right to write into the run folder; None on all processes but the first."""
+    """The lock on the run folder; None except on rank 0."""
     writer: checkpoint.Writer | None
-    """What writes checkpoints behind the training; likewise."""
+    """Writes checkpoints in the background; None except on rank 0."""
+    tracker: Tracker = dataclasses.field(default_factory=lambda: Trackers([]))
+    """Empty until ``begin``."""
+    references: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
+    """Scores of the baselines and the oracle on the test split, by name, then by metric."""
 
     def fit(self) -> None:
-        """Train until the last step, or until asked to stop. Raises Diverged when gradients no longer are numbers."""
-        config, step = self.config, self.start
+        """Restore, then train until the last step or a stop request. Raises Diverged on repeated Inf or NaN."""
+        step = self.begin()
         if step == 0:
             self._log_references()
             self._evaluate(0)
         self.engine.rehearse(self.task, self.loader.micro_batches(step)[0], step)
         self.meter.restart_clock()
-        while step < config.train.steps:
+        while step < self.config.train.steps:
             reason = self.advance(step)
             step += 1
             if reason is not None:
@@ -71,8 +79,14 @@ class Trainer:
                 return
         self._end(step, "finished")
 
+    def begin(self) -> int:
+        """Restore, then open the run folder and the trackers. Returns the step to begin or to continue with."""
+        step = self.restore()
+        self.tracker = self.open_run(step)
+        return step
+
     def advance(self, step: int) -> str | None:
-        """Run a step, counted from 0, and what is due after it. Returns why to stop here, if so."""
+        """Run a step, counted from 0, and what is due after it. Returns the reason to stop after it, or None."""
         config, meter = self.config, self.meter
         with meter.waiting():
             batches = self.loader.micro_batches(step)
@@ -87,23 +101,61 @@ class Trainer:
                 self._evaluate(step)
         if self._due(step, config.checkpoint.every):
             with meter.paused():
-                self._checkpoint(step)
+                self.save(step)
         if self.writer is not None:
             self.writer.check()
         if step == config.train.steps:
             return None
-        return self.engine.stops_after(step, self._asked_to_stop())
+        return self.engine.stops_after(step, self._stop_requested())
 
-    def _asked_to_stop(self) -> str | None:
-        """Why this process was asked to stop. File and clock are looked at by the first one alone."""
+    def save(self, step: int) -> None:
+        """Save a checkpoint. All ranks gather the state; rank 0 writes it in the background."""
+        check_replicas(self.engine, step)  # so that a checkpoint can be trusted
+        state = {
+            "networks": self.engine.state_dict(),
+            "task": self.engine.whole(self.task.state),
+            "meter": self.meter.state_dict(self.engine),
+        }
+        if self.writer is not None:
+            self.writer.submit(step, state)
+
+    def restore(self) -> int:
+        """Load the newest complete checkpoint. Returns the step to continue with, 0 where there is none.
+
+        Raises UserError if it doesn't fit: another version may have other networks by the same settings. Raises
+        RunError where memory runs out.
+        """
+        state = load_newest(self.config, self.folder, self.engine)
+        if state is None:
+            return 0
+        try:
+            self.engine.load_state_dict(state["networks"])
+            for name, rows in self.task.state.items():
+                rows.copy_(state["task"][name])
+            self.meter.load_state_dict(state["meter"], self.engine)
+            step = int(state["step"])
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            if out_of_memory(error):
+                way_out = "free some, or use more processes; the same command continues"
+                raise RunError(f"out of memory while loading the checkpoint ({reason}): {way_out}") from None
+            if isinstance(error, torch.AcceleratorError):  # a device that failed says nothing about the checkpoint
+                raise
+            raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
+        references = self.engine.on_ranks(lambda: newest_references(self.folder.records()), here=self.engine.is_main)
+        self.references = references or {}
+        return step
+
+    def _stop_requested(self) -> str | None:
+        """The reason to stop that this process knows of. Only rank 0 looks at the file and the clock."""
         if not self.engine.is_main:
             return self.requests.reason()
         return self.requests.reason(self.folder.stop_file, self.config.train.max_minutes)
 
     def _end(self, step: int, how: Literal["finished", "stopped"], reason: str = "") -> None:
-        """See the last checkpoint written; then say how the run ended."""
+        """Wait for the last checkpoint, then mark the run as finished or stopped."""
         if how == "stopped" and step % self.config.checkpoint.every:
-            self._checkpoint(step)
+            self.save(step)
         if self.writer is not None and self.lock is not None:
             self.writer.wait()
             self.lock.check_fence()
@@ -113,9 +165,9 @@ class Trainer:
         self.engine.wait()
 
     def close(self) -> None:
-        """Let go of the run folder: another process may write there now."""
+        """Close trackers and loader, then release the run folder: another process may write there now."""
         stall_exempt = self.engine.stall_exempt("handing over what was tracked")
-        with stall_exempt, ExitStack() as last_first:  # and each even if one before it fails
+        with stall_exempt, ExitStack() as last_first:  # each of them, even if another one fails
             if self.lock is not None:
                 last_first.callback(self.lock.release)
             last_first.callback(self.tracker.close)
@@ -127,20 +179,21 @@ class Trainer:
         return step % every == 0 or step == self.config.train.steps
 
     @property
-    def _averaged(self) -> dict[str, nn.Module]:
-        """The EMA weights of the networks that the task samples with: what is evaluated and saved."""
-        found = {name: self.task.networks[name].ema for name in self.task.sampled}
-        return {name: ema.module for name, ema in found.items()}
+    def _ema(self) -> dict[str, nn.Module]:
+        """The networks that the task samples with, by their EMA weights: evaluated and saved as snapshots."""
+        found = {name: self.engine.networks[name].ema for name in self.task.sampled}
+        assert None not in found.values(), "networks that sample have EMA weights"
+        return {name: ema.module for name, ema in found.items() if ema is not None}
 
     def _sample(self, grey: Tensor, noise: Tensor | None) -> Tensor:
-        return self.task.sample(self._averaged, grey, noise)
+        return self.task.sample(self._ema, grey, noise)
 
     def _log(self, step: int) -> None:
         means, pace = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
-        record |= pace | {"peak_memory_mb": self.engine.peak_memory()} | means
+        record |= pace | {"pace/peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
-            record[f"{name}/lr"] = self.task.networks[name].learning_rate(step - 1)
+            record[f"optimizer/{name}/lr"] = self.engine.networks[name].learning_rate(step - 1)
         self._write_record(record)
         self._check_divergence(step)
 
@@ -161,21 +214,22 @@ class Trainer:
             median = median_ab(self.loader.sample())
         references = self.evaluator.references(median)
         for name, scores in references.items():
-            record |= {f"reference/{name}/{metric}": score for metric, score in scores.items()}
+            record |= {f"{_REFERENCE}{name}/{metric}": score for metric, score in scores.items()}
+        self.references = newest_references([record])
         self._write_record(record)
 
     def _write_record(self, record: Record) -> None:
-        """Log, unless another process has taken over the run: then it logs the same."""
+        """Log a record. Raises RunError if another process has taken over the run folder: it logs the same."""
         if self.lock is not None:
             self.lock.check_fence()
         self.tracker.log(record)
 
     def _evaluate(self, step: int) -> None:
-        """Score the network on the test split; the first process shows and saves it."""
+        """Evaluate the generator on the test split; rank 0 saves sample grid and snapshot."""
         check_replicas(self.engine, step)
         scores = self.evaluator.scores(self._sample)
         images = step * self.config.train.global_batch_size
-        self._write_record({"step": step, "images": images} | {f"scores/{name}": each for name, each in scores.items()})
+        self._write_record({"step": step, "images": images} | {f"score/{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
@@ -186,140 +240,31 @@ class Trainer:
         about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
-            card = self.card.text(step, scores, Run(self.folder, {}, self.folder.records()).references)
-            snapshot.write(saved, self.task, self._averaged, about, card)
+            card = self.card.text(step, scores, self.references, self.evaluator.specs)
+            snapshot.write(saved, self.task, self._ema, about, card)
         self.tracker.snapshot(saved, step)
-
-    def _checkpoint(self, step: int) -> None:
-        check_replicas(self.engine, step)  # so that a checkpoint can be trusted
-        state = {
-            "networks": self.engine.state_dict(),
-            "task": self.engine.whole(self.task.state),
-            "meter": self.meter.state_dict(self.engine),
-        }
-        if self.writer is not None:
-            self.writer.submit(step, state)
 
 
 def skips_allowed(train: TrainConfig, precision: str) -> int:
-    """How many updates in a row may be skipped. fp16 finds its loss scale, 2**16 at first, by overflowing."""
+    """How many updates in a row may be skipped. fp16 needs some: its loss scale, 2**16 at first, overflows."""
     if train.nonfinite == "skip":
         return train.skip_limit
     return 16 if precision == "fp16" else 0
 
 
-def restore(state: dict[str, Any] | None, engine: Engine, task: Task, meter: "Meter") -> int:
-    """Take up what ``Trainer`` put into a checkpoint; None at the start. Returns the step to continue with.
-
-    Raises UserError if it doesn't fit: another version may have other networks by the same settings.
-    """
-    if state is None:
-        return 0
-    try:
-        engine.load_state_dict(state["networks"])
-        for name, rows in task.state.items():
-            rows.copy_(state["task"][name])
-        meter.load_state_dict(state["meter"], engine)
-        return int(state["step"])
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"the checkpoint doesn't fit these networks ({reason}): name another --run.dir") from None
+def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
+    """The state in the newest complete checkpoint that rank 0 sees, on every rank; None where there is none."""
+    newest: Path | None = engine.from_main(engine.on_ranks(lambda: find_newest(config, folder), here=engine.is_main))
+    return None if newest is None else engine.on_all_ranks(lambda: checkpoint.load(newest))
 
 
-@dataclass
-class Meter:
-    """What happened since the last log line. Sums stay on the device until then."""
-
-    global_batch_size: int
-    sums: dict[str, Tensor] = dataclasses.field(default_factory=dict)
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
-    steps: int = 0
-    since: float = dataclasses.field(default_factory=time.perf_counter)
-    waited: float = 0.0
-    """Seconds that the host spent on getting batches."""
-
-    def add(self, values: dict[str, Tensor]) -> None:
-        """Take a step's values: scalars."""
-        self.steps += 1
-        for key, value in values.items():
-            self.sums[key] = self.sums[key].to(value) if key in self.sums else torch.zeros_like(value)
-            self.counts[key] = self.counts.get(key, 0) + 1
-        for device in {value.device for value in values.values()}:
-            new = {key: value for key, value in values.items() if value.device == device}
-            torch._foreach_add_([self.sums[key] for key in new], list(new.values()))  # few launches, not many
-
-    def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
-        """Means over steps and processes, in one reduction; and how fast it went here. Starts the next interval.
-
-        The pace: ``images_per_second`` over all processes, and ``waiting_for_data``, the share of this process's time.
-        """
-        means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
-        seconds = time.perf_counter() - self.since
-        pace = {
-            "images_per_second": self.steps * self.global_batch_size / seconds,
-            "waiting_for_data": self.waited / seconds,
-        }
-        self.sums, self.counts, self.steps = {}, {}, 0
-        self.restart_clock()
-        return means, pace
-
-    def _means(self, sums: dict[str, float]) -> dict[str, float]:
-        """What was skipped is counted, and has no part in its network's means."""
-        means: dict[str, float] = {}
-        for key, total in sums.items():
-            skipped = f"{key.split('/')[0]}/skipped"
-            counted = self.counts[key] - sums.get(skipped, 0)
-            if key == skipped:
-                means[key] = total
-            elif counted:
-                means[key] = total / counted
-        return means
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time spent in here is no training time."""
-        start = time.perf_counter()
-        yield
-        self.since += time.perf_counter() - start
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent in here is spent on getting data."""
-        start = time.perf_counter()
-        yield
-        self.waited += time.perf_counter() - start
-
-    def restart_clock(self) -> None:
-        """Count time from now."""
-        self.since, self.waited = time.perf_counter(), 0.0
-
-    def _reduced(self, engine: Engine) -> dict[str, Tensor]:
-        """The mean over all processes of each sum."""
-        if not self.sums:
-            return {}
-        total = engine.sum(self._on_the_cpu()) / engine.world_size
-        return dict(zip(self.sums, total, strict=True))
-
-    def _on_the_cpu(self) -> Tensor:
-        """All sums, float64: one copy from the device, which doesn't have float64 everywhere."""
-        values = torch.empty(len(self.sums), dtype=torch.float64)
-        for device in {value.device for value in self.sums.values()}:
-            places = [place for place, value in enumerate(self.sums.values()) if value.device == device]
-            together = torch.stack([value for value in self.sums.values() if value.device == device])
-            values[places] = together.cpu().double()
-        return values
-
-    def state_dict(self, engine: Engine) -> dict[str, Any]:
-        """The interval so far: every process's sums, so that each can continue its own to the last bit."""
-        if not self.sums:
-            return {"sums": {}, "counts": {}}
-        mine = self._on_the_cpu()
-        every = torch.zeros(engine.world_size, len(mine), dtype=mine.dtype)
-        every[engine.rank] = mine
-        return {"sums": dict(zip(self.sums, engine.sum(every).unbind(1), strict=True)), "counts": dict(self.counts)}
-
-    def load_state_dict(self, state: dict[str, Any], engine: Engine) -> None:
-        """Continue an interval. On another number of processes than before, each takes a mean share."""
-        for key, sums in state["sums"].items():
-            self.sums[key] = sums[engine.rank] if len(sums) == engine.world_size else sums.mean()
-        self.counts = dict(state["counts"])
+def find_newest(config: Config, folder: RunFolder) -> Path | None:
+    """The newest complete checkpoint. Newer, damaged ones are logged and set aside."""
+    newest, damaged = checkpoint.newest(folder.checkpoints, identity(config))
+    for line in damaged:
+        log.warning("%s, so the run continues from %s", line, newest)
+    if newest is not None:
+        checkpoints = numbered(folder.checkpoints)
+        for path in checkpoints[checkpoints.index(newest) + 1 :]:
+            checkpoint.set_aside(path)
+    return newest

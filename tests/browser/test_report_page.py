@@ -178,9 +178,9 @@ def test_values_by_the_keyboard(opened: Opened) -> None:
     plot.focus()
     opened.view.keyboard.press("End")
     readout = plot.locator(".readout")
-    head, *told = readout.inner_text().split("\n")
+    head, *lines = readout.inner_text().split("\n")
     assert head == "step 200"
-    assert dict(zip(told[::2], told[1::2], strict=True)) == {
+    assert dict(zip(lines[::2], lines[1::2], strict=True)) == {
         "autoencoder, seed 2": "9.20",
         "autoencoder, seed 1": "9.10",
         "cgan, seed 2": "7.20",
@@ -207,8 +207,8 @@ def test_everything_is_reached_by_the_keyboard(opened: Opened) -> None:
     found = {}
     for _ in range(60):
         opened.view.keyboard.press("Tab")
-        place, name = opened.view.evaluate(f"() => {{ {here} return {what} }}")
-        found[place] = name
+        index, name = opened.view.evaluate(f"() => {{ {here} return {what} }}")
+        found[index] = name
     stops = list(found.values())
     wanted = {"INPUT theme", "INPUT axis", "INPUT sort", "BUTTON copy", "DIV plot", "DIV scroll", "A "}
     assert wanted <= set(stops)

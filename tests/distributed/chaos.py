@@ -5,7 +5,6 @@ checkpoint, as nearly as that can be hit, else in a step, now and then while the
 hits all of them, launcher included, or a single one.
 """
 
-import json
 import os
 import random
 import signal
@@ -19,14 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 import psutil
+from helpers import ROOT, clean_environment, fitting
 
-from launch import ROOT, clean_environment
+from colordist.run.folder import numbered
+from launch import TIMEOUT, arguments, last_step, ranks, several, wait_for
 
 Moment = Literal["start", "step", "write"]
-LAUNCH = [
-    *(sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1"),
-    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "--num_processes"),
-]
 # Small, with everything on that has a state: accumulation, averaged weights, warm-ups, schedules, clipping.
 SETTINGS = {
     **{"data.train_images": 64, "data.test_images": 16, "data.image_size": 16, "train.precision": "fp32"},
@@ -35,7 +32,6 @@ SETTINGS = {
     **{"optimizer.generator.schedule": "cosine", "optimizer.discriminator.schedule": "linear"},
     **{"optimizer.generator.clip_norm": 1.0, "checkpoint.every": 4, "checkpoint.keep": 3, "evaluate.every": 50},
 }
-PATIENCE = 300.0  # seconds that anything may take
 
 
 @dataclass(frozen=True)
@@ -53,7 +49,7 @@ class Kill:
     """Spoil the newest checkpoint afterwards."""
 
 
-def planned(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
+def draw_kills(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
     """All kills of a run, in order. The last one leaves it some steps to go."""
     dice = random.Random(seed)
     longest = {"start": 8.0, "step": 0.1, "write": 0.01}
@@ -78,9 +74,10 @@ class Run:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it, or continue it: the same command. What it says is kept in a file."""
-        settings = SETTINGS | {"task": self.task, "train.steps": self.steps, "log.every": 1, "run.dir": self.folder}
-        launch = [sys.executable] if self.processes == 1 else [*LAUNCH, str(self.processes)]
-        command = [*launch, "-m", "colordist.train", *(f"--{key}={value}" for key, value in settings.items())]
+        settings = fitting(SETTINGS, {"task.name": self.task})
+        launch = [sys.executable] if self.processes == 1 else several(self.processes)
+        more = arguments(settings, train__steps=self.steps, log__every=1, run__dir=self.folder)
+        command = [*launch, "-m", "colordist.train", *more]
         cores = sorted(os.sched_getaffinity(0))[-self.processes :]  # networks this small are slower on several
         with self.said.open("wb") as said:
             started = subprocess.Popen(
@@ -97,7 +94,7 @@ class Run:
     @property
     def checkpoints(self) -> list[Path]:
         """Those that have their name, oldest first."""
-        return sorted((self.folder / "checkpoints").glob("step-??????"))
+        return numbered(self.folder / "checkpoints")
 
     def checkpoint_step(self) -> int:
         """The step that it would continue from."""
@@ -107,29 +104,9 @@ class Run:
         """Whether there is a checkpoint that hasn't its name yet."""
         return any((self.folder / "checkpoints").glob("step-*.tmp-*"))
 
-    def last_step(self) -> int:
-        """The step of the last whole line of metrics.jsonl; -1 where there is none."""
-        try:
-            with (self.folder / "metrics.jsonl").open("rb") as file:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-                return int(json.loads(file.read().split(b"\n")[-2])["step"])
-        except (FileNotFoundError, IndexError):
-            return -1
-
     def finish(self) -> None:
         """Start it, or continue it, to its end."""
-        assert self.start().wait(PATIENCE) == 0, self.said.read_text()
-
-
-def wait_for(event: Callable[[], bool], process: subprocess.Popen[bytes]) -> bool:
-    """Wait until something happens. Returns whether the process has lived to see it."""
-    deadline = time.monotonic() + PATIENCE
-    while not event():
-        if process.poll() is not None:
-            return False
-        assert time.monotonic() < deadline, f"nothing has happened for {PATIENCE:.0f} s"
-        time.sleep(0.001)
-    return process.poll() is None
+        assert self.start().wait(TIMEOUT) == 0, self.said.read_text()
 
 
 def seconds(count: float) -> Callable[[], bool]:
@@ -138,30 +115,19 @@ def seconds(count: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end
 
 
-def workers(process: subprocess.Popen[bytes], processes: int) -> list[int]:
-    """The numbers of those that train, by rank."""
-    if processes == 1:
-        return [process.pid]
-    ranks = {}
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):
-            ranks[child.environ().get("RANK", "")] = child.pid
-    return [ranks[str(rank)] for rank in range(processes)]
-
-
 def die(run: Run, kill: Kill) -> bool:
     """Start a run and kill it when it is time. Returns whether it has lived until then."""
-    process, begin = run.start(), run.last_step()
+    process, begin = run.start(), last_step(run.folder)
     if kill.moment == "start":
         over = seconds(kill.delay)
-        if not wait_for(lambda: over() or run.last_step() > begin, process):
+        if not wait_for(lambda: over() or last_step(run.folder) > begin, process):
             return False
         os.kill(process.pid, signal.SIGSTOP)  # so that a launcher starts no more
         hit = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     else:
-        if not wait_for(lambda: run.last_step() > max(begin, kill.step), process):
+        if not wait_for(lambda: last_step(run.folder) > max(begin, kill.step), process):
             return False
-        hit = workers(process, run.processes)
+        hit = [process.pid] if run.processes == 1 else [each.pid for _, each in sorted(ranks(process).items())]
         hit = [*hit, process.pid] if kill.rank is None else [hit[kill.rank]]
         if kill.moment == "write" and not wait_for(run.is_writing, process):
             return False
@@ -170,7 +136,7 @@ def die(run: Run, kill: Kill) -> bool:
     for pid in hit:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait(PATIENCE)  # where one was hit, the others and the launcher have to notice
+    process.wait(TIMEOUT)  # where one was hit, the others and the launcher have to notice
     return True
 
 
@@ -178,13 +144,13 @@ def spoil(checkpoint: Path, dice: random.Random) -> None:
     """What a disk may do: flip a bit, cut a file, lose it."""
     file = checkpoint / dice.choice(["state.pt", "manifest.json"])
     data = bytearray(file.read_bytes())
-    place = dice.randrange(len(data))
+    offset = dice.randrange(len(data))
     match dice.choice(["flip", "cut", "lose"]):
         case "flip":
-            data[place] ^= 1 << dice.randrange(8)
+            data[offset] ^= 1 << dice.randrange(8)
             file.write_bytes(data)
         case "cut":
-            file.write_bytes(data[:place])
+            file.write_bytes(data[:offset])
         case "lose":
             file.unlink()
 
@@ -210,7 +176,7 @@ def torment(run: Run, kills: list[Kill], seed: int) -> Count:
     count, dice = Count(), random.Random(seed)
     for kill in kills:
         assert die(run, kill), f"it ended by itself after {count.kills} kills: {run.said.read_text()}"
-        lost = max(0, run.last_step() - run.checkpoint_step())
+        lost = max(0, last_step(run.folder) - run.checkpoint_step())
         left = kill.moment != "start" and run.is_writing()  # at the start there may be one of the kill before
         count.kills += 1
         count.in_write += left
@@ -222,7 +188,7 @@ def torment(run: Run, kills: list[Kill], seed: int) -> Count:
         whom = f"process {kill.rank}" if kill.rank is not None else "all"
         where = "while writing" if left else "at the start" if kill.moment == "start" else "in a step"
         print(
-            f"kill {count.kills}/{len(kills)} of {whom} {where}, at step {max(0, run.last_step())}: {lost} lost",
+            f"kill {count.kills}/{len(kills)} of {whom} {where}, at step {max(0, last_step(run.folder))}: {lost} lost",
             flush=True,
         )
         if kill.damage and len(run.checkpoints) > 1:

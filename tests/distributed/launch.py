@@ -4,38 +4,49 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from colordist.tracking import PACE
+import psutil
+from helpers import clean_environment
+from runs import learned
 
-ROOT = Path(__file__).parents[2]
+from colordist.run.folder import RunFolder
 
-# Small enough to be quick, with everything on that could make processes differ.
-TINY = [
-    *("--data.train_images", "40", "--data.test_images", "19", "--data.image_size", "16"),
-    *("--model.width", "4", "--model.depth", "2", "--discriminator.width", "4", "--discriminator.depth", "2"),
-    *("--train.global_batch_size", "12", "--train.steps", "6", "--log.every", "2", "--evaluate.every", "3"),
-    *("--checkpoint.every", "3", "--train.precision", "fp64", "--task.warmup_steps", "1"),
-    *("--optimizer.generator.clip_norm", "1.0", "--optimizer.discriminator.schedule", "linear"),
-]
+# Small enough to be quick. What a case needs besides, or otherwise, it adds.
+TINY: dict[str, Any] = {
+    **{"data.train_images": 40, "data.test_images": 19, "data.image_size": 16, "model.width": 4, "model.depth": 2},
+    **{"train.global_batch_size": 12, "train.steps": 6, "train.precision": "fp64"},
+    "optimizer.generator.clip_norm": 1.0,
+    **{"log.every": 2, "evaluate.every": 3, "checkpoint.every": 3},
+}
+# With a discriminator, and everything on that could make processes differ.
+TINY_GAN: dict[str, Any] = TINY | {
+    **{"discriminator.width": 4, "discriminator.depth": 2, "task.warmup_steps": 1},
+    **{"optimizer.discriminator.schedule": "linear"},
+}
 
+LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 # All values given, so that accelerate has nothing to guess.
-_GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
-_LAUNCH = (sys.executable, "-m", "accelerate.commands.launch")
+GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
+
+TIMEOUT = 300.0  # seconds that anything may take
 
 Finished = subprocess.CompletedProcess[str]
 
 
-def clean_environment() -> dict[str, str]:
-    """Ours, without what a launcher may have left in it."""
-    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
-    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
-    # wait, which halves the time where there are more processes than cores.
-    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
-    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
+def arguments(settings: Mapping[str, Any], **more: Any) -> list[str]:  # noqa: ANN401  any setting
+    """Settings by dotted key as a command line; ``more``, as in ``run__dir=...``, replaces some."""
+    given = {**settings, **{key.replace("__", "."): value for key, value in more.items()}}
+    return [f"--{key}={value}" for key, value in given.items()]
+
+
+def several(processes: int) -> list[str]:
+    """The launcher's command for several processes; what they run follows."""
+    return [*LAUNCHER, "--num_processes", str(processes), *GIVEN, "--multi_gpu"]
 
 
 def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
@@ -49,25 +60,54 @@ def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def finish(process: subprocess.Popen[str], stall_timeout: float = 300) -> Finished:
+def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Finished:
     """Wait until a command ends. One that hangs is ended, and its processes with it: a launcher passes that on."""
     try:
-        out, err = process.communicate(timeout=stall_timeout)
+        out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         process.terminate()
         raise
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
 
+def wait_for(event: Callable[[], bool], process: subprocess.Popen[Any]) -> bool:
+    """Wait until something happens. Returns whether the process has lived to see it."""
+    deadline = time.monotonic() + TIMEOUT
+    while not event():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < deadline, f"nothing has happened for {TIMEOUT:.0f} s"
+        time.sleep(0.001)
+    return process.poll() is None
+
+
+def last_step(run: Path) -> int:
+    """The step of the last whole line of metrics.jsonl; -1 where there is none. Cheap, to be asked again and again."""
+    try:
+        with (run / "metrics.jsonl").open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            return int(json.loads(file.read().split(b"\n")[-2])["step"])
+    except (FileNotFoundError, IndexError):
+        return -1
+
+
+def ranks(launcher: subprocess.Popen[Any]) -> dict[int, psutil.Process]:
+    """A launcher's processes by rank."""
+    found = {}
+    for child in psutil.Process(launcher.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess, KeyError):
+            found[int(child.environ()["RANK"])] = child
+    return found
+
+
 def launch(flags: Sequence[str], module: str, *arguments: str, **environment: str) -> Finished:
     """``accelerate launch FLAGS -m MODULE ARGUMENTS``, to its end."""
-    return finish(begin([*_LAUNCH, *flags, "-m", module, *arguments], **environment))
+    return finish(begin([*LAUNCHER, *flags, "-m", module, *arguments], **environment))
 
 
 def start(module: str, *arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
     """Run a verb to its end."""
-    several = flags if processes > 1 else ()
-    return launch(["--num_processes", str(processes), *_GIVEN, *several], module, *arguments)
+    return launch(["--num_processes", str(processes), *GIVEN, *(flags if processes > 1 else ())], module, *arguments)
 
 
 def train(*arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
@@ -80,13 +120,10 @@ def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
     file = folder / f"jobs-{processes}.json"
     file.write_text(json.dumps(jobs))
     worker = [str(Path(__file__).with_name("worker.py")), str(file)]
-    several = [*_LAUNCH, "--num_processes", str(processes), *_GIVEN, "--multi_gpu", *worker]
-    done = finish(begin(several if processes > 1 else [sys.executable, *worker]), stall_timeout=600)
+    done = finish(begin([*(several(processes) if processes > 1 else [sys.executable]), *worker]), timeout=600)
     assert done.returncode == 0, done.stderr
 
 
 def records(run: Path) -> list[dict[str, Any]]:
     """metrics.jsonl without what depends on the clock or on the number of processes."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    ours = (*PACE, "sync_bytes")
-    return [{key: value for key, value in line.items() if key not in ours} for line in lines]
+    return learned(RunFolder(run))

@@ -1,4 +1,4 @@
-"""Trainings that die when they are told to, but once: several, one after the other, in the processes of one launch.
+"""Trainings that die at given moments, but once each: several, one after the other, in the processes of one launch.
 
     accelerate launch --multi_gpu --num_processes 2 --max_restarts 9 ... mortal.py JOBS.json
 

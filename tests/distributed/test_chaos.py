@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from chaos import Run, planned, torment
+from chaos import Run, draw_kills, torment
 from runs import assert_bit_equal, learned
 
 from colordist.run.folder import RunFolder
@@ -16,7 +16,7 @@ def survives(folder: Path, kills: int, task: str, processes: int, seed: int, *, 
     steps = 6 * kills + 40
     killed, straight = (Run(folder / name, task, steps, processes) for name in ("killed", "straight"))
     straight.finish()
-    count = torment(killed, planned(kills, seed, steps, processes, damage=damage), seed)
+    count = torment(killed, draw_kills(kills, seed, steps, processes, damage=damage), seed)
     print(count)
     assert count.kills == count.at_start + count.in_step + count.in_write == kills
     assert count.damaged == count.damaged_found
@@ -24,7 +24,7 @@ def survives(folder: Path, kills: int, task: str, processes: int, seed: int, *, 
     found, expected = RunFolder(killed.folder), RunFolder(straight.folder)
     assert_bit_equal(found, expected)
     assert learned(found) == learned(expected)
-    logged = [record["step"] for record in found.records() if "generator/gradient_norm" in record]
+    logged = [record["step"] for record in found.records() if "diagnostics/generator/gradient_norm" in record]
     assert logged == list(range(1, steps + 1))
 
 

@@ -12,29 +12,29 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import ROOT, clean_environment
 from PIL import Image
+from runs import flat
 
 import colordist
 from colordist.run import snapshot
-from launch import clean_environment, records
+from colordist.run.folder import step_name
+from launch import LAUNCHER, TINY_GAN, arguments, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 STAGES = (1, 2, 3)
-SETTINGS = [
-    *("--data.train_images", "40", "--data.test_images", "19", "--data.image_size", "16"),
-    *("--model.width", "4", "--model.depth", "2", "--discriminator.width", "4", "--discriminator.depth", "2"),
-    *("--train.global_batch_size", "14", "--train.micro_batch_size", "4", "--train.steps", "20"),
-    *("--train.precision", "fp32", "--train.ema_images", "100", "--task.warmup_steps", "3"),
-    *("--log.every", "1", "--evaluate.every", "20", "--checkpoint.every", "10"),
-    *("--optimizer.generator.clip_norm", "0.2", "--optimizer.generator.warmup_steps", "5"),
-    *("--optimizer.discriminator.clip_norm", "0.05", "--optimizer.discriminator.schedule", "linear"),
-]
-HALF = ("--train.precision", "bf16", "--train.steps", "6")
-FOUR_NETWORKS = ("--task.name", "cyclegan", "--task.image_buffer_slots", "2", "--train.steps", "6")
-RECOMPUTED = ("--train.activation_checkpointing", "true")
-AT_ONCE = ("--train.micro_batch_size", "14")  # the generator runs once a step, for both turns
+SETTINGS: dict[str, Any] = TINY_GAN | {
+    **{"train.global_batch_size": 14, "train.micro_batch_size": 4, "train.steps": 20, "train.precision": "fp32"},
+    **{"train.ema_images": 100, "task.warmup_steps": 3, "log.every": 1, "evaluate.every": 20, "checkpoint.every": 10},
+    **{"optimizer.generator.clip_norm": 0.2, "optimizer.generator.warmup_steps": 5},
+    "optimizer.discriminator.clip_norm": 0.05,
+}
+HALF = {"train.precision": "bf16", "train.steps": 6}
+FOUR_NETWORKS = {"task.name": "cyclegan", "task.image_buffer_slots": 2, "train.steps": 6}
+CHECKPOINTED = {"train.activation_checkpointing": True}
+AT_ONCE = {"train.micro_batch_size": 14}  # the generator runs once a step, for both phases
+NO_WARMUP = {"task.warmup_steps": 0}
 
 
 @pytest.fixture(scope="module")
@@ -42,25 +42,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of runs: ``plain`` of one process, ``zero1`` to ``zero3`` of two."""
     folder = tmp_path_factory.mktemp("runs")
 
-    def job(what: str, name: str, *settings: str) -> list[str]:
-        return [what, *SETTINGS, "--run.dir", str(folder / name), *settings]
+    def job(action: str, name: str, settings: dict[str, Any] | None = None) -> list[str]:
+        return [action, *arguments(SETTINGS | (settings or {}), run__dir=folder / name)]
 
     def fork(name: str, copy: str) -> list[str]:
         return ["fork", str(folder / name), str(folder / copy)]
 
     def common(name: str) -> list[list[str]]:
-        return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", "--task.warmup_steps", "0")]
+        return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", NO_WARMUP)]
 
     some = (("half", HALF), ("cyclegan", FOUR_NETWORKS))
-    work(folder, [*common("plain"), *(job("train", f"plain/{name}", *settings) for name, settings in some)])
+    work(folder, [*common("plain"), *(job("train", f"plain/{name}", settings) for name, settings in some)])
     for stage in STAGES:
         zero = f"zero{stage}"
         jobs = [
             *common(zero),
-            *(fork(f"{zero}/whole", f"{zero}/again"), job("train", f"{zero}/again", *RECOMPUTED)),
-            *(fork("plain/whole", f"{zero}/taken"), job("train", f"{zero}/taken", *AT_ONCE)),
-            *(job("train", f"{zero}/{name}", *settings) for name, settings in some if stage == 2),
-            job("misuse", f"{zero}/misuse", "--task.warmup_steps", "0"),
+            *(fork(f"{zero}/whole", f"{zero}/again"), job("train", f"{zero}/again", CHECKPOINTED)),
+            *(fork("plain/whole", f"{zero}/taken"), job("train", f"{zero}/taken", AT_ONCE)),
+            *(job("train", f"{zero}/{name}", settings) for name, settings in some if stage == 2),
+            job("misuse", f"{zero}/misuse", NO_WARMUP),
         ]
         work(folder, jobs, stage)
     back = [(fork(f"zero{stage}/whole", f"plain/of{stage}"), job("train", f"plain/of{stage}")) for stage in STAGES]
@@ -75,8 +75,7 @@ def work(folder: Path, jobs: list[list[str]], stage: int | None = None) -> None:
     environment = clean_environment()
     if stage is not None:
         config = str(ROOT / f"launch/deepspeed_zero{stage}.yaml")
-        launcher = ["-m", "accelerate.commands.launch", "--config_file", config, "--num_processes", "2"]
-        command[1:1] = launcher
+        command[:1] = [*LAUNCHER, "--config_file", config, "--num_processes", "2"]
         environment["ACCELERATE_USE_CPU"] = str(stage == 1)  # with it, Accelerate on its own runs no DeepSpeed
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -85,18 +84,7 @@ def work(folder: Path, jobs: list[list[str]], stage: int | None = None) -> None:
 
 def checkpoint(run: Path, step: int = 20) -> dict[str, Any]:
     """What a run's checkpoint holds, by path in it."""
-    found: dict[str, Any] = {}
-
-    def collect(name: str, value: object) -> None:
-        if isinstance(value, dict):
-            for key, part in value.items():
-                collect(f"{name}/{key}", part)
-        else:
-            found[name] = value
-
-    state = torch.load(run / "checkpoints" / f"step-{step:06d}" / "state.pt", weights_only=True)
-    collect("", state["networks"])
-    return found
+    return flat(torch.load(run / "checkpoints" / step_name(step) / "state.pt", weights_only=True)["networks"])
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -138,16 +126,16 @@ def test_each_process_keeps_its_part(stage: int, runs: Path) -> None:
     both = reports(runs / f"zero{stage}/whole", "kept")
     assert len(both) == 2
     for name, one in alone.items():
-        assert (one["engine"], one["moments"]) == ("DDPLearner", one["weights"])
+        assert (one["engine"], one["moments"]) == ("DDPStrategy", one["weights"])
         for kept in [each[name] for each in both]:
-            assert kept["engine"] == "DeepSpeedLearner"
+            assert kept["engine"] == "DeepSpeedStrategy"
             assert kept["moments"] == pytest.approx(one["moments"] / 2, abs=50)  # parts of one size
             assert kept["weights"] == (0 if stage == 3 else one["weights"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_continued_it_is_bit_equal_to_unbroken(stage: int, runs: Path) -> None:
-    """Also where activations are recomputed from then on."""
+    """Also with activation checkpointing from then on."""
     assert reports(runs / f"zero{stage}/again", "loaded") == [True, True]
     assert_same(runs / f"zero{stage}/again", runs / f"zero{stage}/whole")
 
@@ -160,7 +148,7 @@ def test_one_process_without_deepspeed_continues_it(stage: int, runs: Path) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_it_continues_what_one_process_began_without(stage: int, runs: Path) -> None:
-    """And with one micro-batch a step, where the discriminator's turn comes between the generator's two passes."""
+    """And with one micro-batch a step, where the discriminator's phase comes between the generator's two passes."""
     assert reports(runs / f"zero{stage}/taken", "loaded") == [True, True]
     assert_close(runs / f"zero{stage}/taken", runs / "plain/whole")
 
@@ -181,13 +169,13 @@ def test_what_is_not_finite_on_one_process_is_skipped_by_all(stage: int, runs: P
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_turn(stage: int, runs: Path) -> None:
+def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_phase(stage: int, runs: Path) -> None:
     both = reports(runs / f"zero{stage}/misuse", "misuse")
     assert len(both) == 2
     for generator, discriminator, trainable, late in both:
         assert (generator, discriminator) == ("the same", "the same")
         assert "freeze its parameters first" in trainable
-        assert "learned out of its turn" in late
+        assert "gradients from outside its phase" in late
 
 
 def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> None:
@@ -203,11 +191,12 @@ def test_networks_that_run_several_times_before_a_backward_pass(runs: Path) -> N
 
 def test_a_snapshot_is_like_any_other(runs: Path) -> None:
     run = runs / "zero3/whole"
-    network, _, about = snapshot.read(snapshot.latest(run))
-    assert about["step"] == 20
+    trained = snapshot.read(snapshot.latest(run))
+    assert trained.step == 20
+    weights = trained.networks["generator"].state_dict()
     average = {name: value for name, value in checkpoint(run).items() if name.startswith("/generator/ema/")}
-    assert {f"/generator/ema/{name}" for name in network.state_dict()} == average.keys()
-    for name, value in network.state_dict().items():
+    assert {f"/generator/ema/{name}" for name in weights} == average.keys()
+    for name, value in weights.items():
         assert torch.equal(value, average[f"/generator/ema/{name}"]), name
     photo = Image.linear_gradient("L").resize((40, 24))
     assert colordist.load(run)(photo).size == (40, 24)

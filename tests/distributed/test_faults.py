@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from launch import TINY, records
+from launch import LAUNCHER, TINY, arguments, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 WORKER = [sys.executable, str(Path(__file__).with_name("faulty_worker.py"))]
 HOST = socket.gethostname()
-SILENCE, PATIENCE = "4", "6"
+HEARTBEAT_TIMEOUT, STALL_TIMEOUT = 4, 6
+LOST = f"has not been heard of for {HEARTBEAT_TIMEOUT} s"
 
 
 class Run:
@@ -34,8 +35,8 @@ class Run:
         """Exit codes of some of them, when they have ended."""
         return [self.processes[number].wait(timeout=120) for number in numbers]
 
-    def told(self, number: int) -> list[str]:
-        """What one of them tells its user."""
+    def messages(self, number: int) -> list[str]:
+        """What one of them says to its user."""
         return [line for line in self.errors[number].read_text().splitlines() if line.startswith("colordist:")]
 
 
@@ -46,15 +47,16 @@ def port() -> str:
         return str(free.getsockname()[1])
 
 
-def arguments(folder: Path) -> list[str]:
-    fast = ["--task.name", "autoencoder", "--run.heartbeat_timeout", SILENCE, "--run.stall_timeout", PATIENCE]
-    return [*TINY, *fast, "--run.dir", str(folder / "run")]
+def trained(folder: Path) -> list[str]:
+    """Settings whose faults are noticed soon."""
+    fast = {"run__heartbeat_timeout": HEARTBEAT_TIMEOUT, "run__stall_timeout": STALL_TIMEOUT}
+    return arguments(TINY, task__name="autoencoder", run__dir=folder / "run", **fast)
 
 
 @contextmanager
 def running(folder: Path, fault: str, rank: int, step: int = 4, processes: int = 2) -> Iterator[Run]:
     """Processes without a launcher, which would end all as soon as one has ended."""
-    command = [*WORKER, str(rank), fault, str(step), *arguments(folder)]
+    command = [*WORKER, str(rank), fault, str(step), *trained(folder)]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port(), "WORLD_SIZE": str(processes)}
     common |= {"LOCAL_WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     ranks = [{"RANK": str(number), "LOCAL_RANK": str(number)} for number in range(processes)]
@@ -70,25 +72,27 @@ def running(folder: Path, fault: str, rank: int, step: int = 4, processes: int =
 
 def refute_tracebacks(run: Run, *numbers: int) -> None:
     for number in numbers:
-        told = run.errors[number].read_text()
-        assert "Traceback" not in told
-        assert "frame #" not in told
+        text = run.errors[number].read_text()
+        assert "Traceback" not in text
+        assert "frame #" not in text
 
 
 @pytest.mark.parametrize(
-    ("fault", "told"),
+    ("fault", "message"),
     [
         ("other settings", "has data.seed 7, process 0 on {host} has 0: start all processes with the same command"),
         ("other code", "runs other code than process 0 on {host}: install the same version everywhere"),
     ],
 )
-def test_other_settings_or_code_are_refused_before_anything_is_written(fault: str, told: str, tmp_path: Path) -> None:
+def test_other_settings_or_code_are_refused_before_anything_is_written(
+    fault: str, message: str, tmp_path: Path
+) -> None:
     with running(tmp_path, fault, rank=1) as run:
         assert run.codes(0, 1) == [2, 2]
-        line = f"colordist: process 1 on {HOST} {told.format(host=HOST)}"
+        line = f"colordist: process 1 on {HOST} {message.format(host=HOST)}"
         for number in (0, 1):
-            assert len(run.told(number)) == 1
-            assert run.told(number)[0].startswith(line)
+            assert len(run.messages(number)) == 1
+            assert run.messages(number)[0].startswith(line)
         refute_tracebacks(run, 0, 1)
         assert not run.folder.exists()
 
@@ -96,9 +100,9 @@ def test_other_settings_or_code_are_refused_before_anything_is_written(fault: st
 def test_other_weights_are_found_before_they_are_saved(tmp_path: Path) -> None:
     with running(tmp_path, "other weights", rank=1) as run:
         assert run.codes(0, 1) == [1, 1]
-        told = f"colordist: the generator's weights on process 1 on {HOST} differ from process 0's at step 6: "
+        message = f"colordist: the generator's weights on process 1 on {HOST} differ from process 0's at step 6: "
         for number in (0, 1):
-            assert [line[: len(told)] for line in run.told(number)] == [told]
+            assert [line[: len(message)] for line in run.messages(number)] == [message]
         refute_tracebacks(run, 0, 1)
         assert [path.name for path in (run.folder / "checkpoints").glob("step-*")] == ["step-000003"]
 
@@ -106,10 +110,10 @@ def test_other_weights_are_found_before_they_are_saved(tmp_path: Path) -> None:
 def test_the_others_of_a_killed_process_stop(tmp_path: Path) -> None:
     with running(tmp_path, "killed", rank=1, processes=3) as run:
         assert run.codes(0, 1, 2) == [1, -9, 1]
-        (told,) = run.told(0)
-        assert told.startswith(f"colordist: process 1 on {HOST} has not been heard of for {SILENCE} s (it was at step")
-        assert told.endswith("): all stop; the same command continues")
-        assert run.told(2) == []
+        (message,) = run.messages(0)
+        assert message.startswith(f"colordist: process 1 on {HOST} {LOST} (it was at step")
+        assert message.endswith("): all stop; the same command continues")
+        assert run.messages(2) == []
         refute_tracebacks(run, 0, 2)
 
 
@@ -117,27 +121,27 @@ def test_the_others_of_a_frozen_first_process_stop(tmp_path: Path) -> None:
     """It holds the store that they meet at."""
     with running(tmp_path, "frozen", rank=0) as run:
         assert run.codes(1) == [1]
-        (told,) = run.told(1)
-        assert told.startswith(f"colordist: process 0 on {HOST} has not been heard of for {SILENCE} s (it was at step")
+        (message,) = run.messages(1)
+        assert message.startswith(f"colordist: process 0 on {HOST} {LOST} (it was at step")
         refute_tracebacks(run, 1)
 
 
 def test_all_stop_when_one_hangs(tmp_path: Path) -> None:
     with running(tmp_path, "hangs", rank=1) as run:
         assert run.codes(0, 1) == [1, 1]
-        assert run.told(0) == [
-            f"colordist: process 1 on {HOST} has made no progress for {PATIENCE} s (it was at step 4): all stop; "
+        assert run.messages(0) == [
+            f"colordist: process 1 on {HOST} has made no progress for {STALL_TIMEOUT} s (it was at step 4): all stop; "
             "the same command continues"
         ]
-        assert run.told(1) == []
+        assert run.messages(1) == []
         refute_tracebacks(run, 0, 1)
 
 
 def test_the_others_of_one_that_fails_stop(tmp_path: Path) -> None:
     with running(tmp_path, "fails", rank=1) as run:
         assert run.codes(0, 1) == [1, 1]
-        assert run.told(0) == [f"colordist: process 1 on {HOST} has failed (KeyError('planted')): all stop"]
-        assert run.told(1) == []
+        assert run.messages(0) == [f"colordist: process 1 on {HOST} has failed (KeyError('planted')): all stop"]
+        assert run.messages(1) == []
         refute_tracebacks(run, 0)
 
 
@@ -146,11 +150,11 @@ def test_a_machine_with_the_first_process_is_lost(tmp_path: Path) -> None:
     flags = ["--multi_gpu", "--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
     flags += ["--main_process_port", port(), "--rdzv_backend", "static", "--same_network"]
     flags += ["--mixed_precision", "no", "--dynamo_backend", "no"]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *flags, "--machine_rank"]
-    worker = [WORKER[1], "0", "killed with its launcher", "4", *arguments(tmp_path)]
+    launcher = [*LAUNCHER, *flags, "--machine_rank"]
+    worker = [WORKER[1], "0", "killed with its launcher", "4", *trained(tmp_path)]
     environment = os.environ | {"ACCELERATE_USE_CPU": "true"}
     run = Run([[*launcher, str(rank), *worker] for rank in (0, 1)], [environment] * 2, tmp_path)
     assert run.codes(0, 1) == [-9, 1]
-    (told,) = run.told(1)
-    assert told.startswith(f"colordist: the launcher of process 0 on {HOST} is gone (it was at step")
+    (message,) = run.messages(1)
+    assert message.startswith(f"colordist: the launcher of process 0 on {HOST} is gone (it was at step")
     assert records(run.folder)[-1]["step"] == 4

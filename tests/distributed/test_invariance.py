@@ -20,37 +20,25 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import fitting
 from packed import packed
+from runs import tensors
 from torch import Tensor
 
-from launch import records, work
+from launch import TINY_GAN, records, work
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 STEPS = 20
-COMMON: dict[str, Any] = {
+COMMON: dict[str, Any] = TINY_GAN | {
     "task.warmup_steps": 4,
     "data.train_images": 25,  # no whole number of batches: steps cross from one epoch into the next
     "data.test_images": 7,
-    "data.image_size": 16,
-    "model.width": 4,
-    "model.depth": 2,
-    "discriminator.width": 4,
-    "discriminator.depth": 2,
-    "optimizer.generator.clip_norm": 1.0,
-    "optimizer.generator.schedule": "cosine",
-    "optimizer.generator.warmup_steps": 5,
-    "optimizer.discriminator.clip_norm": 0.1,
-    "optimizer.discriminator.schedule": "linear",
-    "optimizer.discriminator.warmup_steps": 3,
-    "train.global_batch_size": 12,
-    "train.steps": STEPS,
-    "train.ema_images": 100,
-    "log.every": 5,
-    "evaluate.every": STEPS,
-    "checkpoint.every": STEPS,
+    **{"optimizer.generator.schedule": "cosine", "optimizer.generator.warmup_steps": 5},
+    **{"optimizer.discriminator.clip_norm": 0.1, "optimizer.discriminator.warmup_steps": 3},
+    **{"train.steps": STEPS, "train.ema_images": 100},
+    **{"log.every": 5, "evaluate.every": STEPS, "checkpoint.every": STEPS},
 }
-FP64 = {"train.precision": "fp64"}
 FP32 = {"train.precision": "fp32"}
 AUTOENCODER = {"task.name": "autoencoder"}
 CYCLEGAN = {"task.name": "cyclegan", "task.image_buffer_slots": 2}
@@ -63,18 +51,18 @@ EVERYTHING: dict[str, Any] = {
     "task.augment": ["translation", "cutout"],
 }
 EXACT: dict[str, dict[str, Any]] = {
-    "cgan-group-instance": FP64 | {"model.norm": "group", "discriminator.norm": "instance"},
-    "cgan-instance-none": FP64 | {"model.norm": "instance"},
-    "cgan-none-group": FP64 | {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
-    "cgan-everything": FP64 | EVERYTHING,
-    "cgan-recomputed": FP64 | {"train.activation_checkpointing": True, "model.norm": "instance"},
-    "cgan-noise": FP64 | {"model.noise": 2, "task.candidates": 3},
-    "autoencoder-group": FP64 | AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
-    "autoencoder-instance": FP64 | AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
-    "autoencoder-none": FP64 | AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
-    "cyclegan": FP64 | CYCLEGAN,
-    "shards": FP64 | {"data.source": "shards", "data.shuffle_shards": 2},
-    "cyclegan-rgb": FP64 | CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
+    "cgan-group-instance": {"model.norm": "group", "discriminator.norm": "instance"},
+    "cgan-instance-none": {"model.norm": "instance"},
+    "cgan-none-group": {"model.norm": "none", "discriminator.norm": "group", "discriminator.output": "image"},
+    "cgan-everything": EVERYTHING,
+    "cgan-recomputed": {"train.activation_checkpointing": True, "model.norm": "instance"},
+    "cgan-noise": {"model.noise": 2, "task.candidates": 3},
+    "autoencoder-group": AUTOENCODER | {"model.norm": "group", "model.name": "autoencoder"},
+    "autoencoder-instance": AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
+    "autoencoder-none": AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
+    "cyclegan": CYCLEGAN,
+    "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
     "fp32-cgan-group": FP32,
@@ -103,7 +91,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for settings in [COMMON | own | {"train.micro_batch_size": micro, "data.root": str(shards)}]
+                for settings in [fitting(COMMON | {"train.micro_batch_size": micro, "data.root": str(shards)}, own)]
             ],
             root,
             processes,
@@ -119,17 +107,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     return run
 
 
-def tensors(state: object, name: str = "") -> dict[str, Tensor]:
-    """All of them, in double precision, by their path."""
-    if isinstance(state, Tensor):
-        return {name: state.double()}
-    parts = state.items() if isinstance(state, dict) else ()
-    return {path: value for key, part in parts for path, value in tensors(part, f"{name}/{key}").items()}
-
-
 def learned(run: Path) -> dict[str, Tensor]:
-    """Weights, optimizer states and averages."""
-    return tensors(torch.load(run / "state.pt", weights_only=True))
+    """Weights, optimizer states and averages, in double precision."""
+    state = tensors(torch.load(run / "state.pt", weights_only=True))
+    return {path: value.double() for path, value in state.items()}
 
 
 def seen(run: Path, processes: int) -> list[dict[str, Any]]:
@@ -213,7 +194,7 @@ def test_in_single_precision_the_log_is_the_same_at_first(case: str, division: D
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")
 def test_compiled_networks_learn_the_same_on_two_processes(tmp_path: Path) -> None:
     shallow = {"model.depth": 1, "discriminator.depth": 1}  # less to compile
-    settings = COMMON | FP64 | shallow | {"train.compile": "default", "train.steps": 6}
+    settings = COMMON | shallow | {"train.compile": "default", "train.steps": 6}
     for processes in (1, 2):
         work([{"run": str(tmp_path / str(processes)), "settings": settings}], tmp_path, processes)
     expected, found = (learned(tmp_path / str(processes)) for processes in (1, 2))

@@ -8,68 +8,65 @@ import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from helpers import ROOT
 
-from launch import ROOT, TINY, Finished, begin, finish, launch, records, train
+from launch import LAUNCHER, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-TRAINER = ("-m", "colordist.train", *TINY)
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run in one process, without a launcher."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    done = finish(begin([sys.executable, *TRAINER, "--run.dir", str(run)]))
+    done = finish(begin([sys.executable, *trainer(run)]))
     assert done.returncode == 0, done.stderr
     return run
+
+
+def trainer(run: Path, **more: Any) -> list[str]:  # noqa: ANN401  any setting
+    """The trainer's part of a command."""
+    return ["-m", "colordist.train", *arguments(TINY_GAN, run__dir=run, **more)]
 
 
 def launch_file(folder: Path, distributed_type: str) -> Path:
     """As ``accelerate config`` writes it for two processes on CPUs."""
     file = folder / "launch.yaml"
-    lines = [
-        "compute_environment: LOCAL_MACHINE",
-        f"distributed_type: {distributed_type}",
-        "num_machines: 1",
-        "num_processes: 2",
-        "machine_rank: 0",
-        "main_process_port: 0",
-        "rdzv_backend: static",
-        "same_network: true",
-        "mixed_precision: 'no'",
-        "use_cpu: true",
-        "debug: false",
-    ]
-    file.write_text("\n".join(lines) + "\n")
+    settings = {"compute_environment": "LOCAL_MACHINE", "distributed_type": distributed_type, "debug": False}
+    settings |= {"num_machines": 1, "num_processes": 2, "machine_rank": 0, "main_process_port": 0}
+    settings |= {"rdzv_backend": "static", "same_network": True, "mixed_precision": "no", "use_cpu": True}
+    file.write_text(yaml.safe_dump(settings))
     return file
 
 
 def assert_work_as_one(run: Path, done: list[Finished], processes: int, alone: Path) -> None:
     """They divided the work, exchanged gradients, wrote one run, and learned what one process learns."""
     assert [each.returncode for each in done] == [0] * len(done), [each.stderr for each in done]
-    told = "".join(each.stdout for each in done)
-    assert told.count("run folder") == 1
-    assert f"= {processes} processes x {12 // processes} images" in told
+    output = "".join(each.stdout for each in done)
+    assert output.count("run folder") == 1
+    assert f"= {processes} processes x {12 // processes} images" in output
     expected, found = records(alone), records(run)
     assert len(found) == len(expected)
     for one, other in zip(expected, found, strict=True):
         assert other == pytest.approx(one, rel=1e-9, abs=1e-12)
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    sent = [line["sync_bytes"] for line in lines if "sync_bytes" in line]
+    sent = [line["pace/sync_bytes"] for line in lines if "pace/sync_bytes" in line]
     assert len(sent) == 3
     assert all((each > 0) == (processes > 1) for each in sent)
 
 
-def assert_refused(done: Finished, run: Path, told: str) -> None:
+def assert_refused(done: Finished, run: Path, message: str) -> None:
     """One line, once, and nothing is written."""
     assert done.returncode != 0
     mistakes = [line for line in done.stderr.splitlines() if line.startswith("colordist:")]
     assert len(mistakes) == 1, done.stderr
-    assert told in mistakes[0]
+    assert message in mistakes[0]
     assert not run.exists()
 
 
@@ -79,26 +76,26 @@ def assert_refused(done: Finished, run: Path, told: str) -> None:
 def test_without_file_or_flag_accelerate_starts_one_process(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     # Nobody has ever called `accelerate config` there.
-    done = launch([], "colordist.train", *TINY, "--run.dir", str(run), HF_HOME=str(tmp_path))
+    done = launch([], "colordist.train", *arguments(TINY_GAN, run__dir=run), HF_HOME=str(tmp_path))
     assert_work_as_one(run, [done], 1, alone)
 
 
 def test_two_processes_from_our_file(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     flags = ["--config_file", str(ROOT / "launch/cpu.yaml"), "--num_processes", "2"]
-    assert_work_as_one(run, [launch(flags, "colordist.train", *TINY, "--run.dir", str(run))], 2, alone)
+    assert_work_as_one(run, [launch(flags, "colordist.train", *arguments(TINY_GAN, run__dir=run))], 2, alone)
 
 
 def test_use_cpu_in_a_file_is_not_needed_and_does_no_harm(alone: Path, tmp_path: Path) -> None:
     """Accelerate alone would run two processes of which each takes itself for the first of one."""
     run = tmp_path / "run"
     flags = ["--config_file", str(launch_file(tmp_path, "MULTI_GPU"))]
-    assert_work_as_one(run, [launch(flags, "colordist.train", *TINY, "--run.dir", str(run))], 2, alone)
+    assert_work_as_one(run, [launch(flags, "colordist.train", *arguments(TINY_GAN, run__dir=run))], 2, alone)
 
 
 def test_torchrun(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *TRAINER, "--run.dir", str(run)]
+    command = [*TORCHRUN, "--standalone", "--nproc-per-node", "2", *trainer(run)]
     assert_work_as_one(run, [finish(begin(command))], 2, alone)
 
 
@@ -112,8 +109,7 @@ def test_two_machines(alone: Path, tmp_path: Path) -> None:
         *("--config_file", str(ROOT / "launch/multi_node.yaml"), "--num_machines", "2", "--num_processes", "2"),
         *("--main_process_ip", "127.0.0.1", "--main_process_port", str(port)),
     ]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *flags]
-    begun = [begin([*launcher, "--machine_rank", rank, *TRAINER, "--run.dir", str(run)]) for rank in ("1", "0")]
+    begun = [begin([*LAUNCHER, *flags, "--machine_rank", rank, *trainer(run)]) for rank in ("1", "0")]
     assert_work_as_one(run, [finish(each) for each in begun], 2, alone)
 
 
@@ -122,38 +118,38 @@ def test_two_machines(alone: Path, tmp_path: Path) -> None:
 
 def test_a_file_that_starts_only_one_of_two_processes_is_refused(tmp_path: Path) -> None:
     flags = ["--config_file", str(launch_file(tmp_path, "MULTI_CPU"))]
-    done = launch(flags, "colordist.train", *TINY, "--run.dir", str(tmp_path / "run"))
+    done = launch(flags, "colordist.train", *arguments(TINY_GAN, run__dir=tmp_path / "run"))
     assert_refused(done, tmp_path / "run", "started only one: add --multi_gpu (on CPUs too), or use")
 
 
 def test_fsdp_is_refused(tmp_path: Path) -> None:
-    done = train(*TINY, "--run.dir", str(tmp_path / "run"), processes=2, flags=["--use_fsdp"])
+    done = train(*arguments(TINY_GAN, run__dir=tmp_path / "run"), processes=2, flags=["--use_fsdp"])
     assert_refused(done, tmp_path / "run", "the launcher asks for FSDP")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environment", "told"),
+    ("more", "environment", "message"),
     [
-        (["--train.precision", "fp16"], {}, "train.precision is fp16, but there is no GPU here: try"),
-        ([], {"ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for fp16, but train.precision is fp64"),
-        ([], {"WORLD_SIZE": "abc", "RANK": "0"}, "WORLD_SIZE is 'abc'"),
-        ([], {"WORLD_SIZE": "2"}, "WORLD_SIZE is '2', but RANK is not set"),
-        ([], {"RANK": "1"}, "RANK is '1', but WORLD_SIZE is not set"),
-        ([], {"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, but WORLD_SIZE is 2"),
-        ([], {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1x"}, "LOCAL_WORLD_SIZE is '1x'"),
-        ([], {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_SIZE is 2"),
+        ({"train__precision": "fp16"}, {}, "train.precision is fp16, but there is no GPU here: try"),
+        ({}, {"ACCELERATE_MIXED_PRECISION": "fp16"}, "the launcher asks for fp16, but train.precision is fp64"),
+        ({}, {"WORLD_SIZE": "abc", "RANK": "0"}, "WORLD_SIZE is 'abc'"),
+        ({}, {"WORLD_SIZE": "2"}, "WORLD_SIZE is '2', but RANK is not set"),
+        ({}, {"RANK": "1"}, "RANK is '1', but WORLD_SIZE is not set"),
+        ({}, {"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2, but WORLD_SIZE is 2"),
+        ({}, {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1x"}, "LOCAL_WORLD_SIZE is '1x'"),
+        ({}, {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, "OMPI_COMM_WORLD_SIZE is 2"),
     ],
 )
 def test_what_cannot_be_is_the_users_mistake(
-    arguments: list[str], environment: dict[str, str], told: str, tmp_path: Path
+    more: dict[str, str], environment: dict[str, str], message: str, tmp_path: Path
 ) -> None:
-    done = finish(begin([sys.executable, *TRAINER, *arguments, "--run.dir", str(tmp_path / "run")], **environment))
+    done = finish(begin([sys.executable, *trainer(tmp_path / "run", **more)], **environment))
     assert done.returncode == 2
-    assert_refused(done, tmp_path / "run", told)
+    assert_refused(done, tmp_path / "run", message)
     assert "Traceback" not in done.stderr
 
 
-def test_evaluate_needs_to_know_its_place_too(alone: Path) -> None:
+def test_evaluate_needs_to_know_its_rank_too(alone: Path) -> None:
     before = sorted(alone.iterdir())
     done = finish(begin([sys.executable, "-m", "colordist.evaluate", str(alone)], RANK="1"))
     assert done.returncode == 2

@@ -8,26 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from launch import work
+from launch import TINY_GAN, work
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-COMMON: dict[str, Any] = {
-    "task.warmup_steps": 1,
-    "data.train_images": 12,
-    "data.test_images": 4,
-    "data.image_size": 16,
-    "model.width": 4,
-    "model.depth": 1,
-    "discriminator.width": 4,
-    "discriminator.depth": 1,
-    "optimizer.generator.clip_norm": 1.0,
-    "train.global_batch_size": 4,
-    "train.steps": 8,
-    "train.precision": "fp32",
-    "log.every": 4,
-    "evaluate.every": 8,
-    "checkpoint.every": 8,
+COMMON: dict[str, Any] = TINY_GAN | {
+    **{"data.train_images": 12, "data.test_images": 4, "model.depth": 1, "discriminator.depth": 1},
+    **{"train.global_batch_size": 4, "train.steps": 8, "train.precision": "fp32"},
+    **{"log.every": 4, "evaluate.every": 8, "checkpoint.every": 8},
 }
 NAN = {"network": "generator", "steps": [5], "rank": 1, "value": "nan"}
 INF = {"network": "discriminator", "steps": [2, 3], "rank": 0, "value": "inf"}
@@ -58,7 +46,7 @@ def seen(run: Path) -> list[dict[str, Any]]:
 def lines(run: Path) -> list[dict[str, Any]]:
     """The log, without references and scores."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in found if "sync_bytes" in line]
+    return [line for line in found if "pace/sync_bytes" in line]
 
 
 def networks(run: Path) -> dict[str, Any]:
@@ -103,11 +91,11 @@ def test_the_run_goes_on_to_its_end_without_the_skipped_updates(
 @pytest.mark.parametrize(
     ("name", "key", "expected"),
     [
-        ("nan", "generator/skipped", {4: 0, 8: 1}),
-        ("nan", "discriminator/skipped", {4: 0, 8: 0}),
-        ("inf", "discriminator/skipped", {4: 2, 8: 0}),
-        ("inf", "generator/skipped", {4: 0, 8: 0}),
-        ("allowed", "generator/skipped", {4: 2, 8: 2}),
+        ("nan", "diagnostics/generator/skipped", {4: 0, 8: 1}),
+        ("nan", "diagnostics/discriminator/skipped", {4: 0, 8: 0}),
+        ("inf", "diagnostics/discriminator/skipped", {4: 2, 8: 0}),
+        ("inf", "diagnostics/generator/skipped", {4: 0, 8: 0}),
+        ("allowed", "diagnostics/generator/skipped", {4: 2, 8: 2}),
     ],
 )
 def test_the_log_counts_what_an_interval_skipped(name: str, key: str, expected: dict[int, int], runs: Path) -> None:
@@ -117,25 +105,32 @@ def test_the_log_counts_what_an_interval_skipped(name: str, key: str, expected: 
 def test_what_was_skipped_is_no_part_of_a_mean(runs: Path) -> None:
     each = [line for line in lines(runs / "nan-line-by-line") if line["step"] > 4]
     (mean,) = [line for line in lines(runs / "nan") if line["step"] == 8]
-    for key in ("generator/l1", "generator/adversarial", "generator/gradient_norm", "discriminator/real"):
+    for key in (
+        "loss/generator/l1",
+        "loss/generator/adversarial",
+        "diagnostics/generator/gradient_norm",
+        "loss/discriminator/real",
+    ):
         found = [line[key] for line in each if key in line]
-        assert len(found) == (3 if key.startswith("generator") else 4)
+        assert len(found) == (3 if "/generator/" in key else 4)
         assert mean[key] == pytest.approx(sum(found) / len(found), rel=1e-4)
     assert all(math.isfinite(value) for name in JOBS for line in lines(runs / name) for value in line.values())
 
 
 def test_too_many_in_a_row_end_the_run_at_the_next_line_of_the_log(runs: Path) -> None:
-    told = seen(runs / "limit")[0]["error"]
+    error = seen(runs / "limit")[0]["error"]
     # Four were skipped, the last in step 6, which is one of the log's.
-    assert told.startswith("Diverged: the gradient of the generator was not finite in 4 updates in a row, up to step 6")
-    assert "\n" not in told
+    assert error.startswith(
+        "Diverged: the gradient of the generator was not finite in 4 updates in a row, up to step 6"
+    )
+    assert "\n" not in error
     assert len(seen(runs / "limit")[0]["images"]) == 6
     assert not (runs / "limit/finished").exists()
 
 
 def test_stop_ends_the_run_at_once(runs: Path) -> None:
-    told = seen(runs / "stop")[0]["error"]
-    assert told.startswith("Diverged: the gradient of the discriminator was not finite at step ")
-    assert "\n" not in told
+    error = seen(runs / "stop")[0]["error"]
+    assert error.startswith("Diverged: the gradient of the discriminator was not finite at step ")
+    assert "\n" not in error
     assert len(seen(runs / "stop")[0]["images"]) == 3
     assert not (runs / "stop/finished").exists()

@@ -9,33 +9,30 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-import torch
+import runs
+from helpers import fitting
 from packed import packed
+from runs import everything, learned, tensors
 from wandb_files import history
 
-from colordist.tracking import PACE
-from launch import begin, finish
-from launch import records as records_of
+from colordist.run.folder import RunFolder, numbered, read_records
+from colordist.run.records import PACE
+from launch import TINY_GAN, arguments, begin, finish, last_step, ranks, records, several, wait_for
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 # Accumulation, warm-ups, schedules, averaging, clipping; intervals that don't meet, so that some span a checkpoint.
-SETTINGS: dict[str, Any] = {
-    "task.warmup_steps": 3,  # before the number of steps: each setting has to fit those before
-    **{"data.train_images": 40, "data.test_images": 19, "data.image_size": 16},
-    **{"model.width": 4, "model.depth": 2, "discriminator.width": 4, "discriminator.depth": 2},
-    **{"train.global_batch_size": 12, "train.micro_batch_size": 3, "train.steps": 14, "train.precision": "fp32"},
-    **{"train.ema_images": 100, "optimizer.generator.warmup_steps": 5},
-    **{"optimizer.generator.schedule": "cosine", "optimizer.discriminator.schedule": "linear"},
-    **{"optimizer.generator.clip_norm": 1.0, "log.every": 3, "evaluate.every": 7, "checkpoint.every": 4},
+SETTINGS: dict[str, Any] = TINY_GAN | {
+    **{"train.micro_batch_size": 3, "train.steps": 14, "train.precision": "fp32", "train.ema_images": 100},
+    **{"task.warmup_steps": 3, "optimizer.generator.warmup_steps": 5, "optimizer.generator.schedule": "cosine"},
+    **{"log.every": 3, "evaluate.every": 7, "checkpoint.every": 4},
 }
 KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task.name": "autoencoder"},
@@ -49,52 +46,27 @@ ELASTIC = ("cgan", "cyclegan", "shards")
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Time enough to send a signal.
 LONG = {"train.steps": 120, "evaluate.every": 60, "log.every": 1, "checkpoint.every": 30, "train.micro_batch_size": 6}
-_GIVEN = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
 # --- what a run has learned
 
 
-def tensors(value: object, name: str = "") -> dict[str, Any]:
-    """All that a checkpoint holds, by its path in it."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        return {path: part for key, each in pairs for path, part in tensors(each, f"{name}/{key}").items()}
-    return {name: value}
-
-
 def newest(run: Path) -> Path:
-    return max((run / "checkpoints").glob("step-??????"))
-
-
-def state(run: Path) -> dict[str, Any]:
-    return tensors(torch.load(newest(run) / "state.pt", weights_only=True))
-
-
-def lines(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl but for how fast it went."""
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in PACE} for line in found]
+    return numbered(run / "checkpoints")[-1]
 
 
 def assert_bit_equal(found: Path, expected: Path) -> None:
-    one, other = state(found), state(expected)
-    assert one.keys() == other.keys()
-    parts = {part for path in one for part in ("module", "optimizer", "ema") if f"generator/{part}/" in path}
-    assert parts == {"module", "optimizer", "ema"}
-    for path, value in other.items():
-        same = torch.equal(one[path], value) if isinstance(value, torch.Tensor) else one[path] == value
-        assert same, path
-    assert lines(found) == lines(expected)
-    weights = [run / "snapshots" / "latest" / "model.safetensors" for run in (found, expected)]
-    assert weights[0].read_bytes() == weights[1].read_bytes()
+    """Whatever a run leaves: checkpoint, snapshot, metrics.jsonl but for how fast it went, marker."""
+    one, other = RunFolder(found), RunFolder(expected)
+    runs.assert_bit_equal(one, other)
+    assert learned(one) == learned(other)
     assert json.loads((found / "finished").read_text()) == json.loads((expected / "finished").read_text())
 
 
 def distance(one: Path, other: Path) -> float:
     """The greatest difference of two runs' weights, optimizer states and averages."""
-    first, second = state(one), state(other)
-    pairs = [(value, second[path]) for path, value in first.items() if "/networks/" in path and torch.is_tensor(value)]
+    first, second = (tensors(everything(RunFolder(run))) for run in (one, other))
+    pairs = [(value, second[path]) for path, value in first.items() if path.startswith("/networks/")]
     return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
 
 
@@ -102,8 +74,8 @@ def distance(one: Path, other: Path) -> float:
 
 
 def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
-    shards = {"data.root": str(run.parents[1] / "packed")}
-    return {"run": str(run), "settings": SETTINGS | settings | shards} | more
+    common = SETTINGS | {"data.root": str(run.parents[1] / "packed")}
+    return {"run": str(run), "settings": fitting(common, settings)} | more
 
 
 def mortal(folder: Path, jobs: list[dict[str, Any]]) -> str:
@@ -132,8 +104,7 @@ def alone(folder: Path, jobs: list[dict[str, Any]]) -> int:
 def together(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
     """Do jobs on several processes, which the launcher starts again. Returns how often it started them."""
     file = mortal(folder, jobs)
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", str(processes), *_GIVEN]
-    done = finish(begin([*command, "--multi_gpu", "--max_restarts", "9", MORTAL, file]))
+    done = finish(begin([*several(processes), "--max_restarts", "9", MORTAL, file]))
     assert done.returncode == 0, done.stderr
     return starts(file)
 
@@ -205,16 +176,16 @@ def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def there_and_back(folder: Path, killed_together: int) -> None:
     """Runs that two processes began go on on one, and end on two."""
-    runs = {kind: folder / "2" / f"{kind}-elastic" for kind in ELASTIC}
+    elastic = {kind: folder / "2" / f"{kind}-elastic" for kind in ELASTIC}
     assert killed_together
-    for run in runs.values():
+    for run in elastic.values():
         first = json.loads((run / "stopped").read_text())
         assert first["reason"] == "so planned"
         assert 5 <= first["step"] < 10  # two processes agree on a step still to come
-    alone(folder, [job(run, KINDS[kind], stop=10) for kind, run in runs.items()])
-    for run in runs.values():
+    alone(folder, [job(run, KINDS[kind], stop=10) for kind, run in elastic.items()])
+    for run in elastic.values():
         assert json.loads((run / "stopped").read_text()) == {"step": 10, "reason": "so planned"}
-    together(folder, [job(run, KINDS[kind]) for kind, run in runs.items()], 2)
+    together(folder, [job(run, KINDS[kind]) for kind, run in elastic.items()], 2)
 
 
 @pytest.mark.parametrize("kind", ELASTIC)
@@ -224,8 +195,8 @@ def test_from_two_processes_to_one_and_back(kind: str, folder: Path) -> None:
     run = folder / "2" / f"{kind}-elastic"
     two, one = folder / "2" / f"{kind}-straight", folder / "1" / f"{kind}-straight"
     assert 0 < distance(run, two) < 3 * distance(one, two)
-    assert [line["step"] for line in records_of(run)] == [line["step"] for line in records_of(two)]
-    for line, expected in zip(records_of(run), records_of(two), strict=True):
+    assert [line["step"] for line in records(run)] == [line["step"] for line in records(two)]
+    for line, expected in zip(records(run), records(two), strict=True):
         assert line == pytest.approx(expected, rel=1e-3, abs=1e-3)
 
 
@@ -234,11 +205,11 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(killed_alone: int, f
     run = folder / "1" / "cgan"
     before = newest(run).stat().st_mtime_ns
     of_five = {"WORLD_SIZE": "5", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-    more = arguments(run, KINDS["cgan"] | {"train.steps": 20})
+    more = trained(run, KINDS["cgan"] | {"train.steps": 20})
     done = finish(begin([*ALONE, "-m", "colordist.train", *more], **of_five))
     assert done.returncode == 2
-    told = "train.global_batch_size is 12, which 5 processes can't share equally: try 10 or 15, or one of 1, 2, 3, 4, 6"
-    assert done.stderr.startswith(f"colordist: {told}")
+    message = "which 5 processes can't share equally: try 10 or 15, or one of 1, 2, 3, 4, 6"
+    assert done.stderr.startswith(f"colordist: train.global_batch_size is 12, {message}")
     assert done.stderr.count("\n") == 1
     assert newest(run).stat().st_mtime_ns == before
 
@@ -246,8 +217,8 @@ def test_a_number_of_processes_that_does_not_fit_is_refused(killed_alone: int, f
 # --- stopped
 
 
-def arguments(run: Path, settings: dict[str, Any]) -> list[str]:
-    return [f"--{key}={value}" for key, value in (SETTINGS | settings | {"run.dir": run}).items()]
+def trained(run: Path, settings: dict[str, Any]) -> list[str]:
+    return arguments(SETTINGS | settings, run__dir=run)
 
 
 @pytest.fixture
@@ -261,25 +232,6 @@ def started() -> Iterator[list[subprocess.Popen[str]]]:
                 child.kill()
             process.kill()
         process.communicate()
-
-
-def wait_for(event: Callable[[], bool], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until something has happened, while a process runs."""
-    deadline = time.monotonic() + 120
-    while not event():
-        assert time.monotonic() < deadline, "it hasn't happened"
-        assert process is None or process.poll() is None, process.communicate()
-        time.sleep(0.002)
-
-
-def last_step(run: Path) -> int:
-    """The step of the last whole line; -1 where there is none."""
-    try:
-        text = (run / "metrics.jsonl").read_text()
-    except FileNotFoundError:
-        return -1
-    whole = text.rpartition("\n")[0].rpartition("\n")[2]
-    return int(json.loads(whole)["step"]) if whole else -1
 
 
 def has_reached(run: Path, step: int) -> bool:
@@ -300,7 +252,7 @@ def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: P
     run, at = folder / "stopped", 0
 
     def begin_again(*more: str) -> subprocess.Popen[str]:
-        started.append(begin([*ALONE, "-m", "colordist.train", *arguments(run, LONG), *more]))
+        started.append(begin([*ALONE, "-m", "colordist.train", *trained(run, LONG), *more]))
         return started[-1]
 
     def end(process: subprocess.Popen[str], reason: str) -> None:
@@ -316,7 +268,7 @@ def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: P
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         process = begin_again()
-        wait_for(lambda: last_step(run) > at, process)
+        assert wait_for(lambda: last_step(run) > at, process)
         process.send_signal(number)
         end(process, number.name)
     end(begin_again("--train.max_minutes", "0.001"), "train.max_minutes 0.001")
@@ -328,14 +280,14 @@ def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: P
 
 
 @pytest.mark.usefixtures("killed_together")
-def test_one_of_two_processes_is_told_to_stop(started: list[subprocess.Popen[str]], folder: Path) -> None:
+def test_a_signal_to_one_of_two_processes_stops_both(started: list[subprocess.Popen[str]], folder: Path) -> None:
     """Both stop after the same step; the launcher, which may start them again, takes that for the end."""
     run = folder / "one-of-two"
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2", *_GIVEN, "--multi_gpu"]
-    command += ["--max_restarts", "2", "-m", "colordist.train", *arguments(run, LONG | {"log.every": 7})]
+    more = trained(run, LONG | {"log.every": 7})
+    command = [*several(2), "--max_restarts", "2", "-m", "colordist.train", *more]
     started.append(begin(command))
-    wait_for(lambda: last_step(run) >= 7, started[0])
-    worker(started[0], rank=1).send_signal(signal.SIGUSR1)
+    assert wait_for(lambda: last_step(run) >= 7, started[0])
+    ranks(started[0])[1].send_signal(signal.SIGUSR1)
     done = finish(started[0])
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("run folder") == 1  # started once
@@ -348,7 +300,7 @@ def test_one_of_two_processes_is_told_to_stop(started: list[subprocess.Popen[str
     assert_bit_equal(run, folder / "2" / "long")
 
 
-def test_a_run_killed_twice_is_told_to_wandb_once_and_in_order(
+def test_wandb_has_each_line_of_a_run_killed_twice_once_and_in_order(
     started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
     """W&B stores what it is given a little later, so a kill takes lines from it that metrics.jsonl has."""
@@ -356,27 +308,20 @@ def test_a_run_killed_twice_is_told_to_wandb_once_and_in_order(
     settings = LONG | {"track.wandb": "offline", "train.steps": 60, "evaluate.every": 20, "checkpoint.every": 10}
     quiet = {"WANDB_SILENT": "true"} | {f"WANDB_{kind}_DIR": str(tmp_path / kind) for kind in ("DATA", "CACHE")}
     for death in (17, 38, None):
-        process = begin([*ALONE, "-m", "colordist.train", *arguments(run, settings)], **quiet)
+        process = begin([*ALONE, "-m", "colordist.train", *trained(run, settings)], **quiet)
         started.append(process)
         if death is not None:
-            wait_for(partial(has_reached, run, death), process)
+            assert wait_for(partial(has_reached, run, death), process)
             process.kill()
         assert finish(process).returncode == (0 if death is None else -signal.SIGKILL)
-    told = history(run)
-    written = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert [row["_step"] for row in told] == list(range(len(written)))
-    assert [row["step"] for row in told] == [line["step"] for line in written]
-    for row, line in zip(told, written, strict=True):
-        assert {key: row[key] for key in line if key not in PACE} == {k: v for k, v in line.items() if k not in PACE}
-    shown = [row["step"] for row in told if "samples.path" in row]
+    rows, written = history(run), read_records(run / "metrics.jsonl")
+    assert [row["_step"] for row in rows] == list(range(len(written)))
+    assert [row["step"] for row in rows] == [line["step"] for line in written]
+    for row, line in zip(rows, written, strict=True):
+        kept = {key: value for key, value in line.items() if not key.startswith(PACE)}
+        assert {key: row[key] for key in kept} == kept
+    shown = [row["step"] for row in rows if "samples.path" in row]
     assert shown == [0, 20, 40, 60]
-
-
-def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
-    """One of a launcher's processes."""
-    children = psutil.Process(launcher.pid).children(recursive=True)
-    (found,) = [each for each in children if each.environ().get("RANK") == str(rank)]
-    return found
 
 
 # --- two at once
@@ -386,21 +331,21 @@ def worker(launcher: subprocess.Popen[str], rank: int) -> psutil.Process:
 def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None:
     """One is paused, taken for dead, and wakes while its successor trains: it ends with a line, and spoils nothing."""
     run = folder / "two-writers"
-    command = [*ALONE, "-m", "colordist.train", *arguments(run, LONG), "--run.heartbeat_timeout", "1"]
+    command = [*ALONE, "-m", "colordist.train", *trained(run, LONG), "--run.heartbeat_timeout", "1"]
     started.append(begin(command))
     old = started[0]
-    wait_for(lambda: last_step(run) > 3, old)
+    assert wait_for(lambda: last_step(run) > 3, old)
     old.send_signal(signal.SIGSTOP)
     reached = last_step(run)
     started.append(begin(command))
     new = started[1]
-    wait_for(lambda: (run / "lock" / "000002.json").exists(), new)
-    wait_for(lambda: last_step(run) > reached + 3, new)
+    assert wait_for(lambda: (run / "lock" / "000002.json").exists(), new)
+    assert wait_for(lambda: last_step(run) > reached + 3, new)
     old.send_signal(signal.SIGCONT)
     ended = finish(old)
     assert ended.returncode == 1
-    told = rf"colordist: process {new.pid} on \S+ has taken over the run in {run}: this one ends here\n"
-    assert re.fullmatch(told, ended.stderr)
+    message = rf"colordist: process {new.pid} on \S+ has taken over the run in {run}: this one ends here\n"
+    assert re.fullmatch(message, ended.stderr)
     done = finish(new)
     assert done.returncode == 0, done.stderr
     assert f"process {old.pid} on" in done.stderr  # for whose signs of life it listened

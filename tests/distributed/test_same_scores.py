@@ -10,7 +10,7 @@ from colordist.metrics import classifier_file
 from colordist.metrics.classifier_file import About
 from colordist.models.classifier import Classifier
 from colordist.run.folder import RunFolder
-from launch import TINY, start, train
+from launch import TINY_GAN, arguments, start, train
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -18,13 +18,14 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     """150 images in batches of 64: two whole ones and a rest, so with three processes each has one, with four none."""
     run = tmp_path / "run"
-    done = train(*TINY, "--run.dir", str(run), "--train.precision", "fp32")
+    done = train(*arguments(TINY_GAN, run__dir=run, train__precision="fp32"))
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
     image_size = RunFolder(run).settings()["data"]["image_size"]
     about = About(("cat", "dog"), image_size, "0 1", epochs=1, seed=0, accuracy=50, accuracy_on_grey=50)
     classifier_file.write(tmp_path / "classifier", Classifier(2), about)
-    more = ("--data.test_images", "150", "--evaluate.classifier", str(tmp_path / "classifier"))
+    metrics = f"[{{name: classifier, folder: {tmp_path / 'classifier'}}}]"
+    more = ("--data.test_images", "150", "--evaluate.metrics", metrics)
     found = []
     for processes in (1, 2, 3, 4):
         file = tmp_path / f"{processes}.json"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import fitting
 
 from launch import work
 
@@ -14,16 +15,9 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 # The generator's gradients fill more than the first bucket of DDP, which holds 1 MiB.
 COMMON: dict[str, Any] = {
-    "task.warmup_steps": 4,
-    "data.train_images": 16,
-    "data.test_images": 4,
-    "data.image_size": 16,
-    "train.global_batch_size": 8,
-    "train.steps": 12,
-    "train.precision": "fp32",
-    "log.every": 4,
-    "evaluate.every": 12,
-    "checkpoint.every": 12,
+    **{"task.warmup_steps": 4, "data.train_images": 16, "data.test_images": 4, "data.image_size": 16},
+    **{"train.global_batch_size": 8, "train.steps": 12, "train.precision": "fp32"},
+    **{"log.every": 4, "evaluate.every": 12, "checkpoint.every": 12},
 }
 CASES: dict[str, dict[str, Any]] = {
     "whole": {},
@@ -34,10 +28,10 @@ CASES: dict[str, dict[str, Any]] = {
     "frozen": {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"decoder": 0.5}},
 }
 ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
-# In its second turn DDP sorts a network's gradients into new buckets, and tells the other processes how.
+# In its second phase DDP sorts a network's gradients into new buckets, and tells the other processes how.
 SETTLED = dict.fromkeys(["generator", "decolorizer"], 2)
 SETTLED |= dict.fromkeys(["discriminator", "grey_discriminator"], COMMON["task.warmup_steps"] + 2)
-TURNS = {
+PHASES = {
     "autoencoder": ["generator"],
     "cgan": ["discriminator", "generator"],
     "cyclegan": ["discriminator", "grey_discriminator", "generator", "decolorizer"],
@@ -51,7 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All cases on two processes."""
     root = tmp_path_factory.mktemp("traffic")
     jobs = [
-        {"run": str(root / case), "settings": COMMON | settings, "trace": min(SETTLED.values())}
+        {"run": str(root / case), "settings": fitting(COMMON, settings), "trace": min(SETTLED.values())}
         for case, settings in CASES.items()
     ]
     work(jobs, root, processes=2)
@@ -59,12 +53,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sections(run: Path, rank: int = 0) -> Iterator[tuple[str, int, list[Event]]]:
-    """What happened in each turn, as (network, step, events); and between a step and the next, as ("after", ...)."""
+    """What happened in each phase, as (network, step, events); and between a step and the next, as ("after", ...)."""
     events = json.loads((run / f"trace-{rank}.json").read_text())
     mark = ""
     marked = []
     for event in events:
-        if event["name"].startswith(("turn ", "after ")):
+        if event["name"].startswith(("phase ", "after ")):
             mark = event["name"]
         marked.append((mark, event))
     for name, group in groupby(marked, key=lambda pair: pair[0]):
@@ -85,20 +79,20 @@ def parameters(run: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("case", CASES)
-def test_in_its_turn_a_networks_gradients_travel_once_and_nothing_else(case: str, rank: int, runs: Path) -> None:
+def test_in_its_phase_a_networks_gradients_travel_once_and_nothing_else(case: str, rank: int, runs: Path) -> None:
     sizes = parameters(runs / case)
-    turns = []
+    phases = []
     for name, step, events in sections(runs / case, rank):
         if name == "after" or step < SETTLED[name]:
             continue
-        turns.append((step, name))
+        phases.append((step, name))
         travelled = collectives(events)
         assert {event["name"] for event in travelled} == {"gloo:all_reduce"}
         assert sum(event["bytes"] for event in travelled) == sizes[name] * ITEMSIZE[case], (step, name)
         assert len(travelled) == sum(event["name"].startswith("c10d::") for event in events)
-    phases = TURNS[CASES[case].get("task", "cgan")]
+    expected = PHASES[CASES[case].get("task.name", "cgan")]
     late = range(SETTLED["discriminator"], COMMON["train.steps"])
-    assert [turn for turn in turns if turn[0] in late] == [(step, name) for step in late for name in phases]
+    assert [phase for phase in phases if phase[0] in late] == [(step, name) for step in late for name in expected]
 
 
 def test_what_is_frozen_has_no_share_in_that(runs: Path) -> None:
@@ -124,11 +118,11 @@ def test_between_steps_nothing_travels_but_one_sum_a_line_of_the_log(case: str, 
 @pytest.mark.parametrize("case", CASES)
 def test_the_log_tells_what_travelled(case: str, runs: Path) -> None:
     lines = [json.loads(line) for line in (runs / case / "metrics.jsonl").read_text().splitlines()]
-    told = {line["step"]: line["sync_bytes"] for line in lines if "sync_bytes" in line}
+    logged = {line["step"]: line["pace/sync_bytes"] for line in lines if "pace/sync_bytes" in line}
     sizes = parameters(runs / case)
     everything = sum(sizes.values()) * ITEMSIZE[case]
     at_first = sum(sizes[name] for name in sizes if "discriminator" not in name) * ITEMSIZE[case]
-    assert told == {4: at_first, 8: everything, 12: everything}
+    assert logged == {4: at_first, 8: everything, 12: everything}
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -35,7 +35,7 @@ from colordist.training.trainer import Trainer
 Job = dict[str, Any]
 _ITEMSIZE = {"float": 4, "double": 8}
 # What is kept of a trace: our marks, what travels, and a sign of a backward pass.
-_KEPT = ("turn ", "after ", "c10d::", "gloo:", "autograd::engine::evaluate_function: ConvolutionBackward0")
+_KEPT = ("phase ", "after ", "c10d::", "gloo:", "autograd::engine::evaluate_function: ConvolutionBackward0")
 
 
 def main(jobs: list[Job]) -> None:
@@ -67,7 +67,7 @@ def do(job: Job) -> Trainer:
     state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
-    parameters = {name: network.parameter_count() for name, network in trainer.task.networks.items()}
+    parameters = {name: network.parameter_count() for name, network in trainer.engine.networks.items()}
     seen = {"images": images, "error": error, "parameters": parameters, "digests": digests(state)}
     (folder.path / f"seen-{rank}.json").write_text(json.dumps(seen))
     return trainer
@@ -103,7 +103,7 @@ def plant(task: Task, what: dict[str, Any]) -> None:
 
 
 def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str, Any]]]:
-    """Let the profiler look on from a step on. Returns what ends it, and tells what it saw, in order."""
+    """Let the profiler look on from a step on. Returns what ends it and returns what it saw, in order."""
     profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
     real = trainer.engine.step
 
@@ -120,13 +120,13 @@ def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str,
 
     def announce(name: str, begin_phase: Callable[[int], None]) -> Callable[[int], None]:
         def announced(step: int) -> None:
-            mark(f"turn {step} {name}")
+            mark(f"phase {step} {name}")
             begin_phase(step)
 
         return announced
 
     trainer.engine.step = step  # type: ignore[method-assign]
-    for name, network in trainer.task.networks.items():
+    for name, network in trainer.engine.networks.items():
         network.begin_phase = announce(name, network.begin_phase)  # type: ignore[method-assign,assignment]
 
     def finish(file: Path) -> list[dict[str, Any]]:

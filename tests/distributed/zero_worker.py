@@ -29,19 +29,19 @@ PLANTED = {2: "discriminator", 4: "generator"}
 
 def train(trainer: Trainer) -> None:
     """Train to the end, then tell what this process keeps of each network; before, what it has got if it continues."""
-    if trainer.start > 0:
-        report(trainer, "loaded", is_as_saved(trainer))
+    if start := trainer.restore():
+        report(trainer, "loaded", is_as_saved(trainer, start))
     kinds: dict[str, str] = {}
-    for name, strategy in trainer.engine._strategies.items():
+    for name, strategy in trainer.engine.strategies.items():
         layer = next(layer for layer in strategy.network.module.modules() if isinstance(layer, nn.Conv2d))
         layer.register_forward_hook(lambda _, __, out, name=name: kinds.update({name: str(out.dtype)}))
     trainer.fit()
     report(trainer, "kept", {name: kept(each) | {"computes": kinds[name]} for name, each in strategies(trainer)})
 
 
-def is_as_saved(trainer: Trainer) -> bool:
+def is_as_saved(trainer: Trainer, start: int) -> bool:
     """Whether the engine's state is the checkpoint's, bit by bit."""
-    saved = checkpoint.load(trainer.folder.checkpoints / step_name(trainer.start))["networks"]
+    saved = checkpoint.load(trainer.folder.checkpoints / step_name(start))["networks"]
 
     def same(one: Any, two: Any) -> bool:  # noqa: ANN401  nested dicts of tensors and plain values
         if isinstance(one, dict):
@@ -53,7 +53,7 @@ def is_as_saved(trainer: Trainer) -> bool:
 
 def strategies(trainer: Trainer) -> list[tuple[str, Strategy]]:
     """Those of all networks, by name."""
-    return list(trainer.engine._strategies.items())
+    return list(trainer.engine.strategies.items())
 
 
 def kept(strategy: Strategy) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def plant(trainer: Trainer) -> None:
         log = engine.step(task, trainer.loader.micro_batches(step), step)
         for name, strategy in strategies(trainer):
             changed = any(not torch.equal(old, new) for old, new in zip(before[name], state(strategy), strict=False))
-            found.append((step, name, float(log[f"{name}/skipped"]), changed))
+            found.append((step, name, float(log[f"diagnostics/{name}/skipped"]), changed))
     report(trainer, "planted", found)
     torch.save([state(strategy) for _, strategy in strategies(trainer)], trainer.folder.path / f"weights-{RANK}.pt")
 
@@ -108,7 +108,7 @@ def misuse(trainer: Trainer) -> None:
         before = state(strategy)
         strategy.load_state_dict(strategy.state_dict())
         told.append("the same" if all(map(torch.equal, before, state(strategy))) else "other")
-    judge = engine._strategies["discriminator"]
+    judge = engine.strategies["discriminator"]
     judge.network.module.requires_grad_(True)
     for mistake in (judge.frozen, lambda *inputs: learn(judge, *inputs)):
         try:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
+from runs import tensors
 from torch import Tensor
 
 from colordist.config import Config
@@ -15,7 +16,7 @@ from colordist.data.batch import Batch
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 DEVICE = "cuda"
 GPU = [
@@ -34,11 +35,11 @@ EVERYTHING: dict[str, Any] = {
 """What there is to choose in a conditional GAN, chosen."""
 DOUBLE: dict[str, Any] = {"train__precision": "fp64", "model__norm": "instance", "data__image_size": 16}
 KINDS: dict[str, dict[str, Any]] = {
-    "autoencoder": {"task.name": "autoencoder"},
-    "noise": {"task.name": "autoencoder", "model__noise": 2, "task__candidates": 3},
-    "cgan": {"task.name": "cgan"},
-    "everything": {"task.name": "cgan"} | EVERYTHING,
-    "cyclegan": {"task.name": "cyclegan"},
+    "autoencoder": {"task__name": "autoencoder"},
+    "noise": {"task__name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+    "cgan": {"task__name": "cgan"},
+    "everything": {"task__name": "cgan"} | EVERYTHING,
+    "cyclegan": {"task__name": "cyclegan"},
 }
 
 
@@ -63,11 +64,11 @@ class Training:
                 for parameter in network.module.parameters():
                     if not parameter.any():
                         parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-        self.engine.prepare(self.task)
+        self.engine.prepare(self.task, build_networks(self.task, config))
 
     def batch(self, count: int) -> Batch:
         """Images of noise, on the device."""
-        noise = self.config.loss.candidates, self.config.model.noise
+        noise = (self.task.candidates, *self.task.noise_shape(self.config.data.image_size))
         batch = random_batch(count, dtype=self.engine.dtype, noise=noise)
         return Batch(**{name: value.to(self.engine.device) for name, value in vars(batch).items()})
 
@@ -77,20 +78,14 @@ class Training:
         return {name: float(value) for name, value in log.items()}
 
     def strategy(self, name: str) -> DDPStrategy:
-        strategy = self.engine._strategies[name]
+        strategy = self.engine.strategies[name]
         assert isinstance(strategy, DDPStrategy)
         return strategy
 
     def state(self) -> dict[str, Tensor]:
         """All numbers that training changes, on the CPU, by their path."""
-        return flat(copy.deepcopy(self.engine.state_dict()))
-
-
-def flat(state: object, name: str = "") -> dict[str, Tensor]:
-    if isinstance(state, Tensor):
-        return {name: state.detach().cpu()}
-    parts = state.items() if isinstance(state, dict) else ()
-    return {path: value for key, part in parts for path, value in flat(part, f"{name}/{key}").items()}
+        state = tensors(copy.deepcopy(self.engine.state_dict()))
+        return {path: value.detach().cpu() for path, value in state.items()}
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:

@@ -15,7 +15,7 @@ from colordist.data.loader import ResidentLoader
 from colordist.evaluation.build_source import build_source
 from colordist.tasks.base import Calls, Generated, Loss
 from colordist.training.build import build_loader
-from colordist.training.trainer import Meter
+from colordist.training.meter import Meter
 
 pytestmark = GPU
 SLEEP = 4 * 10**9  # cycles: some seconds
@@ -61,7 +61,7 @@ def test_half_precision_learns_as_single_precision(kind: str, precision: str, mo
             run = Training(double(kind, train__precision=each, model__width=16, model__norm="group"))
             logs = [run.step(step, count=4 + step % 2) for step in range(30)]
         assert all(torch.tensor(list(log.values())).isfinite().all() for log in logs)
-        learned = [log["generator/l1"] for log in logs if not log["generator/skipped"]]
+        learned = [log["loss/generator/l1"] for log in logs if not log["diagnostics/generator/skipped"]]
         assert len(learned) >= 20  # fp16 finds its scale by skipping
         found[each] = sum(learned[-10:]) / 10
     assert found[precision] == pytest.approx(found["fp32"], rel=0.1)
@@ -80,7 +80,7 @@ def test_an_overflow_is_skipped_and_the_scale_recovers(monkeypatch: pytest.Monke
         before = run.state()
         log = run.step(2)
         after = run.state()
-        assert (log["generator/skipped"], log["discriminator/skipped"]) == (1, 0)
+        assert (log["diagnostics/generator/skipped"], log["diagnostics/discriminator/skipped"]) == (1, 0)
         assert scales() == {"generator": 1024.0, "discriminator": 2048.0}
         same = {key for key, value in before.items() if torch.equal(value, after[key])}
         learned = {key for key in before if key.startswith(("/generator/module", "/generator/optimizer"))}
@@ -111,7 +111,7 @@ class Loop(Training):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.loader = build_loader(config, build_source(config.data, self.engine), self.engine)
+        self.loader = build_loader(config, self.task, build_source(config.data, self.engine), self.engine)
         self.meter, self.at = Meter(config.train.global_batch_size), 0
 
     def go(self, steps: int) -> None:
@@ -147,19 +147,19 @@ def test_the_host_asks_the_device_for_nothing(kind: str, precision: str, monkeyp
 
 
 @pytest.mark.parametrize("batch", [4, 2048])
-def test_a_step_is_handed_out_while_the_device_is_busy(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_is_issued_while_the_device_is_occupied(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also copies to the device and allocations wait for nothing: the host is through with a step before it begins."""
     with alone_on(DEVICE, monkeypatch):
         run = Loop(tiny(task__name="cgan", train__global_batch_size=batch, data__image_size=16))
         run.go(4)
         torch.cuda.synchronize()
         torch.cuda._sleep(SLEEP)
-        trainable = torch.cuda.Event()
-        trainable.record()
+        slept = torch.cuda.Event()
+        slept.record()
         run.go(1)
-        assert not trainable.query()
+        assert not slept.query()
         torch.cuda.synchronize()
-        assert trainable.query()
+        assert slept.query()
 
 
 # --- what is on the device
@@ -173,12 +173,12 @@ def test_images_and_whatever_is_learned_are_on_the_device(kind: str, monkeypatch
         assert isinstance(run.loader, ResidentLoader)
         (batch,) = run.loader.micro_batches(1)
         tensors = {"images": run.loader.images} | vars(batch) | run.task.state
-        for name, network in run.task.networks.items():
+        for name, network in run.engine.networks.items():
             tensors |= {f"{name}/{key}": value for key, value in network.module.state_dict().items()}
             moments = [value for each in network.optimizer.state.values() for value in each.values()]
             tensors |= {f"{name}/moment {index}": value for index, value in enumerate(moments)}
         log = run.engine.step(run.task, [batch], 1)
-        tensors |= {name: value for name, value in log.items() if name != "sync_bytes"}
+        tensors |= {name: value for name, value in log.items() if name != "pace/sync_bytes"}
     assert {name for name, value in tensors.items() if value.device.type != DEVICE} == set()
 
 

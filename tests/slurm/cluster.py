@@ -240,8 +240,8 @@ class Cluster:
 
     def _start(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("ab") as out:
-            place = self._inside("controller") if name != "controller" else []
-            command = ("setpriv", "--pdeathsig", "KILL", *place, *command)  # should the tests be killed
+            inside = self._inside("controller") if name != "controller" else []
+            command = ("setpriv", "--pdeathsig", "KILL", *inside, *command)  # should the tests be killed
             self._processes[name] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
 
     def _end(self, name: str) -> None:
@@ -286,8 +286,8 @@ class Cluster:
         self._ip("controller", f"link set {name} {state}")
 
     def _idle(self) -> set[str]:
-        told = self.run("sinfo", "-h", "-N", "-o", "%N %t", check=False)
-        return {line.split()[0] for line in told.splitlines() if line.endswith(" idle")}
+        output = self.run("sinfo", "-h", "-N", "-o", "%N %t", check=False)
+        return {line.split()[0] for line in output.splitlines() if line.endswith(" idle")}
 
     def _explain(self) -> str:
         logs = [*self.folder.glob("*.out"), *self.folder.glob("*.log")]

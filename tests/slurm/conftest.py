@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, why_not
-from jobs import ROOT, STEPS, TINY_CGAN, Checkout, Run
+from jobs import ROOT, STEPS, TINY_GAN, Checkout, Run
 
 
 @pytest.fixture(scope="session")
@@ -55,7 +55,7 @@ def new_checkout(cluster: Cluster, path: Path) -> Checkout:
 def undisturbed(running_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """cgan.sh on two nodes, from beginning to end: what every disturbed run must be equal to."""
     checkout = new_checkout(running_cluster, tmp_path_factory.mktemp("undisturbed") / "checkout")
-    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_CGAN, "--run.dir", "run")
+    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_GAN, "--run.dir", "run")
     assert job.wait() == "COMPLETED", job.log
     assert "12 images a step = 2 processes x 6 images" in job.log
     run = checkout.run("run")

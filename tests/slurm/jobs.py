@@ -10,25 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import torch
 from cluster import Cluster
+from runs import everything, learned, tensors
 
-from colordist.tracking import PACE
+from colordist.run.folder import RunFolder, numbered
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
-PATIENCE = 400.0  # seconds; a job takes half a minute where nothing else runs
+TIMEOUT = 400.0  # seconds; a job takes half a minute where nothing else runs
 
 # Small, with everything on that could make processes differ. Ten seconds on two nodes, for they talk slowly.
 STEPS = 120
 TINY = [
-    *("--data.source", "synthetic", "--data.classes", "all", "--data.image_size", "16", "--data.train_images", "40"),
-    *("--data.test_images", "19", "--model.width", "4", "--model.depth", "2"),
+    *("--data.source", "synthetic", "--data.image_size", "16", "--data.train_images", "40", "--data.test_images", "19"),
+    *("--model.width", "4", "--model.depth", "2"),
     *("--train.global_batch_size", "12", "--train.steps", str(STEPS), "--train.precision", "fp64"),
-    *("--task.warmup_steps", "1", "--log.every", "10", "--evaluate.every", "60", "--checkpoint.every", "20"),
+    *("--log.every", "10", "--evaluate.every", "60", "--checkpoint.every", "20"),
 ]
-TINY_CGAN = [*TINY, "--discriminator.width", "4", "--discriminator.depth", "2"]
+TINY_GAN = [*TINY, "--discriminator.width", "4", "--discriminator.depth", "2", "--task.warmup_steps", "1"]
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Checkout:
 
     def sbatch(self, *arguments: str, **environment: str) -> "Job":
         """Submit a job; its log lies in the checkout."""
-        told = self.shell("sbatch", "--parsable", *arguments, check=True, **environment)
-        return Job(self, told.split(";")[0])
+        output = self.shell("sbatch", "--parsable", *arguments, check=True, **environment)
+        return Job(self, output.split(";")[0])
 
     def shell(self, *command: str, check: bool = True, **environment: str) -> str:
         """A command's output, run in the checkout beside the controller."""
@@ -66,8 +68,8 @@ class Job:
 
     def facts(self) -> dict[str, str]:
         """What the controller says about it."""
-        told = self.checkout.cluster.run("scontrol", "show", "job", "--oneliner", self.id)
-        return dict(word.split("=", 1) for word in told.split() if "=" in word)
+        output = self.checkout.cluster.run("scontrol", "show", "job", "--oneliner", self.id)
+        return dict(word.split("=", 1) for word in output.split() if "=" in word)
 
     @property
     def restarts(self) -> int:
@@ -113,17 +115,12 @@ class Run:
     @property
     def records(self) -> list[dict[str, Any]]:
         """metrics.jsonl without what depends on the clock or on the number of processes."""
-        file = self.path / "metrics.jsonl"
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        others = (*PACE, "sync_bytes")
-        return [{key: value for key, value in line.items() if key not in others} for line in lines]
+        return learned(RunFolder(self.path))
 
     @property
     def step(self) -> int:
         """The last one that was logged."""
-        file = self.path / "metrics.jsonl"
-        whole = [line for line in file.read_text().splitlines() if line.endswith("}")] if file.exists() else []
-        return int(json.loads(whole[-1])["step"]) if whole else 0
+        return max((int(line["step"]) for line in RunFolder(self.path).records()), default=0)
 
     def wait_for_step(self, step: int, job: Job) -> None:
         """Wait until a job got that far."""
@@ -135,57 +132,39 @@ class Run:
         return sorted(path.name for path in (self.path / "checkpoints").iterdir())
 
     @property
-    def _newest(self) -> Path:
-        return self.path / "checkpoints" / self.checkpoints[-1]
-
-    @property
     def fence(self) -> int:
         """The fencing number of the last writer, from the last checkpoint."""
-        return int(json.loads((self._newest / "manifest.json").read_text())["fence"])
+        newest = numbered(self.path / "checkpoints")[-1]
+        return int(json.loads((newest / "manifest.json").read_text())["fence"])
 
     @property
     def state(self) -> dict[str, torch.Tensor]:
         """Every tensor of the last checkpoint, by its path in it."""
-        tensors: dict[str, torch.Tensor] = {}
-
-        def collect(value: object, name: str) -> None:
-            if isinstance(value, torch.Tensor):
-                tensors[name] = value
-            elif isinstance(value, dict):
-                for key, part in value.items():
-                    collect(part, f"{name}/{key}")
-
-        collect(torch.load(self._newest / "state.pt", weights_only=True), "")
-        return tensors
+        return tensors(everything(RunFolder(self.path)))
 
     def assert_same(self, other: "Run", *, tolerance: float = 0.0) -> None:
         """To the end, and along the way."""
         assert [line.keys() for line in self.records] == [line.keys() for line in other.records]
-        for mine, its in zip(self.records, other.records, strict=True):
-            if tolerance:
-                import pytest
-
-                assert mine == pytest.approx(its, rel=tolerance, abs=tolerance)
-            else:
-                assert mine == its
-        its_state = other.state
-        assert self.state.keys() == its_state.keys()
-        for name, tensor in self.state.items():
-            torch.testing.assert_close(tensor, its_state[name], rtol=tolerance, atol=tolerance, msg=name)
+        for found, expected in zip(self.records, other.records, strict=True):
+            assert found == (pytest.approx(expected, rel=tolerance, abs=tolerance) if tolerance else expected)
+        state, expected_state = self.state, other.state
+        assert state.keys() == expected_state.keys()
+        for name, tensor in state.items():
+            torch.testing.assert_close(tensor, expected_state[name], rtol=tolerance, atol=tolerance, msg=name)
 
 
 def alone(run: Path, config: str, *arguments: str) -> Run:
     """The same training in one process, without SLURM."""
     command = ["taskset", "--cpu-list", "0", sys.executable, "-m", "colordist.train"]  # one core: one thread, as there
     command += ["--config", config, *arguments, "--run.dir", str(run)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT, check=False)
     assert done.returncode == 0, done.stderr
     return Run(run)
 
 
 def until(look: Callable[[], T | None], what: str, explain: Callable[[], str]) -> T:
     """Wait until ``look`` returns something, and return that."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + TIMEOUT
     while True:
         if found := look():
             return found

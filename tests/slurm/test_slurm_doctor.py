@@ -35,14 +35,13 @@ def test_folder_not_shared(machines: Cluster, checkout: Checkout) -> None:
 
 
 def test_node_with_another_version(machines: Cluster, checkout: Checkout, tmp_path: Path) -> None:
-    other = tmp_path / "plan.py"
-    other.write_text((ROOT / "colordist" / "data" / "plan.py").read_text() + "# changed\n")
-    file = str(ROOT / "colordist" / "data" / "plan.py")
-    machines.run_on("node2", "mount", "--bind", str(other), file)
+    file, other = ROOT / "colordist" / "data" / "sampler.py", tmp_path / "sampler.py"
+    other.write_text(file.read_text() + "# changed\n")
+    machines.run_on("node2", "mount", "--bind", str(other), str(file))
     try:
         job = refused(checkout)
     finally:
-        machines.run_on("node2", "umount", file)
+        machines.run_on("node2", "umount", str(file))
     found = next(line for line in job.log.splitlines() if line.startswith("NO  colordist"))
     assert "on node1" in found
     assert "on node2" in found

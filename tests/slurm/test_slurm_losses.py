@@ -2,7 +2,7 @@
 
 import pytest
 from cluster import Cluster
-from jobs import STEPS, TINY_CGAN, Checkout, Run, until
+from jobs import STEPS, TINY_GAN, Checkout, Run, until
 
 pytestmark = pytest.mark.slurm
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slurm
 @pytest.mark.parametrize("which", ["worker", "batch"])
 def test_a_node_without_power(which: str, machines: Cluster, checkout: Checkout, undisturbed: Run) -> None:
     """The job runs again on what is left. batch: the node where its script ran, and the writer of checkpoints."""
-    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_CGAN, "--run.dir", "run")
+    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_GAN, "--run.dir", "run")
     run = checkout.run("run")
     run.wait_for_step(40, job)
     lost = job.nodes[which == "worker"]
@@ -24,7 +24,7 @@ def test_a_node_without_power(which: str, machines: Cluster, checkout: Checkout,
 def test_a_node_that_comes_back_spoils_nothing(machines: Cluster, checkout: Checkout) -> None:
     """Cut off while it writes; healed while the job, which runs again elsewhere, writes into the same folder."""
     steps = 4 * STEPS  # one process needs no slow network
-    job = checkout.sbatch("--nodes=1", "slurm/cgan.sh", *TINY_CGAN, "--train.steps", str(steps), "--run.dir", "run")
+    job = checkout.sbatch("--nodes=1", "slurm/cgan.sh", *TINY_GAN, "--train.steps", str(steps), "--run.dir", "run")
     run = checkout.run("run")
     run.wait_for_step(40, job)
     (first,) = job.nodes

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from cluster import GPUS, Cluster
-from jobs import TINY, TINY_CGAN, Checkout, Run, alone
+from jobs import TINY, TINY_GAN, Checkout, Run, alone
 
 pytestmark = pytest.mark.slurm
 
@@ -12,7 +12,7 @@ TOLERANCE = 1e-6  # after 240 steps of a GAN, from differences in the last bit o
 
 
 def test_cgan_on_two_nodes_is_equal_to_one_process(undisturbed: Run, tmp_path: Path) -> None:
-    undisturbed.assert_same(alone(tmp_path / "alone", "configs/cgan.yaml", *TINY_CGAN), tolerance=TOLERANCE)
+    undisturbed.assert_same(alone(tmp_path / "alone", "configs/cgan.yaml", *TINY_GAN), tolerance=TOLERANCE)
 
 
 def test_ae_on_two_nodes_is_equal_to_one_process(checkout: Checkout, tmp_path: Path) -> None:
@@ -24,14 +24,14 @@ def test_ae_on_two_nodes_is_equal_to_one_process(checkout: Checkout, tmp_path: P
 def test_every_gpu_of_every_node_gets_a_process(machines: Cluster, checkout: Checkout) -> None:
     """There is nothing behind these GPUs; what the launcher starts for them is what is looked at."""
     assert GPUS >= 2
-    job = checkout.sbatch("--nodes=2", "--gpus-per-node=2", "slurm/cgan.sh", *TINY_CGAN, "--dry_run")
+    job = checkout.sbatch("--nodes=2", "--gpus-per-node=2", "slurm/cgan.sh", *TINY_GAN, "--dry_run")
     assert job.wait() == "COMPLETED", job.log
     assert "12 images a step = 4 processes x 3 images" in job.log
 
 
 def test_deepspeed_goes_through_the_same_launcher(checkout: Checkout) -> None:
     short = ["--train.steps", "4", "--evaluate.every", "4", "--train.precision", "fp32", "--run.dir", "run"]
-    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_CGAN, *short, LAUNCH="deepspeed_zero2")
+    job = checkout.sbatch("--nodes=2", "slurm/cgan.sh", *TINY_GAN, *short, LAUNCH="deepspeed_zero2")
     assert job.wait() == "COMPLETED", job.log
     assert "12 images a step = 2 processes x 6 images" in job.log
     assert checkout.run("run").step == 4

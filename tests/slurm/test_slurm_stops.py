@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from jobs import TINY_CGAN, Checkout, Job, Run
+from jobs import TINY_GAN, Checkout, Job, Run
 
 pytestmark = pytest.mark.slurm
 
 
 def start(checkout: Checkout, *options: str) -> tuple[Job, Run]:
     """Train on two nodes, and get some way."""
-    job = checkout.sbatch("--nodes=2", *options, "slurm/cgan.sh", *TINY_CGAN, "--run.dir", "run")
+    job = checkout.sbatch("--nodes=2", *options, "slurm/cgan.sh", *TINY_GAN, "--run.dir", "run")
     run = checkout.run("run")
     run.wait_for_step(20, job)
     return job, run
@@ -36,7 +36,7 @@ def test_a_job_whose_time_is_up_continues_where_it_stopped(checkout: Checkout, u
 def test_the_real_time_limit(checkout: Checkout) -> None:
     """SLURM looks twice a minute, so the warning, twenty seconds before the end, comes somewhere on the way."""
     endless = ["--train.steps", "100000", "--run.dir", "run"]
-    job = checkout.sbatch("--nodes=2", "--time=1", "--signal=B:USR1@20", "slurm/cgan.sh", *TINY_CGAN, *endless)
+    job = checkout.sbatch("--nodes=2", "--time=1", "--signal=B:USR1@20", "slurm/cgan.sh", *TINY_GAN, *endless)
     job.wait_for_start(2)
     first, second = (int(step) for step in re.findall(r'stopped, {"step": (\d+)', job.log))
     assert 0 < first < second

@@ -69,9 +69,9 @@ def test_sbatch_takes_templates(checkout: Checkout, template: Path) -> None:
     checkout.shell("sbatch", "--test-only", f"slurm/{template.name}")
 
 
-def test_sbatch_would_tell(checkout: Checkout) -> None:
-    told = checkout.shell("sbatch", "--test-only", "--nodes=99", "slurm/cgan.sh", check=False)
-    assert "Requested node configuration is not available" in told
+def test_sbatch_refuses_what_no_node_has(checkout: Checkout) -> None:
+    output = checkout.shell("sbatch", "--test-only", "--nodes=99", "slurm/cgan.sh", check=False)
+    assert "Requested node configuration is not available" in output
 
 
 def test_an_element_of_a_sweep_is_a_config_and_a_seed(tmp_path: Path) -> None:

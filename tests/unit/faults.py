@@ -1,4 +1,7 @@
-"""A disk that fails at the n-th operation, whoever asks for it: what Python's files and folders do is counted here."""
+"""A disk that fails at the n-th operation, whoever asks for it: what Python's files and folders do is counted here.
+
+Changes are operations; so are, where that is asked for, reads: of a file, of a folder's names, of what a name is.
+"""
 
 import errno
 import io
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 
 PATHS = ("mkdir", "rename", "replace", "unlink", "rmdir", "symlink", "fsync", "open")
+READS = ("listdir", "scandir", "stat", "lstat")
 KILLED = 77
 Fault = Callable[[str], None]
 """Called before each operation with its name; may raise, or never return."""
@@ -32,9 +36,23 @@ class _Raw(io.FileIO):
         return super().write(view)
 
 
+class _Read(io.FileIO):
+    """A file each read of which is an operation."""
+
+    before: Fault
+
+    def readinto(self, buffer: Any) -> Any:  # noqa: ANN401  any buffer
+        self.before("read")
+        return super().readinto(buffer)
+
+    def readall(self) -> Any:  # noqa: ANN401  as the class that it is of
+        self.before("read")
+        return super().readall()
+
+
 @contextmanager
-def watched(before: Fault) -> Iterator[None]:
-    """Every change of the disk in here asks first."""
+def watched(before: Fault, *, reads: bool = False) -> Iterator[None]:
+    """Every change of the disk in here asks first; reads: and every read."""
 
     def checked(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
@@ -45,9 +63,17 @@ def watched(before: Fault) -> Iterator[None]:
 
         return operation
 
+    def open_to_read(file: Any, mode: str, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
+        if not reads:
+            return real_open(file, mode, *rest, **options)
+        before("open to read")
+        raw = _Read(file, "r")
+        raw.before = before
+        return io.BufferedReader(raw) if "b" in mode else io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8")
+
     def open_(file: Any, mode: str = "r", buffering: int = -1, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
         if not set(mode) & set("wax+"):
-            return real_open(file, mode, buffering, *rest, **options)
+            return open_to_read(file, mode, buffering, *rest, **options)
         before("open")
         raw = _Raw(file, mode.replace("b", "").replace("t", ""))
         raw.before = before
@@ -57,7 +83,7 @@ def watched(before: Fault) -> Iterator[None]:
 
     real_open = io.open
     with pytest.MonkeyPatch.context() as patch:
-        for name in PATHS:
+        for name in PATHS + (READS if reads else ()):
             patch.setattr(os, name, checked(name))
         patch.setattr(io, "open", open_)
         patch.setattr("builtins.open", open_)
@@ -69,6 +95,10 @@ def counting(done: list[str]) -> Fault:
     return done.append
 
 
+OUT_OF_MEMORY = 0
+"""Stands for a MemoryError among the numbers of errors."""
+
+
 def refusing(at: int, code: int = errno.ENOSPC, *, for_good: bool = False) -> Fault:
     """Fail the operation number ``at``, counted from 0; and all after it, if that is for good."""
     count = -1
@@ -77,7 +107,7 @@ def refusing(at: int, code: int = errno.ENOSPC, *, for_good: bool = False) -> Fa
         nonlocal count
         count += 1
         if count == at or (for_good and count > at):
-            raise OSError(code, os.strerror(code), name)
+            raise MemoryError if code == OUT_OF_MEMORY else OSError(code, os.strerror(code), name)
 
     return fault
 

@@ -9,12 +9,20 @@ from typing import Any, Literal, get_type_hints
 
 import pytest
 import torch
+from torch import nn
 
 from colordist import registry
-from colordist.config import COMMON, Config, as_dict, flatten
+from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine.network import Network
+from colordist.engine.runtime import Engine
+from colordist.models.factory import build_generator
 from colordist.registry import Names
+from colordist.run import snapshot
+from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from colordist.tasks.base import Task
+from colordist.training.build_task import build_networks, build_task
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +55,12 @@ def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Conf
     return registry.make_config(nested(before | dict(settings)))
 
 
+def fitting(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's own settings, and of the common ones those that its components have. All by dotted key."""
+    known = {key for key, _ in leaves(Names.of(nested(own)))}
+    return {key: value for key, value in common.items() if key in known} | dict(own)
+
+
 TINY: dict[str, Any] = {
     "data.train_images": 12,
     "data.test_images": 4,
@@ -68,9 +82,15 @@ TINY: dict[str, Any] = {
 
 def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
     """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
-    given = {key.replace("__", "."): value for key, value in settings.items()}
-    known = {key for key, _ in leaves(Names.of(nested(given)))}
-    return config_with({key: value for key, value in TINY.items() if key in known} | given)
+    return config_with(fitting(TINY, {key.replace("__", "."): value for key, value in settings.items()}))
+
+
+def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
+    """An engine, a task and its networks, ready for a step."""
+    engine, task = Engine(config.train.precision), build_task(config)
+    networks = build_networks(task, config)
+    engine.prepare(task, networks)
+    return engine, task, networks
 
 
 def random_batch(
@@ -95,6 +115,32 @@ def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
     count = len(grey)
     uniforms, noise = grey.new_full((count, UNIFORMS), 0.5), grey.new_zeros(count, 0, 0)
     return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
+
+
+def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
+    """A generator every weight of which is random, in eval mode: a new one answers grey."""
+    torch.manual_seed(0)
+    module = build_generator(settings)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=std)
+    return module.eval()
+
+
+def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
+    """Write a snapshot of a generator of the task ``autoencoder``."""
+    snapshot.write(
+        folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    """Ours, without what a launcher may have left in it."""
+    left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
+    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
+    # wait, which halves the time where there are more processes than cores.
+    found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
+    return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from PIL import Image
 from colordist.metrics.baselines import REFERENCES
 from colordist.run.folder import RunFolder
 
-REFERENCE = {  # by metric: grey, constant, ceiling, truth
+REFERENCE = {  # by metric: grey, constant, oracle, target
     "ciede2000": (18.0, 14.0, 2.0, 0.0),
     "psnr": (16.0, 17.0, 30.0, 100.0),
     "colorfulness": (0.0, 20.0, 88.0, 86.0),
@@ -29,7 +29,7 @@ def trained(
     images: str = "11111111 22222222",
     finished: bool = True,
 ) -> RunFolder:
-    """A run folder. scores: its last ones; truth, answer: seeds of the noise that its pictures show."""
+    """A run folder. scores: its last ones; target, answer: seeds of the noise in its sample grid."""
     folder = RunFolder(path)
     folder.write_settings(config_with({"task.warmup_steps": 0, "train.steps": 10 * losses} | (settings or {})))
     references = {
@@ -39,11 +39,12 @@ def trained(
     }
     lines: list[dict[str, float]] = [{"step": 0, "images": 0, **references}]
     for place in range(1, losses + 1):
-        line = {"step": 10 * place, "images": 160 * place, "images_per_second": 100.0 + place}
-        lines.append(line | {"generator/l1": 1 / place, "generator/lr": 0.001, "discriminator/real": 0.5})
+        line = {"step": 10 * place, "images": 160 * place, "pace/images_per_second": 100.0 + place}
+        lines.append(line | {"loss/generator/l1": 1 / place, "loss/discriminator/real": 0.5})
+        lines[-1] |= {"optimizer/generator/lr": 0.001, "diagnostics/generator/gradient_norm": 3.0}
         if scores and place in (losses // 2, losses):
             worse = {name: value + losses - place for name, value in scores.items()}
-            lines.append({**_where(line), **{f"scores/{name}": value for name, value in worse.items()}})
+            lines.append({**_where(line), **{f"score/{name}": value for name, value in worse.items()}})
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder.samples.mkdir()
     noise = [np.random.default_rng(seed).integers(0, 256, (16, 4 * 16, 3), dtype=np.uint8) for seed in (target, answer)]

@@ -4,44 +4,40 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from torch import Tensor, nn
 
-from colordist.config import DiscriminatorConfig, ModelConfig
-from colordist.engine.runtime import Engine
-from colordist.models import build_discriminator, build_generator
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
-from colordist.training.build_task import build_task
+from colordist.models.discriminator import Discriminator, PatchGANSettings
+from colordist.models.unet import UNet, UNetSettings
+from colordist.training.build_task import build_networks, build_task
 
 CASES: dict[str, dict[str, Any]] = {
-    "unet": {"task.name": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
-    "autoencoder": {"task.name": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
-    "half": {"task.name": "autoencoder", "train__freeze": ["encoder"]},
-    "noise": {"task.name": "autoencoder", "model__noise": 3, "task__candidates": 2},
+    "unet": {"task__name": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
+    "autoencoder": {"task__name": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
+    "half": {"task__name": "autoencoder", "train__freeze": ["encoder"]},
+    "noise": {"task__name": "autoencoder", "model__noise": 3, "task__candidates": 2},
     "cgan": {"discriminator__norm": "group"},
     "bf16": {"train__precision": "bf16"},
     "micro-batches": {"train__micro_batch_size": 2},
     "penalties": {"task__r1_weight": 1.0, "task__r2_weight": 0.5},
-    "cyclegan": {"task.name": "cyclegan"},
+    "cyclegan": {"task__name": "cyclegan"},
 }
 
 
 def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, **settings: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """All that training changes in three steps, and what is logged of the last one."""
-    networks = {
-        "model__depth": 2,
-        "discriminator__depth": 2,
-        "train__activation_checkpointing": activation_checkpointing,
-    }
-    config = tiny(data__image_size=16, **networks, **settings)
+    sizes: dict[str, Any] = {"model__depth": 2, "data__image_size": 16}
+    if settings.get("task__name") != "autoencoder":
+        sizes["discriminator__depth"] = 2
+    config = tiny(train__activation_checkpointing=activation_checkpointing, **sizes, **settings)
     with alone_on_the_cpu(monkeypatch):
-        engine, task = Engine(config.train.precision), build_task(config)
-        engine.prepare(task)
-        batch = random_batch(4, dtype=torch.float32, noise=(config.loss.candidates, config.model.noise))
+        engine, task, networks = prepared(config)
+        batch = random_batch(4, dtype=torch.float32, noise=(task.candidates, config.model.noise_size))
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)
-        for name, network in task.networks.items():
+        for name, network in networks.items():
             state = network.state_dict()
             log |= {f"{name}/{key}": value for key, value in (state["module"] | state.get("ema", {})).items()}
             moments = state["optimizer"]["state"]
@@ -80,7 +76,7 @@ def test_the_unet_keeps_what_goes_into_its_levels() -> None:
     """One image of 16 x 16, width 4. Into the first level goes 1 channel, down go 4 at 16 x 16 and 8 at 8 x 8, up go 16
     at 4 x 4 and 8 at 8 x 8, into the answer 4 at 16 x 16. What comes across is kept already.
     """
-    network = build_generator(ModelConfig(width=4, depth=2))
+    network = UNet(UNetSettings(width=4, depth=2))
     before = kept(network, torch.zeros(1, 1, 16, 16))
     enable_activation_checkpointing(network)
     image, half, quarter = 16 * 16, 8 * 8, 4 * 4
@@ -91,7 +87,7 @@ def test_the_unet_keeps_what_goes_into_its_levels() -> None:
 
 def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
     """One image of 16 x 16, width 4: 3 channels go in, the next level gets 8 at 8 x 8, the logits 16 at 4 x 4."""
-    network = build_discriminator(DiscriminatorConfig(width=4, depth=2, spectral_norm=False, norm="group"), 2)
+    network = Discriminator(PatchGANSettings(width=4, depth=2, spectral_norm=False, norm="group"), inputs=3)
     images = torch.zeros(1, 1, 16, 16), torch.zeros(1, 2, 16, 16)
     before = kept(network, *images)
     enable_activation_checkpointing(network)
@@ -104,21 +100,21 @@ def test_the_discriminator_keeps_what_goes_into_its_levels() -> None:
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_the_averaged_copy_and_the_names_stay(name: str) -> None:
     plain, recomputing = (
-        build_task(
-            tiny(task__name="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
-        )
+        tiny(task__name="autoencoder", model__name=name, train__activation_checkpointing=activation_checkpointing)
         for activation_checkpointing in (False, True)
     )
-    one, other = (task.networks["generator"] for task in (plain, recomputing))
+    one, other = (build_networks(build_task(config), config)["generator"] for config in (plain, recomputing))
     assert one.module.state_dict().keys() == other.module.state_dict().keys()
     assert one.ema is not None
     assert other.ema is not None
-    found = [getattr(module, "recomputes", None) for module in (one.module, other.module, other.ema.module)]
+    found = [
+        getattr(module, "activation_checkpointing", None) for module in (one.module, other.module, other.ema.module)
+    ]
     assert found == [False, True, False]
 
 
 def test_a_compiled_network_recomputes_without_a_break() -> None:
-    network = build_generator(ModelConfig(width=4, depth=1))
+    network = UNet(UNetSettings(width=4, depth=1))
     grey = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     network(grey).square().sum().backward()
     eager = [weight.grad for weight in network.parameters()]

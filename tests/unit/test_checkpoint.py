@@ -9,16 +9,19 @@ import shutil
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from faults import KILLED, counting, in_child, killing, refusing, watched
+from faults import KILLED, OUT_OF_MEMORY, counting, in_child, killing, refusing, watched
 
-from colordist.config import CheckpointConfig, RunError, UserError
+from colordist.config import CheckpointConfig, Config, RunError, UserError, identity
 from colordist.run import checkpoint
 from colordist.run.checkpoint import Owner, Writer, newest
+from colordist.run.folder import RunFolder
+from colordist.training.build import find_newest
 
 RUN = "0123abcd"
 
@@ -291,9 +294,9 @@ def test_code_is_not_run_even_if_the_manifest_is_right(tmp_path: Path) -> None:
     found, damaged = newest(folder, RUN)
     assert found is not None
     assert damaged == []
-    with pytest.raises(UserError, match="can't be read") as refused:
+    with pytest.raises(UserError, match="is no state of a run") as refused:
         checkpoint.load(found)
-    assert f"delete {found}" in one_line(refused.value)
+    assert "delete" not in one_line(refused.value)
     assert not trace.exists()
     # It would have run: that is what weights_only prevents.
     torch.load(found / "state.pt", weights_only=False)
@@ -310,11 +313,19 @@ def test_what_holds_no_state_is_refused(tmp_path: Path) -> None:
 # --- faults at every operation
 
 
-def operations(folder: Path) -> list[str]:
+CODES = (errno.ENOSPC, errno.EIO, errno.ESTALE, errno.EACCES, OUT_OF_MEMORY)
+
+
+def told(code: int) -> str:
+    """What the line says of an error."""
+    return "out of memory" if code == OUT_OF_MEMORY else os.strerror(code)
+
+
+def operations(folder: Path, *, reads: bool = False) -> list[str]:
     """What a checkpoint that drops another one does to the disk."""
     save(folder, 5, 5)
     done: list[str] = []
-    with watched(counting(done)):
+    with watched(counting(done), reads=reads):
         save(folder, 10, 10, fence=2)
     return done
 
@@ -339,27 +350,106 @@ def check_that_it_goes_on(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("for_good", [False, True])
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("code", CODES)
 def test_a_fault_at_every_operation(
     code: int, for_good: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """For a moment, or for good."""
     outcomes = set()
-    for at in range(len(operations(tmp_path / "counted"))):
+    for at in range(len(operations(tmp_path / "counted", reads=True))):
         folder = tmp_path / str(at)
         save(folder, 5, 5)
         caplog.clear()
         refused = None
-        with watched(refusing(at, code, for_good=for_good)):
+        with watched(refusing(at, code, for_good=for_good), reads=True):
             try:
                 save(folder, 10, 10, fence=2)
             except RunError as error:
                 refused = one_line(error)
         if refused is not None:
-            assert refused.startswith(f"{folder / 'step-000010'} can't be written ({os.strerror(code)})")
+            assert re.match(rf"{folder / 'step-000010'} can't be (read|written) \({told(code)}\)", refused)
         outcomes.add("not written" if refused else "not dropped" if "can't be dropped" in caplog.text else "")
         check_that_it_goes_on(folder)
     assert outcomes >= {"not written", "not dropped"}
+
+
+def digests(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_read_that_fails_is_no_damage(code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever read it is: the line says what it was; no checkpoint is renamed, removed, or passed over."""
+    run, config = RunFolder(tmp_path), Config()
+    for step in (5, 10):
+        checkpoint.save(run.checkpoints, step, state(step), owner(run=identity(config)), config.checkpoint)
+    before, done = digests(tmp_path), []
+
+    def resume() -> dict[str, Any]:
+        found = find_newest(config, run)
+        assert found is not None
+        return checkpoint.load(found)
+
+    with watched(counting(done), reads=True):
+        resume()
+    assert set(done) == {"listdir", "open to read", "read", "stat"}
+    for at in range(len(done)):
+        with watched(refusing(at, code), reads=True), pytest.raises(RunError) as refused:
+            resume()
+        line = one_line(refused.value)
+        assert re.match(rf"{run.checkpoints}\S* can't be read \({told(code)}\): ", line)
+        assert not re.search("damaged|delete|another", line)
+        assert digests(tmp_path) == before
+        assert not caplog.records
+    assert resume()["step"] == 10
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_fault_while_a_checkpoint_is_written_that_is_there_already(code: int, tmp_path: Path) -> None:
+    """It is looked at, and it is whole: it keeps its name, and every byte."""
+    done: list[str] = []
+    save(tmp_path / "counted", 5, 5)
+    with watched(counting(done), reads=True):
+        save(tmp_path / "counted", 5, 5, fence=2)
+    for at in range(len(done)):
+        folder = tmp_path / str(at)
+        save(folder, 5, 5)
+        before = digests(folder / "step-000005")
+        with watched(refusing(at, code), reads=True), suppress(RunError):
+            save(folder, 5, 5, fence=2)
+        assert digests(folder / "step-000005") == before
+        assert not list(folder.glob("*.damaged-*"))
+
+
+def test_memory_that_runs_out_while_a_state_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_host(_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(checkpoint, "to_host", to_host)
+    for on_error in ("stop", "warn"):
+        writer = Writer(tmp_path, owner(), CheckpointConfig(on_error=on_error))  # type: ignore[arg-type]
+        refusal = pytest.raises(RunError, match=r"step-000005 can't be written \(out of memory\)")
+        with refusal if on_error == "stop" else nullcontext():
+            writer.submit(5, state())
+
+
+def test_only_checkpoints_of_this_run_are_dropped(tmp_path: Path) -> None:
+    """Not what somebody has put beside them under such a name, nor one with something else in it."""
+    for step in (1, 2, 3):
+        save(tmp_path, step, step, keep=5)
+    (tmp_path / "step-000001" / "notes.txt").write_text("mine")
+    shutil.rmtree(tmp_path / "step-000002")
+    (tmp_path / "step-000002").mkdir()
+    (tmp_path / "step-000002" / "state.pt").write_text("mine")
+    checkpoint.save(tmp_path, 4, state(), owner(run="another"), CheckpointConfig(keep=5))
+    (tmp_path / "step-000005.tmp-1").mkdir()
+    (tmp_path / "step-000005.tmp-1" / "notes.txt").write_text("mine")
+    before = digests(tmp_path)
+    save(tmp_path, 6, 6, fence=2)
+    after = digests(tmp_path)
+    dropped = {path.relative_to(tmp_path).parts[0] for path in before.keys() - after.keys()}
+    assert dropped == {"step-000003"}
+    assert all(after[path] == data for path, data in before.items() if path in after)
 
 
 def test_a_kill_at_every_operation(tmp_path: Path) -> None:

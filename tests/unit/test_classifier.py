@@ -11,7 +11,8 @@ from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from torch import Tensor
 
-from colordist.classifier import parse, teach
+from colordist.classifier import parse
+from colordist.classifier import train as train_classifier
 from colordist.cli.parser import Command
 from colordist.config import UserError
 from colordist.data.sampler import Sampler, SampleSlice
@@ -91,7 +92,7 @@ def test_images_are_mirrored_and_shifted_as_the_plan_says() -> None:
     uniforms = np.full((1, 8), 0.5)
     uniforms[0, :2] = 0.99, 0.12  # down by 4, to the left by 3
     found = augmented(
-        image, SampleSlice(**(vars(Sampler(0, 1, 1, True).step(0)) | {"flip": np.array([True]), "chance": uniforms}))
+        image, SampleSlice(**(vars(Sampler(0, 1, 1, True).step(0)) | {"flip": np.array([True]), "uniforms": uniforms}))
     )
     mirrored = image.flip(-1)
     assert torch.equal(found[..., :12, 3:], mirrored[..., 4:, :13])
@@ -169,7 +170,7 @@ def words(root: Path, output: Path, *more: str) -> list[str]:
 def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Train a classifier on a folder of images, a run on the same, and score by it, while training and afterwards."""
     root = image_folder(tmp_path / "images")
-    teach(*parse(words(root, tmp_path / "classifier")))
+    train_classifier(*parse(words(root, tmp_path / "classifier")))
     about = classifier_file.read(tmp_path / "classifier")[1]
     assert about.classes == ("azure", "green", "rose")
     assert about.accuracy > 60 > 40 > about.accuracy_on_grey == pytest.approx(100 / 3)
@@ -177,29 +178,29 @@ def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     settings = {"data__source": "folder", "data__root": str(root), "data__image_size": 16}
     folder = RunFolder(tmp_path / "run")
-    chosen = {"evaluate__classifier": str(tmp_path / "classifier")}
+    chosen = {"evaluate__metrics": [{"name": "classifier", "folder": str(tmp_path / "classifier")}]}
     train_run(Command(tiny(run__dir=str(folder.path), **settings, **chosen), Path("tiny.yaml"), False))
     logged = folder.records()[-1]
     evaluate(*parse_evaluate([str(folder.path)]))
     found = json.loads((folder.path / "evaluation-folder.json").read_text())
     assert found["networks"][0].startswith("classifier ")
-    for name in ("frechet_own", "kernel_own", "named_own"):
-        assert found["scores"][name] == pytest.approx(logged[f"scores/{name}"])
-    target, grey = found["references"]["truth"], found["references"]["grey"]
-    assert target["frechet_own"] == pytest.approx(0, abs=1e-9)
-    assert target["kernel_own"] == 0
-    assert target["named_own"] == pytest.approx(about.accuracy)
-    assert grey["named_own"] == pytest.approx(100 / 3)
-    assert grey["frechet_own"] > 0
-    assert "Named % (own classifier)" in capsys.readouterr().out
+    for name in ("classifier_frechet", "classifier_kernel", "classifier_accuracy"):
+        assert found["scores"][name] == pytest.approx(logged[f"score/{name}"])
+    target, grey = found["references"]["target"], found["references"]["grey"]
+    assert target["classifier_frechet"] == pytest.approx(0, abs=1e-9)
+    assert target["classifier_kernel"] == 0
+    assert target["classifier_accuracy"] == pytest.approx(about.accuracy)
+    assert grey["classifier_accuracy"] == pytest.approx(100 / 3)
+    assert grey["classifier_frechet"] > 0
+    assert "Accuracy % (custom classifier)" in capsys.readouterr().out
 
-    with pytest.raises(UserError, match=r"knows images of 16 pixels, but data\.image_size is 32"):
+    with pytest.raises(UserError, match=r"takes images of 16 pixels, but data\.image_size is 32"):
         evaluate(*parse_evaluate([str(folder.path), "--data.image_size", "32"]))
 
 
 def test_where_classes_are_not_known_nothing_is_named(tmp_path: Path) -> None:
     classifier_file.write(tmp_path / "kept", randomized(), ABOUT)
-    chosen = {"evaluate__classifier": str(tmp_path / "kept"), "data__image_size": 16}
+    chosen = {"evaluate__metrics": [{"name": "classifier", "folder": str(tmp_path / "kept")}], "data__image_size": 16}
     for name, settings in {
         "synthetic": {},
         "folder": {"data__source": "folder", "data__root": str(image_folder(tmp_path / "i", ("rose", "azure", "red")))},
@@ -207,8 +208,8 @@ def test_where_classes_are_not_known_nothing_is_named(tmp_path: Path) -> None:
         folder = tmp_path / name
         train_run(Command(tiny(run__dir=str(folder), **chosen, **settings), Path("tiny.yaml"), False))
         logged = RunFolder(folder).records()[-1]
-        assert {"scores/frechet_own", "scores/kernel_own"} < set(logged)
-        assert "scores/named_own" not in logged
+        assert {"score/classifier_frechet", "score/classifier_kernel"} < set(logged)
+        assert "score/classifier_accuracy" not in logged
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
@@ -217,16 +218,22 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     single = image_folder(tmp_path / "single", ("rose",))
     for arguments, told in {
         (*words(root, tmp_path / "out")[:6],): "nowhere to write",
-        (*words(root, tmp_path / "notes"),): "no classifier: name another folder",
+        (*words(root, tmp_path / "notes"),): "is no classifier, or holds other files, too: name another folder",
         (*words(single, tmp_path / "out"),): "no labels of two classes or more",
         (*words(root, tmp_path / "out", "--epochs", "0"),): "--epochs is 0, but must be at least 1",
         (*words(root, tmp_path / "out", "--data.sorce", "x"),): "unknown key data.sorce",
     }.items():
         with pytest.raises(UserError) as refusal:
-            teach(*parse(list(arguments)))
+            train_classifier(*parse(list(arguments)))
         assert told in str(refusal.value)
         assert "\n" not in str(refusal.value)
     assert (tmp_path / "notes").is_dir()
     with pytest.raises(UserError, match="nowhere holds no classifier"):
-        train_run(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__classifier="nowhere"), None, False))
+        train_run(
+            Command(
+                tiny(run__dir=str(tmp_path / "run"), evaluate__metrics=[{"name": "classifier", "folder": "nowhere"}]),
+                None,
+                False,
+            )
+        )
     assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, leaves
+import yaml
+from helpers import ROOT, config_with, leaves, nested
 
-from colordist import cli
+from colordist import cli, registry
 from colordist.cli.parser import parse
-from colordist.config import Config, RunConfig, RunError, UserError
+from colordist.config import COMMON, RunConfig, RunError, UserError
+from colordist.registry import Names
 from colordist.train import train
 from colordist.training.stop_requests import SIGNALS
 
@@ -62,7 +64,7 @@ ON_THE_COMMAND_LINE = {
     "neither number nor null": ("--model.bottleneck x", ["model.bottleneck", "'x'", "a whole number or null"]),
     "misspelt choice": ("--model.norm grup", ["model.norm", "'grup'", "group, instance", "did you mean group?"]),
     "misspelt source": ("--data.source syntetic", ["data.source", "'syntetic'", "did you mean synthetic?"]),
-    "misspelt task": ("--task gan", ["task", "'gan'", "did you mean cgan?"]),
+    "misspelt task": ("--task.name gan", ["task.name", "'gan'", "did you mean cgan?"]),
     "bad resume": ("--resume maybe", ["resume", "'maybe'", "auto, never"]),
     "value left out": ("--train.steps", ["--train.steps", "expected one argument"]),
     "too small": ("--train.global_batch_size 0", ["train.global_batch_size is 0", "try train.global_batch_size 1"]),
@@ -70,7 +72,7 @@ ON_THE_COMMAND_LINE = {
     "above a range": ("--data.image_size 900", ["data.image_size is 900", "try data.image_size 512"]),
     "above 0": ("--optimizer.discriminator.lr 0", ["optimizer.discriminator.lr is 0", "above 0", "try"]),
     "optional out of range": ("--train.micro_batch_size 0", ["train.micro_batch_size is 0", "at least 1"]),
-    "empty list": ("--data.classes []", ["data.classes is empty", "data.classes all"]),
+    "empty list": ("--data.source folder --data.classes []", ["data.classes is empty", "data.classes all"]),
     "rubbish": ("rubbish", ["'rubbish'", "--section.key value"]),
     "rubbish after settings": ("--train.steps=5 rubbish", ["'rubbish'", "--section.key value"]),
     "missing file": ("--config nowhere.yaml", ["--config", "no file", "nowhere.yaml"]),
@@ -104,7 +106,7 @@ TOGETHER = {
 @pytest.mark.parametrize("name", TOGETHER)
 def test_impossible_combination(name: str, tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
-    file.write_text("task: cgan\n")
+    file.write_text("task: {name: cgan}\n")
     arguments, told = TOGETHER[name]
     message = mistake(["--config", str(file), *arguments.split()])
     for words in told:
@@ -174,40 +176,164 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
 def test_no_arguments_is_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = parse(["--dry_run", "--run.dir", str(tmp_path / "run")])
     assert (command.name, command.file) == ("quickstart_cgan", None)
-    assert dataclasses.replace(command.config, run=RunConfig()) == Config()
+    assert dataclasses.replace(command.config, run=RunConfig()) == config_with({})
     train(command)
     assert "no --config: quickstart_cgan" in capsys.readouterr().out
 
 
 def test_each_section_keeps_its_own_settings() -> None:
-    command = parse(["--optimizer.generator.lr", "0.5", "--discriminator.norm", "none", "--data.classes", "[cat,dog]"])
+    arguments = ["--optimizer.generator.lr", "0.5", "--discriminator.norm", "none", "--data.source", "folder"]
+    config, usual = parse([*arguments, "--data.classes", "[cat,dog]"]).config, config_with({})
+    assert config == config_with(
+        {
+            "optimizer.generator.lr": 0.5,
+            "discriminator.norm": "none",
+            "data.source": "folder",
+            "data.classes": ["cat", "dog"],
+        }
+    )
+    assert config.optimizer["discriminator"] == usual.optimizer["discriminator"]
+    assert config.model == usual.model
+
+
+# --- components
+
+# Keys that exist, but only with another component.
+OF_ANOTHER = {
+    "task": ("--task.name autoencoder --task.adversarial_weight 5", ["task.name cgan", "not of autoencoder"]),
+    "task of three": ("--task.cycle_weight 5", ["task.name cyclegan", "not of cgan", "choose --task.name cyclegan"]),
+    "model": ("--model.name autoencoder --model.blocks 1", ["model.blocks", "--model.name unet"]),
+    "source": ("--data.root x", ["data.root is a setting of data.source", "not of synthetic"]),
+    "source of two": ("--data.source folder --data.train_images 5", ["choose --data.source synthetic"]),
+    "network": ("--task.name autoencoder --discriminator.width 8", ["task autoencoder has no discriminator"]),
+    "optimizer": (
+        "--task.name autoencoder --optimizer.discriminator.lr 0.1",
+        ["optimizer.discriminator.lr: task autoencoder has no discriminator", "--task.name cgan"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OF_ANOTHER)
+def test_key_of_a_component_that_was_not_chosen(name: str, tmp_path: Path) -> None:
+    arguments, told = OF_ANOTHER[name]
+    pairs = arguments.replace("--", "").split()
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nested(dict(zip(pairs[::2], pairs[1::2], strict=True)))))
+    for message in (mistake(arguments.split()), mistake(["--config", str(tmp_path / "own.yaml")])):
+        for words in [*told, pairs[-2]]:
+            assert words in message
+
+
+def test_name_on_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("task: {name: cyclegan, pixel: l2}\n")
+    assert parse(["--config", str(file), "--task.name", "cgan"]).config == config_with({"task.pixel": "l2"})
+    file.write_text("task: {name: cyclegan, cycle_weight: 3}\n")
+    assert "not of cgan" in mistake(["--config", str(file), "--task.name=cgan"])
+
+
+VERSION_01 = {
+    "--task cgan": "task: {name: cgan}, or --task.name cgan",
+    "--loss.adversarial_weight 1": "task.adversarial_weight",
+    "--loss.draws 2": "task.candidates",
+    "--loss.difference_weight 2": "task.gradient_loss_weight",
+    "--loss.pool_slots 2": "task.image_buffer_slots",
+    "--run.silence 9": "run.heartbeat_timeout",
+    "--run.patience 9": "run.stall_timeout",
+    "--optimizer.generator.factors {encoder: 0.1}": "optimizer.generator.lr_scales",
+    "--train.gradient_checkpointing true": "train.activation_checkpointing",
+    "--evaluate.classifier DIR": "evaluate.metrics, as in [{name: classifier, folder: DIR}]",
+    "--evaluate.networks [lpips]": "evaluate.metrics",
+}
+
+
+@pytest.mark.parametrize("argument", VERSION_01)
+def test_key_of_version_01(argument: str, tmp_path: Path) -> None:
+    key, _, value = argument.removeprefix("--").partition(" ")
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nested({key: yaml.safe_load(value)})))
+    for message in (mistake([f"--{key}", value]), mistake(["--config", str(tmp_path / "own.yaml")])):
+        assert key in message
+        assert VERSION_01[argument] in message
+
+
+def test_a_component_of_another_package(tmp_path: Path) -> None:
+    """A task in a module of its own: its keys are known, and no other's."""
+    (tmp_path / "own_task.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from colordist.config import TaskSettings\n"
+        "from colordist.registry import register\n"
+        "@dataclass(frozen=True, kw_only=True)\n"
+        "class Settings(TaskSettings):\n"
+        "    sigma: float = 0.5\n"
+        "@register('task', 'own')\n"
+        "class Own:\n"
+        "    Settings = Settings\n"
+    )
+    own, paths = ["--import", "own_task", "--task.name", "own"], {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    printed = started(*own, "--task.sigma", "2", "--print_config", **paths)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    assert yaml.safe_load(printed.stdout)["task"] == {"name": "own", "sigma": 2.0}
+    refused = started(*own, "--task.pixel", "l2", **paths)
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "task.pixel is a setting of task.name autoencoder, not of own" in refused.stderr
+
+
+def test_another_component_on_the_command_line_takes_what_fits_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "task: {name: cgan, pixel: l2, pixel_weight: 3}\ndata: {source: cifar10, root: here, seed: 5}\n"
+        "discriminator: {width: 8}\noptimizer: {generator: {lr: 0.5}, discriminator: {lr: 0.1}}\n"
+    )
+    command = parse(["--config", str(file), "--task.name", "autoencoder", "--data.source", "synthetic"])
     config = command.config
-    assert (config.optimizer.generator.lr, config.optimizer.discriminator.lr) == (0.5, Config().optimizer.generator.lr)
-    assert (config.model.norm, config.discriminator.norm) == (Config().model.norm, "none")
-    assert config.data.class_names == ("cat", "dog")
+    assert (command.name, config.task.name, config.task.pixel) == ("a", "autoencoder", "l2")
+    assert (config.data.source, config.data.seed) == ("synthetic", 5)
+    assert (config.discriminator, config.optimizer.keys(), config.optimizer["generator"].lr) == (
+        None,
+        {"generator"},
+        0.5,
+    )
+    assert "task.nothing" in mistake([f"--config={file}", "--task.name", "autoencoder", "--task.nothing", "1"])
+    assert "task.pixel_weight" in mistake(
+        [f"--config={file}", "--task.name", "autoencoder", "--task.pixel_weight", "1"]
+    )
 
 
 # --- --help, --print_config, --dry_run
 
 
-def test_help_tells_every_key(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--task.name=cgan"], ["--task.name", "cyclegan", "--data.source", "shards", "--model.name", "autoencoder"]],
+)
+def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that every run has; with the name of a component, all."""
     with pytest.raises(SystemExit) as left:
-        parse(["--help"])
+        parse([*arguments, "--help"])
     assert left.value.code == 0
+    said = capsys.readouterr().out
     blocks = {  # from the option's name to what follows up to the next option
-        block.split()[0]: " ".join(block.split()[1:]) for block in re.split(r"\n  (?=--)", capsys.readouterr().out)
+        block.split()[0]: " ".join(block.split()[1:]) for block in re.split(r"\n  (?=--)", said)
     }
-    for key, hint in leaves():
+    names = dict(zip(arguments[::2], arguments[1::2], strict=True)) if len(arguments) > 1 else {}
+    chosen = Names.of(nested({key.removeprefix("--"): value for key, value in names.items()}))
+    for key, hint in leaves(chosen):
+        if not arguments and key.split(".")[0] not in COMMON:
+            continue
         told = blocks[f"--{key}"]
         found = re.search(r"(?P<meaning>[A-Z`].*\.) \(type: (?P<type>.+), default: (?P<default>.+?)\)", told)
         assert found, f"{key}: {told}"
         assert len(found["meaning"].split()) >= 2, key
         assert hint not in (int, float, bool, str) or found["type"] == hint.__name__
+    if not arguments:
+        for kind in registry.OURS:
+            assert f"--{registry.key_of(kind)}: {', '.join(registry.names(kind))}" in said
 
 
 def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--task.name", "autoencoder", "--seed", "9", "--data.classes", "[cat]", "--model.bottleneck", "7"]
-    arguments += ["--optimizer.generator.clip_norm", "2", "--optimizer.discriminator.lr", "1e-4"]
+    arguments = ["--task.name", "cyclegan", "--seed", "9", "--data.source", "folder", "--data.classes", "[cat]"]
+    arguments += ["--model.bottleneck", "7", "--optimizer.generator.clip_norm", "2"]
+    arguments += ["--optimizer.generator.lr_scales", "{encoder: 0.5}", "--optimizer.discriminator.lr", "1e-4"]
+    arguments += ["--evaluate.metrics", "[lpips, {name: classifier, folder: x}]"]
     arguments += ["--train.micro_batch_size", "3", "--track.wandb", "off"]
     with pytest.raises(SystemExit) as left:
         parse([*arguments, "--print_config"])
@@ -216,7 +342,7 @@ def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixt
     file.write_text(capsys.readouterr().out)
     config = parse(["--config", str(file)]).config
     assert config == parse(arguments).config
-    assert config != Config()
+    assert config.model.bottleneck == 7  # type: ignore[attr-defined]
 
 
 def test_dry_run_tells_and_stops(
@@ -260,16 +386,20 @@ def test_batch_that_the_processes_cannot_share(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--train.steps", "x"]], ids=["help", "mistake"])
-def test_answers_without_torch(arguments: list[str]) -> None:
-    code = (
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--help"], 0), (["--train.stpes", "3"], 2), (["--loss.draws", "3"], 2), (["--config", "nowhere.yaml"], 2)],
+    ids=lambda each: each[0] if isinstance(each, list) else "",
+)
+def test_answers_without_torch(arguments: list[str], code: int) -> None:
+    program = (
         f"import sys; sys.argv[1:] = {arguments}\n"
         "from colordist.train import main\n"
         "try: main()\n"
         "except SystemExit as left: print(left.code, sorted({'torch', 'accelerate', 'wandb'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.splitlines()[-1] == ("0 []" if arguments == ["--help"] else "2 []")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines()[-1] == f"{code} []"
 
 
 # --- colordist VERB

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from test_colorizer import noise, pixels, write_snapshot
+from test_colorizer import noise, pixels, snapshot_in
 from test_decode import SEE_THROUGH, USABLE, USELESS
 
 import colordist
@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("run")
-    write_snapshot(run / "snapshots" / "step-000001")
+    snapshot_in(run / "snapshots" / "step-000001")
     return run
 
 
@@ -371,7 +371,7 @@ def test_12_megapixels_in_less_than_2_gigabytes(run_folder: Path) -> None:
 def test_variants_have_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_snapshot(tmp_path / "noisy" / "snapshots" / "step-000001", noise=3)
+    snapshot_in(tmp_path / "noisy" / "snapshots" / "step-000001", noise=3)
     photo("in/a.jpg")
     photo("in/sub/b.v2.png", level=50)
     Path("in/no.jpg").write_text("no photo")

@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from helpers import config_with, write_snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -18,12 +19,13 @@ from test_decode import profile
 
 import colordist
 from colordist.color import ColorSpace, luma, to_8_bits
-from colordist.config import ModelConfig, UserError
+from colordist.config import UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
 from colordist.inference import colorizer as module
 from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
-from colordist.models import build_generator
-from colordist.run import snapshot
+from colordist.models.factory import build_generator
+from colordist.run.snapshot import Snapshot
+from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
 
 torch.set_num_threads(1)
 SIZE, DEPTH = 16, 2
@@ -31,24 +33,24 @@ Space = Literal["lab", "rgb"]
 spaces: list[Space] = ["lab", "rgb"]
 
 
-def write_snapshot(
-    folder: Path, space: Space = "lab", name: Literal["unet", "autoencoder"] = "unet", noise: int = 0
-) -> Path:
+def snapshot_in(folder: Path, space: Space = "lab", name: str = "unet", noise: int = 0) -> Path:
     """A tiny network that answers a riot of colour, since its last layer isn't zero."""
+    noisy = {"model.noise": noise} if noise else {}
+    small = {"model.name": name, "model.color_space": space, "model.width": 4, "model.depth": DEPTH}
+    settings = config_with(small | noisy).model
     torch.manual_seed(0)
-    model = ModelConfig(name=name, color_space=space, width=4, depth=DEPTH, noise=noise)
-    network = build_generator(model)
+    network = build_generator(settings)
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter)
-    snapshot.write(folder, network, model, {"image_size": SIZE})
+    write_snapshot(folder, settings, network, image_size=SIZE)
     return folder
 
 
 @cache
 def colorizer(space: Space = "lab", resolution: int = SIZE) -> Colorizer:
     with tempfile.TemporaryDirectory() as name:
-        return colordist.load(write_snapshot(Path(name) / "step-1", space), resolution)
+        return colordist.load(snapshot_in(Path(name) / "step-1", space), resolution)
 
 
 def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -153,7 +155,7 @@ def test_strips_are_the_whole(size: tuple[int, int]) -> None:
 def test_at_the_trained_size_it_is_the_network_and_nothing_else(space: Space) -> None:
     image = noise(SIZE, SIZE)
     level, _ = ColorSpace(space).split(torch.from_numpy(np.array(image)).permute(2, 0, 1)[None], torch.float32)
-    answer = colorizer(space).network(level)
+    answer = colorizer(space).networks["generator"](level)
     if space == "lab":
         expected = keep_luma(ColorSpace(space).join(level, answer), (level + 1) / 2)
         got = pixels(colorizer(space)(image)).transpose(2, 0, 1)
@@ -175,7 +177,11 @@ def test_batch_equals_single(space: Space) -> None:
 
 def test_one_batch_per_shape() -> None:
     seen: list[tuple[int, ...]] = []
-    with colorizer().network.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape))):
+    with (
+        colorizer()
+        .networks["generator"]
+        .register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    ):
         colorizer().colorize([noise(*size) for size in [(64, 64), (64, 32), (200, 200), (300, 150), (64, 64)]])
     assert seen == [(3, 1, 16, 16), (2, 1, 16, 32)]
 
@@ -215,7 +221,8 @@ def test_colors_are_upscaled_in_place() -> None:
         def forward(self, level: torch.Tensor) -> torch.Tensor:
             return torch.cat([-level, torch.zeros_like(level)], dim=1)
 
-    paint = Colorizer(TwoColors(), ModelConfig(depth=DEPTH), SIZE)
+    task = AutoencoderTask(AutoencoderSettings(), config_with({"model.depth": DEPTH}).model)
+    paint = Colorizer(Snapshot(task, torch.nn.ModuleDict({"generator": TwoColors()}), {}, Path()), SIZE)
     picture = pixels(paint(image))
     assert (picture[:, :195, 0] > picture[:, :195, 1]).all()
     assert (picture[:, 207:, 0] < picture[:, 207:, 1]).all()
@@ -277,7 +284,7 @@ def test_decode_with_alpha_refuses_like_decode(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["unet", "autoencoder"])
 def test_load(name: Literal["unet", "autoencoder"], tmp_path: Path) -> None:
-    step = write_snapshot(tmp_path / "run" / "snapshots" / "step-000001", name=name)
+    step = snapshot_in(tmp_path / "run" / "snapshots" / "step-000001", name=name)
     by_run, by_step = colordist.load(tmp_path / "run"), colordist.load(str(step))
     image = noise(30, 20)
     np.testing.assert_array_equal(pixels(by_run(image)), pixels(by_step(image)))
@@ -286,7 +293,7 @@ def test_load(name: Literal["unet", "autoencoder"], tmp_path: Path) -> None:
 
 
 def test_load_refuses(tmp_path: Path) -> None:
-    step = write_snapshot(tmp_path / "step")
+    step = snapshot_in(tmp_path / "step")
     (tmp_path / "empty").mkdir()
     for where, resolution, words in [
         (tmp_path / "nowhere", None, "no folder"),
@@ -307,7 +314,7 @@ def test_load_refuses(tmp_path: Path) -> None:
 
 
 def test_variants_differ_and_each_comes_again(tmp_path: Path) -> None:
-    noisy = colordist.load(write_snapshot(tmp_path / "step-1", noise=3))
+    noisy = colordist.load(snapshot_in(tmp_path / "step-1", noise=3))
     assert noisy.answers == 3
     photo, other = noise(20, 12), noise(31, 40, seed=1)
     variants = [noisy(photo, variant=number) for number in range(3)]

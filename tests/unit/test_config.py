@@ -1,29 +1,21 @@
 """Settings: how a batch is divided, what makes a run's identity, and the files in configs/."""
 
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import pytest
 import yaml
-from helpers import ROOT, changed, config_with, leaves
+from helpers import ROOT, config_with, leaves
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colordist import registry
 from colordist.cli.parser import parse
-from colordist.config import (
-    ADVERSARIAL,
-    Config,
-    LossConfig,
-    ModelConfig,
-    TrainConfig,
-    UserError,
-    batch_arithmetic,
-    fingerprint,
-    flatten,
-    learning_keys,
-)
+from colordist.config import Config, TrainConfig, UserError, as_dict, flatten
+from colordist.registry import Names
+from colordist.run.identity import changed_keys, fingerprint, learning_keys
+from colordist.training.batch_arithmetic import batch_arithmetic
 
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 
@@ -72,8 +64,7 @@ def test_batch_arithmetic_by_hand() -> None:
 
 def halved(size: int, depth: int) -> Config:
     """A config with this image size and this depth of the only network."""
-    data, model = changed(Config().data, "image_size", size), changed(Config().model, "depth", depth)
-    return Config(task__name="autoencoder", data=data, model=model)
+    return config_with({"task.name": "autoencoder", "data.image_size": size, "model.depth": depth})
 
 
 def follow_advice(size: int, depth: int) -> None:
@@ -88,7 +79,7 @@ def follow_advice(size: int, depth: int) -> None:
 @given(size=st.integers(16, 512), depth=st.integers(1, 8))
 def test_image_size_must_be_halved_depth_times(size: int, depth: int) -> None:
     if size % 2**depth == 0 and size // 2**depth >= 2:  # down to two pixels
-        assert halved(size, depth).model.depth == depth
+        halved(size, depth)
     elif depth >= 3:
         follow_advice(size, depth)
 
@@ -105,13 +96,6 @@ def refused(**settings: object) -> str:
     return str(refusal.value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("model.blocks", 1), ("model.attention_level", 0), ("model.noise", 4)])
-def test_only_the_unet_is_refined(key: str, value: int) -> None:
-    unfit = ModelConfig(name="autoencoder")
-    with pytest.raises(UserError, match=rf"{key} is .*model.name autoencoder .*try model.name unet"):
-        changed(unfit, key.removeprefix("model."), value)
-
-
 def test_attention_needs_a_level_that_is_there() -> None:
     assert refused(model__attention_level=4).endswith("try model.attention_level 3")
 
@@ -119,35 +103,67 @@ def test_attention_needs_a_level_that_is_there() -> None:
 def test_several_answers_need_noise() -> None:
     assert refused(task__candidates=2).endswith("try model.noise 6")
     assert "at least 2 latent codes" in refused(model__noise=1)
-    assert config_with({"model.noise": 4, "task.candidates": 2}).loss.candidates == 2
+    config_with({"model.noise": 4, "task.candidates": 2})
 
 
 def test_relativistic_pairs_have_no_labels() -> None:
-    assert config_with({"task.label_smoothing": 0.1}).loss.label_smoothing == 0.1
-    with pytest.raises(UserError, match=r"task.label_smoothing is 0.1, .* try task.label_smoothing 0"):
-        LossConfig(adversarial="relativistic", label_smoothing=0.1)
+    config_with({"task.label_smoothing": 0.1})
+    told = refused(task__adversarial="relativistic", task__label_smoothing=0.1)
+    assert re.fullmatch(r"task.label_smoothing is 0.1, .* try task.label_smoothing 0", told)
 
 
 def test_augmentations_have_names() -> None:
     assert refused(task__augment=["cutout", "flip"]) == "task.augment has flip: try translation or cutout"
 
 
-@pytest.mark.parametrize("key", ["task.pixel_weight", "task.adversarial_weight", "task.r1_weight", "task.r2_weight"])
-def test_no_infinite_weight(key: str) -> None:
-    with pytest.raises(UserError, match=key):
-        changed(Config(), key, float("inf"))
+WEIGHTS = ["task.pixel_weight", "task.adversarial_weight", "task.r1_weight", "task.r2_weight", "train.ema_images"]
 
 
-@pytest.mark.parametrize("key", ["task.pixel_weight", "task.adversarial_weight", "train.ema_images"])
-@pytest.mark.parametrize("value", [float("nan"), -1])
+@pytest.mark.parametrize("key", WEIGHTS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1])
 def test_no_nonsense_for_a_weight(key: str, value: float) -> None:
-    with pytest.raises(UserError, match=key):
-        changed(Config(), key, value)
+    assert refused(**{key: value}).startswith(f"{key} is {value}")
+
+
+# --- components
+
+
+def test_unknown_components_and_keys() -> None:
+    assert refused(task__name="gcan").startswith("task.name: there is no 'gcan' among autoencoder, cgan, cyclegan")
+    assert refused(model__widht=8) == "unknown key model.widht: did you mean model.width?"
+    assert refused(task__name="autoencoder", discriminator__width=8).startswith("there is no section discriminator")
+    assert refused(task__name=3) == "task.name is 3, but must be a name: autoencoder, cgan, cyclegan"
+
+
+def test_a_component_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_registered", {})
+    with pytest.raises(UserError, match="there is no 'own'"):
+        registry.component("model", "own")
+
+    @registry.register("model", "own")
+    class Own:
+        pass
+
+    assert registry.component("model", "own") is registry.register("model", "own")(Own) is Own  # a module run twice
+    assert registry.names("model")[-1] == "own"
+    for taken in ("own", "unet"):
+        with pytest.raises(ValueError, match=f"there is a model named {taken} already"):
+            registry.register("model", taken)(int)
+    registry.register("task", "own")(int)  # a name is taken in its kind alone
+
+
+def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_broken.py").write_text("raise RuntimeError('two\\nlines')")
+    for module, reason in {"own_broken": "two lines", "own_missing": "No module named 'own_missing'"}.items():
+        with pytest.raises(UserError, match=rf"^--import {module}: it can't be imported \({reason}\): name a module"):
+            registry.load_modules([module])
 
 
 # --- identity
 
 OPERATIONAL = {
+    "data.root",
     "data.workers",
     "resume",
     "run.dir",
@@ -164,8 +180,7 @@ OPERATIONAL = {
     "checkpoint.keep",
     "checkpoint.keep_every",
     "checkpoint.on_error",
-    "evaluate.classifier",
-    "evaluate.networks",
+    "evaluate.metrics",
     "track.wandb",
     "track.project",
     "track.entity",
@@ -187,11 +202,11 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return 2
     if key == "task.augment":
         return ["cutout"]
-    if key == "evaluate.networks":
+    if key == "evaluate.metrics":
         return ["lpips"]
     if key == "train.freeze":
         return ["encoder"]
-    if key.endswith(".factors"):
+    if key.endswith(".lr_scales"):
         return {"encoder": 0.5}
     match value:
         case None:
@@ -209,14 +224,31 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
     raise TypeError(key)
 
 
-@pytest.mark.parametrize(("key", "hint"), leaves(), ids=str)
-def test_identity_is_what_is_learned(key: str, hint: Any) -> None:  # noqa: ANN401
-    config = changed(Config(), "model.noise", 4 if key in ("task.candidates", "model.noise") else 0)
-    value = flatten(dataclasses.asdict(config))[key]
-    other = changed(config, key, another(key, hint, value))
+def every_key() -> dict[tuple[str, Names], Any]:
+    """Every key with the components that have it, but for those that name components; and its type."""
+    found: dict[str, tuple[Names, Any]] = {}
+    for names in (Names(), Names(task="cyclegan"), Names(source="folder"), Names(source="shards")):
+        found = {key: (names, hint) for key, hint in leaves(names) if key not in registry.NAME_KEYS} | found
+    return {(key, names): hint for key, (names, hint) in found.items()}
+
+
+@pytest.mark.parametrize(("key", "names"), every_key(), ids=str)
+def test_identity_is_what_is_learned(key: str, names: Names) -> None:
+    chosen = {"task.name": names.task, "data.source": names.source}
+    config = config_with(chosen | ({"model.noise": 4} if key in ("task.candidates", "model.noise") else {}))
+    other = config_with({key: another(key, every_key()[key, names], flatten(as_dict(config))[key])}, config)
     assert other != config
     assert (fingerprint(other) == fingerprint(config)) == (key in OPERATIONAL)
-    assert (key in learning_keys(dataclasses.asdict(config))) == (key not in OPERATIONAL)
+    assert (key in learning_keys(as_dict(config))) == (key not in OPERATIONAL)
+
+
+@pytest.mark.parametrize(("name", "value"), [("task.name", "cyclegan"), ("model.name", "autoencoder")])
+def test_identity_has_the_keys_of_chosen_components_alone(name: str, value: str) -> None:
+    config = config_with({name: value})
+    assert changed_keys(config) == {name: value}
+    assert fingerprint(config) != fingerprint(config_with({}))
+    assert fingerprint(parse([f"--{name}", value, "--data.source", "synthetic"]).config) == fingerprint(config)
+    assert learning_keys(as_dict(config)).keys() <= {key for key, _ in leaves(Names.of(as_dict(config)))}
 
 
 def test_fingerprint_does_not_depend_on_how_a_value_was_given(tmp_path: Path) -> None:
@@ -228,7 +260,7 @@ def test_fingerprint_does_not_depend_on_how_a_value_was_given(tmp_path: Path) ->
 
 
 def test_settings_survive_a_file() -> None:
-    asked = dataclasses.asdict(changed(Config(), "data.classes", ["cat"]))
+    asked = as_dict(config_with({"data.source": "folder", "data.classes": ["cat"]}))
     assert learning_keys(yaml.safe_load(yaml.safe_dump(asked))) == learning_keys(asked)
 
 
@@ -250,8 +282,8 @@ def test_config_parses_and_dry_runs(file: Path) -> None:
     config = parse(["--config", str(file)]).config
     told = describe(config, batch_arithmetic(config.train, 1))
     assert "generator:" in told
-    assert ("discriminator: " in told) == (config.task in ADVERSARIAL)
-    assert ("decolorizer: " in told) == (config.task == "cyclegan")
+    assert ("discriminator: " in told) == config.task.has_discriminator
+    assert ("decolorizer: " in told) == (config.task.name == "cyclegan")
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
@@ -265,20 +297,17 @@ def test_config_has_a_comment_for_each_key(file: Path) -> None:
 
 
 def test_defaults_are_the_quickstart() -> None:
-    assert parse(["--config", str(ROOT / "configs" / "quickstart_cgan.yaml")]).config == Config()
+    assert parse(["--config", str(ROOT / "configs" / "quickstart_cgan.yaml")]).config == config_with({})
 
 
-GAME = {"task", "discriminator.width", "discriminator.norm", "discriminator.spectral_norm", "task.warmup_steps"}
-GAME |= {"task.pixel_weight", "loss.gradient_loss_weight", "optimizer.discriminator.lr"}
-GAME |= {"optimizer.discriminator.schedule", "optimizer.discriminator.warmup_steps"}
-# Each rung, the one that it stands on, and what differs. A discriminator's settings mean nothing without one.
+# Each rung, the one that it stands on, and which of the keys that both have differ.
 SPECTRAL = "discriminator.spectral_norm"
 RUNGS: dict[str, tuple[str, set[str]]] = {
     "02-deep": ("01-shallow", {"model.depth"}),
     "03-wide": ("02-deep", {"model.width"}),
     "04-bottleneck": ("03-wide", {"model.bottleneck"}),
     "05-unet": ("02-deep", {"model.name"}),
-    "06-gan": ("05-unet", GAME),
+    "06-gan": ("05-unet", {"task.name"}),
     "07-spectral": ("06-gan", {"discriminator.norm", "discriminator.spectral_norm"}),
     "08-ema": ("07-spectral", {"train.ema_images"}),
     "09-warmup": ("08-ema", {"task.warmup_steps"}),
@@ -295,18 +324,16 @@ def test_each_rung_of_the_ladder_is_tested() -> None:
 @pytest.mark.parametrize("rung", RUNGS)
 def test_a_rung_of_the_ladder_is_one_change(rung: str) -> None:
     below, changes = RUNGS[rung]
-    one, other = (
-        flatten(dataclasses.asdict(parse(["--config", str(ROOT / f"configs/ladder/{name}.yaml")]).config))
-        for name in (below, rung)
-    )
-    assert {key for key in one if one[key] != other[key]} == changes
+    one, other = (settings_of(f"ladder/{name}") for name in (below, rung))
+    assert {key for key in one.keys() & other.keys() if one[key] != other[key]} == changes
 
 
 def test_quickstarts_differ_only_in_the_task() -> None:
-    keys = {}
-    for name in ("quickstart_ae", "quickstart_cgan"):
-        config = parse(["--config", str(ROOT / "configs" / f"{name}.yaml")]).config
-        keys[name] = flatten(dataclasses.asdict(config))
-    assert keys["quickstart_ae"]["task"] == "autoencoder"
+    one, other = settings_of("quickstart_ae"), settings_of("quickstart_cgan")
+    assert one["task.name"] == "autoencoder"
     for key in ("data.source", "data.image_size", "data.seed", "data.train_images", "data.test_images"):
-        assert keys["quickstart_ae"][key] == keys["quickstart_cgan"][key]
+        assert one[key] == other[key]
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    return flatten(as_dict(parse(["--config", str(ROOT / f"configs/{name}.yaml")]).config))

@@ -22,7 +22,7 @@ from colordist.engine.consistency import (
 from colordist.engine.runtime import Engine
 from colordist.run.provenance import code_digest
 from colordist.training.build import check_same_code
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 CPU = torch.device("cpu")
 NUMBERS = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
@@ -157,7 +157,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Engine, Any]]:
     with alone_on_the_cpu(monkeypatch):
         config = tiny(train__precision="fp64")
         made, task = Engine("fp64"), build_task(config)
-        made.prepare(task)
+        made.prepare(task, build_networks(task, config))
         made.step(task, [random_batch(4)], 0)
         yield made, task
 
@@ -193,9 +193,9 @@ def test_a_replica_that_differs_in_the_last_bit_is_named(
     trained: tuple[Engine, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    engine, task = trained
+    engine, _ = trained
     right = copies(engine, monkeypatch)
-    tensor(task.networks["generator"]).view(torch.int64).view(-1)[0] ^= 1
+    tensor(engine.networks["generator"]).view(torch.int64).view(-1)[0] ^= 1
     monkeypatch.setattr(engine, "gather", lambda value: right * healthy + [value])
     sides = told.replace(" process 0's", " differ from process 0's")
     with pytest.raises(RunError, match=rf"^the generator's {part} on {sides} at step 500: .*last checkpoint$"):
@@ -205,9 +205,9 @@ def test_a_replica_that_differs_in_the_last_bit_is_named(
 def test_the_first_process_is_named_when_it_is_the_odd_one(
     trained: tuple[Engine, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine, task = trained
+    engine, _ = trained
     right = copies(engine, monkeypatch)
-    next(task.networks["discriminator"].module.parameters()).data.view(torch.int64).view(-1)[0] ^= 1
+    next(engine.networks["discriminator"].module.parameters()).data.view(torch.int64).view(-1)[0] ^= 1
     monkeypatch.setattr(engine, "gather", lambda value: [value] + right * 2)
     with pytest.raises(RunError, match=r"^the discriminator's weights on process 0 on .* differ from process 1's"):
         check_replicas(engine, 500)
@@ -216,7 +216,7 @@ def test_the_first_process_is_named_when_it_is_the_odd_one(
 def test_before_the_first_step_there_are_no_optimizer_states(monkeypatch: pytest.MonkeyPatch) -> None:
     with alone_on_the_cpu(monkeypatch):
         made, task = Engine("fp32"), build_task(tiny())
-        made.prepare(task)
+        made.prepare(task, build_networks(task, tiny()))
         check_replicas(made, 0)
 
 
@@ -228,8 +228,8 @@ def test_weights_that_are_no_numbers_are_refused_on_one_process_too(
     value: float,
     trained: tuple[Engine, Any],
 ) -> None:
-    engine, task = trained
+    engine, _ = trained
     check_replicas(engine, 500)
-    tensor(task.networks["generator"]).view(-1)[-1] = value
+    tensor(engine.networks["generator"]).view(-1)[-1] = value
     with pytest.raises(RunError, match=rf"^the generator's {part} on process 0 on .* are not finite at step 500: try"):
         check_replicas(engine, 500)

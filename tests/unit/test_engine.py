@@ -23,7 +23,7 @@ from colordist.engine.environment import (
 )
 from colordist.engine.runtime import Engine
 from colordist.tasks.base import Task
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 BATCH = random_batch(6)
 DEEPSPEED = {"ACCELERATE_USE_DEEPSPEED": "true"}
@@ -45,7 +45,7 @@ def prepared(**settings: Any) -> tuple[Engine, Task]:  # noqa: ANN401  any setti
             for parameter in network.module.parameters():
                 if not parameter.any():
                     parameter.copy_(torch.randn(parameter.shape, generator=random) / 10)
-    engine.prepare(task)
+    engine.prepare(task, build_networks(task, config))
     return engine, task
 
 
@@ -77,7 +77,7 @@ def test_only_the_network_whose_turn_it_is_learns(
     parameters = dict(task.networks[learns].module.named_parameters())
     assert all(not torch.equal(before[learns][key], value) for key, value in parameters.items())
     assert all(parameter.grad is None for parameter in task.networks[rests].module.parameters())
-    assert all(key.startswith(learns) for key in log.keys() - {"sync_bytes"})
+    assert all(key.split("/")[1] == learns for key in log.keys() - {"pace/sync_bytes"})
 
 
 def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> None:
@@ -88,18 +88,23 @@ def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> 
     with torch.no_grad():
         logits = judge(BATCH.grey, old(BATCH.grey))
     expected = torch.nn.functional.softplus(-logits).mean()
-    assert log["generator/adversarial"].item() == pytest.approx(expected.item(), abs=1e-12)
+    assert log["loss/generator/adversarial"].item() == pytest.approx(expected.item(), abs=1e-12)
 
 
 def test_warm_up_leaves_the_discriminator_alone() -> None:
-    engine, task = prepared(task__warmup_steps=1)
+    engine, task = prepared(loss__warmup_steps=1)
     before = state(task, "discriminator")
     log = engine.step(task, [BATCH], 0)
     assert equal(before, state(task, "discriminator"))
-    assert set(log) == {"generator/l1", "generator/gradient_norm", "generator/skipped", "sync_bytes"}
+    assert set(log) == {
+        "loss/generator/l1",
+        "diagnostics/generator/gradient_norm",
+        "diagnostics/generator/skipped",
+        "pace/sync_bytes",
+    }
     log = engine.step(task, [BATCH], 1)
     assert not equal(before, state(task, "discriminator"))
-    assert {"generator/adversarial", "discriminator/real"} <= set(log)
+    assert {"loss/generator/adversarial", "loss/discriminator/real"} <= set(log)
 
 
 def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
@@ -115,23 +120,23 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"task.name": "autoencoder"},
-        {"task.name": "autoencoder", "model__norm": "group", "model__width": 16},
-        {"task.name": "cgan", "discriminator__spectral_norm": True, "task__warmup_steps": 1},
-        {"task.name": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
-        {"task.name": "autoencoder", "model__noise": 2, "task__candidates": 3},
-        {"task.name": "cgan", "model__noise": 2, "task__candidates": 3, "task__pixel": "l2"},
+        {"task__name": "autoencoder"},
+        {"task__name": "autoencoder", "model__norm": "group", "model__width": 16},
+        {"task__name": "cgan", "discriminator__spectral_norm": True, "task__warmup_steps": 1},
+        {"task__name": "cgan", "discriminator__norm": "instance", "discriminator__output": "image"},
+        {"task__name": "autoencoder", "model__noise": 2, "task__candidates": 3},
+        {"task__name": "cgan", "model__noise": 2, "task__candidates": 3, "task__pixel": "l2"},
     ],
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
 def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
-    noise = settings.get("task__candidates", 1), settings.get("model__noise", 0)
+    noise = settings.get("loss__candidates", 1), settings.get("model__noise", 0)
 
     def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
         logs = [engine.step(task, sample_slices(random_batch(5 + step, noise=noise), most), step) for step in range(3)]
         weights = {f"{name}/{key}": value for name in task.networks for key, value in state(task, name).items()}
-        average = task.networks["generator"].ema
+        average = engine.networks["generator"].ema
         assert average is not None
         return weights | {f"ema/{key}": value for key, value in average.module.state_dict().items()}, logs
 
@@ -156,9 +161,9 @@ def norm_of_gradients(task: Task, name: str) -> float:
 def test_long_gradients_are_shortened_and_told_as_they_were() -> None:
     norms = {}
     for limit in (None, 1e-3, 1e3):
-        engine, task = prepared(task__name="autoencoder", optimizer__generator__clip_norm=limit)
+        engine, task = prepared(task="autoencoder", optimizer__generator__clip_norm=limit)
         log = engine.step(task, [BATCH], 0)
-        norms[limit] = log["generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
+        norms[limit] = log["diagnostics/generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
     told, unclipped = norms[None]
     assert told == pytest.approx(unclipped)
     assert told > 1e-3
@@ -171,13 +176,11 @@ def test_each_network_has_its_own_limit() -> None:
     engine, task = prepared(optimizer__discriminator__clip_norm=1e-3)
     log = engine.step(task, [BATCH], 0)
     assert norm_of_gradients(task, "discriminator") == pytest.approx(1e-3, rel=1e-2)
-    assert norm_of_gradients(task, "generator") == pytest.approx(log["generator/gradient_norm"].item())
+    assert norm_of_gradients(task, "generator") == pytest.approx(log["diagnostics/generator/gradient_norm"].item())
 
 
 def test_the_steps_learning_rate_is_used() -> None:
-    engine, task = prepared(
-        task__name="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1
-    )
+    engine, task = prepared(task="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1)
     before = state(task, "generator")
     engine.step(task, [BATCH], 0)
     # Adam's first step is as long as its rate, for every weight with a gradient well above its epsilon: 0.1 / 10.
@@ -187,8 +190,8 @@ def test_the_steps_learning_rate_is_used() -> None:
 
 @pytest.mark.parametrize("half_life", [0, 1000])
 def test_the_average_follows(half_life: int) -> None:
-    engine, task = prepared(task__name="autoencoder", train__ema_images=half_life)
-    network = task.networks["generator"]
+    engine, task = prepared(task="autoencoder", train__ema_images=half_life)
+    network = engine.networks["generator"]
     assert network.ema is not None
     before = copy.deepcopy(network.ema.module.state_dict())
     engine.step(task, sample_slices(BATCH, 2), 99)
@@ -247,7 +250,7 @@ def test_networks_get_the_precision(precision: str, dtype: torch.dtype) -> None:
     assert engine.dtype == dtype
     for network in task.networks.values():
         assert {value.dtype for value in network.module.state_dict().values()} == {dtype}
-    average = task.networks["generator"].ema
+    average = engine.networks["generator"].ema
     assert average is not None
     assert {value.dtype for value in average.module.state_dict().values()} == {dtype}
 
@@ -262,7 +265,7 @@ def test_bf16_computes_in_half_and_keeps_weights_whole() -> None:
     assert all(value.isfinite() for value in log.values())
     for network in task.networks.values():
         assert {parameter.dtype for parameter in network.module.parameters()} == {torch.float32}
-    assert log["discriminator/real"].dtype == log["generator/l1"].dtype == torch.float32
+    assert log["loss/discriminator/real"].dtype == log["loss/generator/l1"].dtype == torch.float32
 
 
 def test_deterministic() -> None:
@@ -390,11 +393,13 @@ def test_a_mistake_is_raised_once_the_others_know() -> None:
         raise UserError("no such file")
 
     with pytest.raises(UserError, match=r"^no such file$"):
-        engine.run_on_all_ranks(mistake)
-    engine.run_on_all_ranks(mistake, here=False)  # somebody else's work
-    done = []
-    engine.run_on_all_ranks(lambda: done.append(1))
-    assert done == [1]
+        engine.on_all_ranks(mistake)
+    assert engine.on_ranks(mistake, here=False) is None  # work of another rank
+
+
+def test_what_runs_on_all_ranks_returns_its_result() -> None:
+    engine = Engine("fp32", deterministic=False)
+    assert engine.on_all_ranks(lambda: [1]) == engine.on_ranks(lambda: [1], here=True) == [1]
 
 
 def test_alone_sums_are_its_own() -> None:
@@ -405,9 +410,9 @@ def test_alone_sums_are_its_own() -> None:
 
 
 def test_deepspeed_differentiates_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = {"task.r1_weight": 0.0, "task.r2_weight": 0.2}
+    weights = {"loss.r1_weight": 0.0, "loss.r2_weight": 0.2}
     check_gradient_penalties(weights)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    check_gradient_penalties({"task.r1_weight": 0.0, "task.r2_weight": 0.0})
-    with pytest.raises(UserError, match=r"task.r2_weight is 0.2, .* set task.r2_weight 0"):
+    check_gradient_penalties({"loss.r1_weight": 0.0, "loss.r2_weight": 0.0})
+    with pytest.raises(UserError, match=r"loss.r2_weight is 0.2, .* set loss.r2_weight 0"):
         check_gradient_penalties(weights)

@@ -32,27 +32,28 @@ def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[s
     logged = RunFolder(run).records()[-1]
     assert found["step"] == logged["step"] == 6
     assert found["images"] == 4
-    assert {f"scores/{name}": score for name, score in found["scores"].items()} == pytest.approx(
-        {key: value for key, value in logged.items() if key.startswith("scores/")}
+    assert {f"score/{name}": score for name, score in found["scores"].items()} == pytest.approx(
+        {key: value for key, value in logged.items() if key.startswith("score/")}
     )
-    assert list(found["references"]) == ["grey", "constant", "oracle", "truth"]
-    assert "baseline: grey" in capsys.readouterr().out
+    assert list(found["references"]) == ["grey", "constant", "oracle", "target"]
+    assert [each["name"] for each in found["specs"]["references"]] == list(found["references"])
+    assert "grey (baseline)" in capsys.readouterr().out
 
 
 def test_several_answers_are_scored_as_in_training(tmp_path: Path) -> None:
     folder = tmp_path / "noise"
-    settings = {"model__noise": 2, "task__candidates": 3, "task.name": "autoencoder", "optimizer__generator__lr": 0.05}
+    settings = {"model__noise": 2, "task__candidates": 3, "task__name": "autoencoder", "optimizer__generator__lr": 0.05}
     train(Command(tiny(run__dir=str(folder), **settings), Path("tiny.yaml"), False))
     evaluate(*parse([str(folder)]))
     found = json.loads((folder / "evaluation-synthetic.json").read_text())
     logged = RunFolder(folder).records()[-1]
-    assert found["scores"]["diversity"] == pytest.approx(logged["scores/diversity"])
+    assert found["scores"]["diversity"] == pytest.approx(logged["score/diversity"])
     assert found["scores"]["diversity"] > 0
     assert not any({"diversity", "rarest"} & scores.keys() for scores in found["references"].values())
 
 
 def test_one_answer_is_not_scored_for_its_variety(run: Path) -> None:
-    assert not {"scores/diversity", "scores/rarest"} & RunFolder(run).records()[-1].keys()
+    assert not {"score/diversity", "score/rarest"} & RunFolder(run).records()[-1].keys()
 
 
 def test_other_images(run: Path) -> None:

@@ -10,16 +10,17 @@ from helpers import alone_on_the_cpu, tiny
 from torch import Tensor
 
 from colordist.cli.parser import Command
-from colordist.config import EvaluateConfig, UserError
-from colordist.metrics.lpips import LEAST
-from colordist.metrics.metric import EvalBatch
-from colordist.metrics.optional import optional_features, optional_metrics
+from colordist.config import UserError
+from colordist.metrics.inception import InceptionMetric
+from colordist.metrics.lpips import MIN_SIZE, LPIPSMetric
+from colordist.metrics.metric import EvalBatch, EvalSet
+from colordist.metrics.optional import build_metrics
 from colordist.run.folder import RunFolder
 from colordist.train import train
 
 pytest.importorskip("torch_fidelity")
 pytest.importorskip("torchmetrics")
-CPU = torch.device("cpu")
+EVAL_SET = EvalSet(image_size=16, device=torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -39,10 +40,6 @@ def noise(seed: int, count: int = 3, size: int = 16) -> Tensor:
     return torch.randint(0, 256, (count, 3, size, size), generator=torch.Generator().manual_seed(seed)).byte()
 
 
-def chosen(*names: str) -> EvaluateConfig:
-    return EvaluateConfig(networks=list(names))
-
-
 def test_lpips(hub: Path, tmp_path: Path) -> None:
     from torchvision.models import alexnet
 
@@ -54,20 +51,20 @@ def test_lpips(hub: Path, tmp_path: Path) -> None:
         for name, shape in shapes.items()
     }
     torch.save(weights, hub / "alexnet-owt-7be5be79.pth")
-    (metric,) = optional_metrics(chosen("lpips"), CPU)
+    (metric,) = LPIPSMetric(LPIPSMetric.Settings(), EVAL_SET).metrics
     target, prediction = noise(0), noise(1)
     assert metric.score(metric.sums(EvalBatch(target, target))) == 0
     found = metric.score(metric.sums(EvalBatch(prediction, target)))
     one_by_one = [metric.score(metric.sums(EvalBatch(prediction[[i]], target[[i]]))) for i in range(3)]
     assert found > 0
     assert found == pytest.approx(sum(one_by_one) / 3, rel=1e-4)
-    small = torch.nn.functional.interpolate(target.float(), (LEAST, LEAST), mode="nearest").byte()
+    small = torch.nn.functional.interpolate(target.float(), (MIN_SIZE, MIN_SIZE), mode="nearest").byte()
     assert metric.score(metric.sums(EvalBatch(small, small))) == 0  # large enough as it is
 
-    train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__networks=["lpips"]), Path("tiny.yaml"), False))
+    train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__metrics=["lpips"]), Path("tiny.yaml"), False))
     records = RunFolder(tmp_path / "run").records()
-    assert records[0]["reference/truth/lpips"] == 0 < records[0]["reference/grey/lpips"]
-    assert "scores/lpips" in records[-1]
+    assert records[0]["reference/target/lpips"] == 0 < records[0]["reference/grey/lpips"]
+    assert "score/lpips" in records[-1]
 
 
 def test_inception(hub: Path) -> None:
@@ -81,7 +78,7 @@ def test_inception(hub: Path) -> None:
     torch.manual_seed(0)
     untrained = Untrained("untrained", ["2048"], str(hub / "nothing.pth"))
     torch.save(untrained.state_dict(), hub / "weights-inception-2015-12-05-6726825d.pth")
-    (scores,) = optional_features(chosen("inception"), None, 16, CPU)
+    (scores,) = InceptionMetric(InceptionMetric.Settings(), EVAL_SET).metrics
     target, answers = (scores.features(noise(seed, 2)).double() for seed in (0, 1))
     assert target.shape == (2, scores.width)
     assert [spec.name for spec in scores.specs] == ["fid", "kid"]
@@ -95,11 +92,11 @@ def test_inception(hub: Path) -> None:
 @pytest.mark.parametrize("name", ["inception", "lpips"])
 def test_without_weights(name: str, hub: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError) as refusal:
-        train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__networks=[name]), Path("tiny.yaml"), False))
+        train(Command(tiny(run__dir=str(tmp_path / "run"), evaluate__metrics=[name]), Path("tiny.yaml"), False))
     told = str(refusal.value)
-    assert told.startswith(f"evaluate.networks: the weights of {name} can't be had (")
+    assert told.startswith(f"evaluate.metrics: the weights of {name} can't be loaded (")
     assert "put https://" in told
-    assert f"into {hub}, or leave {name} out of evaluate.networks" in told
+    assert f"into {hub}, or leave {name} out of evaluate.metrics" in told
     assert "\n" not in told
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
 
@@ -110,9 +107,4 @@ def test_without_the_package(name: str, package: str, monkeypatch: pytest.Monkey
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)  # how Python notes what isn't there
     with pytest.raises(UserError, match=r"needs .*: pip install 'colordist\[metrics\]', or leave"):
-        _ = optional_features(chosen(name), None, 16, CPU), optional_metrics(chosen(name), CPU)
-
-
-def test_an_unknown_network() -> None:
-    with pytest.raises(UserError, match=r"evaluate\.networks has vgg: try inception or lpips"):
-        chosen("vgg")
+        build_metrics([name], EVAL_SET)

@@ -25,13 +25,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
 FORBIDDEN = {
     "models": {"data", "metrics"},
     "data": {"models", "metrics"},
-}
-# Imports that go up, still: (module, package).
-UPWARD = {
-    ("tasks", "engine"),
-    ("files", "run"),
-    ("metrics", "run"),
-    ("run", "reporting"),
+    "metrics": {"data"},
+    "training": {"reporting"},
 }
 # Who may know what isn't ours. Whoever is named here may; nobody else.
 RESERVED = {
@@ -100,8 +95,6 @@ def violations(source: str, module: str) -> list[str]:
     found = []
     for other in sorted(ours(iter(names)) - {module}):
         other_room = other.split(".")[0]
-        if (room, other_room) in UPWARD:
-            continue
         if level(other) > level(module) or (module == "config"):
             found.append(f"{module} imports {other}, which is above it")
         elif other_room in FORBIDDEN.get(room, ()):
@@ -154,16 +147,19 @@ def test_no_cycles() -> None:
     ("module", "source"),
     [
         ("tasks.cgan", "from colordist.run.lock import Lock"),
+        ("tasks.cgan", "from colordist.engine.network import Network"),
+        ("training.trainer", "from colordist.reporting.runs import Run"),
         ("tasks.cgan", "from colordist.training import trainer"),
         ("tasks.cgan", "from ..run import checkpoint"),
         ("tasks.cgan", "def f():\n    import colordist.run.checkpoint as c"),
         ("tasks.cgan", "if TYPE_CHECKING:\n    from colordist.run.lock import Lock"),
         ("models.unet", "from colordist.tasks.base import Loss"),
-        ("models.unet", "from colordist.data.loader import Batch")("models", "from .. import tasks"),
+        ("models.unet", "from colordist.data.loader import Batch"),
+        ("models", "from .. import tasks"),
         ("data.plan", "from colordist.training.build import build_source"),
         ("engine.runtime", "from colordist.training.trainer import Trainer"),
-        ("reporting.scores", "from colordist.training.build import build_task"),
-        ("training.build", "from colordist.cli.parser import parse"),
+        ("reporting.comparison", "from colordist.training.build import build_task"),
+        ("training.build", "from colordist.cli import parse"),
         ("training.build", "from colordist import load"),
         ("config", "from colordist.color import AB_SCALE"),
         ("config", "import torch"),
@@ -184,9 +180,8 @@ def test_the_checker_finds(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("tasks.cgan", "from colordist.data.loader import Batch\nfrom colordist.engine.network import Network")(
-            "engine.runtime", "import accelerate, torch.distributed\nfrom colordist.tasks.base import Task"
-        ),
+        ("tasks.cgan", "from colordist.data.loader import Batch\nfrom colordist.models.blocks import Up"),
+        ("engine.runtime", "import accelerate, torch.distributed\nfrom colordist.tasks.base import Task"),
         ("tracking", "import wandb\nimport wandb_like"),
         ("data.loader", "import torch\nfrom torch.utils import data"),
         ("models.unet", "from .blocks import Up"),

@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, config_with, tiny
+from helpers import alone_on_the_cpu, config_with, random_generator, tiny, write_snapshot
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colordist.config import ModelConfig, OptimizerConfig, UserError
+from colordist.config import OptimizerConfig, UserError
 from colordist.engine.network import Network
-from colordist.models import build_generator
+from colordist.models.autoencoder import Autoencoder, AutoencoderSettings
+from colordist.models.factory import build_generator
 from colordist.models.parts import freeze, part_of
+from colordist.models.unet import UNet, UNetSettings
 from colordist.run.folder import RunFolder
-from colordist.run.snapshot import write
 
-SETTINGS: dict[str, Any] = {"task.name": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
+SETTINGS: dict[str, Any] = {"task__name": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
 
 
 @pytest.fixture(autouse=True)
@@ -32,16 +33,12 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A snapshot of a network each of whose weights is random."""
     model, folder = tiny(**SETTINGS).model, tmp_path_factory.mktemp("before") / "snapshots" / "step-000007"
-    torch.manual_seed(5)
-    module = build_generator(model)
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    write(folder, module, model, {"step": 7, "image_size": 32})
+    write_snapshot(folder, model, random_generator(model, 0.1), step=7, image_size=32)
     return folder
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "model.safetensors")
+    return {name.removeprefix("generator."): each for name, each in load_file(folder / "model.safetensors").items()}
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor], part: str = "") -> bool:
@@ -70,7 +67,7 @@ def test_it_begins_with_the_weights_of_a_snapshot_or_of_a_runs_latest(before: Pa
     assert learned(one) == learned(other)
     # The optimizer begins anew: in its first steps it warms up.
     assert one.records()[2]["step"] == 2
-    assert one.records()[2]["generator/lr"] == pytest.approx(0.01 * 2 / 51)
+    assert one.records()[2]["optimizer/generator/lr"] == pytest.approx(0.01 * 2 / 51)
 
 
 def test_a_kill_changes_nothing(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,8 +87,7 @@ def test_a_kill_changes_nothing(before: Path, tmp_path: Path, monkeypatch: pytes
 def test_a_snapshot_that_has_changed_is_another_run(before: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(before, tmp_path / "copy")
     run(tmp_path / "run", **SETTINGS, train__init_from=str(copy), train__steps=3)
-    module = build_generator(tiny(**SETTINGS).model)
-    write(copy, module, tiny(**SETTINGS).model, {"step": 8})
+    write_snapshot(copy, tiny(**SETTINGS).model, build_generator(tiny(**SETTINGS).model), step=8)
     told = refused(tmp_path / "run", train__init_from=str(copy), train__steps=6)
     assert told.startswith("the snapshot that train.init_from names has changed since the run in")
     assert "name another --run.dir" in told
@@ -118,7 +114,7 @@ def test_what_does_not_fit_is_told(settings: dict[str, Any], told: str, before: 
 def test_the_first_names_and_how_many_more(before: Path, tmp_path: Path) -> None:
     line = refused(tmp_path / "run", train__init_from=str(before), model__name="unet")
     missing = line.partition("missing: ")[2].partition(";")[0]
-    unet = build_generator(ModelConfig(width=4, depth=1))
+    unet = UNet(UNetSettings(width=4, depth=1))
     assert missing.count(",") == 2
     assert missing.endswith(f" and {len(unet.state_dict()) - 3} more")
 
@@ -127,6 +123,7 @@ def test_a_snapshot_that_lacks_a_tensor(before: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(before, tmp_path / "copy")
     kept = weights(copy)
     del kept["decoder.1.bias"]
+    kept = {f"generator.{name}": each for name, each in kept.items()}
     save_file(kept, copy / "model.safetensors")
     text = (copy / "model.json").read_text()
     (copy / "model.json").write_text("\n".join(line for line in text.splitlines() if "sha256" not in line))
@@ -157,10 +154,9 @@ def test_no_snapshot(tmp_path: Path) -> None:
 
 
 def test_every_weight_is_of_one_part() -> None:
-    for model in (ModelConfig(blocks=1, attention_level=1, noise=2), ModelConfig(name="autoencoder")):
-        module = build_generator(model)
+    for module in (UNet(UNetSettings(blocks=1, attention_level=1, noise=2)), Autoencoder(AutoencoderSettings())):
         parts = {name: part_of(module, name) for name, _ in module.named_parameters()}
-        names = {"unet": ("first.", "down."), "autoencoder": ("encoder.",)}[model.name]
+        names = ("first.", "down.") if isinstance(module, UNet) else ("encoder.",)
         assert {name for name, part in parts.items() if part == "encoder"} == {n for n in parts if n.startswith(names)}
         assert set(parts.values()) == {"encoder", "decoder"}
 
@@ -189,12 +185,14 @@ def test_a_frozen_part_has_no_share_in_clipping(before: Path, tmp_path: Path) ->
     for name, parts in ("whole", []), ("held", ["encoder"]):
         settings = SETTINGS | {"train__init_from": str(before), "train__freeze": parts, "log__every": 1}
         records = run(tmp_path / name, **settings, train__steps=1).records()
-        (norms[name],) = [record["generator/gradient_norm"] for record in records if "generator/lr" in record]
+        (norms[name],) = [
+            record["diagnostics/generator/gradient_norm"] for record in records if "optimizer/generator/lr" in record
+        ]
     assert 0 < norms["held"] < norms["whole"]
 
 
 def test_a_frozen_part_computes_the_same_in_training_as_later() -> None:
-    module = build_generator(ModelConfig(name="autoencoder", width=4, depth=1))
+    module = Autoencoder(AutoencoderSettings(width=4, depth=1))
     freeze(module, ["encoder"])
     assert not any(layer.training for layer in module.encoder.modules())  # type: ignore[union-attr]
     assert module.training
@@ -203,7 +201,7 @@ def test_a_frozen_part_computes_the_same_in_training_as_later() -> None:
 
 def test_a_part_learns_at_its_own_rate() -> None:
     """Adam's first step moves each weight by its rate, whatever the gradient."""
-    module = build_generator(ModelConfig(name="autoencoder", width=4, depth=1)).double()
+    module = Autoencoder(AutoencoderSettings(width=4, depth=1)).double()
     nn.init.ones_(module.decoder[-1].weight)  # type: ignore[index,union-attr]
     start = {name: value.clone() for name, value in module.state_dict().items()}
     network = Network(module, OptimizerConfig(lr=0.01, warmup_steps=1), 9, lr_scales={"encoder": 0.1})
@@ -216,7 +214,7 @@ def test_a_part_learns_at_its_own_rate() -> None:
 
 
 def test_without_parts_there_is_one_group_of_all_weights() -> None:
-    module = build_generator(ModelConfig())
+    module = UNet(UNetSettings())
     network = Network(module, OptimizerConfig(), 9)
     plain = torch.optim.Adam(module.parameters(), lr=1e-3, betas=(0.5, 0.99), fused=True)
     assert network.optimizer.state_dict() == plain.state_dict()
@@ -224,7 +222,7 @@ def test_without_parts_there_is_one_group_of_all_weights() -> None:
 
 
 def test_what_is_frozen_stays_so_when_its_network_wakes() -> None:
-    module = build_generator(ModelConfig())
+    module = UNet(UNetSettings())
     network = Network(module, OptimizerConfig(), 9, frozen=["decoder"])
     for trainable in (False, True):
         network.set_trainable(trainable)
@@ -237,12 +235,12 @@ def test_what_is_frozen_stays_so_when_its_network_wakes() -> None:
     ("settings", "told"),
     [
         ({"train.freeze": ["encodr"]}, "train.freeze has 'encodr', but the parts are encoder and decoder"),
-        ({"train.freeze": ["encoder", "decoder"]}, "train.freeze names both parts, so nothing would learn"),
-        ({"optimizer.generator.lr_scales": {"encodr": 1.0}}, "factors has 'encodr', but the parts are encoder and"),
-        ({"optimizer.generator.lr_scales": {"encoder": 0.0}}, "factors has encoder 0.0, but must be above 0"),
+        ({"train.freeze": ["encoder", "decoder"]}, "train.freeze names both parts, so nothing would be trained"),
+        ({"optimizer.generator.lr_scales": {"encodr": 1.0}}, "lr_scales has 'encodr', but the parts are encoder and"),
+        ({"optimizer.generator.lr_scales": {"encoder": 0.0}}, "lr_scales has encoder 0.0, but must be above 0"),
         (
             {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"encoder": 0.5}},
-            "factors has encoder, which train.freeze holds",
+            "lr_scales has encoder, which train.freeze freezes",
         ),
         ({"data.fraction": 0.0}, "data.fraction is 0.0, but must be above 0 and at most 1"),
         ({"data.fraction": 1.5}, "data.fraction is 1.5, but must be above 0 and at most 1"),
@@ -256,6 +254,6 @@ def test_mistakes_are_one_line(settings: dict[str, Any], told: str) -> None:
 
 
 def test_deepspeed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.engine.runtime.zero_stage", lambda: 1)
+    monkeypatch.setattr("colordist.engine.select.zero_stage", lambda: 1)
     assert "don't work with DeepSpeed" in refused(tmp_path / "run", train__freeze=["encoder"])
     assert RunFolder(tmp_path / "run").state == "new"

@@ -11,14 +11,20 @@ from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
 from colordist.config import Config, batch_arithmetic
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
-from colordist.training.build_task import build_task
-from colordist.training.describe import describe
+from colordist.training.build import describe
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.memory import LiveBytes, Memory, estimate
 
 
+def networks_of(config: Config) -> dict[str, Network]:
+    return build_networks(build_task(config), config)
+
+
 def expected(config: Config, processes: int = 1) -> Memory:
-    return estimate(build_task(config), config, batch_arithmetic(config.train, processes))
+    task = build_task(config)
+    return estimate(task, build_networks(task, config), config, batch_arithmetic(config.train, processes))
 
 
 def memory(**settings: object) -> Memory:
@@ -27,35 +33,38 @@ def memory(**settings: object) -> Memory:
 
 # --- counts by hand
 
+SKIPS = 2
+"""Numbers that a network has besides: how many updates were skipped in a row, and whether the latest was."""
+
 
 def test_what_lasts_by_hand() -> None:
     """Generator: weight, gradient, two moments, EMA. Discriminator: the first four. Four bytes a number."""
-    networks = build_task(tiny(discriminator__spectral_norm=False)).networks
+    networks = networks_of(tiny(discriminator__spectral_norm=False))
     generator, discriminator = (networks[name] for name in ("generator", "discriminator"))
     steps = len(generator.trainable_parameters) + len(
         discriminator.trainable_parameters
     )  # Adam counts them for each tensor
-    numbers = 5 * generator.parameter_count() + 4 * discriminator.parameter_count() + steps
+    numbers = 5 * generator.parameter_count() + 4 * discriminator.parameter_count() + steps + 2 * SKIPS
     assert memory(discriminator__spectral_norm=False).lasting == 4 * numbers
-    alone = 4 * (5 * generator.parameter_count() + len(generator.trainable_parameters))
-    assert memory(task__name="autoencoder").lasting == alone
-    counts = 4 * len(generator.trainable_parameters)  # always in float32
-    assert memory(task__name="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
+    alone = 4 * (5 * generator.parameter_count() + len(generator.trainable_parameters) + SKIPS)
+    assert memory(task="autoencoder").lasting == alone
+    counts = 4 * (len(generator.trainable_parameters) + SKIPS)  # always in float32
+    assert memory(task="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
 
 
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
-    network = build_task(tiny(task__name="autoencoder", train__freeze=["encoder"])).networks["generator"]
+    network = networks_of(tiny(task="autoencoder", train__freeze=["encoder"]))["generator"]
     trainable_parameters = network.parameter_count()
     frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
-    held = memory(task__name="autoencoder", train__freeze=["encoder"])
-    assert held.lasting == 4 * (5 * trainable_parameters + 2 * frozen + len(network.trainable_parameters))
-    assert held.peak - held.lasting < memory(task__name="autoencoder").peak - memory(task__name="autoencoder").lasting
+    held = memory(task="autoencoder", train__freeze=["encoder"])
+    assert held.lasting == 4 * (5 * trainable_parameters + 2 * frozen + len(network.trainable_parameters) + SKIPS)
+    assert held.peak - held.lasting < memory(task="autoencoder").peak - memory(task="autoencoder").lasting
 
 
 def test_pools_by_hand() -> None:
     """Each of 4 places keeps 3 colour images and 3 grey ones, of 32 x 32 pixels."""
-    with_pools, without = (memory(task__name="cyclegan", task__image_buffer_slots=slots).lasting for slots in (3, 0))
+    with_pools, without = (memory(task="cyclegan", loss__image_buffer_slots=slots).lasting for slots in (3, 0))
     assert with_pools - without == 4 * 4 * 3 * (3 + 1) * 32 * 32
 
 
@@ -63,7 +72,7 @@ def test_several_processes_keep_places_for_gradients() -> None:
     config = tiny(train__global_batch_size=8)
     one, two = expected(tiny()), expected(config, processes=2)  # four images each
     assert two.lasting == one.lasting  # where the gradients are
-    trainable_parameters = sum(network.parameter_count() for network in build_task(config).networks.values())
+    trainable_parameters = sum(network.parameter_count() for network in networks_of(config).values())
     assert 0 < two.peak - one.peak <= 4 * trainable_parameters
 
 
@@ -118,14 +127,14 @@ def script() -> Iterator[ModuleType]:
 
 
 REAL: dict[str, dict[str, object]] = {
-    "autoencoder": {"task.name": "autoencoder", "model__name": "autoencoder"},
+    "autoencoder": {"task": "autoencoder", "model__name": "autoencoder"},
     "cgan": {},
     "checkpointing": {"train__activation_checkpointing": True},
     "micro-batches": {"train__micro_batch_size": 4},
     "bf16": {"train__precision": "bf16"},
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
-    "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
-    "cyclegan": {"task.name": "cyclegan"},
+    "penalty": {"loss__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
+    "cyclegan": {"task": "cyclegan"},
 }
 
 
@@ -136,7 +145,7 @@ def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, m
 
     def train() -> None:
         task = build_task(config)
-        engine.prepare(task)
+        engine.prepare(task, build_networks(task, config))
         batch = random_batch(8, 32, dtype=torch.float32)
         for _ in range(2):
             engine.step(task, [batch] if most is None else [batch[:most], batch[most:]], step)
@@ -158,23 +167,21 @@ def passing(**settings: object) -> int:
 
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 def test_less_with_gradient_checkpointing(task: str) -> None:
-    deep = {"task.name": task, "model__depth": 2, "discriminator__depth": 2}
+    deep = {"task": task, "model__depth": 2, "discriminator__depth": 2}
     assert passing(**deep, train__activation_checkpointing=True) < 0.7 * passing(**deep)
 
 
 def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
-    assert 1.1 * passing() < passing(task__r2_weight=1.0) < 3 * passing()
+    assert 1.1 * passing() < passing(loss__r2_weight=1.0) < 3 * passing()
 
 
 def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
     pairs = 4 * (32 * 32) ** 2 * 4
-    assert passing(task__name="autoencoder", model__attention_level=0) < pairs / 2
+    assert passing(task="autoencoder", model__attention_level=0) < pairs / 2
 
 
 def test_further_answers_need_further_activations() -> None:
-    one, four = (
-        passing(task__name="autoencoder", model__noise=2, task__candidates=candidates) for candidates in (1, 4)
-    )
+    one, four = (passing(task="autoencoder", model__noise=2, loss__candidates=candidates) for candidates in (1, 4))
     assert one < four < 4 * one  # the encoder runs once
 
 

@@ -63,18 +63,18 @@ def score(metric: Metric, prediction: Tensor, target: Tensor, objects: Tensor | 
     return metric.score(metric.sums(EvalBatch(prediction, target, objects)))
 
 
-# Those that compare one answer with the truth: the others need marked objects, or several answers.
-PAIRED = {m.name for m in METRICS} - {"vivid", "rarest", "diversity"}
+# Those that compare one prediction with the target: the others need marked objects, or several predictions.
+PAIRED = {m.name for m in METRICS} - {"diversity"}
 
 # --- what holds for every metric
 
 
 @pytest.mark.parametrize("metric", [m for m in METRICS if m.name in PAIRED], ids=lambda metric: metric.name)
-def test_the_truth_is_the_perfect_answer(metric: Metric) -> None:
+def test_the_target_is_the_perfect_prediction(metric: Metric) -> None:
     target = noise(0, 3, 3, 16, 16)
     perfect = PERFECT.get(metric.name, score(COLORFULNESS, target, target))
     assert score(metric, target, target) == pytest.approx(perfect, abs=1e-9)
-    if metric.better != "truth":
+    if metric.better != "target":
         worse = score(metric, noise(1, 3, 3, 16, 16), target)
         assert worse < perfect if metric.better == "higher" else worse > perfect
 
@@ -418,10 +418,10 @@ def test_one_answer_has_no_rarest_colour_and_no_diversity() -> None:
 def test_answers_to_an_image_without_colour_are_not_counted() -> None:
     image, objects = scene(COLORS[0])
     eval_batch = several(*[(image, objects)] * 2)
-    plain_truth = EvalBatch(eval_batch.prediction, luma(image).expand_as(image), objects, eval_batch.variants)
+    grey_target = EvalBatch(eval_batch.prediction, luma(image).expand_as(image), objects, eval_batch.variants)
     for metric in (RAREST, DIVERSITY, VIVID):
         scorer = Scorer([metric])
-        scorer.update(plain_truth)
+        scorer.update(grey_target)
         assert not scorer.sums.any()
 
 
@@ -434,12 +434,12 @@ def test_vivid_without_marked_objects_counts_nothing() -> None:
     assert math.isnan(score(VIVID, image, image, objects * 0))
 
 
-# --- floors and ceiling
+# --- references
 
 
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32))
-def test_floors_and_ceiling_are_what_they_say(seed: int) -> None:
+def test_baselines_and_oracle_are_what_they_say(seed: int) -> None:
     target = near(of_lab(50, 10, 10).expand(2, 3, 12, 12), seed)  # all answers inside the gamut
     grey_lightness = rgb_to_lab(grey(target))[:, 0]
     assert torch.equal(grey(target), luma(target).expand_as(target))
@@ -459,10 +459,11 @@ def test_constant_of_no_colour_is_grey() -> None:
     assert torch.equal(constant(target, (0.0, 0.0)), grey(target))
 
 
-def test_references_are_answers_in_order_from_floor_to_truth() -> None:
+def test_references_are_ordered_from_baseline_to_target() -> None:
     target = near(of_lab(50, 20, 10).expand(2, 3, 12, 12), 0)
     answers = {reference.name: reference.answer(target, (20.0, 10.0)) for reference in REFERENCES}
-    assert [*answers] == ["grey", "constant", "oracle", "truth"]
+    assert [*answers] == ["grey", "constant", "oracle", "target"]
+    assert [each.role for each in REFERENCES] == ["baseline", "baseline", "oracle", "target"]
     scores = [score(CIEDE2000, answer, target) for answer in answers.values()]
     assert scores == sorted(scores, reverse=True)
     assert scores[-1] == 0
@@ -489,13 +490,13 @@ def test_median_of_extreme_colours_and_of_nothing() -> None:
 
 def test_table_is_aligned_and_names_the_better_way() -> None:
     answers = {
-        "baseline: grey": {"mae": 4.8512, "ssim": 0.95512, "colorfulness": 0.0},
+        "grey (baseline)": {"mae": 4.8512, "ssim": 0.95512, "colorfulness": 0.0},
         "ours": {"mae": 12.0, "ssim": math.nan, "colorfulness": 29.9},
     }
     assert table(answers, [MAE, SSIM, COLORFULNESS, PSNR]).splitlines() == [
-        "                       floor: grey   ours",
-        "MAE % ↓                       4.85  12.00",
-        "SSIM ↑                       0.955      -",
-        "Colourfulness → truth         0.00  29.90",
-        "PSNR dB ↑                        -      -",
+        "                        grey (baseline)   ours",
+        "MAE % ↓                            4.85  12.00",
+        "SSIM ↑                            0.955      -",
+        "Colourfulness → target             0.00  29.90",
+        "PSNR dB ↑                             -      -",
     ]

@@ -9,7 +9,7 @@ from helpers import alone_on_the_cpu, changed, tiny
 from runs import run
 
 from colordist.config import Config
-from colordist.metrics import METRICS
+from colordist.metrics import METRICS, SPECS
 from colordist.metrics.table import markdown
 from colordist.run.folder import RunFolder
 from colordist.run.model_card import ModelCard, _weakness
@@ -18,7 +18,7 @@ REFERENCES = {
     "grey": {"mae": 8.0, "psnr": 20.0, "colorfulness": 0.0},
     "constant": {"mae": 6.0, "psnr": 22.0, "colorfulness": 10.0},
     "oracle": {"mae": 1.0, "psnr": 42.0, "colorfulness": 35.0},
-    "truth": {"mae": 0.0, "psnr": 100.0, "colorfulness": 40.0},
+    "target": {"mae": 0.0, "psnr": 100.0, "colorfulness": 40.0},
 }
 SCORES = {"mae": 3.5, "psnr": 27.0, "colorfulness": 34.0}
 
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunFolde
 
 
 def card(config: Config) -> str:
-    return ModelCard(config, 5000, 1000, "c0de").text(500, SCORES, REFERENCES)
+    return ModelCard(config, 5000, 1000, "c0de").text(500, SCORES, REFERENCES, SPECS)
 
 
 def test_what_it_says() -> None:
@@ -72,13 +72,13 @@ def test_how_it_is_watched_is_not_told() -> None:
 
 def test_the_weakest_score_by_hand() -> None:
     # MAE: (6 - 3.5) / (6 - 1) is 50 % of the way; PSNR: (27 - 22) / (42 - 22), 25 %; colourfulness: 34 is 6 from the
-    # truth's 40, where the better floor is 30 from it: 80 %.
-    assert (
-        _weakness(SCORES, REFERENCES) == "Weakest score: PSNR dB, 25% of the way from the better floor to the ceiling."
-    )
+    # target's 40, where the better baseline is 30 from it: 80 %; but it is a diagnostic metric.
+    weakest = "Weakest score: PSNR dB, 25% of the way from the better baseline to the oracle."
+    assert _weakness(SCORES, REFERENCES, SPECS) == weakest
+    assert _weakness(SCORES | {"colorfulness": 5.0}, REFERENCES, SPECS) == weakest
     worse = SCORES | {"mae": 6.5}
-    assert _weakness(worse, REFERENCES) == "Weakest score: MAE %, which is worse than that of the better floor."
-    assert _weakness(SCORES, {}) == "There are no floors to set the scores beside."
+    assert _weakness(worse, REFERENCES, SPECS) == "Weakest score: MAE %, worse than the better baseline."
+    assert _weakness(SCORES, {}, SPECS) == "There are no baselines to compare the scores with."
 
 
 def test_a_table_in_markdown() -> None:
@@ -92,7 +92,7 @@ def test_each_snapshot_of_a_run_has_one(folder: RunFolder) -> None:
         assert f"{step} of 6 steps of 4 images" in text
         assert "It learned from 12 images and was scored on 4 others" in text
         assert f"| step {step} |" in text
-        assert "Weakest score: " in text  # the floors were found
+        assert "Weakest score: " in text  # the baselines were found
         assert str(folder.path) not in text
 
 

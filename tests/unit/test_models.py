@@ -2,16 +2,17 @@
 
 import copy
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
-from colordist.config import DiscriminatorConfig, ModelConfig, Norm
-from colordist.models import build_decolorizer, build_discriminator, build_generator
+from colordist.config import GeneratorSettings
+from colordist.models.autoencoder import AutoencoderSettings
 from colordist.models.blocks import (
+    Norm,
     ResidualBlock,
     SelfAttention,
     SpectralNorm,
@@ -19,9 +20,17 @@ from colordist.models.blocks import (
     iterate_spectral_norm,
     level_widths,
 )
+from colordist.models.discriminator import Discriminator, PatchGANSettings
+from colordist.models.factory import build_generator
+from colordist.models.unet import UNetSettings
 
-ARCHITECTURES: tuple[Literal["unet", "autoencoder"], ...] = ("unet", "autoencoder")
+ARCHITECTURES = ("unet", "autoencoder")
 NORMS: tuple[Norm, ...] = ("group", "instance", "none")
+
+
+def generator(name: str = "unet", **settings: Any) -> nn.Module:  # noqa: ANN401  any setting
+    kind: type[GeneratorSettings] = UNetSettings if name == "unet" else AutoencoderSettings
+    return build_generator(kind(name=name, **settings))
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -37,8 +46,8 @@ def discriminator(
     spectral_norm: bool = False,
 ) -> nn.Module:
     torch.manual_seed(0)
-    config = DiscriminatorConfig(width=width, depth=depth, norm=norm, output=output, spectral_norm=spectral_norm)
-    return build_discriminator(config, channels=2)
+    settings = PatchGANSettings(width=width, depth=depth, norm=norm, output=output, spectral_norm=spectral_norm)
+    return Discriminator(settings, inputs=3)
 
 
 # --- generators
@@ -48,9 +57,9 @@ def discriminator(
 @pytest.mark.parametrize("space", ["lab", "rgb"])
 @pytest.mark.parametrize(("depth", "size"), [(1, (2, 2)), (1, (6, 4)), (2, (8, 20)), (3, (24, 16)), (4, (32, 32))])
 def test_answer_is_as_large_as_the_question(
-    name: Literal["unet", "autoencoder"], space: Literal["lab", "rgb"], depth: int, size: tuple[int, int]
+    name: str, space: Literal["lab", "rgb"], depth: int, size: tuple[int, int]
 ) -> None:
-    network = build_generator(ModelConfig(name=name, color_space=space, width=4, depth=depth))
+    network = generator(name, color_space=space, width=4, depth=depth)
     channels = {"lab": 2, "rgb": 3}[space]
     assert network(noise(2, 1, *size)).shape == (2, channels, *size)
 
@@ -58,9 +67,9 @@ def test_answer_is_as_large_as_the_question(
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("bottleneck", [None, 5])
-def test_every_norm_and_bottleneck(name: Literal["unet", "autoencoder"], norm: Norm, bottleneck: int | None) -> None:
+def test_every_norm_and_bottleneck(name: str, norm: Norm, bottleneck: int | None) -> None:
     # Odd widths too: groups must divide them.
-    network = build_generator(ModelConfig(name=name, width=6, depth=2, norm=norm, bottleneck=bottleneck))
+    network = generator(name, width=6, depth=2, norm=norm, bottleneck=bottleneck)
     set_trainable(network)
     answer = network(noise(3, 1, 8, 12))
     assert answer.shape == (3, 2, 8, 12)
@@ -79,7 +88,7 @@ def set_trainable(network: nn.Module) -> None:
 
 
 def test_noise_gives_several_answers_to_each_image() -> None:
-    network = build_generator(ModelConfig(width=4, depth=2, noise=3))
+    network = generator(width=4, depth=2, noise=3)
     images, drawn = noise(2, 1, 8, 12), torch.eye(3).repeat(2, 1)
     assert not network(images, drawn).any()  # grey at first
     set_trainable(network)
@@ -96,14 +105,10 @@ def test_noise_leaves_the_other_weights_as_they_are() -> None:
     networks = []
     for numbers in (0, 3):
         torch.manual_seed(0)
-        networks.append(build_generator(ModelConfig(width=4, depth=2, noise=numbers)).state_dict())
+        networks.append(generator(width=4, depth=2, noise=numbers).state_dict())
     without, with_noise = networks
     assert {name.split(".")[0] for name in with_noise.keys() - without.keys()} == {"modulate"}
     assert all(torch.equal(value, with_noise[name]) for name, value in without.items())
-
-
-def test_the_way_back_takes_no_noise() -> None:
-    assert build_decolorizer(ModelConfig(width=4, depth=1, noise=3))(noise(1, 3, 4, 4)).shape == (1, 1, 4, 4)
 
 
 # --- residual blocks and attention
@@ -118,8 +123,7 @@ REFINED = [(1, None), (2, None), (0, 0), (0, 2), (1, 1)]
 def test_refined_networks_answer_grey_at_first(
     blocks: int, level: int | None, norm: Norm, size: tuple[int, int]
 ) -> None:
-    config = ModelConfig(width=6, depth=2, bottleneck=5, norm=norm, blocks=blocks, attention_level=level)
-    network = build_generator(config)
+    network = generator(width=6, depth=2, bottleneck=5, norm=norm, blocks=blocks, attention_level=level)
     assert torch.equal(network(noise(3, 1, *size)), torch.zeros(3, 2, *size))
     set_trainable(network)
     answer = network(noise(3, 1, *size))
@@ -139,7 +143,7 @@ def test_what_refines_begins_as_the_identity(layer: nn.Module) -> None:
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_blocks_and_attention_are_where_they_are_said_to_be(level: int) -> None:
     """Once down and once up at each level, but for the lowest, where the way turns; widths are 4, 8 and 16."""
-    network = build_generator(ModelConfig(width=4, depth=2, blocks=2, attention_level=level))
+    network = generator(width=4, depth=2, blocks=2, attention_level=level)
     seen: list[tuple[type, torch.Size]] = []
     for module in network.modules():
         if isinstance(module, ResidualBlock | SelfAttention):
@@ -169,8 +173,7 @@ def test_attention_by_hand() -> None:
 @pytest.mark.parametrize("norm", ["group", "instance", "none"])
 def test_refined_networks_learn_everywhere(blocks: int, level: int | None, norm: Norm) -> None:
     torch.manual_seed(0)
-    config = ModelConfig(width=16, depth=2, norm=norm, blocks=blocks, attention_level=level)
-    network = build_generator(config).double()
+    network = generator(width=16, depth=2, norm=norm, blocks=blocks, attention_level=level).double()
     set_trainable(network)
     (network(noise(4, 1, 16, 16).double()) - noise(4, 2, 16, 16, seed=1).double()).square().mean().backward()
     for key, parameter in network.named_parameters():
@@ -179,10 +182,9 @@ def test_refined_networks_learn_everywhere(blocks: int, level: int | None, norm:
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_a_new_network_answers_grey(name: Literal["unet", "autoencoder"]) -> None:
-    config = ModelConfig(name=name, width=4, depth=1, color_space="lab")
+def test_a_new_network_answers_grey(name: str) -> None:
     grey = noise(2, 1, 8, 8).clamp(-1, 1)
-    answer = build_generator(config)(grey)
+    answer = generator(name, width=4, depth=1)(grey)
     assert torch.equal(answer, torch.zeros(2, 2, 8, 8))
     picture = ColorSpace("lab").join(grey, answer)
     assert (picture - (grey + 1) / 2).abs().max() < 1e-3
@@ -190,8 +192,8 @@ def test_a_new_network_answers_grey(name: Literal["unet", "autoencoder"]) -> Non
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize("norm", ["group", "instance", "none"])
-def test_images_of_a_batch_do_not_see_each_other(name: Literal["unet", "autoencoder"], norm: Norm) -> None:
-    network = build_generator(ModelConfig(name=name, width=4, depth=2, norm=norm)).double()
+def test_images_of_a_batch_do_not_see_each_other(name: str, norm: Norm) -> None:
+    network = generator(name, width=4, depth=2, norm=norm).double()
     set_trainable(network)
     grey = noise(3, 1, 16, 16).double()
     alone = torch.cat([network(image[None]) for image in grey])
@@ -205,7 +207,7 @@ def test_images_of_a_batch_do_not_see_each_other(name: Literal["unet", "autoenco
 def test_images_teach_alone_what_they_teach_together(norm: Norm, blocks: int, network: str) -> None:
     """Torch's instance normalisation has a wrong gradient for one image in channels_last."""
     if network == "generator":
-        module = build_generator(ModelConfig(width=4, depth=2, norm=norm, blocks=blocks, attention_level=2))
+        module = generator(width=4, depth=2, norm=norm, blocks=blocks, attention_level=2)
         inputs: tuple[Tensor, ...] = (noise(3, 1, 16, 16).double(),)
     else:
         module = discriminator(norm)
@@ -236,7 +238,7 @@ def bias_free_convolutions(network: nn.Module) -> tuple[int, int]:
 
 
 def test_no_bias_where_a_norm_subtracts_it() -> None:
-    networks = [build_generator(ModelConfig(name=name, width=4, depth=2, norm="instance")) for name in ARCHITECTURES]
+    networks = [generator(name, width=4, depth=2, norm="instance") for name in ARCHITECTURES]
     for network in [*networks, discriminator("instance")]:
         before, none = bias_free_convolutions(network)
         layers = sum(isinstance(m, nn.InstanceNorm2d) for m in network.modules())
@@ -253,9 +255,9 @@ ROUNDING = 1e-14
     [("group", 16), ("instance", 4), ("none", 4), ("group", 8)],
 )
 @pytest.mark.parametrize("name", ARCHITECTURES)
-def test_every_parameter_of_a_generator_learns(name: Literal["unet", "autoencoder"], norm: Norm, width: int) -> None:
+def test_every_parameter_of_a_generator_learns(name: str, norm: Norm, width: int) -> None:
     torch.manual_seed(0)
-    network = build_generator(ModelConfig(name=name, width=width, depth=2, norm=norm)).double()
+    network = generator(name, width=width, depth=2, norm=norm).double()
     grey, target = noise(4, 1, 16, 16).double(), noise(4, 2, 16, 16, seed=1).double()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for _ in range(2):  # the last layer starts at zero and lets nothing through in the first step
@@ -298,9 +300,9 @@ def test_one_logit_a_patch_or_an_image(norm: Norm, depth: int, size: tuple[int, 
 @pytest.mark.parametrize("spectral_norm", [False, True])
 def test_without_an_offset_no_weight_adds_the_same_to_all_logits(spectral_norm: bool) -> None:
     """Its gradient would be rounding noise where only differences of logits count."""
-    config = DiscriminatorConfig(width=16, depth=2, spectral_norm=spectral_norm)
     torch.manual_seed(0)
-    network = build_discriminator(config, channels=2, offset=False).double()
+    network = Discriminator(PatchGANSettings(width=16, depth=2, spectral_norm=spectral_norm), inputs=3, bias=False)
+    network.double()
     grey, color = noise(4, 1, 16, 16).double(), noise(4, 2, 16, 16, seed=1).double()
     real, fake = network(grey, color), network(grey, -color)
     nn.functional.softplus(fake - real).mean().backward()

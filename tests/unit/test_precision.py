@@ -9,15 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu, random_batch, tiny
+from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from torch import Tensor
 
 from colordist.data.batch import Batch
 from colordist.data.sampler import micro_batches
 from colordist.engine.ddp import DDPStrategy
-from colordist.engine.runtime import Engine
-from colordist.tasks.base import Calls, Generated, Loss, Task
-from colordist.training.build_task import build_task
+from colordist.tasks.base import Calls, Generated, Loss
 
 NETWORKS = ("generator", "discriminator")
 EVERYTHING: dict[str, Any] = {
@@ -46,9 +44,7 @@ class Training:
         """scale: the first loss scale, of both networks or by network; None for no scaling. more: any setting."""
         limits = {f"optimizer__{name}__clip_norm": clip for name in NETWORKS}
         config = tiny(**({"train__precision": "fp32", "model__norm": "instance"} | limits | more))
-        self.engine = Engine(config.train.precision)
-        self.task: Task = build_task(config)
-        self.engine.prepare(self.task)
+        self.engine, self.task, self.networks = prepared(config)
         self.spoiled: dict[tuple[str, int], float] = {}
         """(network, step) to what its loss is multiplied with."""
         self._real_loss = self.task.loss
@@ -59,7 +55,7 @@ class Training:
                 self.strategy(name).scaler = torch.amp.GradScaler("cpu", init_scale=first, growth_interval=interval)
 
     def strategy(self, name: str) -> DDPStrategy:
-        strategy = self.engine._strategies[name]
+        strategy = self.engine.strategies[name]
         assert isinstance(strategy, DDPStrategy)
         return strategy
 
@@ -122,7 +118,7 @@ def test_an_overflow_in_one_network_is_its_own_affair(fails: str, other: str) ->
     assert training.scales() == {fails: 512.0, other: 1024.0}
     assert (training.tracker(fails), training.tracker(other)) == (0, 2)
     assert (training.updates(fails), training.updates(other)) == (1, 2)
-    assert (log[f"{fails}/skipped"], log[f"{other}/skipped"]) == (1, 0)
+    assert (log[f"diagnostics/{fails}/skipped"], log[f"diagnostics/{other}/skipped"]) == (1, 0)
     if other == "discriminator":  # has its turn first: nothing of this step is different for it
         assert_equal(training.learned(other), unhurt.learned(other))
 
@@ -133,8 +129,8 @@ def test_a_scale_too_high_finds_its_place_while_the_other_learns() -> None:
     skipped = []
     for step in range(12):
         log = training.step(step)
-        skipped.append(log["discriminator/skipped"])
-        assert log["generator/skipped"] == 0
+        skipped.append(log["diagnostics/discriminator/skipped"])
+        assert log["diagnostics/generator/skipped"] == 0
     count = int(sum(skipped))
     assert 0 < count < 12
     assert skipped == [1] * count + [0] * (12 - count)
@@ -156,7 +152,7 @@ def test_each_scale_grows_after_as_many_good_updates_of_its_own() -> None:
 
 def test_the_log_tells_the_scale_of_the_next_update() -> None:
     training = Training(scale=8.0, interval=1)
-    assert [training.step(step)["generator/loss_scale"] for step in range(2)] == [16, 32]
+    assert [training.step(step)["diagnostics/generator/loss_scale"] for step in range(2)] == [16, 32]
 
 
 def test_without_scaling_there_is_no_scale_to_log() -> None:
@@ -181,11 +177,11 @@ def test_a_skipped_update_changes_nothing(
     log = training.step(2)
     assert_equal(training.learned(network), before)
     assert all(torch.tensor(value).isfinite() for value in log.values())
-    assert log[f"{network}/skipped"] == 1
+    assert log[f"diagnostics/{network}/skipped"] == 1
     assert training.engine.skipped_in_a_row()[network] == 1
 
     log = training.step(3)
-    assert log[f"{network}/skipped"] == 0
+    assert log[f"diagnostics/{network}/skipped"] == 0
     assert training.engine.skipped_in_a_row()[network] == 0
     after = training.learned(network)
     assert all(value.isfinite().all() for value in after.values())
@@ -216,7 +212,7 @@ def test_the_first_update_of_all_may_be_skipped(scale: float | None) -> None:
     assert [training.updates(name) for name in NETWORKS] == [0, 0]
     log = training.step(1)
     assert [training.updates(name) for name in NETWORKS] == [1, 1]
-    assert [log[f"{name}/skipped"] for name in NETWORKS] == [0, 0]
+    assert [log[f"diagnostics/{name}/skipped"] for name in NETWORKS] == [0, 0]
 
 
 def test_what_is_skipped_is_counted_network_by_network() -> None:
@@ -249,8 +245,10 @@ def test_scaling_clipping_and_accumulation_give_the_same_updates(
     for step in range(4):
         expected, found = plain.step(step), scaled.step(step, micro)
         for name in NETWORKS:
-            norm = expected[f"{name}/gradient_norm"]
-            assert found[f"{name}/gradient_norm"] == pytest.approx(norm, rel=1e-6)  # told as it is without scaling
+            norm = expected[f"diagnostics/{name}/gradient_norm"]
+            assert found[f"diagnostics/{name}/gradient_norm"] == pytest.approx(
+                norm, rel=1e-6
+            )  # told as it is without scaling
             assert clip is None or norm > clip
     for name in NETWORKS:
         # Scalers multiply by a reciprocal in single precision: exact for this scale.
@@ -264,7 +262,8 @@ def test_penalties_in_half_precision_are_measured_in_single_precision(monkeypatc
         with alone_on_the_cpu(monkeypatch):
             log = Training(train__precision=precision, **EVERYTHING).step(0)
         assert all(torch.tensor(value).isfinite() for value in log.values())
-        found[precision] = [log[f"discriminator/{name}"] for name in ("r1", "r2", "gradient_norm")]
+        keys = ("loss/discriminator/r1", "loss/discriminator/r2", "diagnostics/discriminator/gradient_norm")
+        found[precision] = [log[key] for key in keys]
     assert found["bf16"] == pytest.approx(found["fp32"], rel=0.03)
     assert torch.tensor(found["bf16"][0]).bfloat16().item() != found["bf16"][0]
 
@@ -284,7 +283,7 @@ def test_an_overflow_in_one_of_several_micro_batches_spoils_the_whole_update() -
     log = training.step(1, micro=2)
     assert seen == ["discriminator"] * 4 + ["generator"] * 4
     assert_equal(training.learned("discriminator"), before["discriminator"])
-    assert (log["discriminator/skipped"], log["generator/skipped"]) == (1, 0)
+    assert (log["diagnostics/discriminator/skipped"], log["diagnostics/generator/skipped"]) == (1, 0)
     assert training.scales() == {"generator": 64.0, "discriminator": 32.0}
 
 
@@ -322,6 +321,6 @@ def test_a_gradient_whose_length_overflows_is_skipped(scale: float | None, clip:
     before = training.learned("generator")
     training.spoiled["generator", 1] = 1e25
     log = training.step(1)
-    assert log["generator/skipped"] == 1
+    assert log["diagnostics/generator/skipped"] == 1
     for key, value in training.learned("generator").items():
         assert key.startswith("/ema") or torch.equal(value, before[key]), key

@@ -47,7 +47,7 @@ def two(path: Path) -> Comparison:
 
 def test_nothing_is_fetched(tmp_path: Path) -> None:
     elements = Elements(page(two(tmp_path))).found
-    assert [tag for tag, _ in elements].count("img") == 4 * 4  # images times grey, two runs and truth
+    assert [tag for tag, _ in elements].count("img") == 4 * 4  # images times grey, two runs and target
     for tag, attributes in elements:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
             assert (attributes.get(name) or "#").startswith(("#", "data:")), (tag, name)
@@ -110,7 +110,7 @@ def test_the_page_lies_in_the_first_run(tmp_path: Path, capsys: pytest.CaptureFi
     report([run], None)
     assert (run.path / "report.html").read_text().startswith("<!doctype html>")
     told = capsys.readouterr().out
-    assert "baseline: grey" in told
+    assert "grey (baseline)" in told
     assert f"page: {run.path / 'report.html'}" in told
 
 
@@ -155,7 +155,7 @@ def test_list(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, *lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == [str(tmp_path / name) for name in ("damaged", "deep/new", "old")]
     assert "damaged" in lines[0].split()
-    assert lines[1].split()[1:6] == ["cgan", "finished", "200/200", "7.00", "at"]
+    assert lines[1].split()[1:6] == ["cgan", "finished", "200/200", "CIEDE2000", "7.00"]
     assert lines[2].split()[1:5] == ["cgan", "unfinished", "200/200", "-"]
 
 
@@ -188,7 +188,12 @@ def test_the_report_at_wandb(tmp_path: Path) -> None:
     assert runs["filters"]["filters"][0]["value"] == ["id-a", "id-b"]
     panels = grid["panelBankSectionConfig"]["panels"]
     lines = [panel["config"]["metrics"] for panel in panels if panel["viewType"] == "Run History Line Plot"]
-    assert lines == [["scores/ciede2000"], ["images_per_second"], ["generator/l1"], ["discriminator/real"]]
+    assert lines == [
+        ["score/ciede2000"],
+        ["pace/images_per_second"],
+        ["loss/generator/l1"],
+        ["loss/discriminator/real"],
+    ]
     kinds = {panel["viewType"]: panel["config"] for panel in panels}
     assert kinds["Media Browser"]["mediaKeys"] == ["samples"]
     assert "Run Comparer" in kinds

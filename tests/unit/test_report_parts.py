@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from report_runs import trained
 
 from colordist.cli.parser import parse
 from colordist.config import learning_keys
-from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
-from colordist.reporting.curves import MOST_POINTS, Curve, curve, loss_keys, thin
+from colordist.reporting.curves import MOST_POINTS, Curve, curve, losses, thin
+from colordist.reporting.gallery import data_uri, gallery
 from colordist.reporting.runs import Run, load_runs
 from colordist.reporting.settings import command, differences
-from colordist.reporting.tiles import data_uri, gallery
 from colordist.run.folder import RunFolder
 
 
@@ -33,12 +33,12 @@ def told(*folders: RunFolder) -> list[Run]:
 
 def test_a_short_curve_is_whole(tmp_path: Path) -> None:
     (run,) = told(trained(tmp_path / "a", losses=5))
-    found = curve(run, "generator/l1")
+    found = curve(run, "loss/generator/l1")
     assert found is not None
     assert found.steps.tolist() == [10, 20, 30, 40, 50]
     assert found.images.tolist() == [160, 320, 480, 640, 800]
     assert found.values.tolist() == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
-    assert curve(run, "generator/nothing") is None
+    assert curve(run, "loss/generator/nothing") is None
 
 
 def test_a_long_curve_keeps_its_ends_and_spikes() -> None:
@@ -54,7 +54,10 @@ def test_a_long_curve_keeps_its_ends_and_spikes() -> None:
 
 
 def test_losses_are_told_from_rates_and_scores(tmp_path: Path) -> None:
-    assert loss_keys(told(trained(tmp_path / "a", scores={"psnr": 20.0}))) == ["generator/l1", "discriminator/real"]
+    assert losses(told(trained(tmp_path / "a", scores={"psnr": 20.0}))) == {
+        "generator": ["l1"],
+        "discriminator": ["real"],
+    }
 
 
 # --- pictures
@@ -66,19 +69,19 @@ def test_pictures_are_cut_from_the_newest_grid(tmp_path: Path) -> None:
     assert found is not None
     assert found.target.shape == (4, 16, 16, 3)
     grid = np.asarray(Image.open(runs[1].folder.samples / "step-000010.png"))
-    assert np.array_equal(found.answers[runs[1]][2], grid[16:32, 32:48])
+    assert np.array_equal(found.predictions[runs[1]][2], grid[16:32, 32:48])
     assert np.array_equal(found.grey[0], grid[:16, :16])
     assert np.array_equal(np.asarray(picture(data_uri(found.target[3]))), found.target[3])  # exact
 
 
-def test_distances_between_runs_and_from_the_truth(tmp_path: Path) -> None:
+def test_distances_between_runs_and_to_the_target(tmp_path: Path) -> None:
     runs = told(*(trained(tmp_path / name, answer=seed) for name, seed in (("a", 1), ("b", 2), ("c", 1))))
     found = gallery(runs)
     assert found is not None
-    one, two = (lab(found.answers[run]) for run in runs[:2])
+    one, two = (lab(found.predictions[run]) for run in runs[:2])
     between = ciede2000(one, two).mean(dim=(1, 2)).numpy()
     assert found.between_runs == pytest.approx(between * 2 / 3, rel=1e-4)  # of three pairs, one is the same twice
-    assert found.from_truth[runs[0]] == pytest.approx(
+    assert found.to_target[runs[0]] == pytest.approx(
         ciede2000(one, lab(found.target)).mean(dim=(1, 2)).numpy(), rel=1e-4
     )
 
@@ -89,7 +92,7 @@ def test_what_cannot_be_shown_beside_the_others_is_said(tmp_path: Path) -> None:
     (runs[3].folder.samples / "step-000010.png").unlink()
     found = gallery(runs)
     assert found is not None
-    assert [*found.answers] == [runs[0]]
+    assert [*found.predictions] == [runs[0]]
     assert [found.left_out[run].split(" (")[0] for run in runs[1:]] == [
         "shows other test images",
         "has a sample grid that can't be read",
@@ -107,7 +110,7 @@ def picture(uri: str) -> Image.Image:
     return Image.open(BytesIO(b64decode(uri.split(",")[1])))
 
 
-def lab(tiles: Pixels) -> Any:  # noqa: ANN401
+def lab(tiles: NDArray[np.uint8]) -> Any:  # noqa: ANN401
     import torch
 
     return rgb_to_lab(torch.from_numpy(tiles.copy()).permute(0, 3, 1, 2))
@@ -130,7 +133,7 @@ def test_histograms_are_shares() -> None:
 def test_only_what_differs(tmp_path: Path) -> None:
     other = {"run.dir": "elsewhere", "log.every": 7, "optimizer.generator.lr": 0.5}
     found = differences(told(trained(tmp_path / "a"), trained(tmp_path / "b", settings=other)))
-    assert [(each.key, each.values, each.is_learned_from) for each in found] == [
+    assert [(each.key, each.values, each.is_identity) for each in found] == [
         ("optimizer.generator.lr", ["0.001", "0.5"], True),
         ("log.every", ["50", "7"], False),
     ]

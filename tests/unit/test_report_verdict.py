@@ -67,7 +67,7 @@ def test_the_same_seed_twice_counts_once(tmp_path: Path) -> None:
     found = compare([trained(tmp_path / name, scores=scores) for name in ("a", "b")])
     assert found.groups[0].scores("ciede2000") == [7.0]
     assert list(found.names.values()) == ["cgan, seed 0 (a)", "cgan, seed 0 (b)"]
-    assert any("no second opinion: b isn't counted" in note for note in found.notes)
+    assert any("no independent sample: b isn't counted" in note for note in found.notes)
     assert any("One seed of cgan" in note for note in found.notes)
 
 
@@ -127,7 +127,7 @@ def test_one_seed_never_wins(tmp_path: Path) -> None:
     verdict = compared(tmp_path, one=[2.5], two=[13.0]).verdict
     assert verdict.line.startswith("So far ")
     assert WINS not in str(verdict)
-    assert "One seed each: how much of this is luck isn't known" in str(verdict)
+    assert "One seed each: how much of this is chance isn't known" in str(verdict)
 
 
 def test_one_seed_against_several(tmp_path: Path) -> None:
@@ -143,15 +143,15 @@ def test_many_settings_need_more_than_two(tmp_path: Path) -> None:
     assert WINS not in compared(tmp_path / "6", **many).verdict.line
 
 
-def test_alone_it_stands_between_floor_and_ceiling(tmp_path: Path) -> None:
-    # (14 - 8) / (14 - 2): the better floor is the constant colour.
-    assert "50 % of the way from the better floor (14.00) to the ceiling (2.00)" in str(
+def test_alone_it_stands_between_baseline_and_oracle(tmp_path: Path) -> None:
+    # (14 - 8) / (14 - 2): the better baseline is the constant colour.
+    assert "50 % of the way from the better baseline (14.00) to the oracle (2.00)" in str(
         compared(tmp_path, one=[8.0]).verdict
     )
 
 
 def test_worse_than_doing_nothing_is_said(tmp_path: Path) -> None:
-    assert "no better than the floor, 14.00" in compared(tmp_path, one=[15.0]).verdict.line
+    assert "no better than the baseline, 14.00" in compared(tmp_path, one=[15.0]).verdict.line
 
 
 def test_higher_may_be_better_and_so_may_be_near(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_other_test_images(tmp_path: Path) -> None:
 
 def test_other_training_images_are_told(tmp_path: Path) -> None:
     found = compare([trained(tmp_path / "a"), trained(tmp_path / "b", images="33333333 22222222")])
-    assert any("learned from different images" in note for note in found.notes)
+    assert any("trained on different images" in note for note in found.notes)
 
 
 def test_a_run_named_twice(tmp_path: Path) -> None:
@@ -199,5 +199,5 @@ def test_a_run_named_twice(tmp_path: Path) -> None:
 def test_what_is_no_number_is_no_score(tmp_path: Path) -> None:
     run = trained(tmp_path / "a", scores={"ciede2000": 7.0})
     with run.metrics_file.open("a") as file:
-        file.write(json.dumps({"step": 200, "scores/ciede2000": float("nan")}) + "\n")
+        file.write(json.dumps({"step": 200, "score/ciede2000": float("nan")}) + "\n")
     assert compare([run]).groups[0].scores("ciede2000") == [7.0]

@@ -11,10 +11,10 @@ from PIL import Image
 
 from colordist.config import UserError
 from colordist.metrics.baselines import REFERENCES
-from colordist.reporting.names import labels
-from colordist.reporting.picture import comparison
-from colordist.reporting.scores import score_table
+from colordist.reporting.comparison import compare
+from colordist.reporting.picture import picture
 from colordist.run.folder import RunFolder
+from colordist.run.records import score_table
 
 
 def pixels(seed: int, tile: int = 16, images: int = 2) -> NDArray[np.uint8]:
@@ -31,10 +31,10 @@ def run(
     references = {f"reference/{each.name}/mae": baseline - place for place, each in enumerate(REFERENCES)}
     lines = [
         {"step": 0, **references},
-        {"step": 0, "scores/mae": 77.0},
-        {"step": 5, "generator/l1": 0.1},
-        {"step": 10, "scores/mae": mae},
-        {"step": 15, "generator/l1": 0.1},
+        {"step": 0, "score/mae": 77.0},
+        {"step": 5, "loss/generator/l1": 0.1},
+        {"step": 10, "score/mae": mae},
+        {"step": 15, "loss/generator/l1": 0.1},
     ]
     folder.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     folder.samples.mkdir()
@@ -44,24 +44,19 @@ def run(
     return folder
 
 
-def test_labels(tmp_path: Path) -> None:
-    one, two, three = (tmp_path / name for name in ("one", "two", "three"))
-    ae, first, second = run(one, task__name="autoencoder"), run(two), run(three)
-    assert labels([ae, first]) == ["autoencoder", "cgan"]
-    assert labels([first, ae, second]) == ["cgan two", "autoencoder", "cgan three"]
-
-
-def test_scores_stand_between_floors_and_ceiling(tmp_path: Path) -> None:
-    table = score_table([run(tmp_path / "a", mae=5.5), run(tmp_path / "b", task__name="autoencoder", mae=4.25)])
+def test_scores_are_set_between_baselines_and_oracle(tmp_path: Path) -> None:
+    table = compare([run(tmp_path / "a", mae=5.5), run(tmp_path / "b", task="autoencoder", mae=4.25)]).table
     head, mae = table.splitlines()  # metrics that nobody has a score for are left out
-    order = ["baseline: grey", "baseline: constant a,b", "cgan", "autoencoder", "oracle: true a,b", "truth"]
-    assert [head.index(label) for label in order] == sorted(head.index(label) for label in order)
+    order = ["grey (baseline)", "constant a,b (baseline)", "cgan", "autoencoder", "target's a,b (oracle)", "target"]
+    assert [head.rindex(label) for label in order] == sorted(head.rindex(label) for label in order)
     assert mae.split()[-6:] == ["9.00", "8.00", "5.50", "4.25", "7.00", "6.00"]  # the newest scores, not the first
+    alone = score_table(RunFolder(tmp_path / "a"))
+    assert alone.splitlines()[1].split()[-5:] == ["9.00", "8.00", "5.50", "7.00", "6.00"]
 
 
 def test_scores_of_different_images_are_not_compared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="different images") as refused:
-        score_table([run(tmp_path / "a"), run(tmp_path / "b", baseline=9.5)])
+        compare([run(tmp_path / "a"), run(tmp_path / "b", baseline=9.5)])
     assert str(tmp_path / "a") in str(refused.value)
     assert str(tmp_path / "b") in str(refused.value)
 
@@ -69,38 +64,69 @@ def test_scores_of_different_images_are_not_compared(tmp_path: Path) -> None:
 def test_no_scores_yet(tmp_path: Path) -> None:
     folder = run(tmp_path / "a")
     folder.metrics_file.write_text("")
-    with pytest.raises(UserError, match="holds no scores: train it first"):
-        score_table([folder])
-    with pytest.raises(UserError, match=r"is no run folder|holds no scores"):
-        score_table([RunFolder(tmp_path / "nowhere")])
+    assert compare([folder]).table == "no scores yet"
+    with pytest.raises(UserError, match="is no run folder"):
+        compare([RunFolder(tmp_path / "nowhere")])
 
 
 def test_picture_shows_each_runs_newest_answer(tmp_path: Path) -> None:
-    picture = np.asarray(comparison([run(tmp_path / "a"), run(tmp_path / "b", task__name="autoencoder")]))
+    drawn = np.asarray(picture(compare([run(tmp_path / "a"), run(tmp_path / "b", task="autoencoder")])))
     # Four rows; tiles of 16 pixels are enlarged six times to 96; two pixels between rows.
-    assert picture.shape[0] == 4 * 96 + 3 * 2
-    margin = picture.shape[1] - 2 * 96
+    assert drawn.shape[0] == 4 * 96 + 3 * 2
+    margin = drawn.shape[1] - 2 * 96
     assert margin > 0
-    shown = [picture[row * 98 : row * 98 + 96 : 6, margin::6] for row in range(4)]
+    shown = [drawn[row * 98 : row * 98 + 96 : 6, margin::6] for row in range(4)]
     for found, seed in zip(shown, (7, 9, 9, 0), strict=True):
         assert np.array_equal(found, pixels(seed))
 
 
 def test_large_images_are_not_enlarged(tmp_path: Path) -> None:
-    picture = np.asarray(comparison([run(tmp_path / "a", tile=100)]))
-    assert picture.shape[0] == 3 * 100 + 2 * 2
+    drawn = np.asarray(picture(compare([run(tmp_path / "a", tile=100)])))
+    assert drawn.shape[0] == 3 * 100 + 2 * 2
 
 
-@pytest.mark.parametrize("other", [{"truth": 1}, {"tile": 32}])
+@pytest.mark.parametrize("other", [{"target": 1}, {"tile": 32}])
 def test_pictures_of_different_images_are_not_compared(tmp_path: Path, other: dict[str, int]) -> None:
-    runs = [run(tmp_path / "a"), run(tmp_path / "b", task__name="autoencoder", **other)]
-    with pytest.raises(UserError, match="autoencoder shows other test images than cgan"):
-        comparison(runs)
+    runs = [run(tmp_path / "a"), run(tmp_path / "b", task="autoencoder", **other)]
+    with pytest.raises(UserError, match="b shows other test images: it can't be shown beside cgan"):
+        picture(compare(runs))
 
 
 def test_no_samples_yet(tmp_path: Path) -> None:
     folder = run(tmp_path / "a")
     for file in folder.samples.iterdir():
         file.unlink()
-    with pytest.raises(UserError, match="holds no samples: train it first"):
-        comparison([folder])
+    with pytest.raises(UserError, match="has no samples yet: train it first"):
+        picture(compare([folder]))
+
+
+def own_metric(folder: RunFolder, role: str = "comparison", better: str = "higher") -> RunFolder:
+    """Let the run say of itself that it was scored by a metric that colordist doesn't know."""
+    metric = {"name": "saturation", "label": "Saturation", "better": better, "digits": 1, "role": role}
+    mae = {"name": "mae", "label": "Error", "better": "lower", "digits": 3, "role": "comparison"}
+    references = [{"name": "grey", "label": "no colour", "role": "baseline"}]
+    folder.specs_file.write_text(json.dumps({"metrics": [mae, metric], "references": references}))
+    with folder.metrics_file.open("a") as file:
+        file.write(json.dumps({"step": 20, "score/mae": 4.0, "score/saturation": 33.0}) + "\n")
+    return folder
+
+
+def test_a_report_reads_what_the_run_says_of_its_scores(tmp_path: Path) -> None:
+    head, mae, saturation = compare([own_metric(run(tmp_path / "a"))]).table.splitlines()
+    assert head.split() == ["no", "colour", "cgan"]
+    assert mae.split() == ["Error", "↓", "9.000", "4.000"]
+    assert saturation.split() == ["Saturation", "↑", "-", "33.0"]
+
+
+def test_the_primary_metric_decides_and_a_diagnostic_one_never(tmp_path: Path) -> None:
+    for role, told in (("primary", "cgan reaches Saturation 33.0"), ("diagnostic", "cgan reaches Error 4.000")):
+        found = compare([own_metric(run(tmp_path / role), role)])
+        assert found.verdict.line.startswith(told)
+
+
+def test_damaged_specs_are_one_line(tmp_path: Path) -> None:
+    folder = run(tmp_path / "a")
+    folder.specs_file.write_text('{"metrics": []}')
+    with pytest.raises(UserError, match=r"metrics\.json is damaged") as refused:
+        compare([folder])
+    assert "\n" not in str(refused.value)

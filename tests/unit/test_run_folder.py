@@ -1,6 +1,5 @@
 """A run folder: whose run it is, whether it may be continued, how far it got."""
 
-import dataclasses
 import errno
 import json
 from pathlib import Path
@@ -8,17 +7,21 @@ from pathlib import Path
 import pytest
 import yaml
 from faults import refusing_kind, watched
-from helpers import changed
+from helpers import config_with
 
-from colordist.config import Config, RunError, UserError, fingerprint
-from colordist.run.folder import RunFolder, folder_for, replace_text, step_name
+from colordist.config import Config, RunError, UserError, as_dict, flatten
+from colordist.files.atomic import replace_text
+from colordist.run.folder import RunFolder, folder_for, step_name
+from colordist.run.identity import fingerprint
+
+USUAL = config_with({})
 
 
 @pytest.fixture
 def begun(tmp_path: Path) -> RunFolder:
     """The folder of a run with default settings."""
     folder = RunFolder(tmp_path / "run")
-    folder.write_settings(Config())
+    folder.write_settings(USUAL)
     return folder
 
 
@@ -32,9 +35,9 @@ def refusal(folder: RunFolder, config: Config) -> str:
 
 
 def test_folder_for() -> None:
-    config = Config()
+    config = USUAL
     assert folder_for(config, "horses") == Path(f"runs/horses-{fingerprint(config)}")
-    assert folder_for(changed(config, "run.dir", "/there"), "horses") == Path("/there")
+    assert folder_for(config_with({"run.dir": "/there"}), "horses") == Path("/there")
 
 
 def test_step_names_sort_like_steps() -> None:
@@ -46,12 +49,12 @@ def test_step_names_sort_like_steps() -> None:
 def test_a_new_folder_takes_any_run(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     assert folder.state == "new"
-    folder.check_same_run(changed(Config(), "resume", "never"))
+    folder.check_same_run(config_with({"resume": "never"}))
 
 
 def test_the_same_run_is_continued(begun: RunFolder) -> None:
     assert begun.state == "unfinished"
-    begun.check_same_run(Config())
+    begun.check_same_run(USUAL)
 
 
 @pytest.mark.parametrize(
@@ -65,20 +68,20 @@ def test_the_same_run_is_continued(begun: RunFolder) -> None:
         ("track.project", "other"),
         ("run.dir", "elsewhere"),
         ("train.micro_batch_size", 3),
-        ("train.steps", Config().train.steps + 1),
+        ("train.steps", USUAL.train.steps + 1),
     ],
 )
 def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
-    begun.check_same_run(changed(Config(), key, value))
+    begun.check_same_run(config_with({key: value}))
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("seed", 1),
-        ("task", "autoencoder"),
+        ("task.name", "cyclegan"),
         ("model.width", 8),
-        ("data.classes", ["cat"]),
+        ("data.source", "cifar10"),
         ("optimizer.discriminator.lr", 0.5),
         ("train.global_batch_size", 8),
         ("train.steps", 1000),  # downward
@@ -87,49 +90,46 @@ def test_what_may_change(begun: RunFolder, key: str, value: object) -> None:
     ],
 )
 def test_what_may_not_change_is_named(begun: RunFolder, key: str, value: object) -> None:
-    message = refusal(begun, changed(Config(), key, value))
-    before = Config()
-    for name in key.split("."):
-        before = getattr(before, name)
-    assert f"({key} was {before}, now {value})" in message
+    message = refusal(begun, config_with({key: value}))
+    assert f"{key} was {flatten(as_dict(USUAL))[key]}, now {value}" in message
 
 
 def test_a_setting_that_an_older_version_did_not_know_was_at_its_default(begun: RunFolder) -> None:
     settings = begun.settings()
-    del settings["loss"]["label_smoothing"], settings["train"]["nonfinite"]
+    del settings["task"]["label_smoothing"], settings["train"]["nonfinite"]
     begun.config_file.write_text(yaml.safe_dump(settings))
-    begun.check_same_run(Config())
-    assert "task.label_smoothing was 0.0, now 0.1" in refusal(begun, changed(Config(), "task.label_smoothing", 0.1))
+    begun.check_same_run(USUAL)
+    assert "task.label_smoothing was 0.0, now 0.1" in refusal(begun, config_with({"task.label_smoothing": 0.1}))
 
 
 def test_all_differences_are_named(begun: RunFolder) -> None:
-    message = refusal(begun, changed(changed(Config(), "seed", 5), "model.width", 8))
+    message = refusal(begun, config_with({"seed": 5, "model.width": 8}))
     assert "seed was 0, now 5" in message
     assert "model.width was" in message
     assert "model.depth" not in message
 
 
 def test_auto_is_what_it_was_resolved_to(begun: RunFolder) -> None:
-    begun.write_settings(changed(Config(), "train.precision", "bf16"))
-    begun.check_same_run(changed(Config(), "train.precision", "auto"))
-    begun.check_same_run(changed(Config(), "train.precision", "bf16"))
-    assert "train.precision was bf16, now fp32" in refusal(begun, changed(Config(), "train.precision", "fp32"))
+    begun.write_settings(config_with({"train.precision": "bf16"}))
+    begun.check_same_run(config_with({"train.precision": "auto"}))
+    begun.check_same_run(config_with({"train.precision": "bf16"}))
+    assert "train.precision was bf16, now fp32" in refusal(begun, config_with({"train.precision": "fp32"}))
 
 
 def test_never_resume(begun: RunFolder) -> None:
-    assert "--resume never" in refusal(begun, changed(Config(), "resume", "never"))
+    assert "--resume never" in refusal(begun, config_with({"resume": "never"}))
 
 
 def test_settings_of_another_version_differ(begun: RunFolder) -> None:
-    settings = dataclasses.asdict(Config())
-    settings["loss"]["magic"] = 3
+    settings = as_dict(USUAL)
+    settings["task"]["magic"] = 3
     begun.config_file.write_text(yaml.safe_dump(settings))
-    message = refusal(begun, Config())
+    message = refusal(begun, USUAL)
     assert "task.magic was 3, now None" in message
 
 
 def test_markers(begun: RunFolder) -> None:
-    steps = Config().train.steps
+    steps = USUAL.train.steps
     assert not begun.is_finished(steps)
     begun.mark("stopped", 3)
     assert RunFolder(begun.path).state == "stopped"
@@ -140,7 +140,7 @@ def test_markers(begun: RunFolder) -> None:
     assert begun.is_finished(steps)
     assert begun.is_finished(steps - 1)
     assert not begun.is_finished(steps + 1)  # more is wanted
-    begun.begin(changed(Config(), "train.steps", steps + 1))
+    begun.begin(config_with({"train.steps": steps + 1}))
     assert begun.state == "unfinished"
     assert begun.settings()["train"]["steps"] == steps + 1
 
@@ -155,10 +155,10 @@ def test_the_marker_says_why_and_answers_the_file(begun: RunFolder) -> None:
 def test_a_disk_that_refuses_is_one_line(begun: RunFolder) -> None:
     with watched(refusing_kind("write", errno.EROFS)):
         with pytest.raises(UserError, match=r"run can't be written \(Read-only file system\): name another --run\.dir"):
-            begun.begin(Config())
+            begun.begin(USUAL)
         with pytest.raises(RunError, match=r"finished can't be written \(Read-only file system\): once it can be, the"):
             begun.mark("finished", 3)
-    assert begun.settings()["task"] == "cgan"
+    assert begun.settings()["task"]["name"] == "cgan"
     assert begun.state == "unfinished"
 
 
@@ -195,9 +195,9 @@ def test_folder_without_settings(tmp_path: Path) -> None:
 
 
 def test_settings_come_back(begun: RunFolder) -> None:
-    config = changed(Config(), "data.classes", ["cat", "dog"])
+    config = config_with({"data.source": "folder", "data.classes": ["cat", "dog"]})
     begun.write_settings(config)
-    assert begun.settings() == dataclasses.asdict(config)
+    assert begun.settings() == as_dict(config)
 
 
 def test_records(begun: RunFolder) -> None:

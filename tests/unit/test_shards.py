@@ -17,12 +17,12 @@ import pytest
 from packed import SIDE, images, packed
 from PIL import Image
 
-from colordist.config import DataConfig, RunError, UserError
+from colordist.config import RunError, UserError
 from colordist.data.pack import main, pack
 from colordist.data.source import Source, StreamedSplit, part_of_training
 from colordist.data.sources.folder import folder
 from colordist.data.sources.shard_index import NAME, Index
-from colordist.data.sources.shards import ShardSplit, shards
+from colordist.data.sources.shards import ShardSettings, ShardSplit, shards
 
 
 def opened(root: Path | str, cache: Path | None = None, classes: tuple[str, ...] | None = None) -> Source:
@@ -204,7 +204,7 @@ def test_nothing_but_folders_and_http(root: str, tmp_path: Path) -> None:
     """No config can run a command: there is no other way to a shard than to open a file, or to ask a web server."""
     if "://" in root:
         with pytest.raises(UserError, match="come from a folder, http or https"):
-            DataConfig(source="shards", root=root)
+            ShardSettings(source="shards", root=root)
     assert "can't be read" in mistake(root)
 
 

@@ -13,12 +13,7 @@ from runs import run
 import colordist
 from colordist.config import UserError
 
-QUICK: dict[str, Any] = {
-    "data__train_images": 2,
-    "data__test_images": 2,
-    "train__steps": 1,
-    "train__global_batch_size": 2,
-}
+QUICK: dict[str, Any] = {"train__steps": 1, "train__global_batch_size": 2, "model__depth": 3, "discriminator__depth": 3}
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +36,8 @@ def photos(root: Path) -> Path:
 @pytest.mark.parametrize(("source", "size"), [("synthetic", 128), ("folder", 256)])
 def test_a_run(source: str, size: int, tmp_path: Path) -> None:
     root = photos(tmp_path / "photos")
-    settings = QUICK | {"data__source": source, "data__root": str(root), "data__image_size": size}
-    folder = run(tmp_path / "run", **settings, model__depth=3, discriminator__depth=3)
+    own = {"data__root": str(root)} if source == "folder" else {"data__train_images": 2, "data__test_images": 2}
+    folder = run(tmp_path / "run", **QUICK, **own, data__source=source, data__image_size=size)
     count = 2 if source == "synthetic" else 1
     assert Image.open(folder.samples / "step-000001.png").size == (count * size, 3 * size)
     assert colordist.load(folder.path)(Image.open(root / "train" / "0.png")).size == (270, 300)

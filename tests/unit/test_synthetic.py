@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from colordist.color import luma, srgb_to_lab
 from colordist.data.source import Image, MaskedSplit
 from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, color_table
-from colordist.data.sources.synthetic import SyntheticSplit, synthetic
+from colordist.data.sources.synthetic import SyntheticSettings, SyntheticSource, SyntheticSplit
 
 Features = NDArray[np.float64]
 Labels = NDArray[np.intp]
@@ -104,7 +104,7 @@ def test_indices_outside_are_refused(index: int) -> None:
 
 
 def test_source() -> None:
-    source = synthetic(seed=3, image_size=24, train_images=5, test_images=2)
+    source = SyntheticSource(SyntheticSettings(seed=3, image_size=24, train_images=5, test_images=2)).open()
     train: MaskedSplit = SyntheticSplit(3, "train", 5, 24)
     assert (source.name, len(source.train), len(source.test)) == ("synthetic", 5, 2)
     assert np.array_equal(source.train[1], train[1])

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import pytest
@@ -16,10 +17,10 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.config import UserError, flatten
+from colordist.config import RunError, UserError, flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
-from colordist.training.trainer import Diverged
+from colordist.training.trainer import Diverged, Meter, restore
 
 Kind = Literal["autoencoder", "cgan"]
 
@@ -50,34 +51,36 @@ def test_files_of_a_run(task: Kind, tmp_path: Path, capsys: pytest.CaptureFixtur
     # Three rows of four test images.
     assert Image.open(folder.samples / "step-000006.png").size == (4 * 32, 3 * 32)
     said = capsys.readouterr().out
-    assert "baseline: grey" in said  # the scores, beside floors and ceiling
+    assert "grey (baseline)" in said  # the scores, beside those of the reference answers
     assert "4 images a step" in said
 
 
 def test_records_of_a_run(tmp_path: Path) -> None:
     records = run(tmp_path / "run", optimizer__generator__warmup_steps=3, optimizer__generator__lr=0.4).records()
-    losses = [record for record in records if "generator/l1" in record]
+    losses = [record for record in records if "loss/generator/l1" in record]
     assert [record["step"] for record in losses] == [2, 4, 6]
     assert [record["images"] for record in losses] == [8, 16, 24]
-    assert losses[0]["generator/lr"] == pytest.approx(0.2)  # the rate of the second step: two quarters
-    assert all(record["images_per_second"] > 0 for record in losses)
-    assert all(0 < record["waiting_for_data"] < 1 for record in losses)
-    assert all(50 < record["peak_memory_mb"] < 50_000 for record in losses)
-    assert losses[0]["peak_memory_mb"] <= losses[-1]["peak_memory_mb"]
-    assert {"generator/adversarial", "discriminator/fake", "generator/gradient_norm"} <= losses[0].keys()
-    scores = [record for record in records if "scores/mae" in record]
+    assert losses[0]["optimizer/generator/lr"] == pytest.approx(0.2)  # the rate of the second step: two quarters
+    assert all(record["pace/images_per_second"] > 0 for record in losses)
+    assert all(0 < record["pace/waiting_for_data"] < 1 for record in losses)
+    assert all(50 < record["pace/peak_memory_mb"] < 50_000 for record in losses)
+    assert losses[0]["pace/peak_memory_mb"] <= losses[-1]["pace/peak_memory_mb"]
+    assert {"loss/generator/adversarial", "loss/discriminator/fake", "diagnostics/generator/gradient_norm"} <= losses[
+        0
+    ].keys()
+    scores = [record for record in records if "score/mae" in record]
     assert [record["step"] for record in scores] == [0, 6]
     (references,) = [record for record in records if "reference/grey/mae" in record]
     assert references["step"] == 0
     # A new network answers grey: almost the score of the floor, but for the roundings on the way through Lab.
-    assert scores[0]["scores/mae"] == pytest.approx(references["reference/grey/mae"], abs=0.05)
+    assert scores[0]["score/mae"] == pytest.approx(references["reference/grey/mae"], abs=0.05)
 
 
 def test_what_is_logged_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
-    each = [r for r in run(tmp_path / "each", log__every=1).records() if "generator/l1" in r]
-    mean = [r for r in run(tmp_path / "mean", log__every=4).records() if "generator/l1" in r]
+    each = [r for r in run(tmp_path / "each", log__every=1).records() if "loss/generator/l1" in r]
+    mean = [r for r in run(tmp_path / "mean", log__every=4).records() if "loss/generator/l1" in r]
     assert [record["step"] for record in mean] == [4, 6]
-    for key in ("generator/l1", "discriminator/real"):
+    for key in ("loss/generator/l1", "loss/discriminator/real"):
         assert mean[0][key] == pytest.approx(sum(record[key] for record in each[:4]) / 4, rel=1e-6)
         assert mean[1][key] == pytest.approx(sum(record[key] for record in each[4:]) / 2, rel=1e-6)
 
@@ -92,7 +95,7 @@ def test_the_snapshot_is_the_average(tmp_path: Path) -> None:
     assert not all(torch.equal(value, weights[key]) for key, value in module.state_dict().items())  # type: ignore[arg-type]
     assert config == tiny().model
     assert (about["step"], about["image_size"]) == (6, 32)
-    assert about["scores"]["mae"] == folder.records()[-1]["scores/mae"]
+    assert about["scores"]["mae"] == folder.records()[-1]["score/mae"]
 
 
 # --- the same again
@@ -108,7 +111,7 @@ def test_the_same_seed_gives_the_same_bits(tmp_path: Path) -> None:
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 @pytest.mark.parametrize("log_every", [2, 4])  # the interval from 2 to 4 spans the checkpoint at 3
 def test_a_kill_changes_nothing(task: Kind, log_every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"task.name": task, "log__every": log_every, "evaluate__every": 2, "task__warmup_steps": 1}
+    settings = {"task__name": task, "log__every": log_every, "evaluate__every": 2, "task__warmup_steps": 1}
     straight = run(tmp_path / "straight", **settings)
     broken = killed_run(tmp_path / "broken", monkeypatch, at=4, **settings)
     assert not broken.is_finished(6)
@@ -263,7 +266,9 @@ def test_a_run_from_which_something_was_taken_is_not_begun_again_over_the_rest(t
     shutil.move(tmp_path / "away", done.checkpoints)
     done.config_file.unlink()
     (done.path / "finished").unlink()
-    assert "checkpoints but no config.yaml" in refused(done.path, train__steps=6)
+    assert "holds checkpoints, snapshots, samples, metrics.jsonl, images but no config.yaml" in refused(
+        done.path, train__steps=6
+    )
     assert done.metrics_file.read_bytes() == before
 
 
@@ -295,3 +300,26 @@ def test_a_test_split_without_colour_is_refused_before_training(tmp_path: Path) 
     settings = {"data__source": "folder", "data__root": str(tmp_path / "photos")}
     assert "no test image" in refused(tmp_path / "run", **settings)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    ],
+)
+def test_memory_that_runs_out_is_no_checkpoint_that_does_not_fit(error: Exception) -> None:
+    def load_state_dict(_: object) -> None:
+        raise error
+
+    engine: Any = SimpleNamespace(load_state_dict=load_state_dict)
+    task: Any = SimpleNamespace(state={})
+    with pytest.raises(RunError, match=r"^out of memory while the checkpoint was taken up") as refusal:
+        restore({"networks": {}}, engine, task, Meter(4))
+    assert "\n" not in str(refusal.value)
+    assert "another --run.dir" not in str(refusal.value)
+    engine.load_state_dict = lambda _: None
+    with pytest.raises(UserError, match="doesn't fit these networks"):
+        restore({"networks": {}}, engine, task, Meter(4))

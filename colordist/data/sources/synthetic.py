@@ -148,4 +148,5 @@ class SyntheticSource(ImageSource):
             train=SyntheticSplit(settings.seed, "train", settings.train_images, settings.image_size),
             test=SyntheticSplit(settings.seed, "test", settings.test_images, settings.image_size),
             digest="painted",  # fully determined by the settings
+            ambiguous_colors=AMBIGUOUS_AB,
         )

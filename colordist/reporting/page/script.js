@@ -3,10 +3,10 @@
   const all = (selector, within = document) => [...within.querySelectorAll(selector)];
   const runs = JSON.parse(document.getElementById("data").textContent).runs;
 
-  // What outlives a reload; a browser may refuse it to a file.
+  // Survives a reload; a browser may refuse it to a file.
   const memory = {
     get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
-    set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* then not */ } },
+    set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* not stored */ } },
   };
 
   const onChoice = (id, act) => {
@@ -31,7 +31,7 @@
   const runOf = (renderer) => (/^run-\d+$/.test(renderer.name ?? "") ? Number(renderer.name.slice(4)) : null);
 
   function paint() {
-    const [soft, line, truth] = ["soft", "line", "truth"].map(color);
+    const [soft, line, target] = ["soft", "line", "target"].map(color);
     const lines = runs.map((run) => color(`run-${run.color}`));
     for (const { figure } of plots) {
       for (const part of [...figure.below, ...figure.left, ...figure.center]) {
@@ -49,7 +49,7 @@
         if (run !== null) {
           glyph.line_color = lines[run];
           if ("fill_color" in glyph) glyph.fill_color = lines[run];
-        } else if (renderer.name === "truth") { glyph.fill_color = truth; glyph.line_color = null; }
+        } else if (renderer.name === "target") { glyph.fill_color = target; glyph.line_color = null; }
         else if (renderer.name === "reference") glyph.line_color = soft;
       }
     }
@@ -220,7 +220,7 @@
   }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => plots[0]?.figure && paint());
 
-  // --- pictures
+  // --- samples
 
   const gallery = document.querySelector(".gallery");
   if (gallery) {

@@ -1,4 +1,4 @@
-"""The same test images through every run, cut out of the runs' newest sample grids."""
+"""The same test images through every run, from the runs' newest sample grids."""
 
 import io
 from base64 import b64encode
@@ -12,24 +12,26 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from colordist.data.source import Image as Pixels
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.runs import Run
 from colordist.run.folder import numbered
 
-_LARGEST = 192  # pixels of a tile in the page
+Images = NDArray[np.uint8]
+"""[N, size, size, 3], RGB."""
+
+_MAX_SIZE = 192  # pixels of a tile in the page
 _LOSSLESS = 64  # pixels up to which tiles are stored exactly
-_MEASURED = 64  # pixels to which larger tiles are reduced before their differences are measured
+_MEASURED = 64  # pixels to which larger tiles are reduced to compute distances
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Test images, as grey, through each run, and true: uint8 [N, size, size, 3] each."""
+    """Test images: the grey input, each run's predictions, the target."""
 
-    grey: Pixels
-    answers: dict[Run, Pixels]
-    target: Pixels
+    grey: Images
+    predictions: dict[Run, Images]
+    target: Images
     left_out: dict[Run, str]
     """Runs that can't be shown beside the others, with the reason."""
 
@@ -39,25 +41,25 @@ class Gallery:
         return int(self.target.shape[1])
 
     @cached_property
-    def from_truth(self) -> dict[Run, NDArray[np.float64]]:
-        """CIEDE2000 between answer and truth, mean over each image: [N]."""
+    def to_target(self) -> dict[Run, NDArray[np.float64]]:
+        """CIEDE2000 between prediction and target, mean over each image: [N]."""
         target = _lab(self.target)
         return {run: _distance(lab, target) for run, lab in self._labs.items()}
 
     @cached_property
     def between_runs(self) -> NDArray[np.float64]:
-        """CIEDE2000 between two runs' answers, mean over each image and over all pairs: [N]; 0 for one run."""
+        """CIEDE2000 between two runs' predictions, mean over each image and over all pairs: [N]; 0 for one run."""
         pairs = [_distance(one, other) for one, other in combinations(self._labs.values(), 2)]
         return np.mean(pairs, axis=0) if pairs else np.zeros(len(self.target))
 
     @cached_property
     def _labs(self) -> dict[Run, torch.Tensor]:
-        return {run: _lab(answers) for run, answers in self.answers.items()}
+        return {run: _lab(images) for run, images in self.predictions.items()}
 
 
 def gallery(runs: Sequence[Run]) -> Gallery | None:
     """Cut up each run's newest grid; None where no run has one."""
-    grids: dict[Run, list[Pixels]] = {}
+    grids: dict[Run, list[Images]] = {}
     left_out: dict[Run, str] = {}
     for run in runs:
         files = numbered(run.folder.samples, r"\.png")
@@ -71,36 +73,36 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
     if not grids:
         return None
     grey, _, target = next(iter(grids.values()))
-    for run, (_, _, own) in grids.items():
-        if not np.array_equal(own, target):
+    for run, (_, _, shown) in grids.items():
+        if not np.array_equal(shown, target):
             left_out[run] = "shows other test images"
-    answers = {run: answer for run, (_, answer, _) in grids.items() if run not in left_out}
-    return Gallery(grey, answers, target, left_out)
+    predictions = {run: images for run, (_, images, _) in grids.items() if run not in left_out}
+    return Gallery(grey, predictions, target, left_out)
 
 
-def data_uri(tile: Pixels) -> str:
-    """A picture as text that stands in a page: exact up to 64 pixels, else JPEG with whole chroma, reduced to 192."""
+def data_uri(tile: NDArray[np.uint8]) -> str:
+    """An image as a data URI: lossless up to 64 pixels, else JPEG without chroma subsampling, at most 192 pixels."""
     picture = Image.fromarray(tile)
     buffer = io.BytesIO()
     if len(tile) <= _LOSSLESS:
         picture.save(buffer, "PNG", optimize=True)
         kind = "png"
     else:
-        picture.thumbnail((_LARGEST, _LARGEST), Image.Resampling.LANCZOS)
+        picture.thumbnail((_MAX_SIZE, _MAX_SIZE), Image.Resampling.LANCZOS)
         picture.save(buffer, "JPEG", quality=92, subsampling=0)
         kind = "jpeg"
     return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
 
 
 def storage_note(size: int) -> str | None:
-    """How tiles of a size are stored, if not exactly."""
+    """How tiles of a size are stored, if not losslessly."""
     if size <= _LOSSLESS:
         return None
-    reduced = f"reduced from {size} to {_LARGEST} pixels and " if size > _LARGEST else ""
-    return f"In this page the pictures are {reduced}compressed (JPEG, quality 92)."
+    reduced = f"reduced from {size} to {_MAX_SIZE} pixels and " if size > _MAX_SIZE else ""
+    return f"In this page the images are {reduced}compressed (JPEG, quality 92)."
 
 
-def _cut(grid: Pixels) -> list[Pixels]:
+def _cut(grid: NDArray[np.uint8]) -> list[Images]:
     """Rows of a grid, each as images [N, size, size, 3]."""
     size = len(grid) // 3
     if len(grid) != 3 * size or size == 0 or grid.shape[1] % size:
@@ -108,7 +110,7 @@ def _cut(grid: Pixels) -> list[Pixels]:
     return [np.stack(np.split(row, row.shape[1] // size, axis=1)) for row in np.split(grid, 3)]
 
 
-def _lab(tiles: Pixels) -> torch.Tensor:
+def _lab(tiles: Images) -> torch.Tensor:
     """CIE Lab: float32 [N, 3, size, size], reduced to _MEASURED."""
     if tiles.shape[1] > _MEASURED:
         small = [Image.fromarray(tile).resize((_MEASURED, _MEASURED), Image.Resampling.BOX) for tile in tiles]

@@ -1,27 +1,27 @@
-"""experiments/transfer.py compares like with like."""
+"""The experiments compare like with like, and name scores that exist."""
 
 import argparse
-import importlib.util
+import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from helpers import ROOT
 
+from colordist.metrics import METRIC_SPECS
+
+MODULES = ("training_runs", "ladder", "transfer")
+
 
 @pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    spec = importlib.util.spec_from_file_location("transfer_experiment", ROOT / "experiments" / "transfer.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+def scripts() -> Iterator[dict[str, Any]]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "experiments"))
+        yield {name: importlib.import_module(name) for name in MODULES}
+        for name in MODULES:
+            del sys.modules[name]
 
 
 def options(photos: Path, **changed: Any) -> argparse.Namespace:  # noqa: ANN401  any option
@@ -37,8 +37,8 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_pairs_differ_in_their_start_alone(script: ModuleType, photos: Path) -> None:
-    first, *others = script.jobs(options(photos))
+def test_pairs_differ_in_their_start_alone(scripts: dict[str, Any], photos: Path) -> None:
+    first, *others = scripts["transfer"].jobs(options(photos))
     assert first.settings["data.classes"] == ["cat", "ship"]  # nothing of what is to be learned with few images
     assert len(others) == 2 * 2 * 2
     assert len({job.folder.path for job in [first, *others]}) == 9
@@ -49,12 +49,17 @@ def test_pairs_differ_in_their_start_alone(script: ModuleType, photos: Path) -> 
         assert (scratch.start, transfer.start) == ("scratch", "transfer")
 
 
-def test_a_folder_without_the_target_is_refused(script: ModuleType, photos: Path) -> None:
+def test_a_folder_without_the_target_is_refused(scripts: dict[str, Any], photos: Path) -> None:
     with pytest.raises(SystemExit, match="needs a folder hose"):
-        list(script.jobs(options(photos, target="hose")))
+        list(scripts["transfer"].jobs(options(photos, target="hose")))
 
 
-def test_mean_and_range_by_hand(script: ModuleType) -> None:
+def test_mean_and_range_by_hand(scripts: dict[str, Any]) -> None:
     spread = {"mean": 9.25, "min": 9.0, "max": 9.5, "n": 2}
-    assert script._cell(spread, 2) == "9.25 (9.00 to 9.50, n=2)"
-    assert script._cell(spread | {"n": 1}, 1) == "9.2 (n=1)"
+    assert scripts["training_runs"].told(spread, 2) == "9.25 (9.00 to 9.50, n=2)"
+    assert scripts["training_runs"].told(spread | {"n": 1}, 1) == "9.2 (n=1)"
+
+
+@pytest.mark.parametrize("name", ["ladder", "transfer"])
+def test_scores_of_the_tables_exist(scripts: dict[str, Any], name: str) -> None:
+    assert set(scripts[name].SHOWN) <= {spec.name for spec in METRIC_SPECS}

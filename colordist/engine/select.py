@@ -1,0 +1,23 @@
+"""Which strategy a network gets: the launcher says. Another strategy is one file and one case here."""
+
+from accelerate import Accelerator
+
+from colordist.config import UserError
+from colordist.engine.ddp import DDPStrategy
+from colordist.engine.environment import check_clipping, zero_stage
+from colordist.engine.network import Network
+from colordist.engine.strategy import Strategy
+
+
+def select_strategy(name: str, network: Network, accelerator: Accelerator) -> Strategy:
+    """The strategy for the network of this name. Raises UserError where DeepSpeed can't train it as configured."""
+    stage = zero_stage()
+    if stage is None:
+        return DDPStrategy(network, accelerator)
+    from colordist.engine.deepspeed import DeepSpeedStrategy  # takes a second to import
+
+    check_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
+    if network.has_parts:
+        keys = "train.freeze and optimizer.generator.lr_scales"
+        raise UserError(f"{keys} don't work with DeepSpeed: launch with launch/multi_gpu.yaml")
+    return DeepSpeedStrategy(network, accelerator, stage)

@@ -1,0 +1,109 @@
+"""What a score is: its name, label, direction, format and role. Written beside a run's scores, read by every report."""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Literal, Self
+
+Better = Literal["lower", "higher", "target"]
+"""``target``: the nearer to the score of the ground truth, the better."""
+MetricRole = Literal["primary", "comparison", "diagnostic"]
+"""``primary``: ranks runs. ``comparison``: set beside baselines and oracle. ``diagnostic``: shown, but no verdict rests
+on it."""
+ReferenceRole = Literal["baseline", "oracle", "target"]
+"""``baseline``: an answer without a network, to be beaten. ``oracle``: the best answer possible. ``target``: the ground
+truth."""
+
+
+@dataclass(frozen=True)
+class MetricSpec:
+    """What tables and reports need to know of a metric."""
+
+    name: str
+    """Key in files, e.g. ``ciede2000``."""
+    label: str
+    """Heading in tables, e.g. ``CIEDE2000``."""
+    better: Better
+    digits: int = field(default=2, kw_only=True)
+    """Decimals worth printing."""
+    role: MetricRole = field(default="comparison", kw_only=True)
+
+    @property
+    def arrow(self) -> str:
+        """The direction in one character."""
+        return {"lower": "↓", "higher": "↑", "target": "→"}[self.better]
+
+    @property
+    def direction(self) -> str:
+        """The direction in words."""
+        return "best near the target" if self.better == "target" else f"{self.better} is better"
+
+    def cost(self, score: float, target: float = math.nan) -> float:
+        """A score turned so that lower is better. target: the score of the ground truth."""
+        return {"lower": score, "higher": -score, "target": abs(score - target)}[self.better]
+
+    def format(self, score: float) -> str:
+        """A score with the decimals worth printing; "-" for nan."""
+        return "-" if math.isnan(score) else f"{score:.{self.digits}f}"
+
+
+@dataclass(frozen=True)
+class ReferenceSpec:
+    """What tables and reports need to know of a reference answer: one that needs no network."""
+
+    name: str
+    """Key in files."""
+    label: str
+    """Heading in tables."""
+    role: ReferenceRole
+
+
+@dataclass(frozen=True)
+class ScoreSpecs:
+    """What the scores of a run are."""
+
+    metrics: tuple[MetricSpec, ...]
+    """In the order of tables."""
+    references: tuple[ReferenceSpec, ...]
+
+    @property
+    def primary(self) -> MetricSpec:
+        """The metric that ranks runs; the first one where none says so."""
+        return next((each for each in self.metrics if each.role == "primary"), self.metrics[0])
+
+    def of_role(self, *roles: ReferenceRole) -> list[ReferenceSpec]:
+        """The references of some roles."""
+        return [each for each in self.references if each.role in roles]
+
+    def best(self, metric: MetricSpec) -> ReferenceSpec | None:
+        """The reference with the best possible score: the oracle, or the target where that is to be met."""
+        role: ReferenceRole = "target" if metric.better == "target" else "oracle"
+        return next(iter(self.of_role(role)), None)
+
+    def merged(self, other: Self) -> Self:
+        """Also what another run has, below what is there already."""
+        metrics = {each.name: each for each in (*self.metrics, *other.metrics)}
+        references = {each.name: each for each in (*self.references, *other.references)}
+        return type(self)(tuple(metrics.values()), tuple(references.values()))
+
+    def to_json(self) -> str:
+        """For ``from_json``."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Raises ValueError, KeyError or TypeError for what ``to_json`` didn't write."""
+        found = json.loads(text)
+        return cls(
+            tuple(MetricSpec(**each) for each in found["metrics"]),
+            tuple(ReferenceSpec(**each) for each in found["references"]),
+        )
+
+
+def score_specs(metrics: Iterable[MetricSpec], references: Iterable[ReferenceSpec]) -> ScoreSpecs:
+    """The plain specs of metrics and references, without what computes them."""
+    return ScoreSpecs(
+        tuple(MetricSpec(m.name, m.label, m.better, digits=m.digits, role=m.role) for m in metrics),
+        tuple(ReferenceSpec(each.name, each.label, each.role) for each in references),
+    )

@@ -1,0 +1,133 @@
+"""Scores of groups of runs beside those of the reference answers: which is best, and by how much."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from colordist.config import UserError
+from colordist.metrics.specs import MetricSpec, ScoreSpecs
+from colordist.reporting.groups import Group
+from colordist.reporting.runs import Run
+from colordist.reporting.spread import Difference, difference
+from colordist.run.records import References
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A group's scores by one metric."""
+
+    scores: list[float]
+    """One per seed."""
+    is_best: bool
+    """Its mean is the best of several groups'."""
+    is_below_baseline: bool
+    """Its mean is no better than the best baseline. Never so of a diagnostic metric."""
+    to_best: Difference | None
+    """Its mean minus the best group's; of distances to the target where that is to be met. None for the best itself."""
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return fmean(self.scores)
+
+
+@dataclass(frozen=True)
+class Row:
+    """All scores by one metric."""
+
+    metric: MetricSpec
+    references: dict[str, float]
+    """By the reference's name."""
+    baseline: float | None
+    """The better baseline's score."""
+    limit: float | None
+    """The best possible score: the oracle's, or the target's where that is to be met."""
+    target: float
+    """The score of the ground truth; nan if unknown."""
+    cells: list[Cell | None]
+    """One per group; None where it has no such score."""
+
+    def cost(self, score: float) -> float:
+        """Lower is better, whatever the metric."""
+        return self.metric.cost(score, self.target)
+
+
+def score_rows(groups: Sequence[Group], specs: ScoreSpecs, references: References) -> list[Row]:
+    """A row for each metric that a group has a score for, in the order of tables."""
+    return [
+        _row(metric, groups, references, specs)
+        for metric in specs.metrics
+        if any(group.scores(metric.name) for group in groups)
+    ]
+
+
+def common_specs(runs: Sequence[Run]) -> ScoreSpecs:
+    """What the scores of all runs are."""
+    specs = runs[0].specs
+    for run in runs[1:]:
+        specs = specs.merged(run.specs)
+    return specs
+
+
+def common_references(runs: Sequence[Run]) -> References:
+    """The scores of the reference answers. Raises UserError for runs that were scored on different images."""
+    first: Run | None = None
+    found: dict[str, dict[str, float]] = {}
+    for run in runs:
+        if not run.references:
+            continue
+        if first is None:
+            first = run
+        elif not _alike(first.references, run.references):
+            one, other = first.folder.path, run.folder.path
+            raise UserError(
+                f"{one} and {other} were scored on different images, or by other classifiers: they can't be compared"
+            )
+        found = {name: found.get(name, {}) | scores for name, scores in run.references.items()}
+    return found
+
+
+def _alike(one: References, other: References) -> bool:
+    """Whether two sets of references are of the same images: on another device the last digits may differ.
+
+    One of them may have been scored by more metrics.
+    """
+    flat, flat_other = (
+        {(name, metric): score for name, scores in each.items() for metric, score in scores.items()}
+        for each in (one, other)
+    )
+    shared = flat.keys() & flat_other.keys()
+    return bool(shared) and all(math.isclose(flat[key], flat_other[key], rel_tol=1e-4, abs_tol=1e-6) for key in shared)
+
+
+def _row(metric: MetricSpec, groups: Sequence[Group], references: References, specs: ScoreSpecs) -> Row:
+    known = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
+    target = next((known[each.name] for each in specs.of_role("target") if each.name in known), math.nan)
+    baselines = [known[each.name] for each in specs.of_role("baseline") if each.name in known]
+    baseline = min(baselines, key=lambda score: metric.cost(score, target), default=None)
+    limit = specs.best(metric)
+    row = Row(metric, known, baseline, known.get(limit.name) if limit else None, target, [])
+    scores = [group.scores(metric.name) for group in groups]
+    costs = [[row.cost(score) for score in each] for each in scores]
+    means = [fmean(each) for each in costs if each]
+    best, compared = min(means), len(means) - 1
+    best_costs = next(each for each in costs if each and fmean(each) == best)
+    sign = -1 if metric.better == "higher" else 1
+    for each, mine in zip(scores, costs, strict=True):
+        if not each:
+            row.cells.append(None)
+            continue
+        is_best = fmean(mine) == best and compared > 0
+        found = None if is_best or compared == 0 else difference(mine, best_costs, compared)
+        row.cells.append(
+            Cell(
+                scores=each,
+                is_best=is_best,
+                is_below_baseline=metric.role != "diagnostic"
+                and baseline is not None
+                and fmean(mine) >= row.cost(baseline),
+                to_best=found and Difference(sign * found.mean, found.margin),
+            )
+        )
+    return row
