@@ -170,12 +170,12 @@ def make_config(settings: Mapping[str, Any]) -> Config:
     Raises UserError for an unknown key or an invalid value.
     """
     selected = Names.of(settings)
-    usual, values = defaults(selected), {}
+    base, values = defaults(selected), {}
     for section in settings:
-        if section not in usual:
+        if section not in base:
             raise UserError(f"there is no section {section} with task {selected.task}: remove it")
     for section, kind in (sections(selected) | COMMON).items():
-        values[section] = _make(kind, section, {**usual[section], **settings.get(section, {})})
+        values[section] = _make(kind, section, {**base[section], **settings.get(section, {})})
     given = settings.get("optimizer", {})
     values["optimizer"] = {
         name: _make(kind, f"optimizer.{name}", given.get(name, {})) for name, kind in optimizers(selected).items()

@@ -197,9 +197,9 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
     return replace(source, train=train, labels=labels)
 
 
-def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:
+def check_classes(requested: Collection[str], known: Collection[str], where: str) -> None:
     """Raise UserError, with the nearest known class, for the first unknown one."""
-    for name in wanted:
+    for name in requested:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise UserError(
