@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from colordist import cli
@@ -29,7 +30,10 @@ def examine() -> None:
 
     description = "Check whether everything is there for a run, on every machine that takes part."
     config, file, options = read_config("doctor", description, None, add_options)
-    run = folder_for(config, file.stem if file else QUICKSTART)
+    try:
+        run = folder_for(config, file.stem if file else QUICKSTART)
+    except UserError:  # no images to name it by, as one of the findings says
+        run = Path("runs")
 
     place = Place.here()
     try:

@@ -128,7 +128,10 @@ class Names:
         found = {}
         for field, key in zip(dataclasses.fields(cls), NAME_KEYS, strict=True):
             section, _, name = key.partition(".")
-            value = (settings.get(section) or {}).get(name)
+            given = settings.get(section) or {}
+            if not isinstance(given, Mapping):
+                raise UserError(f"{section} is {given!r}, but must be a section: {section}: {{{name}: ...}}")
+            value = given.get(name)
             if value is not None and not isinstance(value, str):
                 raise UserError(f"{key} is {value!r}, but must be a name: {', '.join(names(field.name))}")  # type: ignore[arg-type]
             if value:

@@ -229,7 +229,9 @@ def test_name_on_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     file.write_text("task: {name: cyclegan, pixel: l2}\n")
     assert parse(["--config", str(file), "--task.name", "cgan"]).config == config_with({"task.pixel": "l2"})
     file.write_text("task: {name: cyclegan, cycle_weight: 3}\n")
-    assert "not of cgan" in mistake(["--config", str(file), "--task.name=cgan"])
+    assert parse(["--config", str(file), "--task.name=cgan"]).config == config_with({})  # of another component
+    file.write_text("task: {name: cyclegan, nothing: 3}\n")
+    assert "task.nothing" in mistake(["--config", str(file), "--task.name=cgan"])
 
 
 VERSION_01 = {

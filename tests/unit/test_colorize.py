@@ -17,7 +17,7 @@ from test_decode import SEE_THROUGH, USABLE, USELESS
 import colordist
 from colordist import cli, colorize
 from colordist.inference.colorizer import read_photo
-from colordist.inference.photo_files import side_by_side_image, find_photos, save
+from colordist.inference.photo_files import find_photos, save, side_by_side_image
 
 torch.set_num_threads(1)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from colordist.config import RunError, UserError
 from colordist.engine import consistency as agreement
-from colordist.engine import preflight as checkup
 from colordist.engine.consistency import (
     check_replicas,
     check_same,
@@ -20,6 +19,7 @@ from colordist.engine.consistency import (
     fingerprint,
 )
 from colordist.engine.runtime import Engine
+from colordist.run import provenance
 from colordist.run.provenance import code_digest
 from colordist.training.build import check_same_code
 from colordist.training.build_task import build_networks, build_task
@@ -138,7 +138,7 @@ def test_another_pytorch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_code_digest_changes_with_the_code(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
     (tmp_path / "engine").mkdir()
-    monkeypatch.setattr(checkup, "__file__", str(tmp_path / "engine" / "preflight.py"))
+    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "run" / "provenance.py"))
     digests = {code_digest()}
     for name, text in (("a.py", "x"), ("a.py", "y"), ("engine/a.py", "y"), ("engine/b.py", "")):
         (tmp_path / name).write_text(text)

@@ -92,7 +92,7 @@ def test_the_generator_learns_from_the_discriminator_that_has_just_learned() -> 
 
 
 def test_warm_up_leaves_the_discriminator_alone() -> None:
-    engine, task = prepared(loss__warmup_steps=1)
+    engine, task = prepared(task__warmup_steps=1)
     before = state(task, "discriminator")
     log = engine.step(task, [BATCH], 0)
     assert equal(before, state(task, "discriminator"))
@@ -130,7 +130,7 @@ def test_what_is_logged_is_still_on_the_device_and_without_graph() -> None:
     ids=["ae", "ae group", "cgan spectral", "cgan image", "ae noise", "cgan noise"],
 )
 def test_accumulation_changes_nothing(settings: dict[str, Any], micro: int) -> None:
-    noise = settings.get("loss__candidates", 1), settings.get("model__noise", 0)
+    noise = settings.get("task__candidates", 1), settings.get("model__noise", 0)
 
     def learned(most: int | None) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
         engine, task = prepared(**settings, optimizer__generator__clip_norm=0.5)
@@ -161,7 +161,7 @@ def norm_of_gradients(task: Task, name: str) -> float:
 def test_long_gradients_are_shortened_and_told_as_they_were() -> None:
     norms = {}
     for limit in (None, 1e-3, 1e3):
-        engine, task = prepared(task="autoencoder", optimizer__generator__clip_norm=limit)
+        engine, task = prepared(task__name="autoencoder", optimizer__generator__clip_norm=limit)
         log = engine.step(task, [BATCH], 0)
         norms[limit] = log["diagnostics/generator/gradient_norm"].item(), norm_of_gradients(task, "generator")
     told, unclipped = norms[None]
@@ -180,7 +180,9 @@ def test_each_network_has_its_own_limit() -> None:
 
 
 def test_the_steps_learning_rate_is_used() -> None:
-    engine, task = prepared(task="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1)
+    engine, task = prepared(
+        task__name="autoencoder", optimizer__generator__warmup_steps=9, optimizer__generator__lr=0.1
+    )
     before = state(task, "generator")
     engine.step(task, [BATCH], 0)
     # Adam's first step is as long as its rate, for every weight with a gradient well above its epsilon: 0.1 / 10.
@@ -190,7 +192,7 @@ def test_the_steps_learning_rate_is_used() -> None:
 
 @pytest.mark.parametrize("half_life", [0, 1000])
 def test_the_average_follows(half_life: int) -> None:
-    engine, task = prepared(task="autoencoder", train__ema_images=half_life)
+    engine, task = prepared(task__name="autoencoder", train__ema_images=half_life)
     network = engine.networks["generator"]
     assert network.ema is not None
     before = copy.deepcopy(network.ema.module.state_dict())

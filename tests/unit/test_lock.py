@@ -58,7 +58,7 @@ def files(run: Path) -> list[str]:
 
 def write(run: Path, fence: int, **about: object) -> None:
     """What a process on another machine would write; or what ``about`` says of it."""
-    holder = {"host": "elsewhere", "machine": "another", "pid": 7, "started": 1.5, "beat": 1, "released": False}
+    holder = {"host": "elsewhere", "machine": "another", "pid": 7, "started": 1.5, "heartbeat": 1, "released": False}
     (run / "lock").mkdir(parents=True, exist_ok=True)
     (run / "lock" / f"{fence:06d}.json").write_text(json.dumps(holder | about))
 
@@ -180,7 +180,7 @@ def test_it_is_silence_that_counts_and_not_how_long_one_has_listened(tmp_path: P
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[1]", b"null", b"\xff\x00", b"[" * 100_000, b'{"pid": "x", "beat": {}}', b'{"host": "a"}'],
+    [b"", b"{", b"[1]", b"null", b"\xff\x00", b"[" * 100_000, b'{"pid": "x", "heartbeat": {}}', b'{"host": "a"}'],
 )
 def test_a_damaged_file_is_that_of_a_silent_holder(text: bytes, tmp_path: Path) -> None:
     write(tmp_path, 3)

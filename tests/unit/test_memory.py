@@ -64,7 +64,7 @@ def test_what_lasts_of_frozen_weights_by_hand() -> None:
 
 def test_pools_by_hand() -> None:
     """Each of 4 places keeps 3 colour images and 3 grey ones, of 32 x 32 pixels."""
-    with_pools, without = (memory(task__name="cyclegan", loss__image_buffer_slots=slots).lasting for slots in (3, 0))
+    with_pools, without = (memory(task__name="cyclegan", task__image_buffer_slots=slots).lasting for slots in (3, 0))
     assert with_pools - without == 4 * 4 * 3 * (3 + 1) * 32 * 32
 
 
@@ -173,7 +173,7 @@ def test_less_with_gradient_checkpointing(task: str) -> None:
 
 
 def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
-    assert 1.1 * passing() < passing(loss__r2_weight=1.0) < 3 * passing()
+    assert 1.1 * passing() < passing(task__r2_weight=1.0) < 3 * passing()
 
 
 def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
@@ -183,7 +183,7 @@ def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
 
 def test_further_answers_need_further_activations() -> None:
     one, four = (
-        passing(task__name="autoencoder", model__noise=2, loss__candidates=candidates) for candidates in (1, 4)
+        passing(task__name="autoencoder", model__noise=2, task__candidates=candidates) for candidates in (1, 4)
     )
     assert one < four < 4 * one  # the encoder runs once
 

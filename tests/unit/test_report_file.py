@@ -203,7 +203,7 @@ def test_the_report_at_wandb(tmp_path: Path) -> None:
 
 def test_markdown_takes_names_for_text(tmp_path: Path) -> None:
     scores = {"ciede2000": 7.0}
-    other = {"data.root": "a|b*c*", "data.source": "folder"}
+    other = {"data.classes": "a|b*c*", "data.source": "folder"}
     text = markdown(
         compare([trained(tmp_path / "a", scores=scores), trained(tmp_path / "b", scores=scores, settings=other)])
     )

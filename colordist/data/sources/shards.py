@@ -87,7 +87,7 @@ def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: P
     for part, split in ("training", train), ("test", test):
         if not len(split):
             raise UserError(f"data.root: {root} has no {part} images of these classes: try data.classes all")
-    return Source("shards", train, test, labels, digest=digest[:16])
+    return Source("shards", train, test, labels, digest=digest)
 
 
 @dataclass(frozen=True, eq=False)
