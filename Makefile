@@ -1,14 +1,14 @@
-# `make train` and `make test` are all that a fresh machine needs: both make .venv and install into it first.
+# `make train` and `make test` work on a fresh machine: both create .venv and install into it first.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 BENCH := runs/bench
-# One process, on whatever device there is. All values given, so that accelerate has nothing to guess.
+# One process, on any device. All values are given, so accelerate's own config file doesn't matter.
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
-# Threads that wait fall asleep soon: tests run several processes on few cores.
+# Idle OpenMP threads stop spinning soon: tests run several processes on few cores.
 export GOMP_SPINCOUNT ?= 3000
 
 .PHONY: install train test test-all test-long test-gpu bench check clean
@@ -30,21 +30,21 @@ test: install
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
-# What takes longer, besides.
+# Slow tests, browser tests, SLURM tests.
 test-all: install
 	$(BIN)/python -m pytest tests/distributed -m "slow"
 	$(BIN)/python -m pytest tests/browser -m "browser"
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
 
-# What takes many minutes: a run that is killed fifty times.
+# Very long tests: a run that is killed and resumed fifty times.
 test-long: install
 	$(BIN)/python -m pytest tests/distributed -m "long" -s
 
-# What needs a GPU. With speed, and without an installation: benchmarks/gpu.sh.
+# Tests on a GPU. With benchmarks, and without an installation: benchmarks/gpu.sh.
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m "gpu"
 
-# How fast it is on CPUs, beside a bare loop and usual practice: ratios, in some minutes. On a GPU: benchmarks/gpu.sh.
+# CPU benchmarks against a bare loop and usual practice: ratios, in a few minutes. On a GPU: benchmarks/gpu.sh.
 bench: install
 	mkdir -p $(BENCH)
 	$(BIN)/python benchmarks/step.py --rounds 6 --json $(BENCH)/step.json

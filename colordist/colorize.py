@@ -46,7 +46,7 @@ def colorize(options: argparse.Namespace) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"-o {out} can't be made a folder ({error.strerror}): name another") from None
+        raise UserError(f"-o {out} can't be created ({error.strerror}): name another folder") from None
     failed = obstacles(jobs, options.overwrite)
     todo = [job for job in jobs if job not in failed]
     try:

@@ -1,8 +1,7 @@
-"""Settings, their defaults and their meaning: those that every run has. No torch, nothing else of ours.
+"""Common settings, and base classes of components' settings. Imports neither torch nor the rest of colordist.
 
-Tasks, generators, discriminators and sources bring their own: each derives its settings from a base class in here, and
-only the chosen component's keys exist (registry.py). Values that don't fit are refused with a line that names the key
-and the way out.
+Tasks, generators, discriminators and sources derive their settings from a base class in here; only the selected
+components' keys exist (registry.py). An invalid value is refused in one line: the key, the value, and a valid one.
 """
 
 import dataclasses
@@ -17,11 +16,11 @@ PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
 class UserError(Exception):
-    """A user's mistake: one line saying what is wrong, where, and the way out. Exit code 2."""
+    """A user's mistake: one line with what is wrong, where, and the way out. Exit code 2."""
 
 
 class RunError(Exception):
-    """A run that can't go on, through no mistake of the user's: one line. Exit code 1."""
+    """A failure that is not the user's mistake: one line. Exit code 1."""
 
 
 def at_least(key: str, value: float | None, bound: float) -> None:
@@ -43,29 +42,29 @@ def above_zero(key: str, value: float, example: float) -> None:
 
 
 def divides(key: str, depth: int, size: int) -> None:
-    """Raise UserError if a size can't be halved depth times, down to 2 pixels: one pixel can't be normalised."""
+    """Raise UserError if a size can't be halved depth times, to at least 2 pixels: one can't be normalised."""
     if size % 2**depth or size < 2 ** (depth + 1):
-        fitting = max((d for d in range(1, depth) if size % 2**d == 0 and size >= 2 ** (d + 1)), default=None)
-        way_out = f"try {key} {fitting}" if fitting else f"try data.image_size {max(16, 2 ** (depth + 1))}"
+        valid = max((d for d in range(1, depth) if size % 2**d == 0 and size >= 2 ** (d + 1)), default=None)
+        way_out = f"try {key} {valid}" if valid else f"try data.image_size {max(16, 2 ** (depth + 1))}"
         raise UserError(f"{key} is {depth}, but data.image_size {size} can't be halved that often: {way_out}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """Adam and its learning rate, a pure function of the step."""
+    """Adam, and a learning rate schedule that is a function of the step."""
 
     lr: float = 1e-3
     """Peak learning rate."""
     beta1: float = 0.5
-    """Adam's decay of the mean gradient."""
+    """Adam: decay of the first moment."""
     beta2: float = 0.99
-    """Adam's decay of the mean squared gradient."""
+    """Adam: decay of the second moment."""
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    """Decay of the learning rate from its peak towards 0 at the last step."""
+    """Learning rate schedule after the warm-up; `linear` and `cosine` decay to 0 at the last step."""
     warmup_steps: int = 50
-    """Steps of linear warm-up from 0."""
+    """Steps of linear learning rate warm-up from 0."""
     clip_norm: float | None = None
-    """Gradient clipping: largest Euclidean norm over the network. Default: no clipping."""
+    """Maximum gradient norm of the network (gradient clipping). Default: no clipping."""
 
     def check(self, key: str) -> None:
         """Raise UserError for a value out of range. key: the section, as in `optimizer.generator`."""
@@ -79,10 +78,10 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorOptimizerConfig(OptimizerConfig):
-    """The same, with parts of the network at other learning rates."""
+    """Adam with learning rate factors for parts of the network."""
 
     lr_scales: dict[Part, float] = dataclasses.field(default_factory=dict)
-    """Factors of the learning rate by part, e.g. {encoder: 0.1}. Default: 1 everywhere."""
+    """Learning rate factors by part, e.g. {encoder: 0.1}. Default: 1 for both."""
 
     def check(self, key: str) -> None:
         """Raise UserError for a value out of range."""
@@ -102,7 +101,7 @@ def _check_parts(key: str, parts: list[Part]) -> None:
             raise UserError(f"{key} has {part!r}, but the parts are {' and '.join(PARTS)}: try {PARTS[0]}")
 
 
-# Base classes of components' settings.
+# Base classes of components' settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +109,13 @@ class ComponentSettings:
     """Base of a component's settings."""
 
     operational: ClassVar[frozenset[str]] = frozenset()
-    """Keys that are no part of a run's identity: they may change when it is continued."""
+    """Keys that are not part of a run's identity, and may change on resume."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range."""
 
     def check(self, config: "Config") -> None:
-        """Raise UserError where these settings don't fit the others."""
+        """Raise UserError if these settings don't fit the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,16 +123,16 @@ class TaskSettings(ComponentSettings):
     """The task: networks, losses, phases."""
 
     optimizers: ClassVar[Mapping[str, type[OptimizerConfig]]] = {"generator": GeneratorOptimizerConfig}
-    """The sections `optimizer.NAME` that the task has."""
+    """The task's `optimizer.NAME` sections."""
     has_discriminator: ClassVar[bool] = False
-    """Whether it has a section `discriminator`."""
+    """Whether there is a section `discriminator`."""
 
     name: str = ""
-    """Name of the task."""
+    """Training task."""
 
     @property
     def gradient_penalties(self) -> dict[str, float]:
-        """The weights of losses with second derivatives, by key: DeepSpeed and compiled networks have none."""
+        """Weights of losses with second derivatives, by key. Neither DeepSpeed nor torch.compile supports these."""
         return {}
 
 
@@ -142,18 +141,18 @@ class GeneratorSettings(ComponentSettings):
     """The generator."""
 
     name: str = ""
-    """Architecture."""
+    """Generator architecture."""
     color_space: Literal["lab", "rgb"] = "lab"
-    """Output: a,b, added to the Lab L of the grey pixel, or three RGB channels."""
+    """Output: `lab` predicts a,b for the Lab L of the grey pixel, `rgb` all three channels."""
 
     @property
     def size_multiple(self) -> int:
-        """What height and width must be multiples of, in pixels; at least twice this."""
+        """Height and width must be multiples of this, in pixels, and at least twice this."""
         return 1
 
     @property
     def noise_size(self) -> int:
-        """Length of the noise vector for each answer; 0 for a deterministic network."""
+        """Length of the noise vector per sample; 0 for a deterministic network."""
         return 0
 
 
@@ -162,7 +161,7 @@ class DiscriminatorSettings(ComponentSettings):
     """The discriminator."""
 
     name: str = ""
-    """Architecture."""
+    """Discriminator architecture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,13 +169,13 @@ class DataConfig(ComponentSettings):
     """The images."""
 
     source: str = ""
-    """Source of the images."""
+    """Dataset to train on."""
     image_size: int = 32
-    """Width and height in pixels."""
+    """Height and width in pixels."""
     seed: int = 0
-    """Seed of painted scenes, and of the subset where `data.fraction` is below 1."""
+    """Seed of painted scenes, and of the subset if `data.fraction` is below 1."""
     fraction: float = 1.0
-    """Fraction of the training images to use."""
+    """Fraction of the training images to train on."""
     flip: bool = True
     """Random horizontal flips."""
 
@@ -190,19 +189,19 @@ class DataConfig(ComponentSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class FileDataConfig(DataConfig):
-    """Images from files. Where they lie is no part of a run's identity; what is in them is."""
+    """Images from files. Their content is part of a run's identity, their path is not."""
 
     operational: ClassVar[frozenset[str]] = frozenset({"root"})
 
     root: str = "data"
     """Folder of the images."""
     classes: list[str] | str = "all"
-    """Names of the classes to use, e.g. [horse, cat], or `all`."""
+    """Classes to use, e.g. [horse, cat], or `all`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.classes:
-            raise UserError("data.classes is empty: name at least one class, or write data.classes all")
+            raise UserError("data.classes is empty: name at least one class, or try data.classes all")
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -212,19 +211,19 @@ class FileDataConfig(DataConfig):
         return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
 
 
-# Sections that every run has.
+# Common sections
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """The run folder, and how its processes watch one another."""
+    """The run folder, and failure detection."""
 
     dir: str | None = None
-    """Run folder. Default: runs/<config name>-<hash of what is learned from what>."""
+    """Run folder. Default: runs/<config name>-<hash of settings and dataset>."""
     heartbeat_timeout: float = 30.0
-    """Seconds without a heartbeat after which a process counts as lost: all others stop."""
+    """Seconds without a heartbeat after which a process counts as lost and all others stop."""
     stall_timeout: float = 600.0
-    """Seconds that one operation may take while other processes wait, except reading and decoding images."""
+    """Seconds that one operation may keep other processes waiting, except loading of images."""
 
     def __post_init__(self) -> None:
         at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1)
@@ -236,38 +235,38 @@ Compiled = Literal["off", "default", "graphs"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Steps, batches, precision."""
+    """Steps, batch sizes, precision."""
 
     steps: int = 3300
-    """Training steps: each runs all phases on one global batch."""
+    """Training steps; each trains all networks on one global batch."""
     global_batch_size: int = 16
-    """Images per step over all processes."""
+    """Images per step, over all processes."""
     micro_batch_size: int | None = None
-    """Most images per process in one forward pass; gradient accumulation follows from it. Default: no limit."""
+    """Maximum images per process and forward pass; more are split by gradient accumulation. Default: no limit."""
     activation_checkpointing: bool = False
-    """Recompute activations in backward instead of keeping them: less memory, more time, the same numbers."""
+    """Recompute activations in backward: less memory, more time, identical results."""
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
-    """Mixed precision of the networks. `auto`: bf16 on GPUs that have it, else fp32."""
+    """Precision of the networks. `auto`: bf16 autocast on GPUs that support it, else fp32."""
     deterministic: bool = False
-    """Use deterministic algorithms only (slower on GPUs; on CPUs they always are)."""
+    """Deterministic algorithms only (slower on GPUs; CPUs are always deterministic)."""
     tf32: bool = False
-    """Allow TF32 in fp32 matrix products and convolutions (NVIDIA GPUs since Ampere: faster)."""
+    """Allow TF32 in fp32 matmuls and convolutions (faster on NVIDIA GPUs since Ampere)."""
     compile: Compiled = "off"
-    """Compile the networks with torch.compile; `graphs`: and capture CUDA graphs."""
+    """Compile the networks with torch.compile; `graphs`: also capture CUDA graphs."""
     nonfinite: Literal["skip", "stop"] = "skip"
-    """On Inf or NaN in a gradient: `skip` that network's update and count it, or `stop` the run."""
+    """On Inf or NaN in a gradient: `skip` the network's update and count it, or `stop` the run."""
     skip_limit: int = 20
-    """Most consecutive skipped updates; more stop the run at the next log line."""
+    """Maximum consecutive skipped updates; beyond, the run stops at the next log line."""
     max_minutes: float | None = None
-    """Stop after this time, with a checkpoint, as a signal would; the same command continues. Default: no limit."""
+    """Save a checkpoint and stop after this time; the same command resumes. Default: no limit."""
     ema_images: int = 1000
-    """Half-life, in images, of the generator's EMA weights, which are evaluated and saved; 0: off."""
+    """Half-life in images of the generator's EMA weights, which are evaluated and saved; 0: off."""
     init_from: str | None = None
-    """Snapshot, or run, to initialise the generator's weights from. Default: random weights."""
+    """Snapshot or run folder to initialise the generator from. Default: random weights."""
     init_strict: bool = True
-    """Refuse a snapshot that doesn't fit `model`; `false` takes the weights that do."""
+    """Require all weights of `train.init_from` to match; `false`: load those that do."""
     freeze: list[Part] = dataclasses.field(default_factory=list)
-    """Frozen parts of the generator: `encoder` or `decoder`."""
+    """Parts of the generator to freeze: `encoder` or `decoder`."""
 
     def __post_init__(self) -> None:
         at_least("train.steps", self.steps, 1)
@@ -284,7 +283,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """Losses, learning rates and speed in metrics.jsonl."""
+    """Logging of losses, learning rates and speed to metrics.jsonl."""
 
     every: int = 50
     """Interval in steps."""
@@ -295,12 +294,12 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Scores over the whole test split, and a grid of samples. Always at the last step."""
+    """Scores over the test split, and a sample grid; also at the last step."""
 
     every: int = 500
     """Interval in steps."""
     metrics: list[str | dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Metrics beyond the standard set: names, or {name: ..., key: value}: [lpips, {name: classifier, folder: DIR}]."""
+    """Additional metrics: names, or {name: ..., key: value}, e.g. [lpips, {name: classifier, folder: DIR}]."""
 
     def __post_init__(self) -> None:
         at_least("evaluate.every", self.every, 1)
@@ -312,16 +311,16 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """Everything needed to resume. Always written at the last step."""
+    """Checkpoints, with everything needed to resume; also at the last step."""
 
     every: int = 500
     """Interval in steps."""
     keep: int = 2
-    """How many of the newest to keep."""
+    """Number of latest checkpoints to keep."""
     keep_every: int | None = None
-    """Also keep those whose step is a multiple of this. Default: none."""
+    """Also keep checkpoints at multiples of this many steps. Default: none."""
     on_error: Literal["stop", "warn"] = "stop"
-    """When one can't be written, e.g. on a full disk: `stop` the run, or `warn` and go on."""
+    """If one can't be written, e.g. on a full disk: `stop` the run, or `warn` and continue."""
 
     def __post_init__(self) -> None:
         at_least("checkpoint.every", self.every, 1)
@@ -331,14 +330,14 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
-    """Weights & Biases. metrics.jsonl is written in any case."""
+    """Weights & Biases; metrics.jsonl is always written."""
 
     wandb: Literal["off", "auto", "online", "offline"] = "off"
     """Log to W&B. `offline` writes files for `wandb sync`; `auto`: online if there is an API key."""
     project: str = "colordist"
     """W&B project."""
     entity: str | None = None
-    """W&B user or team. Default: the key's."""
+    """W&B user or team. Default: that of the API key."""
     group: str | None = None
     """W&B group, e.g. the seeds of one comparison."""
     tags: list[str] = dataclasses.field(default_factory=list)
@@ -348,24 +347,24 @@ class TrackConfig:
     job_type: str = "train"
     """W&B job type."""
     snapshots: bool = False
-    """Upload each snapshot as an artifact with the aliases `latest` and, for the best score, `best`."""
+    """Upload snapshots as artifacts, with the aliases `latest` and, for the best score, `best`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A run. Made by ``registry.make_config``, which knows the components, or by the command line."""
+    """Settings of a run. Built by ``registry.make_config`` or the command line parser."""
 
     task: TaskSettings
     model: GeneratorSettings
     discriminator: DiscriminatorSettings | None
-    """None where the task has none."""
+    """None for a task without discriminator."""
     data: DataConfig
     optimizer: dict[str, OptimizerConfig]
-    """By the name of the section."""
+    """By name of the section."""
     seed: int = 0
-    """Seed of weights, order of images and augmentation."""
+    """Seed of initial weights, data order, augmentation and noise."""
     resume: Literal["auto", "never"] = "auto"
-    """`auto`: continue the run in the run folder, if there is one. `never`: refuse to."""
+    """`auto`: resume the run in the run folder, if there is one. `never`: refuse to."""
     run: RunConfig = RunConfig()
     train: TrainConfig = TrainConfig()
     log: LogConfig = LogConfig()
@@ -393,11 +392,11 @@ COMMON: dict[str, type] = {
     "checkpoint": CheckpointConfig,
     "track": TrackConfig,
 }
-"""The sections that every run has, by name."""
+"""Common sections, by name."""
 
 
 def as_dict(config: Config) -> dict[str, Any]:
-    """The settings as plain values, in sections, without sections that the task doesn't have."""
+    """Settings as plain values by section, without sections that the task doesn't have."""
     return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
 
 
@@ -405,7 +404,7 @@ def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:
     """``{"train": {"steps": 5}}`` to ``{"train.steps": 5}``."""
     flat: dict[str, Value] = {}
     for key, value in section.items():
-        if isinstance(value, dict) and key != "lr_scales":  # which is a setting, not a section
+        if isinstance(value, dict) and key != "lr_scales":  # a setting, not a section
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[prefix + key] = value

@@ -1,8 +1,8 @@
 """Components by name: tasks, generators, discriminators, sources and metrics, ours and those of others.
 
-A component is a class with a ``Settings`` dataclass. Ours are listed here and imported when they are chosen; other
-packages offer theirs by entry point (``colordist.tasks``, ``colordist.models``, ``colordist.discriminators``,
-``colordist.sources``, ``colordist.metrics``), and a module named by ``--import`` by ``register``.
+A component is a class with a ``Settings`` dataclass. Ours are listed here and imported on use. Others come by entry
+point (``colordist.tasks``, ``colordist.models``, ``colordist.discriminators``, ``colordist.sources``,
+``colordist.metrics``), or by ``register`` in a module named by ``--import``.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ C = TypeVar("C", bound=type)
 
 
 def register(kind: Kind, name: str) -> Callable[[C], C]:
-    """Offer a class under a name. Raises ValueError for a name that is taken by another one::
+    """Register a component class. Raises ValueError for a name that is taken::
 
     @register("model", "tiny")
     class Tiny(nn.Module): ...
@@ -66,7 +66,7 @@ def register(kind: Kind, name: str) -> Callable[[C], C]:
 
 
 def load_modules(modules: Iterable[str]) -> None:
-    """Import the modules of ``--import``, which register their components. Raises UserError for one that fails."""
+    """Import the modules of ``--import``, which register components. Raises UserError for one that fails."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -78,13 +78,13 @@ def load_modules(modules: Iterable[str]) -> None:
 
 
 def names(kind: Kind) -> list[str]:
-    """The names to choose from: ours first."""
+    """All names of a kind, ours first."""
     others = {*_entry_points(kind), *(name for each, name in _registered if each == kind)}
     return [*OURS[kind], *sorted(others - OURS[kind].keys())]
 
 
 def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kind
-    """The class of a component. Raises UserError for an unknown name, or one that can't be imported."""
+    """Import a component's class. Raises UserError for an unknown name, or a failed import."""
     if name in OURS[kind]:
         module, _, attribute = OURS[kind][name].partition(":")
         return getattr(importlib.import_module(module), attribute)
@@ -98,24 +98,24 @@ def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kin
     known = names(kind)
     nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
     raise UserError(
-        f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? One of your own needs "
+        f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? A custom one needs "
         "--import MODULE"
     )
 
 
 def key_of(kind: Kind) -> str:
-    """The setting that names a component of this kind."""
+    """The key that selects a component of this kind."""
     return {"source": "data.source", "metric": "evaluate.metrics"}.get(kind, f"{kind}.name")
 
 
 def provider_of(kind: Kind, name: str) -> str:
-    """The top-level package that a component comes from."""
+    """Top-level package of a component."""
     return str(component(kind, name).__module__).partition(".")[0]
 
 
 @dataclass(frozen=True)
 class Names:
-    """The chosen components. The defaults are the quickstart's."""
+    """Names of the selected components. Defaults: the quickstart's."""
 
     task: str = "cgan"
     model: str = "unet"
@@ -124,7 +124,7 @@ class Names:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> "Names":
-        """The names in some settings: ``{"task": {"name": "cgan"}, ...}``. Those that are missing: the defaults."""
+        """Names in settings by section, ``{"task": {"name": "cgan"}, ...}``; missing ones have their defaults."""
         found = {}
         for field, key in zip(dataclasses.fields(cls), NAME_KEYS, strict=True):
             section, _, name = key.partition(".")
@@ -137,55 +137,55 @@ class Names:
 
 
 NAME_KEYS = ("task.name", "model.name", "discriminator.name", "data.source")
-"""The settings that name components, in the order of ``Names``."""
+"""The keys that select components, in the order of ``Names``."""
 
 
-def sections(chosen: Names) -> dict[str, Any]:
-    """The settings dataclass of each section that the chosen components have: ``{"task": ..., "model": ...}``."""
-    task = component("task", chosen.task).Settings
-    found = {"task": task, "model": component("model", chosen.model).Settings}
+def sections(selected: Names) -> dict[str, Any]:
+    """Settings dataclasses of the selected components by section: ``{"task": ..., "model": ...}``."""
+    task = component("task", selected.task).Settings
+    found = {"task": task, "model": component("model", selected.model).Settings}
     if task.has_discriminator:
-        found["discriminator"] = component("discriminator", chosen.discriminator).Settings
-    return found | {"data": component("source", chosen.source).Settings}
+        found["discriminator"] = component("discriminator", selected.discriminator).Settings
+    return found | {"data": component("source", selected.source).Settings}
 
 
-def optimizers(chosen: Names) -> dict[str, Any]:
-    """The dataclass of each optimizer section that the chosen task has, by name."""
-    return dict(component("task", chosen.task).Settings.optimizers)
+def optimizers(selected: Names) -> dict[str, Any]:
+    """Dataclasses of the selected task's optimizer sections, by name."""
+    return dict(component("task", selected.task).Settings.optimizers)
 
 
-def defaults(chosen: Names) -> dict[str, Any]:
-    """The default settings with these components, as plain values in sections."""
+def defaults(selected: Names) -> dict[str, Any]:
+    """Default settings with these components, as plain values by section."""
     found: dict[str, Any] = {"seed": Config.seed, "resume": Config.resume}
-    for section, kind in sections(chosen).items():
-        name = {"source": chosen.source} if section == "data" else {"name": getattr(chosen, section)}
+    for section, kind in sections(selected).items():
+        name = {"source": selected.source} if section == "data" else {"name": getattr(selected, section)}
         found[section] = dataclasses.asdict(kind(**name))
-    found["optimizer"] = {name: dataclasses.asdict(kind()) for name, kind in optimizers(chosen).items()}
+    found["optimizer"] = {name: dataclasses.asdict(kind()) for name, kind in optimizers(selected).items()}
     return found | {section: dataclasses.asdict(kind()) for section, kind in COMMON.items()}
 
 
 def make_config(settings: Mapping[str, Any]) -> Config:
-    """A config of settings by section; what is missing has its default: ``{"train": {"steps": 5}}``.
+    """Build a config from settings by section, ``{"train": {"steps": 5}}``; missing keys have their defaults.
 
-    Raises UserError for an unknown key, or a value that doesn't fit.
+    Raises UserError for an unknown key or an invalid value.
     """
-    chosen = Names.of(settings)
-    usual, values = defaults(chosen), {}
+    selected = Names.of(settings)
+    base, values = defaults(selected), {}
     for section in settings:
-        if section not in usual:
-            raise UserError(f"there is no section {section} with task {chosen.task}: remove it")
-    for section, kind in (sections(chosen) | COMMON).items():
-        values[section] = _make(kind, section, {**usual[section], **settings.get(section, {})})
+        if section not in base:
+            raise UserError(f"there is no section {section} with task {selected.task}: remove it")
+    for section, kind in (sections(selected) | COMMON).items():
+        values[section] = _make(kind, section, {**base[section], **settings.get(section, {})})
     given = settings.get("optimizer", {})
     values["optimizer"] = {
-        name: _make(kind, f"optimizer.{name}", given.get(name, {})) for name, kind in optimizers(chosen).items()
+        name: _make(kind, f"optimizer.{name}", given.get(name, {})) for name, kind in optimizers(selected).items()
     }
     scalars = {key: settings[key] for key in ("seed", "resume") if key in settings}
     return Config(**{"discriminator": None, **values, **scalars})
 
 
 def make_settings(kind: Kind, values: Mapping[str, Any]) -> Any:  # noqa: ANN401  an instance of its Settings
-    """A component's settings from plain values, ``name`` among them. Raises UserError for an unknown key."""
+    """Build a component's settings from plain values, including ``name``. Raises UserError for an unknown key."""
     return _make(component(kind, values["name"]).Settings, kind, values)
 
 

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains the autoencoder: sbatch [--nodes=4] [--gpus-per-node=8] slurm/ae.sh [--train.steps 20000 ...]
+# Train the autoencoder: sbatch [--nodes=4] [--gpus-per-node=8] slurm/ae.sh [--train.steps 20000 ...]
 #SBATCH --job-name=ae
 #SBATCH --nodes=1
 #SBATCH --signal=B:USR1@300

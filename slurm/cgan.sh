@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains the conditional GAN: sbatch [--nodes=4] [--gpus-per-node=8] slurm/cgan.sh [--train.steps 20000 ...]
+# Train the conditional GAN: sbatch [--nodes=4] [--gpus-per-node=8] slurm/cgan.sh [--train.steps 20000 ...]
 #SBATCH --job-name=cgan
 #SBATCH --nodes=1
 #SBATCH --signal=B:USR1@300

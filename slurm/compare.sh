@@ -1,6 +1,6 @@
 #!/bin/bash
-# Autoencoder against conditional GAN: trains both with several seeds, scores them and compares them. Submits the jobs,
-# each waiting for what it needs, and returns at once:
+# Autoencoder against conditional GAN: train both with several seeds, evaluate, report. Submits the jobs with their
+# dependencies, and returns at once:
 #   [SEEDS='0 1 2'] [OUT=runs/compare] slurm/compare.sh [SBATCH OPTION ...] [-- TRAINER ARGUMENT ...]
 #   slurm/compare.sh --nodes=2 --gpus-per-node=4 -- --train.steps 20000
 # Settings that only one of the two has: AE='...', CGAN='--task.warmup_steps 100 --discriminator.width 16'.

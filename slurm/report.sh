@@ -1,5 +1,5 @@
 #!/bin/bash
-# Compares the runs that are finished, names the others, and fails if there are any: sbatch slurm/report.sh FILE RUN...
+# Write a report of the finished runs; list the others, and fail if there are any: sbatch slurm/report.sh FILE RUN...
 #SBATCH --job-name=report
 #SBATCH --nodes=1
 #SBATCH --requeue
@@ -17,7 +17,7 @@ if [ ${#others[@]} -gt 0 ]; then
     status=1
 fi
 if [ ${#finished[@]} -gt 0 ]; then
-    # shellcheck disable=SC2086 # CONTAINER holds words
+    # shellcheck disable=SC2086 # CONTAINER is split into words
     ${CONTAINER:-} python -m colordist.report "${finished[@]}" -o "$file" || status=$?
 fi
 exit "$status"

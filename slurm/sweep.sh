@@ -1,5 +1,5 @@
 #!/bin/bash
-# Trains each config with each seed, some at a time, as one array. Submits itself, and returns at once:
+# Train each config with each seed, as one job array with limited concurrency. Submits itself, and returns at once:
 #   [SEEDS='0 1 2'] [PARALLEL=4] slurm/sweep.sh configs/a.yaml configs/b.yaml [SBATCH OPTION ...] [-- TRAINER ARGUMENT ...]
 #SBATCH --job-name=sweep
 #SBATCH --nodes=1
@@ -8,7 +8,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%A-%a.out
 
-if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then # by hand: submit
+if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then # called by hand: submit
     set -euo pipefail
     cd "$(dirname "$0")/.."
     . slurm/site.sh
@@ -26,7 +26,7 @@ if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then # by hand: submit
     exec sbatch --array="0-$last%${PARALLEL:-4}" "${options[@]}" slurm/sweep.sh "${seeds[*]}" "${configs[@]}" "$@"
 fi
 
-# Element number n of the array: all seeds of the first config, then all seeds of the second.
+# Array index: all seeds of the first config, then all seeds of the second, ...
 read -ra seeds <<<"$1"
 shift
 configs=()

@@ -1,14 +1,14 @@
 #!/bin/bash
-# Trains, in a job of any size, and sees to what comes after: train.sh --config FILE [--section.key VALUE ...]
-# The part that cgan.sh, ae.sh and sweep.sh share; sbatch is given those, for the #SBATCH lines in them.
+# Train in a job of any size, and requeue it if necessary: train.sh --config FILE [--section.key VALUE ...]
+# Shared by cgan.sh, ae.sh and sweep.sh, which have the #SBATCH lines and are what to submit.
 #
-# Read from the environment, all optional (README.md tells more):
-#   LAUNCH        a file in launch/, without .yaml: how processes work together. Default: multi_node
-#   PROCESSES     processes a node. Default: as many as it has GPUs for the job, else 1
-#   MASTER_ADDR, MASTER_PORT   where processes meet. Default: the first node; a port made from the job's id
+# Environment variables, all optional (see README.md):
+#   LAUNCH        a file in launch/, without .yaml: DDP or DeepSpeed. Default: multi_node
+#   PROCESSES     processes per node. Default: the job's GPUs per node, else 1
+#   MASTER_ADDR, MASTER_PORT   rendezvous. Default: the first node; a port derived from the job's id
 set -u
 
-# --- Being asked to stop. First of all, for a signal may come at any time; the run's folder isn't known yet.
+# --- Stop signals: handlers come first, since a signal may come before the run folder is known.
 run='' warned='' ended=''
 pass_on() { [ -z "$run" ] || { mkdir -p "$run" && : >"$run/stop"; }; }
 trap 'warned=yes; pass_on' USR1
@@ -16,7 +16,7 @@ trap 'ended=yes' TERM
 
 say() { echo "[$(date '+%F %T')] job $SLURM_JOB_ID: $*"; }
 
-# --- Where, and how many.
+# --- Number of processes, rendezvous.
 cd "${COLORDIST_HOME:-$SLURM_SUBMIT_DIR}" || exit 2
 . slurm/site.sh
 read -ra inside <<<"${CONTAINER:-}"
@@ -25,26 +25,26 @@ PER_NODE=${PROCESSES:-${SLURM_GPUS_ON_NODE:-0}}
 WORLD=$((SLURM_JOB_NUM_NODES * PER_NODE))
 MASTER_ADDR=${MASTER_ADDR:-$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)}
 MASTER_PORT=${MASTER_PORT:-$((20000 + SLURM_JOB_ID % 10000))}
-export -n MASTER_ADDR MASTER_PORT # a single process would take them for a launch that went wrong
-[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun doesn't take it over by itself
+export -n MASTER_ADDR MASTER_PORT # a single process would take them for an incomplete launch
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun doesn't inherit it
 
-# --- Arguments. In an array the element's number is the seed, and %a stands for it.
+# --- Arguments. In a job array the index is the seed, and replaces %a.
 if [ -n "${SLURM_ARRAY_TASK_ID:-}" ]; then
     set -- "${@:1:2}" --seed "$SLURM_ARRAY_TASK_ID" "${@:3}"
     set -- "${@//%a/$SLURM_ARRAY_TASK_ID}"
 fi
 
-# --- The run's folder. This also finds most mistakes in the arguments, here, where they are told once.
+# --- Run folder. This also reports most mistakes in the arguments, once.
 run=$(env RANK=0 WORLD_SIZE="$WORLD" MASTER_ADDR="$MASTER_ADDR" "${inside[@]}" python -m colordist.train "$@" --print_run_dir) || exit
-rm -f "$run/stop" # asked of an earlier job
+rm -f "$run/stop" # from an earlier job
 [ -z "$warned" ] || pass_on
 before=$(cat "$run/finished" "$run/stopped" 2>/dev/null)
 
-say "start ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST: $WORLD processes, meeting at $MASTER_ADDR:$MASTER_PORT, run folder $run"
+say "start ${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST: $WORLD processes, rendezvous at $MASTER_ADDR:$MASTER_PORT, run folder $run"
 
-# --- One task a node. A command is run in the background, for bash handles signals only between commands.
-# When one has ended, the others get a minute, rather than be killed at once: should this node be cut off and come back,
-# srun would kill what runs elsewhere by then as the same job.
+# --- One task per node, in the background, as bash handles signals only between commands.
+# When one task ends, srun gives the others a minute instead of killing them: if this node was cut off and comes back, it
+# would kill the tasks of the same, requeued job on other nodes.
 on_each_node() {
     srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --kill-on-bad-exit=0 --wait=60 "$@" &
@@ -55,7 +55,7 @@ on_each_node() {
     done
 }
 
-# --- Beginning again, a bounded number of times.
+# --- Requeue, a bounded number of times.
 again() { # WHY
     if [ "${SLURM_RESTART_COUNT:-0}" -ge "$MAX_RESTARTS" ]; then
         say "$1: not again after $MAX_RESTARTS restarts"
@@ -63,7 +63,7 @@ again() { # WHY
     fi
     say "$1: to be requeued"
     if scontrol requeue "$SLURM_JOB_ID"; then
-        sleep 300 & # SLURM ends this script meanwhile
+        sleep 300 & # SLURM ends this script in the meantime
         wait $!
     else
         say "that failed: submit the same command again"
@@ -81,7 +81,7 @@ failed() { # WHY
     exit 1
 }
 
-# --- Is everything there?
+# --- Preflight check of all nodes.
 if ! MASTER_ADDR=$MASTER_ADDR MASTER_PORT=$MASTER_PORT \
     on_each_node --kill-on-bad-exit=1 "${inside[@]}" python -m colordist.doctor --quick "$@"; then
     [ -n "$ended" ] || [ "${SLURM_RESTART_COUNT:-0}" = 0 ] || failed "something is missing that was there before"
@@ -89,7 +89,7 @@ if ! MASTER_ADDR=$MASTER_ADDR MASTER_PORT=$MASTER_PORT \
     exit 1
 fi
 
-# --- Train. A launcher on each node starts its processes; a single process needs none, and hears signals itself.
+# --- Train. A launcher on each node starts its processes; a single process needs none, and gets signals directly.
 command=("${inside[@]}" python)
 if [ "$WORLD" -gt 1 ] || [ -n "${LAUNCH:-}" ]; then
     command=("${inside[@]}" accelerate launch --config_file "launch/${LAUNCH:-multi_node}.yaml"
@@ -97,12 +97,12 @@ if [ "$WORLD" -gt 1 ] || [ -n "${LAUNCH:-}" ]; then
         --main_process_ip "$MASTER_ADDR" --main_process_port "$MASTER_PORT")
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-300} # for a checkpoint after a signal
 fi
-# shellcheck disable=SC2016 # %n: which node it is, the task knows
+# shellcheck disable=SC2016 # %n: expanded to the node's index by the task
 on_each_node bash -c 'exec "${@/#%n/$SLURM_NODEID}"' task "${command[@]}" -m colordist.train "$@"
 status=$?
 
-# --- What now?
-# This may be a node that was cut off and came back: then its job runs again elsewhere, and is no business of this script any more.
+# --- Outcome.
+# If this node was cut off and came back, the job has been requeued elsewhere, and this script must leave it alone.
 facts=$(scontrol show job --oneliner "$SLURM_JOB_ID")
 case "$facts " in
 " " | *" Restarts=${SLURM_RESTART_COUNT:-0} "*) ;;
@@ -112,7 +112,7 @@ case "$facts " in
     ;;
 esac
 
-# The marker in the run's folder says how the training ended; a launcher's exit status may say anything.
+# The marker file in the run folder is decisive; a launcher's exit status isn't reliable.
 after=$(cat "$run/finished" "$run/stopped" 2>/dev/null)
 if [ -e "$run/finished" ] && { [ "$status" = 0 ] || [ "$after" != "$before" ]; }; then
     say "finished"
@@ -126,7 +126,7 @@ elif [ -e "$run/stopped" ] && [ "$after" != "$before" ]; then
     esac
     say "stopped by the file $run/stop: the same command continues"
     exit 1
-elif [ "$status" = 0 ]; then # nothing was to be trained: --dry_run, say
+elif [ "$status" = 0 ]; then # no training, e.g. --dry_run
     exit 0
 fi
 failed "failed"

@@ -1,4 +1,4 @@
-"""Verbs: from an error to one line and an exit code. parser.py reads settings."""
+"""Entry point of verbs: errors as one line and an exit code. Settings: parser.py."""
 
 import difflib
 import io
@@ -14,26 +14,26 @@ from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
 
 VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
-IMPORT_HELP = "Module that registers components."
+IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
 
 
 def run(verb: Callable[[], None]) -> None:
     """Run a verb and exit: 0 when it returns, 2 for a user's mistake, 1 for anything else.
 
-    With several processes all of them find a mistake, and rank 0 prints it. The others give it the time to: a launcher
-    ends all processes as soon as one has failed. After that time they print it themselves.
+    With several processes rank 0 prints a mistake that all of them find. The others wait, since a launcher stops all
+    processes when one has failed; after _GRACE they print it themselves.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a lost connection would print a page of C++ frames
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no page of C++ frames after a lost connection
     launch.let_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # arrows, where the terminal has none
+            stream.reconfigure(errors="replace")  # e.g. arrows on an ASCII terminal
     is_main = launch.is_first()
     log = logging.getLogger("colordist")
     log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO if is_main else logging.ERROR)  # all would print the same
+    log.setLevel(logging.INFO if is_main else logging.ERROR)  # all ranks log the same
     try:
         verb()
     except (UserError, RunError) as error:
@@ -41,7 +41,7 @@ def run(verb: Callable[[], None]) -> None:
             print(f"colordist: {error}", file=sys.stderr, flush=True)
         monitor.fail(str(error))
         if not is_main:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a launcher's, when rank 0 has printed it
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the launcher, after rank 0 has printed
             time.sleep(_GRACE)
             print(f"colordist: {error}", file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
@@ -61,7 +61,7 @@ def main() -> None:
 
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
-        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help tells more.")
+        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help: options of a verb.")
         return
     if verb not in VERBS:
         nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]

@@ -1,4 +1,4 @@
-"""Settings of version 0.1: what they are called now."""
+"""Settings of version 0.1 and their current names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _RENAMED = {
 
 
 def hint(key: str) -> str | None:
-    """One line for a key of version 0.1; None for any other."""
+    """One line with the current name of a key of version 0.1; None for other keys."""
     if key == "task":
         return "task is a section since version 0.2: write task: {name: cgan}, or --task.name cgan"
     section, _, name = key.partition(".")
@@ -28,7 +28,7 @@ def hint(key: str) -> str | None:
 
 
 def hint_for(settings: Mapping[str, Any]) -> str | None:
-    """The same for the first such key in the settings of a file."""
+    """The same for the first key of version 0.1 in a file's settings."""
     if isinstance(settings.get("task"), str):
         return hint("task")
     for section, keys in settings.items():

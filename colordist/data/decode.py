@@ -102,9 +102,9 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
         return _to_srgb(image, profile), None
     if image.mode == "La":  # PIL converts La to LA only
         image = image.convert("LA")
-    whole = image.convert("RGBA")
-    opaque = whole.convert("L" if image.mode in ("L", "LA") else "RGB")
-    return _to_srgb(opaque, profile), whole.getchannel("A")
+    rgba = image.convert("RGBA")
+    opaque = rgba.convert("L" if image.mode in ("L", "LA") else "RGB")
+    return _to_srgb(opaque, profile), rgba.getchannel("A")
 
 
 def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:

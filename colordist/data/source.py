@@ -88,10 +88,9 @@ class Source:
     labels: Labels | None = None
     """None for a source without class labels."""
     digest: str | None = None
-    """Digest of the images' content, wherever they lie, to which a run is bound: of their files' bytes, not of decoded
-    pixels. None: the pixels stand for it."""
+    """Digest of the image files' bytes, independent of their path, to which a run is bound. None: of the pixels."""
     ambiguous_colors: tuple[tuple[float, float], ...] = ()
-    """Lab a,b of the colours that an ambiguous object may have; empty where the source marks no objects."""
+    """Lab a,b of each colour of ambiguous objects; empty for a source without masks."""
 
 
 class ImageSource:
@@ -198,9 +197,9 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
     return replace(source, train=train, labels=labels)
 
 
-def check_classes(wanted: Collection[str], known: Collection[str], where: str) -> None:
+def check_classes(requested: Collection[str], known: Collection[str], where: str) -> None:
     """Raise UserError, with the nearest known class, for the first unknown one."""
-    for name in wanted:
+    for name in requested:
         if name not in known:
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
             raise UserError(

@@ -78,7 +78,7 @@ class Colorizer:
         (modes I and F), UserError for an unknown variant.
         """
         chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        return [picture for chunk in chunks for picture in self.paint([read_photo(image) for image in chunk], variant)]
+        return [output for chunk in chunks for output in self.paint([read_photo(image) for image in chunk], variant)]
 
     def paint(self, photos: Sequence[Photo], variant: int = 0) -> Iterator[Image.Image]:
         """Run the network on all photos, one batch per shape; then yield the results in order."""
@@ -122,15 +122,15 @@ class Colorizer:
         width, height = photo.grey.size
         smaller = (min(color.shape[1], height), min(color.shape[2], width))
         color = F.interpolate(color[None].cpu(), smaller, mode="bilinear", antialias=True).to(self.device)
-        picture = Image.new("RGB", photo.grey.size)
+        output = Image.new("RGB", photo.grey.size)
         for box in _strips(photo.grey.size):
             grey = _tensor(photo.grey.crop(box))[None].to(self.device) / 255
             rows = _resample(color, -2, range(box[1], box[3]), height)
             rgb = ColorSpace("lab").join(grey * 2 - 1, _resample(rows, -1, range(width), width))
-            picture.paste(_image(to_8_bits(keep_luma(rgb, grey))[0].cpu()), box)
+            output.paste(_image(to_8_bits(keep_luma(rgb, grey))[0].cpu()), box)
         if photo.alpha is not None:
-            picture.putalpha(photo.alpha)
-        return picture
+            output.putalpha(photo.alpha)
+        return output
 
 
 def load(model: Path, resolution: int | None = None) -> Colorizer:

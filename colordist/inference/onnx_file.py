@@ -14,7 +14,7 @@ from colordist.run.snapshot import Snapshot
 
 TOLERANCE = 1e-4
 MARK = b"colordist export"
-"""Stands in the metadata of each file written here."""
+"""In the metadata of every exported file."""
 
 
 class Exported(nn.Module):
@@ -61,18 +61,18 @@ def write(file: Path, trained: Snapshot) -> float:
             dynamo=True,
             verbose=False,
         )
-    assert program is not None  # it is, by that exporter
+    assert program is not None  # the dynamo exporter returns one
     program.model.metadata_props["written_by"] = MARK.decode()
     with replacing(file) as draft:
         program.save(draft, external_data=False)
         if not (worst := _difference(network, unit, draft)) <= TOLERANCE:
-            told = f"differs by {worst:.1e}, more than {TOLERANCE:.0e}"
-            raise RunError(f"onnxruntime's answer {told}: {file} isn't written")
+            reason = f"differs by {worst:.1e}, more than {TOLERANCE:.0e}"
+            raise RunError(f"onnxruntime's output {reason}: {file} isn't written")
     return worst
 
 
 def _difference(network: Exported, unit: int, file: Path) -> float:
-    """How far onnxruntime's answer is from torch's, as a share of the largest value, at several sizes."""
+    """Largest difference between onnxruntime's output and torch's, relative to the largest output, at several sizes."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])

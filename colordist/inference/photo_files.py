@@ -65,8 +65,8 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     photos = {job.photo.resolve() for job in jobs}
     owners: dict[Path, Job] = {}
     reasons: dict[Job, str] = {}
-    pictures = [(job, target) for job in jobs for target in job.targets]
-    for job, target in pictures:
+    outputs = [(job, target) for job in jobs for target in job.targets]
+    for job, target in outputs:
         if (other := owners.setdefault(target, job)) is not job:
             reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
         elif target.resolve() in photos:
@@ -88,26 +88,26 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -
             except decode.Undecodable as error:
                 failed[job] = error.reason
     for variant in range(max(len(job.targets) for job in jobs)):
-        for (job, photo), picture in zip(photos.items(), colorizer.paint([*photos.values()], variant), strict=True):
+        for (job, photo), output in zip(photos.items(), colorizer.paint([*photos.values()], variant), strict=True):
             target = job.targets[variant]
             try:
-                save(beside(photo, picture) if side_by_side else picture, target)
+                save(side_by_side_image(photo, output) if side_by_side else output, target)
             except (OSError, ValueError) as error:  # a full disk, or an image too large for the format
                 failed[job] = f"{target} can't be written: {error}"
     return failed
 
 
-def save(picture: Image.Image, target: Path) -> None:
+def save(output: Image.Image, target: Path) -> None:
     """Write an image atomically, in the format of its extension."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    picture = decode.over_white(picture) if target.suffix == ".jpg" else picture
+    output = decode.over_white(output) if target.suffix == ".jpg" else output
     with replacing(target) as draft:
-        picture.save(draft, _FORMATS[target.suffix], quality=95, compress_level=3)
+        output.save(draft, _FORMATS[target.suffix], quality=95, compress_level=3)
 
 
-def beside(photo: Photo, picture: Image.Image) -> Image.Image:
+def side_by_side_image(photo: Photo, output: Image.Image) -> Image.Image:
     """Grey on the left, result on the right, both composited over white."""
-    pair = Image.new("RGB", (2 * picture.width, picture.height))
+    pair = Image.new("RGB", (2 * output.width, output.height))
     pair.paste(photo.visible)
-    pair.paste(decode.over_white(picture), (picture.width, 0))
+    pair.paste(decode.over_white(output), (output.width, 0))
     return pair

@@ -36,13 +36,13 @@ class NetworkSpec:
 
 @dataclass(frozen=True)
 class Loss:
-    """The loss of a phase: ``total``, a scalar, which is minimised; and its parts by name, for the log."""
+    """Loss of a phase: ``total``, the scalar to minimise; its terms and diagnostics, by name, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
-    """Losses: scalars."""
+    """Loss terms: scalars."""
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
-    """What else is logged: scalars, e.g. accuracies."""
+    """Other logged scalars, e.g. accuracies."""
     state: dict[str, Tensor] = field(default_factory=dict)
     """New rows of the task's ``state`` for the batch's samples. Discarded if the update is skipped."""
 

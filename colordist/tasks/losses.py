@@ -31,9 +31,9 @@ def cross_entropy(logits: Tensor, target: float) -> Tensor:
 
 
 def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
-    """The discriminator's cross-entropy. real, fake: its logits, of any shape.
+    """BCE loss of a discriminator, with its accuracies. real, fake: logits of any shape.
 
-    label_smoothing: the label of real is 1 minus this.
+    label_smoothing: the target for real is 1 minus this.
     """
     parts = {"real": cross_entropy(real, 1 - label_smoothing), "fake": cross_entropy(fake, 0)}
     accuracies = {

@@ -33,5 +33,5 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         found.append(json.loads(file.read_text()))
     assert found[0]["images"] == 150
-    assert {"frechet_own", "kernel_own"} < set(found[0]["scores"])
+    assert {"classifier_frechet", "classifier_kernel"} < set(found[0]["scores"])
     assert all(each == found[0] for each in found)

@@ -100,26 +100,26 @@ def state(strategy: Strategy) -> list[Tensor]:
 
 
 def misuse(trainer: Trainer) -> None:
-    """Take each network's state apart and put it together; then let one learn in another's turn."""
+    """Take each network's state apart and put it together; then let one learn in another's phase."""
     engine, batch = trainer.engine, trainer.loader.micro_batches(0)[0]
     engine.step(trainer.task, [batch], 0)
-    told = []
+    found = []
     for _, strategy in strategies(trainer):
         before = state(strategy)
         strategy.load_state_dict(strategy.state_dict())
-        told.append("the same" if all(map(torch.equal, before, state(strategy))) else "other")
-    judge = engine.strategies["discriminator"]
-    judge.network.module.requires_grad_(True)
-    for mistake in (judge.frozen, lambda *inputs: learn(judge, *inputs)):
+        found.append("the same" if all(map(torch.equal, before, state(strategy))) else "other")
+    discriminator = engine.strategies["discriminator"]
+    discriminator.network.module.requires_grad_(True)
+    for mistake in (discriminator.frozen, lambda *inputs: learn(discriminator, *inputs)):
         try:
             mistake(batch.grey, batch.target)
         except RuntimeError as error:
-            told.append(str(error))
-    report(trainer, "misuse", told)
+            found.append(str(error))
+    report(trainer, "misuse", found)
 
 
 def learn(strategy: Strategy, *inputs: Tensor) -> None:
-    """Learn from something else than the loss of its turn, which then begins."""
+    """Learn from something else than the loss of its phase, which then begins."""
     strategy.network.module(*inputs).sum().backward()
     strategy.begin_phase(1)
 

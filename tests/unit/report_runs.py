@@ -31,7 +31,9 @@ def trained(
 ) -> RunFolder:
     """A run folder. scores: its last ones; target, answer: seeds of the noise in its sample grid."""
     folder = RunFolder(path)
-    folder.write_settings(config_with({"task.warmup_steps": 0, "train.steps": 10 * losses} | (settings or {})))
+    given = settings or {}
+    warmup = {} if given.get("task.name") == "autoencoder" else {"task.warmup_steps": 0}
+    folder.write_settings(config_with({"train.steps": 10 * losses} | warmup | given))
     references = {
         f"reference/{each.name}/{metric}": values[place]
         for metric, values in REFERENCE.items()

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import torch
 from faults import KILLED, OUT_OF_MEMORY, counting, in_child, killing, refusing, watched
+from helpers import config_with
 
-from colordist.config import CheckpointConfig, Config, RunError, UserError, identity
+from colordist.config import CheckpointConfig, RunError, UserError
 from colordist.run import checkpoint
 from colordist.run.checkpoint import Owner, Writer, newest
 from colordist.run.folder import RunFolder
-from colordist.training.build import find_newest
+from colordist.run.identity import identity
+from colordist.training.trainer import find_newest
 
 RUN = "0123abcd"
 
@@ -380,10 +382,10 @@ def digests(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize("code", CODES)
 def test_a_read_that_fails_is_no_damage(code: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever read it is: the line says what it was; no checkpoint is renamed, removed, or passed over."""
-    run, config = RunFolder(tmp_path), Config()
+    run, config = RunFolder(tmp_path), config_with({})
     for step in (5, 10):
         checkpoint.save(run.checkpoints, step, state(step), owner(run=identity(config)), config.checkpoint)
-    before, done = digests(tmp_path), []
+    before, done = digests(tmp_path), list[str]()
 
     def resume() -> dict[str, Any]:
         found = find_newest(config, run)
@@ -427,7 +429,7 @@ def test_memory_that_runs_out_while_a_state_is_copied(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(checkpoint, "to_host", to_host)
     for on_error in ("stop", "warn"):
-        writer = Writer(tmp_path, owner(), CheckpointConfig(on_error=on_error))  # type: ignore[arg-type]
+        writer = Writer(tmp_path, owner(), CheckpointConfig(on_error=on_error))
         refusal = pytest.raises(RunError, match=r"step-000005 can't be written \(out of memory\)")
         with refusal if on_error == "stop" else nullcontext():
             writer.submit(5, state())

@@ -315,7 +315,7 @@ def test_load_refuses(tmp_path: Path) -> None:
 
 def test_variants_differ_and_each_comes_again(tmp_path: Path) -> None:
     noisy = colordist.load(snapshot_in(tmp_path / "step-1", noise=3))
-    assert noisy.answers == 3
+    assert noisy.variants == 3
     photo, other = noise(20, 12), noise(31, 40, seed=1)
     variants = [noisy(photo, variant=number) for number in range(3)]
     assert len({picture.tobytes() for picture in variants}) == 3

@@ -102,7 +102,7 @@ def test_attention_needs_a_level_that_is_there() -> None:
 
 def test_several_answers_need_noise() -> None:
     assert refused(task__candidates=2).endswith("try model.noise 6")
-    assert "leaves no choice" in refused(model__noise=1)
+    assert "at least 2 latent codes" in refused(model__noise=1)
     config_with({"model.noise": 4, "task.candidates": 2})
 
 

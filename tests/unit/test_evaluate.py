@@ -9,6 +9,7 @@ from helpers import alone_on_the_cpu, tiny
 
 from colordist.cli.parser import Command
 from colordist.config import UserError
+from colordist.data.sources.synthetic import SyntheticSettings
 from colordist.evaluate import evaluate, parse
 from colordist.run.folder import RunFolder
 from colordist.train import train
@@ -60,6 +61,7 @@ def test_other_images(run: Path) -> None:
     folder, data, others, output = parse(
         [str(run), "--data.test_images", "7", "--data.seed", "1", "-o", str(run / "other.json")]
     )
+    assert isinstance(data, SyntheticSettings)
     assert (data.test_images, data.seed, data.train_images) == (7, 1, 12)  # the rest is the run's own
     evaluate(folder, data, others, output)
     assert json.loads((run / "other.json").read_text())["images"] == 7

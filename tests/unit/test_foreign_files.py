@@ -11,8 +11,8 @@ from runs import run
 from test_classifier import image_folder, words
 
 from colordist.classifier import parse as parse_classifier
-from colordist.classifier import teach
-from colordist.cli import Command
+from colordist.classifier import train as train_classifier
+from colordist.cli.parser import Command
 from colordist.colorize import colorize
 from colordist.config import UserError
 from colordist.data.pack import pack
@@ -77,7 +77,7 @@ def verb(name: str, trained: Path, out: Path) -> None:
             Image.new("RGB", (16, 16), "red").save(photos / "a.png")
             colorize_all(photos, trained, out, overwrite=True)
         case "classifier":
-            teach(*parse_classifier([*words(image_folder(out.parent / "images"), out), "--epochs", "1"]))
+            train_classifier(*parse_classifier([*words(image_folder(out.parent / "images"), out), "--epochs", "1"]))
         case "pack":
             pack(image_folder(out.parent / "images"), out)
 

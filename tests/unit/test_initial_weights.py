@@ -147,7 +147,7 @@ def test_nothing_fits(before: Path, tmp_path: Path) -> None:
 
 
 def test_no_snapshot(tmp_path: Path) -> None:
-    assert "holds no snapshot yet" in refused(tmp_path / "run", train__init_from=str(tmp_path / "nowhere"))
+    assert "there is no folder" in refused(tmp_path / "run", train__init_from=str(tmp_path / "nowhere"))
 
 
 # --- parts
@@ -194,15 +194,15 @@ def test_a_frozen_part_has_no_share_in_clipping(before: Path, tmp_path: Path) ->
 def test_a_frozen_part_computes_the_same_in_training_as_later() -> None:
     module = Autoencoder(AutoencoderSettings(width=4, depth=1))
     freeze(module, ["encoder"])
-    assert not any(layer.training for layer in module.encoder.modules())  # type: ignore[union-attr]
+    assert not any(layer.training for layer in module.encoder.modules())
     assert module.training
-    assert all(layer.training for layer in module.decoder.modules())  # type: ignore[union-attr]
+    assert all(layer.training for layer in module.decoder.modules())
 
 
 def test_a_part_learns_at_its_own_rate() -> None:
     """Adam's first step moves each weight by its rate, whatever the gradient."""
     module = Autoencoder(AutoencoderSettings(width=4, depth=1)).double()
-    nn.init.ones_(module.decoder[-1].weight)  # type: ignore[index,union-attr]
+    nn.init.ones_(module.decoder[-1].weight)
     start = {name: value.clone() for name, value in module.state_dict().items()}
     network = Network(module, OptimizerConfig(lr=0.01, warmup_steps=1), 9, lr_scales={"encoder": 0.1})
     network.begin_phase(0)  # half of the highest rate

@@ -7,14 +7,14 @@ from types import ModuleType
 
 import pytest
 import torch
-from helpers import ROOT, alone_on_the_cpu, random_batch, tiny
+from helpers import ROOT, alone_on_the_cpu, prepared, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.config import Config, batch_arithmetic
+from colordist.config import Config
 from colordist.engine.network import Network
-from colordist.engine.runtime import Engine
-from colordist.training.build import describe
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build_task import build_networks, build_task
+from colordist.training.describe import describe
 from colordist.training.memory import LiveBytes, Memory, estimate
 
 
@@ -47,24 +47,24 @@ def test_what_lasts_by_hand() -> None:
     numbers = 5 * generator.parameter_count() + 4 * discriminator.parameter_count() + steps + 2 * SKIPS
     assert memory(discriminator__spectral_norm=False).lasting == 4 * numbers
     alone = 4 * (5 * generator.parameter_count() + len(generator.trainable_parameters) + SKIPS)
-    assert memory(task="autoencoder").lasting == alone
+    assert memory(task__name="autoencoder").lasting == alone
     counts = 4 * (len(generator.trainable_parameters) + SKIPS)  # always in float32
-    assert memory(task="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
+    assert memory(task__name="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
 
 
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
-    network = networks_of(tiny(task="autoencoder", train__freeze=["encoder"]))["generator"]
+    network = networks_of(tiny(task__name="autoencoder", train__freeze=["encoder"]))["generator"]
     trainable_parameters = network.parameter_count()
     frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
-    held = memory(task="autoencoder", train__freeze=["encoder"])
+    held = memory(task__name="autoencoder", train__freeze=["encoder"])
     assert held.lasting == 4 * (5 * trainable_parameters + 2 * frozen + len(network.trainable_parameters) + SKIPS)
-    assert held.peak - held.lasting < memory(task="autoencoder").peak - memory(task="autoencoder").lasting
+    assert held.peak - held.lasting < memory(task__name="autoencoder").peak - memory(task__name="autoencoder").lasting
 
 
 def test_pools_by_hand() -> None:
     """Each of 4 places keeps 3 colour images and 3 grey ones, of 32 x 32 pixels."""
-    with_pools, without = (memory(task="cyclegan", loss__image_buffer_slots=slots).lasting for slots in (3, 0))
+    with_pools, without = (memory(task__name="cyclegan", loss__image_buffer_slots=slots).lasting for slots in (3, 0))
     assert with_pools - without == 4 * 4 * 3 * (3 + 1) * 32 * 32
 
 
@@ -127,32 +127,33 @@ def script() -> Iterator[ModuleType]:
 
 
 REAL: dict[str, dict[str, object]] = {
-    "autoencoder": {"task": "autoencoder", "model__name": "autoencoder"},
+    "autoencoder": {"task__name": "autoencoder", "model__name": "autoencoder"},
     "cgan": {},
     "checkpointing": {"train__activation_checkpointing": True},
     "micro-batches": {"train__micro_batch_size": 4},
     "bf16": {"train__precision": "bf16"},
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
-    "penalty": {"loss__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
-    "cyclegan": {"task": "cyclegan"},
+    "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
+    "cyclegan": {"task__name": "cyclegan"},
 }
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny(model__depth=2, discriminator__depth=2, train__global_batch_size=8, **REAL[name])
-    step, most = config.loss.warmup_steps, config.train.micro_batch_size
+    depths = {"model__depth": 2} | (
+        {} if REAL[name].get("task__name") == "autoencoder" else {"discriminator__depth": 2}
+    )
+    config = tiny(train__global_batch_size=8, **depths, **REAL[name])
+    step, most = getattr(config.task, "warmup_steps", 0), config.train.micro_batch_size
 
     def train() -> None:
-        task = build_task(config)
-        engine.prepare(task, build_networks(task, config))
+        engine, task, _ = prepared(config)
         batch = random_batch(8, 32, dtype=torch.float32)
         for _ in range(2):
             engine.step(task, [batch] if most is None else [batch[:most], batch[most:]], step)
 
     with alone_on_the_cpu(monkeypatch):
-        engine = Engine(config.train.precision)
-        measured = script.peak(engine.device, train)
+        measured = script.peak(torch.device("cpu"), train)
     assert expected(config).peak == pytest.approx(measured, rel=0.15)
 
 
@@ -167,7 +168,7 @@ def passing(**settings: object) -> int:
 
 @pytest.mark.parametrize("task", ["autoencoder", "cgan"])
 def test_less_with_gradient_checkpointing(task: str) -> None:
-    deep = {"task": task, "model__depth": 2, "discriminator__depth": 2}
+    deep = {"task__name": task, "model__depth": 2} | ({"discriminator__depth": 2} if task == "cgan" else {})
     assert passing(**deep, train__activation_checkpointing=True) < 0.7 * passing(**deep)
 
 
@@ -177,11 +178,13 @@ def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
 
 def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
     pairs = 4 * (32 * 32) ** 2 * 4
-    assert passing(task="autoencoder", model__attention_level=0) < pairs / 2
+    assert passing(task__name="autoencoder", model__attention_level=0) < pairs / 2
 
 
 def test_further_answers_need_further_activations() -> None:
-    one, four = (passing(task="autoencoder", model__noise=2, loss__candidates=candidates) for candidates in (1, 4))
+    one, four = (
+        passing(task__name="autoencoder", model__noise=2, loss__candidates=candidates) for candidates in (1, 4)
+    )
     assert one < four < 4 * one  # the encoder runs once
 
 
@@ -197,7 +200,7 @@ def test_activations_follow_what_is_computed_at_once() -> None:
 
 
 def test_a_dry_run_tells_it_with_what_it_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.training.build.device_type", lambda: "cpu")
+    monkeypatch.setattr("colordist.training.describe.device_type", lambda: "cpu")
     config = tiny(train__precision="auto", data__image_size=64)
     told = describe(config, batch_arithmetic(config.train, 1)).splitlines()[-1]
     assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), besides .* \(12 KiB each; .*\)", told)

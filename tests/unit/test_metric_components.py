@@ -11,7 +11,7 @@ import torch
 from helpers import alone_on_the_cpu, tiny
 
 from colordist import registry
-from colordist.cli import Command
+from colordist.cli.parser import Command
 from colordist.config import EvaluateConfig, UserError
 from colordist.data.sources.ambiguous import AMBIGUOUS_AB
 from colordist.evaluate import evaluate, parse

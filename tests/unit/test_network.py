@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from colordist.config import DiscriminatorConfig, OptimizerConfig
+from colordist.config import OptimizerConfig
 from colordist.engine.network import EMA, Network, learning_rate
-from colordist.models import build_discriminator
+from colordist.models.discriminator import Discriminator, PatchGANSettings
 
 # --- learning rate
 
@@ -146,7 +146,7 @@ def test_buffers_are_copied() -> None:
 
 def new_network(steps: int = 6) -> Network:
     torch.manual_seed(1)
-    module = build_discriminator(DiscriminatorConfig(width=4, depth=1, spectral_norm=True), channels=2)
+    module = Discriminator(PatchGANSettings(width=4, depth=1, spectral_norm=True), inputs=3)
     return Network(module, OptimizerConfig(lr=0.01, warmup_steps=2), steps, ema_images=8)
 
 

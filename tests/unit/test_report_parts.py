@@ -13,7 +13,7 @@ from PIL import Image
 from report_runs import trained
 
 from colordist.cli.parser import parse
-from colordist.config import learning_keys
+from colordist.config import as_dict
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
@@ -22,6 +22,7 @@ from colordist.reporting.gallery import data_uri, gallery
 from colordist.reporting.runs import Run, load_runs
 from colordist.reporting.settings import command, differences
 from colordist.run.folder import RunFolder
+from colordist.run.identity import learning_keys
 
 
 def told(*folders: RunFolder) -> list[Run]:
@@ -156,11 +157,9 @@ def test_a_key_that_one_run_does_not_know(tmp_path: Path) -> None:
     ],
 )
 def test_the_command_repeats_the_run(tmp_path: Path, settings: dict[str, Any]) -> None:
-    import dataclasses
-
     (run,) = told(trained(tmp_path / "a run", settings=settings))
     launch, dash_m, *arguments = shlex.split(command(run))[1:]
     assert (launch, dash_m, arguments[0]) == ("launch", "-m", "colordist.train")
     config = parse(arguments[1:]).config
-    assert learning_keys(dataclasses.asdict(config)) == learning_keys(run.settings)
+    assert learning_keys(as_dict(config)) == learning_keys(run.settings)
     assert config.run.dir == f"{tmp_path}/a run-again"

@@ -215,7 +215,7 @@ def test_packed_anew_it_is_another_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_run_scored_on_shards(shard_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same floors and scores as of the packed folder: the test split has its order."""
-    settings = {"data__image_size": SIDE, "data__workers": 0, "train__steps": 1}
+    settings = {"data__image_size": SIDE, "train__steps": 1}
     found = {}
     with alone_on_the_cpu(monkeypatch):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -20,7 +20,7 @@ from torch import Tensor
 from colordist.config import RunError, UserError, flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
-from colordist.training.trainer import Diverged, Meter, restore
+from colordist.training.trainer import Diverged, Trainer
 
 Kind = Literal["autoencoder", "cgan"]
 
@@ -87,13 +87,13 @@ def test_what_is_logged_is_the_mean_since_the_last_line(tmp_path: Path) -> None:
 
 def test_the_snapshot_is_the_average(tmp_path: Path) -> None:
     folder = run(tmp_path / "run")
-    module, config, about = snapshot.read(snapshot.latest(folder.path))
-    state = everything(folder)
+    trained = snapshot.read(snapshot.latest(folder.path))
+    module, state, about = trained.networks["generator"], everything(folder), trained.about
     for key, value in module.state_dict().items():
         assert torch.equal(value, state[f"/networks/generator/ema/{key}"])  # type: ignore[arg-type]
     weights = {key: state[f"/networks/generator/module/{key}"] for key in module.state_dict()}
     assert not all(torch.equal(value, weights[key]) for key, value in module.state_dict().items())  # type: ignore[arg-type]
-    assert config == tiny().model
+    assert trained.task.model == tiny().model
     assert (about["step"], about["image_size"]) == (6, 32)
     assert about["scores"]["mae"] == folder.records()[-1]["score/mae"]
 
@@ -310,16 +310,19 @@ def test_a_test_split_without_colour_is_refused_before_training(tmp_path: Path) 
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
     ],
 )
-def test_memory_that_runs_out_is_no_checkpoint_that_does_not_fit(error: Exception) -> None:
+def test_memory_that_runs_out_is_no_checkpoint_that_does_not_fit(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load_state_dict(_: object) -> None:
         raise error
 
-    engine: Any = SimpleNamespace(load_state_dict=load_state_dict)
-    task: Any = SimpleNamespace(state={})
-    with pytest.raises(RunError, match=r"^out of memory while the checkpoint was taken up") as refusal:
-        restore({"networks": {}}, engine, task, Meter(4))
+    monkeypatch.setattr("colordist.training.trainer.load_newest", lambda *_: {"networks": {}})
+    trainer: Any = SimpleNamespace(config=None, folder=None, task=SimpleNamespace(state={}))
+    trainer.engine = SimpleNamespace(load_state_dict=load_state_dict)
+    with pytest.raises(RunError, match=r"^out of memory while loading the checkpoint") as refusal:
+        Trainer.restore(trainer)
     assert "\n" not in str(refusal.value)
     assert "another --run.dir" not in str(refusal.value)
-    engine.load_state_dict = lambda _: None
+    trainer.engine.load_state_dict = lambda _: None
     with pytest.raises(UserError, match="doesn't fit these networks"):
-        restore({"networks": {}}, engine, task, Meter(4))
+        Trainer.restore(trainer)

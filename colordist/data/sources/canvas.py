@@ -35,8 +35,8 @@ def wave(t: Array) -> Array:
 
 def fraction(t: Array) -> Array:
     """Fractional part, in [0, 1). Any shape."""
-    whole: Array = np.floor(t)
-    return t - whole
+    integer: Array = np.floor(t)
+    return t - integer
 
 
 def line(heights: Array, t: Array) -> Array:

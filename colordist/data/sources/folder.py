@@ -171,8 +171,8 @@ def _load(stem: Path, size: int) -> _Content | None:
     try:
         about = json.loads(stem.with_suffix(".json").read_text("utf-8"))
         images = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
-        whole = images.dtype == np.uint8 and images.shape == (about["images"], size, size, 3)
-        if whole and zlib.crc32(images.data) == about["crc32"]:
+        complete = images.dtype == np.uint8 and images.shape == (about["images"], size, size, 3)
+        if complete and zlib.crc32(images.data) == about["crc32"]:
             return _Content(
                 images, about["train"], about["colourless"], about["classes"], about["skipped"], about["digest"]
             )

@@ -84,9 +84,9 @@ def _tops(root: Path, parts: list[Path], classes: tuple[str, ...] | None) -> lis
     if not folders:
         logger.warning("%s has no subfolders to name classes: data.classes is ignored, all its images are used", root)
         return parts
-    wanted = {_normal(name) for name in classes}
-    check_classes(sorted(wanted), sorted({_normal(child.name) for child in folders}), " and ".join(map(str, parts)))
-    return [child for child in folders if _normal(child.name) in wanted]
+    requested = {_normal(name) for name in classes}
+    check_classes(sorted(requested), sorted({_normal(child.name) for child in folders}), " and ".join(map(str, parts)))
+    return [child for child in folders if _normal(child.name) in requested]
 
 
 def _walk(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:

@@ -59,11 +59,11 @@ def paint_scene(stream: Stream, size: int) -> Scene:
 
 def _place_objects(canvas: Canvas, stream: Stream, homes: Homes) -> int:
     """Paint ambiguous objects at their places, without overlap. Returns their number."""
-    places = list(homes.items())
+    regions = list(homes.items())
     placed: list[tuple[float, float, float]] = []
-    wanted = _COUNTS[stream.integers(len(_COUNTS))]
-    for _ in range(6 * wanted):
-        home, (low, high) = places[stream.integers(len(places))]
+    count = _COUNTS[stream.integers(len(_COUNTS))]
+    for _ in range(6 * count):
+        home, (low, high) = regions[stream.integers(len(regions))]
         kinds = [kind for kind in KINDS if kind.home == home]
         kind = kinds[stream.integers(len(kinds))]
         radius = stream.uniform(*kind.radius)
@@ -73,7 +73,7 @@ def _place_objects(canvas: Canvas, stream: Stream, homes: Homes) -> int:
         if all((x - u) ** 2 + (y - v) ** 2 > (1.05 * (radius + r)) ** 2 for u, v, r in placed):
             placed.append((x, y, radius))
             kind.paint(canvas, len(placed), x, y, radius)
-        if len(placed) == wanted:
+        if len(placed) == count:
             break
     return len(placed)
 
@@ -147,6 +147,6 @@ class SyntheticSource(ImageSource):
             name="synthetic",
             train=SyntheticSplit(settings.seed, "train", settings.train_images, settings.image_size),
             test=SyntheticSplit(settings.seed, "test", settings.test_images, settings.image_size),
-            digest="painted",  # the settings say all
+            digest="painted",  # fully determined by the settings
             ambiguous_colors=AMBIGUOUS_AB,
         )
