@@ -17,7 +17,7 @@ from test_decode import SEE_THROUGH, USABLE, USELESS
 import colordist
 from colordist import cli, colorize
 from colordist.inference.colorizer import read_photo
-from colordist.inference.photo_files import beside, find_photos, save
+from colordist.inference.photo_files import find_photos, save, side_by_side_image
 
 torch.set_num_threads(1)
 
@@ -320,7 +320,7 @@ def test_interrupted(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def test_beside_is_the_photo_and_its_picture() -> None:
     seen = read_photo(noise(30, 20))
-    pair = beside(seen, noise(30, 20, seed=1))
+    pair = side_by_side_image(seen, noise(30, 20, seed=1))
     np.testing.assert_array_equal(pixels(pair)[:, :30, 0], pixels(seen.grey))
     np.testing.assert_array_equal(pixels(pair)[:, 30:], pixels(noise(30, 20, seed=1)))
 
