@@ -242,7 +242,7 @@ class TrainConfig:
     global_batch_size: int = 16
     """Images per step, over all processes."""
     micro_batch_size: int | None = None
-    """Maximum images per process and forward pass; more are split by gradient accumulation. Default: no limit."""
+    """Maximum images per process and forward pass; beyond: gradient accumulation. Default: no limit."""
     activation_checkpointing: bool = False
     """Recompute activations in backward: less memory, more time, identical results."""
     precision: Literal["auto", "fp64", "fp32", "bf16", "fp16"] = "auto"
@@ -258,7 +258,7 @@ class TrainConfig:
     skip_limit: int = 20
     """Maximum consecutive skipped updates; beyond, the run stops at the next log line."""
     max_minutes: float | None = None
-    """Save a checkpoint and stop after this time; the same command resumes. Default: no limit."""
+    """Save a checkpoint and stop after this many minutes; the same command resumes. Default: no limit."""
     ema_images: int = 1000
     """Half-life in images of the generator's EMA weights, which are evaluated and saved; 0: off."""
     init_from: str | None = None
