@@ -305,7 +305,7 @@ held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)
 while True:
     try:
-        held.refuse_fenced_off()
+        held.check_fence()
     except RunError as error:
         print(error, flush=True)
         held.release()
