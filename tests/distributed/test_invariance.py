@@ -121,15 +121,15 @@ def seen(run: Path, processes: int) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("division", TOGETHER, ids=str)
 @pytest.mark.parametrize("case", EXACT)
 def test_in_double_precision_everything_is_the_same(case: str, division: Division, runs: Runs) -> None:
-    alone, together = runs(case, ALONE), runs(case, division)
-    expected, found = learned(alone), learned(together)
+    alone, all_at_once = runs(case, ALONE), runs(case, division)
+    expected, found = learned(alone), learned(all_at_once)
     assert found.keys() == expected.keys()
     kinds = ["module", "ema", "optimizer/state/0/exp_avg", "optimizer/state/0/exp_avg_sq", "optimizer/state/0/step"]
     assert all(any(name.startswith(f"/generator/{kind}") for name in expected) for kind in kinds)
     for name, value in expected.items():
         assert (found[name] - value).norm() <= 1e-9 * value.norm(), name
 
-    for one, two in zip(records(alone), records(together), strict=True):
+    for one, two in zip(records(alone), records(all_at_once), strict=True):
         assert two == pytest.approx(one, rel=1e-9, abs=1e-12)
 
 
@@ -156,8 +156,8 @@ def test_all_processes_end_with_the_same_bits(case: str, division: Division, run
 @pytest.mark.parametrize("case", CASES)
 def test_the_log_has_the_same_keys(case: str, division: Division, runs: Runs) -> None:
     lines = [(runs(case, each) / "metrics.jsonl").read_text().splitlines() for each in (ALONE, division)]
-    alone, together = ([json.loads(line).keys() for line in each] for each in lines)
-    assert together == alone
+    alone, all_at_once = ([json.loads(line).keys() for line in each] for each in lines)
+    assert all_at_once == alone
 
 
 def distances(runs: Runs, case: str, division: Division) -> list[float]:
@@ -185,10 +185,10 @@ def test_in_single_precision_differences_stay_roundings(runs: Runs) -> None:
 @pytest.mark.parametrize("case", ROUNDED)
 def test_in_single_precision_the_log_is_the_same_at_first(case: str, division: Division, runs: Runs) -> None:
     """Over the first 5 steps; at most 5e-7 was seen."""
-    alone, together = (
+    alone, all_at_once = (
         next(line for line in records(runs(case, each)) if line["step"] == 5) for each in (ALONE, division)
     )
-    assert together == pytest.approx(alone, rel=1e-4, abs=1e-6)
+    assert all_at_once == pytest.approx(alone, rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")

@@ -101,7 +101,7 @@ def alone(folder: Path, jobs: list[dict[str, Any]]) -> int:
     return starts(file)
 
 
-def together(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
+def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
     """Do jobs on several processes, which the launcher starts again. Returns how often it started them."""
     file = mortal(folder, jobs)
     done = finish(begin([*several(processes), "--max_restarts", "9", MORTAL, file]))
@@ -148,7 +148,7 @@ def killed_together(folder: Path) -> int:
     jobs += [job(folder / "2" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
     jobs += [job(folder / "2" / "long", LONG | {"log.every": 7})]
     jobs += [job(folder / "2" / f"{kind}-elastic", KINDS[kind], stop=5) for kind in ELASTIC]
-    return together(folder, jobs, 2)
+    return both(folder, jobs, 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -169,7 +169,7 @@ def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
     (folder / "3").mkdir()
     straight = job(folder / "3" / "straight", KINDS["cgan"])
     killed = job(folder / "3" / "cgan", KINDS["cgan"], deaths=[{"ranks": [2], "step": 6}])
-    assert together(folder, [straight, killed], 3) == 2
+    assert both(folder, [straight, killed], 3) == 2
     assert_bit_equal(folder / "3" / "cgan", folder / "3" / "straight")
 
 
@@ -185,7 +185,7 @@ def there_and_back(folder: Path, killed_together: int) -> None:
     alone(folder, [job(run, KINDS[kind], stop=10) for kind, run in elastic.items()])
     for run in elastic.values():
         assert json.loads((run / "stopped").read_text()) == {"step": 10, "reason": "so planned"}
-    together(folder, [job(run, KINDS[kind]) for kind, run in elastic.items()], 2)
+    both(folder, [job(run, KINDS[kind]) for kind, run in elastic.items()], 2)
 
 
 @pytest.mark.parametrize("kind", ELASTIC)

@@ -20,9 +20,9 @@ def test_two_processes_are_equal_to_one(tmp_path: Path) -> None:
         done = train(*more, processes=processes)
         assert done.returncode == 0, done.stderr
 
-    alone, together = records(tmp_path / "1"), records(tmp_path / "2")
-    assert [line.keys() for line in alone] == [line.keys() for line in together]
-    for one, two in zip(alone, together, strict=True):
+    alone, both = records(tmp_path / "1"), records(tmp_path / "2")
+    assert [line.keys() for line in alone] == [line.keys() for line in both]
+    for one, two in zip(alone, both, strict=True):
         assert two == pytest.approx(one, rel=1e-9, abs=1e-12)
 
     expected, found = (tensors(everything(RunFolder(tmp_path / processes))) for processes in ("1", "2"))

@@ -169,8 +169,8 @@ def test_at_the_trained_size_it_is_the_network_and_nothing_else(space: Space) ->
 @pytest.mark.parametrize("space", spaces)
 def test_batch_equals_single(space: Space) -> None:
     images = [noise(*size, seed=n) for n, size in enumerate([(40, 30), (60, 60), (80, 60), (40, 30), (20, 90), (1, 1)])]
-    together, alone = colorizer(space).colorize(images, batch_size=4), [colorizer(space)(image) for image in images]
-    for one, other in zip(together, alone, strict=True):
+    batched, alone = colorizer(space).colorize(images, batch_size=4), [colorizer(space)(image) for image in images]
+    for one, other in zip(batched, alone, strict=True):
         assert np.abs(pixels(one) - pixels(other)).max() <= 1
     assert colorizer(space).colorize([]) == []
 
@@ -320,8 +320,8 @@ def test_variants_differ_and_each_comes_again(tmp_path: Path) -> None:
     variants = [noisy(photo, variant=number) for number in range(3)]
     assert len({picture.tobytes() for picture in variants}) == 3
     assert noisy(photo).tobytes() == variants[0].tobytes()
-    together = noisy.colorize([other, photo, photo], variant=2)
-    assert np.abs(pixels(together[1]) - pixels(variants[2])).max() <= 1  # rounded in another batch
+    batched = noisy.colorize([other, photo, photo], variant=2)
+    assert np.abs(pixels(batched[1]) - pixels(variants[2])).max() <= 1  # rounded in another batch
     assert all(np.abs(grey(picture) - grey(photo)).max() <= 1 for picture in variants)
     with pytest.raises(UserError, match="variant is 3, but this network has 3, counted from 0: try variant 0"):
         noisy(photo, variant=3)

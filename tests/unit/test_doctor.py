@@ -15,7 +15,7 @@ from helpers import ROOT, config_with
 from colordist import registry
 from colordist.config import UserError
 from colordist.data.source import ImageSource
-from colordist.engine import preflight as checkup
+from colordist.engine import preflight
 from colordist.engine.preflight import Facts, Finding, Place, judge, meet
 
 RUN = Path("runs/a")
@@ -32,7 +32,7 @@ def test_where_all_is_well_nothing_is_told_but_facts() -> None:
     findings = judge([WELL, replace(WELL, rank=1, host="b", skew=-0.2)], RUN)
     assert {finding.status for finding in findings} == {"ok"}
     assert not any(finding.way_out for finding in findings)
-    assert not checkup.failed(findings)
+    assert not preflight.failed(findings)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_what_is_amiss_on_one_machine_is_told_with_its_name(
 
 
 def test_the_table_is_one_line_a_finding() -> None:
-    lines = checkup.table([Finding("clocks", "ok", "fine"), Finding("images", "failed", "gone", "fetch them")])
+    lines = preflight.table([Finding("clocks", "ok", "fine"), Finding("images", "failed", "gone", "fetch them")])
     assert lines.splitlines() == ["ok  clocks  fine", "NO  images  gone: fetch them"]
 
 
@@ -76,7 +76,7 @@ def place() -> Place:
 
 @pytest.fixture(autouse=True)
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "_TIMEOUT", 10.0)
+    monkeypatch.setattr(preflight, "_TIMEOUT", 10.0)
 
 
 class Other:
@@ -129,7 +129,7 @@ def test_a_taken_port_is_told(world_size: int, place: Place, tmp_path: Path) -> 
 
 
 def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkup, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
     with pytest.raises(UserError, match="process 1 didn't come"):
         meet(place, WELL, tmp_path / "run")
 
@@ -137,7 +137,7 @@ def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: p
 def test_a_first_process_that_is_not_there_is_named(
     place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkup, "_TIMEOUT", 0.2)
+    monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
     with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{place.port}"):
         meet(replace(place, rank=1), WELL, tmp_path / "run")
 
@@ -159,13 +159,13 @@ def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told, _ = checkup._try_folder(tmp_path / "file" / "run")
+    told, _ = preflight._try_folder(tmp_path / "file" / "run")
     assert "can't be written" in told
     assert "Not a directory" in told
 
 
 def test_looking_leaves_no_folder_behind(tmp_path: Path) -> None:
-    told, free = checkup._try_folder(tmp_path / "a" / "b")
+    told, free = preflight._try_folder(tmp_path / "a" / "b")
     assert told == ""
     assert free > 0
     assert list(tmp_path.iterdir()) == []

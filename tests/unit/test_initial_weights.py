@@ -202,7 +202,7 @@ def test_a_frozen_part_computes_the_same_in_training_as_later() -> None:
 def test_a_part_learns_at_its_own_rate() -> None:
     """Adam's first step moves each weight by its rate, whatever the gradient."""
     module = Autoencoder(AutoencoderSettings(width=4, depth=1)).double()
-    nn.init.ones_(module.decoder[-1].weight)
+    nn.init.ones_(next(module.decoder[-1].parameters()))
     start = {name: value.clone() for name, value in module.state_dict().items()}
     network = Network(module, OptimizerConfig(lr=0.01, warmup_steps=1), 9, lr_scales={"encoder": 0.1})
     network.begin_phase(0)  # half of the highest rate

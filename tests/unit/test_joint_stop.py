@@ -34,7 +34,7 @@ class Processes:
                 self.stopped[process] = step
         self.steps[process] = step
 
-    def tell(self, process: int) -> None:
+    def send(self, process: int) -> None:
         self.votes[process] = self.parts[process].vote()
 
     def hear(self, process: int) -> None:
@@ -48,7 +48,7 @@ class Processes:
         """All go on until nothing changes any more."""
         for _ in range(LAST * 8):
             for process in range(len(self.parts)):
-                self.tell(process)
+                self.send(process)
                 self.hear(process)
                 self.train(process)
 

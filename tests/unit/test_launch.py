@@ -12,7 +12,7 @@ TOLD = (
 MEETING = {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+def report(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     """Let these variables be all that is set."""
     for name in TOLD:
         monkeypatch.delenv(name, raising=False)
@@ -32,7 +32,7 @@ def tell(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
     ],
 )
 def test_a_process_knows_its_place(environment: dict[str, str], found: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell(monkeypatch, environment)
+    report(monkeypatch, environment)
     assert Launch.read() == found
     assert is_first() == (found.rank == 0)
 
@@ -62,7 +62,7 @@ def test_a_process_knows_its_place(environment: dict[str, str], found: Launch, m
 def test_what_cannot_be_is_told_in_one_line(
     environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tell(monkeypatch, environment)
+    report(monkeypatch, environment)
     with pytest.raises(UserError) as refused:
         Launch.read()
     assert told in str(refused.value)

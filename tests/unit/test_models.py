@@ -220,8 +220,8 @@ def test_images_teach_alone_what_they_teach_together(norm: Norm, blocks: int, ne
         for part in parts:
             module(*(each[part] for each in inputs)).pow(3).sum().backward()
         gradients.append([parameter.grad.clone() for parameter in module.parameters()])
-    for together, *alone in zip(*gradients, strict=True):
-        assert all((each - together).norm() <= 1e-10 * together.norm() for each in alone)
+    for both, *alone in zip(*gradients, strict=True):
+        assert all((each - both).norm() <= 1e-10 * both.norm() for each in alone)
 
 
 def bias_free_convolutions(network: nn.Module) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -185,7 +186,7 @@ def test_batch_normalisation_no_longer_exists(read: Callable[[Path], object], tm
         read(tmp_path / "step-000005")
 
 
-def rewrite(change: Callable[[dict[str, object]], object]) -> Callable[[Path], None]:
+def rewrite(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """Change model.json."""
 
     def damage(folder: Path) -> None:
@@ -230,14 +231,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no text": (lambda folder: (folder / "model.json").write_bytes(b"\xff\x00"), "is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[1]"), "is damaged"),
     "no model": (rewrite(lambda about: about.pop("model")), "is damaged"),
-    "unknown key": (rewrite(lambda about: about["model"].update(magic=1)), "unknown key model.magic"),  # type: ignore[attr-defined]
+    "unknown key": (rewrite(lambda about: about["model"].update(magic=1)), "unknown key model.magic"),
     "unknown network": (
         rewrite(lambda about: about["model"].update(name="x")),
         "needs model.name x of another package",
-    ),  # type: ignore[attr-defined]
-    "other widths": (rewrite(lambda about: about["model"].update(width=8)), "is damaged"),  # type: ignore[attr-defined]
+    ),
+    "other widths": (rewrite(lambda about: about["model"].update(width=8)), "is damaged"),
     "no task": (rewrite(lambda about: about.pop("task")), "is damaged"),
-    "out of range": (rewrite(lambda about: about["model"].update(width=0)), "model.width is 0"),  # type: ignore[attr-defined]
+    "out of range": (rewrite(lambda about: about["model"].update(width=0)), "model.width is 0"),
     "newer format": (rewrite(lambda about: about.update(format=99)), "has snapshot format 99, but this version reads"),
 }
 
