@@ -20,5 +20,6 @@ def build_source(config: DataConfig, engine: Engine) -> Source:
     opened: Source | None = None
     if component.prepared_once:
         first = engine.on_ranks(open_here, here=engine.is_main)
-        opened = first or engine.on_ranks(open_here, here=engine.is_first_on_machine and not engine.is_main)
+        elsewhere = engine.on_ranks(open_here, here=engine.is_first_on_machine and not engine.is_main)
+        opened = first or elsewhere  # all ranks call both
     return part_of_training(opened or component.open(), config.fraction, config.seed)
