@@ -12,8 +12,7 @@ in the background; *checkpoint, waiting* with one that is waited for; *metrics.j
 - *slowdown*: the time of the block over that of *none*. It includes what writing takes from the training by using the
   same cores and memory.
 
-The ratio is ``checkpoint / checkpoint, waiting``, of the stalls. The networks are in the host's memory and the disk is
-local: a GPU or a slow disk gives other numbers.
+The ratio is ``checkpoint / checkpoint, waiting``, of the stalls. A GPU or a slow disk gives other numbers.
 """
 
 import os
@@ -22,19 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from harness import (
-    Results,
-    add_config,
-    alternate,
-    arguments,
-    as_text,
-    finish,
-    load,
-    open_trainer,
-    ratio,
-    summary,
-    timed,
-)
+from harness import Results, alternate, arguments, as_text, finish, load, open_trainer, ratio, summary, timed
 
 from colordist.config import TrackConfig
 from colordist.tracking import JsonLines, Trackers, WandB
@@ -64,7 +51,7 @@ class Bench:
 
     def record(self) -> dict[str, float]:
         """A log line."""
-        return {"step": self.step, "images": self.step, **{f"generator/{name}": 0.1 for name in LOGGED}}
+        return {"step": self.step, "images": self.step, **{f"loss/generator/{name}": 0.1 for name in LOGGED}}
 
     def wait(self) -> None:
         """Wait until the checkpoint is written."""
@@ -97,12 +84,11 @@ def measure(bench: Bench, rounds: int, steps: int) -> Results:
         stall = summary([1e3 * each for each in stalls[name]])
         found[name] = {"stall_ms": stall, "slowdown": ratio(seconds, name, "none")}
     sizes = [file.stat().st_size for file in bench.trainer.folder.checkpoints.glob("step-*/state.pt")]
-    return found | {"ratio": ratio(stalls, "checkpoint", "checkpoint, waiting"), "checkpoint_bytes": max(sizes)}
+    return found | {"ratio": ratio(stalls, "checkpoint", "checkpoint, waiting"), "checkpoint_mb": max(sizes) / 1e6}
 
 
 def main() -> None:
-    parser = arguments(__doc__, 10)
-    add_config(parser)
+    parser = arguments(__doc__, 10, "cgan")
     parser.add_argument("--steps", type=int, default=20, help="in a block: longer than a checkpoint takes to write")
     options = parser.parse_args()
     os.environ["WANDB_SILENT"] = "true"
@@ -114,9 +100,7 @@ def main() -> None:
         finally:
             for tracker in bench.trackers:
                 tracker.close()
-    print(
-        f"step of {as_text(found['step_seconds'], 0, 1e3)} ms, checkpoint of {found['checkpoint_bytes'] / 1e6:.1f} MB"
-    )
+    print(f"step of {as_text(found['step_seconds'], 0, 1e3)} ms, checkpoint of {found['checkpoint_mb']:.1f} MB")
     for name in EVENTS[1:]:
         print(f"{name:20} stall {as_text(found[name]['stall_ms'], 2)} ms, slowdown {as_text(found[name]['slowdown'])}")
     print(f"stall, checkpoint / checkpoint, waiting: {as_text(found['ratio'])}")
