@@ -50,7 +50,7 @@ bench: install
 	$(BIN)/python benchmarks/step.py --rounds 6 --json $(BENCH)/step.json
 	$(BIN)/python benchmarks/usual.py --rounds 4 --json $(BENCH)/usual.json
 	$(BIN)/python benchmarks/choices.py --rounds 4 --json $(BENCH)/choices.json \
-		--arms "as it is, again" "freed memory given back" "not channels_last" "generator run in each phase" bf16
+		--arms "as it is, again" "freed memory returned to the system" "not channels_last" "generator run in each phase" bf16
 	$(BIN)/python benchmarks/loading.py --rounds 2 --images 3000 --workers 0 2 --json $(BENCH)/loading.json
 	$(BIN)/python benchmarks/startup.py --rounds 1 --json $(BENCH)/startup.json
 	$(BIN)/python benchmarks/memory.py --json $(BENCH)/memory.json \

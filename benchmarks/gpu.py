@@ -1,9 +1,9 @@
-"""The benchmarks on one GPU, in a few minutes: what matters most first, each with a time limit.
+"""The benchmarks on one GPU, in a few minutes: the most important first, each with a time limit.
 
     python benchmarks/gpu.py runs/gpu
-    python benchmarks/gpu.py runs/gpu --rehearse   # the same on a CPU, tiny: no result, but no surprise either
+    python benchmarks/gpu.py runs/gpu --rehearse   # the same on a CPU, with tiny networks: to test the script
 
-Leaves a JSON file for each in the folder, and gpu.md with what they printed. benchmarks/gpu.sh runs the GPU tests, too.
+Writes a JSON file for each into the folder, and gpu.md with their output. benchmarks/gpu.sh runs the GPU tests, too.
 """
 
 import argparse
@@ -15,39 +15,32 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LEAST = 15.0  # seconds that any part needs
+LEAST = 15.0  # seconds that every part needs
 TINY = ["model.width=4", "model.depth=2", "discriminator.width=4", "discriminator.depth=2", "data.image_size=32"]
 TINY += ["train.global_batch_size=4", "data.train_images=8"]
-CHOICES = ["bf16", "TF32", "fp16", "cuDNN search", "gradient checkpointing"]
+CHOICES = ["bf16", "TF32", "fp16", "cuDNN search", "activation checkpointing"]
 COMPILED = ["compiled", "CUDA graphs"]
 UNDONE = ["not channels_last", "foreach Adam", "generator run in each phase", "discriminator not frozen"]
 WIDE = ["--config", "configs/cgan256.yaml"]  # networks that fill a GPU
-# What memory allows is to be seen; as many images as several arms have room for at once.
-WHOLE = [
-    "train.global_batch_size=8",
-    "train.micro_batch_size=null",
-    "train.activation_checkpointing=false",
-    "data.train_images=32",
-]
+# Without what saves memory; few images, as all arms hold them at once.
+WHOLE = ["train.global_batch_size=8", "train.micro_batch_size=null", "train.activation_checkpointing=false"]
+WHOLE += ["data.train_images=32"]
 
 
-@dataclass(frozen=True)
-class Part:
-    """A benchmark to run."""
+class Part(NamedTuple):
+    """A benchmark to run. command: script and arguments; limit: in seconds."""
 
     name: str
     command: list[str]
-    """Script and arguments."""
     limit: float
-    """Seconds after which it is given up."""
 
 
 def parts(*, rehearse: bool) -> list[Part]:
-    """What is run, what matters most first."""
+    """All parts, the most important first."""
     few, tiny = (["--rounds", "1"], TINY) if rehearse else (["--rounds", "8"], [])
     blocks, batches, wide_batches = ["--steps", "25"], ["64", "256", "1024", "4096"], ["16", "32", "64", "128"]
     speed, arms, undone, compiled = [], CHOICES, UNDONE, COMPILED
@@ -55,14 +48,14 @@ def parts(*, rehearse: bool) -> list[Part]:
         blocks, batches, wide_batches, arms, undone = ["--steps", "2"], ["2", "4"], ["2"], ["bf16"], UNDONE[:1]
         compiled = []
         speed = ["--seconds", "0.01", "--matrix", "64", "--precisions", "bf16"]
+    large = [] if rehearse else ["train.global_batch_size=1024"]
+    cases = ["quickstart"] if rehearse else ["cgan", "cgan, bf16", "cgan256"]
     one = ["--processes", "1", *few, *blocks]
     bf16 = ["--set", "train.precision=bf16", *tiny]
     return [
         Part("step", ["step.py", *one, *bf16], 60),
         Part("speed", ["speed.py", *speed, *few, "--batches", *batches, "--set", *tiny], 120),
-        Part(
-            "step, 1024 images", ["step.py", *one, *bf16, *([] if rehearse else ["train.global_batch_size=1024"])], 60
-        ),
+        Part("step, 1024 images", ["step.py", *one, *bf16, *large], 60),
         Part("choices", ["choices.py", *one, "--arms", *arms, *compiled, "--set", *tiny], 240),
         Part("choices, 256x256", ["choices.py", *few, *WIDE, "--arms", *arms, "--set", *WHOLE, *tiny], 180),
         Part(
@@ -70,18 +63,16 @@ def parts(*, rehearse: bool) -> list[Part]:
             ["speed.py", *speed, *few, "--configs", WIDE[1], "--batches", *wide_batches, "--set", *WHOLE, *tiny],
             120,
         ),
-        Part(
-            "memory", ["memory.py", "--cases", *(["quickstart"] if rehearse else ["cgan", "cgan, bf16", "cgan256"])], 60
-        ),
+        Part("memory", ["memory.py", "--cases", *cases], 60),
         Part("choices undone, bf16", ["choices.py", *one, "--arms", *undone, *bf16], 60),
     ]
 
 
 def run(command: list[str], seconds: float, log: Path) -> str | None:
-    """Run a command, with all that it starts; what it says goes into a file. Returns why it failed, or None."""
+    """Run a command with its output in a file. Returns why it failed, or None. seconds: after which it is killed."""
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with log.open("w") as file:
-        # A session of its own, to be ended as a whole: compilers leave helpers behind.
+        # A session of its own, to be killed as a whole: compilers leave worker processes behind.
         process = subprocess.Popen(
             command, stdout=file, stderr=file, cwd=ROOT, env=os.environ | {"PYTHONPATH": path}, start_new_session=True
         )
@@ -95,27 +86,21 @@ def run(command: list[str], seconds: float, log: Path) -> str | None:
             code = process.wait()
     if late:
         return f"not done after {seconds:.0f} s"
-    said = log.read_text(errors="replace").split("\n")
-    return f"exit code {code}: {[line for line in ['nothing', *said] if line.strip()][-1]}"[:500] if code else None
+    output = log.read_text(errors="replace").split("\n")
+    return f"exit code {code}: {[line for line in ['nothing', *output] if line.strip()][-1]}"[:500] if code else None
 
 
 def hardware() -> str:
-    """What it runs on."""
+    """Versions and GPU."""
     import torch
 
     found = f"python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}"
     if shutil.which("nvidia-smi"):
-        asked = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
-        command = ["nvidia-smi", f"--query-gpu={asked}", "--format=csv,noheader", "--id=0"]
-        said = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
-        found += f"\n{asked}: {said}"
+        query = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,temperature.gpu,power.draw"
+        command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader", "--id=0"]
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout.strip()
+        found += f"\n{query}: {shown}"
     return found
-
-
-def markdown(sections: dict[str, str], *, rehearse: bool) -> str:
-    """The page."""
-    title = "# One GPU" + (": a rehearsal, whose numbers mean nothing" if rehearse else "")
-    return "\n\n".join([title, *(f"## {name}\n\n{text}" for name, text in sections.items())]) + "\n"
 
 
 def has_gpu() -> bool:
@@ -127,19 +112,20 @@ def has_gpu() -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, metavar="FOLDER", help="where to write what was found")
-    parser.add_argument("--minutes", type=float, default=6.0, help="begin nothing that could take longer")
-    parser.add_argument("--rehearse", action="store_true", help="tiny, and without a GPU if there is none")
-    parser.add_argument("--only", default="", metavar="PREFIX", help="parts whose name begins so, e.g. choices")
+    parser.add_argument("out", type=Path, metavar="FOLDER", help="where to write the results")
+    parser.add_argument("--minutes", type=float, default=6.0, help="time limit of all parts")
+    parser.add_argument("--rehearse", action="store_true", help="tiny, with or without a GPU")
+    parser.add_argument("--only", default="", metavar="PREFIX", help="only parts with this prefix, e.g. choices")
     options = parser.parse_args()
     page = options.out / "gpu.md"
     if not options.rehearse and not has_gpu():
         print("gpu.py: torch sees no GPU here; --rehearse shows what would be measured", file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is killed, too
     options.out.mkdir(parents=True, exist_ok=True)
     begun, failures = time.perf_counter(), 0
-    sections = {"Hardware": hardware()}
+    title = "# One GPU" + (": a rehearsal, whose numbers mean nothing" if options.rehearse else "")
+    page.write_text(f"{title}\n\n## Hardware\n\n{hardware()}\n")
     for part in (each for each in parts(rehearse=options.rehearse) if each.name.startswith(options.only)):
         left = 60 * options.minutes - (time.perf_counter() - begun)
         stem = part.name.replace(", ", "-").replace(" ", "-")
@@ -148,14 +134,13 @@ def main() -> int:
         command[2:2] = ["--json", str(options.out / f"{stem}.json")]
         log = options.out / f"{stem}.log"
         (options.out / f"{stem}.json").unlink(missing_ok=True)
-        failed = "no time was left" if left < LEAST else run(command, min(part.limit, left), log)
+        failed = "no time left" if left < LEAST else run(command, min(part.limit, left), log)
         failures += failed is not None and left >= LEAST
-        said = log.read_text(errors="replace") if failed is None else f"**failed**, see {log.name}: {failed}"
-        sections[part.name] = f"`{' '.join(part.command)}`\n\n```\n{said.strip()}\n```" if failed is None else said
+        output = log.read_text(errors="replace") if failed is None else f"**failed**, see {log.name}: {failed}"
+        text = f"`{' '.join(part.command)}`\n\n```\n{output.strip()}\n```" if failed is None else output
+        with page.open("a") as file:
+            file.write(f"\n## {part.name}\n\n{text}\n")
         print(f"{part.name}: {failed or 'done'}", flush=True)
-        page.write_text(
-            markdown(sections, rehearse=options.rehearse)
-        )  # after each: whatever happens next, this is there
     return 1 if failures else 0
 
 

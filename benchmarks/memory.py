@@ -1,15 +1,15 @@
-"""What ``--dry_run`` expects a step to need, beside what it does need.
+"""The memory estimate of ``--dry_run``, compared with what a step allocates.
 
     python benchmarks/memory.py --json memory.json
     python benchmarks/memory.py --cases quickstart cgan --rounds 3
 
 Each case is trained for two steps after the warm-up, by the engine and on batches of the loader, in a fresh process, or
-two. *expected* is the estimate of colordist/training/memory.py. *measured* is the most that PyTorch had given out to tensors at
-once, by its own accounts (on CPUs those of the profiler, on a GPU ``torch.cuda.max_memory_allocated``), less the few
-images that are held: the estimate is about everything else. Told is ``expected / measured``.
+two. *expected* is the estimate of colordist/training/memory.py. *measured* is PyTorch's peak allocation for tensors (on
+CPUs by its profiler, on a GPU ``torch.cuda.max_memory_allocated``), without the images held, which the estimate leaves
+out. The ratio is ``expected / measured``.
 
-The process as a whole needs more. *resident* is by how much its largest resident set grew in two such steps, without
-the profiler: memory that is kept after use, buffers of libraries, and code that was loaded on the way are in it.
+The whole process needs more. *resident* is the growth of its largest resident set in two such steps, without the
+profiler: it includes cached memory, buffers of libraries, and code loaded on the way.
 """
 
 import argparse
@@ -23,26 +23,28 @@ from itertools import accumulate
 from pathlib import Path
 
 import torch
-from harness import ROOT, Found, Processes, arguments, config_of, finish, summary
+from harness import ROOT, Processes, Results, arguments, config_of, finish, summary
 from torch.profiler import ProfilerActivity, profile
 
-from colordist.config import Config, batch_arithmetic
+from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
-from colordist.training.build import build_loader, build_source
-from colordist.training.build_task import build_task
+from colordist.evaluation.build_source import build_source
+from colordist.training.batch_arithmetic import batch_arithmetic
+from colordist.training.build import build_loader
+from colordist.training.build_task import build_networks, build_task
 from colordist.training.memory import estimate
 
 STEPS = 2
 MIB = 2**20
 CHECKPOINTING = {"train.activation_checkpointing": True}
 NO_CHECKPOINTING = {"train.activation_checkpointing": False}
-# By name: a file in configs/, how many processes, and what differs from the file.
+# By name: a file in configs/, the number of processes, and settings that differ from the file.
 CASES: dict[str, tuple[str, int, dict[str, object]]] = {
     "quickstart": ("quickstart_cgan", 1, {}),
     "quickstart, checkpointing": ("quickstart_cgan", 1, CHECKPOINTING),
-    "quickstart, R1": ("quickstart_cgan", 1, {"loss.r1_weight": 1}),
-    "quickstart, noise": ("quickstart_cgan", 1, {"model.noise": 6, "loss.candidates": 3}),
+    "quickstart, R1": ("quickstart_cgan", 1, {"task.r1_weight": 1}),
+    "quickstart, noise": ("quickstart_cgan", 1, {"model.noise": 6, "task.candidates": 3}),
     "autoencoder": ("ae", 1, {}),
     "autoencoder, checkpointing": ("ae", 1, CHECKPOINTING),
     "cgan": ("cgan", 1, {}),
@@ -66,7 +68,7 @@ FOR_GPUS = ("cgan256", "cgan256, not checkpointing")
 def settings(case: str) -> Config:
     """A case's config, with few images."""
     file, _, changes = CASES[case]
-    few = {"data.source": "synthetic", "data.train_images": 128, "data.test_images": 1, "data.classes": "all"}
+    few = {"data.source": "synthetic", "data.train_images": 128, "data.test_images": 1}
     return config_of(ROOT / "configs" / f"{file}.yaml", few | changes)
 
 
@@ -79,27 +81,29 @@ class Training:
         self.batches = batch_arithmetic(config.train, self.engine.world_size)
 
     def expected(self) -> int:
-        """Bytes that the estimate expects the most."""
-        return estimate(build_task(self.config), self.config, self.batches, self.engine.device.type).peak
+        """The estimate of the peak, in bytes."""
+        task = build_task(self.config)
+        networks = build_networks(task, self.config)
+        return estimate(task, networks, self.config, self.batches, self.engine.device.type).peak
 
     def measured(self) -> int:
-        """The most bytes that tensors held at once, besides the images."""
+        """The peak allocation without the images, in bytes."""
         images: list[int] = []
         return peak(self.engine.device, lambda: images.append(self.train())) - images[0]
 
     def train(self) -> int:
-        """Make everything that a step needs, and train. Returns the bytes of the images held."""
-        loader = build_loader(self.config, build_source(self.config.data, self.engine), self.engine)
+        """Build everything that a step needs, and train. Returns the bytes of the images held."""
+        task, warm_up = build_task(self.config), int(getattr(self.config.task, "warmup_steps", 0))
+        loader = build_loader(self.config, task, build_source(self.config.data, self.engine), self.engine)
         assert isinstance(loader, ResidentLoader)
-        task, warm_up = build_task(self.config), self.config.loss.warmup_steps
-        self.engine.prepare(task)
+        self.engine.prepare(task, build_networks(task, self.config))
         for step in range(warm_up, warm_up + STEPS):
             self.engine.step(task, loader.micro_batches(step), step)
         return loader.images.nbytes
 
 
 def peak(device: torch.device, work: Callable[[], object]) -> int:
-    """The most bytes that PyTorch had given out at once on a device of what it gave out while some work was done."""
+    """The peak of the bytes that PyTorch allocates on a device during some work."""
     if device.type == "cuda":
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
@@ -115,13 +119,13 @@ def peak(device: torch.device, work: Callable[[], object]) -> int:
     return max(accumulate(int(event["args"]["Bytes"]) for event in found))
 
 
-def measure(case: str) -> Found:
-    """What this process, one of a case's, expects and needs: bytes."""
+def measure(case: str) -> Results:
+    """Results of this process, one of a case's, in bytes."""
     training = Training(settings(case))
     before = resident()
     if training.engine.device.type == "cpu":
         training.train()
-        grown = resident() - before  # the profiler's own memory isn't in it
+        grown = resident() - before  # before the profiler needs memory, too
         measured = training.measured()
     else:
         measured = training.measured()
@@ -135,7 +139,7 @@ def resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def run(case: str, rounds: int) -> Found:
+def run(case: str, rounds: int) -> Results:
     """A case, measured in fresh processes."""
     found = []
     for _ in range(rounds):
@@ -150,7 +154,7 @@ def main() -> None:
     parser = arguments(__doc__, 1)
     usual = [case for case in CASES if torch.cuda.is_available() or case not in FOR_GPUS]
     parser.add_argument("--cases", nargs="+", choices=CASES, default=usual, metavar="CASE")
-    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # be one of the processes of a case
+    parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)  # run as a process of a case
     options = parser.parse_args()
     if options.case:
         sys.stdin.readline()
@@ -159,7 +163,7 @@ def main() -> None:
         return
     print("MiB", "| case | expected | measured | expected / measured | resident |", sep="\n")
     print("|---|--:|--:|--:|--:|")
-    cases: Found = {}
+    cases: Results = {}
     for case in options.cases:
         found = cases[case] = run(case, options.rounds)
         middle = {key: found[key]["median"] for key in ("expected", "measured", "ratio", "resident")}

@@ -1,16 +1,16 @@
-"""From the command line to the first step: how long it takes, beside ``import torch``, which nothing can do without.
+"""Time from the command line to the first step, compared with ``import torch``.
 
     python benchmarks/startup.py --json startup.json
 
-The ways take turns, each in processes of its own, with files in the system's memory already:
+The commands run alternately, each in processes of its own, with files in the page cache:
 
-- ``import torch``: what a process that computes needs in any case;
-- ``help``, ``mistake``: ``--help``, and a key that doesn't exist;
-- ``first step``: ``python -m colordist.train`` until the first line of the log, which stands for step 1, is on disk;
+- ``import torch``: the least that a training process needs;
+- ``help``, ``mistake``: ``--help``, and an unknown key;
+- ``first step``: ``python -m colordist.train`` until the first line of the log, that of step 1, is written;
 - ``first step, accelerate``: the same with ``accelerate launch``, which is a process of its own;
 - ``first step, two``: the same with two processes.
 
-The images are painted: 64 to learn from and 8 to be scored on. Scores of the untrained network are part of it.
+The images are synthetic: 64 for training and 8 for evaluation. The evaluation at step 0 is included.
 """
 
 import subprocess
@@ -20,35 +20,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import Found, arguments, finish, in_turns, ratio, summary, told
+from harness import Results, alternate, arguments, as_text, finish, ratio, summary
 
 from colordist.run.folder import RunFolder
 
 TRAIN = ["-m", "colordist.train"]
 ACCELERATE = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no"]
 ACCELERATE += ["--dynamo_backend", "no", "--main_process_port", "0"]
-SETTINGS = [
-    "--data.train_images=64",
-    "--data.test_images=8",
-    "--task.warmup_steps=0",
-    "--log.every=1",
-    "--train.steps=2",
-    "--run.dir",
-]
+SETTINGS = ["--data.train_images=64", "--data.test_images=8", "--task.warmup_steps=0", "--log.every=1"]
+SETTINGS += ["--train.steps=2", "--run.dir"]
 
 
 def seconds(*arguments: str) -> float:
-    """How long a command takes."""
+    """Seconds that a command takes."""
     begin = time.perf_counter()
     done = subprocess.run([sys.executable, *arguments], capture_output=True, check=False)
     took = time.perf_counter() - begin
-    if done.returncode not in (0, 2):  # a mistake of the user's is 2
+    if done.returncode not in (0, 2):  # 2: a mistake of the user's
         raise SystemExit(f"{' '.join(arguments)} failed: {done.stderr.decode()}")
     return took
 
 
 def until_first_step(*launch: str) -> float:
-    """How long it takes until a training has told of its first step."""
+    """Seconds until a training has logged its first step."""
     with tempfile.TemporaryDirectory(prefix="startup-") as name:
         folder = RunFolder(Path(name) / "run")
         begin = time.perf_counter()
@@ -63,7 +57,7 @@ def until_first_step(*launch: str) -> float:
     return took
 
 
-WAYS: dict[str, Callable[[], float]] = {
+COMMANDS: dict[str, Callable[[], float]] = {
     "import torch": lambda: seconds("-c", "import torch"),
     "help": lambda: seconds(*TRAIN, "--help"),
     "mistake": lambda: seconds(*TRAIN, "--train.stepz", "5"),
@@ -75,12 +69,12 @@ WAYS: dict[str, Callable[[], float]] = {
 
 def main() -> None:
     options = arguments(__doc__, 5).parse_args()
-    taken = in_turns(WAYS, options.rounds)  # the first round, which isn't counted, fetches files from the disk
-    found: Found = {"ways": {}}
+    taken = alternate(COMMANDS, options.rounds)  # the first round, not counted, fills the page cache
+    found: Results = {"commands": {}}
     for name, each in taken.items():
         ratios = ratio(taken, name, "import torch")
-        found["ways"][name] = {"seconds": summary(each), "times_import_torch": ratios}
-        print(f"{name:24} {told(summary(each), 2)} s, {told(ratios, 2)} times as long as import torch")
+        found["commands"][name] = {"seconds": summary(each), "times_import_torch": ratios}
+        print(f"{name:24} {as_text(summary(each), 2)} s, {as_text(ratios, 2)} times as long as import torch")
     finish(options, found)
 
 

@@ -1,4 +1,4 @@
-"""A step as public scripts with Accelerate have it, beside ours: how long it takes, and what it sends.
+"""A step as public scripts with Accelerate have it, compared with ours: its time and its communication.
 
     python benchmarks/usual.py --json usual.json
     python benchmarks/usual.py --processes 1
@@ -7,10 +7,10 @@
 DistributedDataParallel in both phases, the discriminator not frozen in the generator's. Its images are JPEGs that a
 ``DataLoader`` opens with PIL and mirrors with torchvision in worker processes, and both losses are asked for by
 ``.item()`` after every step. *Ours* is ``Trainer.advance`` on the same files, all decoded once, before that; it also
-keeps averaged weights and measures gradients. Networks, losses, optimizers and colour space are the same. CPUs only.
+keeps EMA weights and gradient norms. Networks, losses, optimizers and colour space are the same. CPUs only.
 
-Told is ``usual / ours``, of the time that a step takes: above 1, ours is faster; and on several processes how many
-bytes of gradients a step sends.
+The ratio is ``usual / ours``, of the time of a step: above 1, ours is faster. On several processes also the bytes of
+gradients that a step all-reduces.
 """
 
 import argparse
@@ -21,39 +21,43 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from harness import Arm, Training, main, read, traffic, trainer
-from loading import Files, make
+from harness import Arm, Training, load, main, open_trainer, traffic
+from loading import Files, write_images
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torchvision.transforms.v2.functional import horizontal_flip
 
 from colordist.color import ColorSpace
 from colordist.config import Config
-from colordist.data.loader import Batch
+from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.tasks.base import Task
 from colordist.tasks.losses import cross_entropy, gradient_difference_loss, pixel_distance
-from colordist.training.build_task import build_task
+from colordist.training.build_task import build_networks, build_task
 
 WORKERS = 2  # that decode for the usual step, a process
 
 
-def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Callable[[int], tuple[Tensor, Tensor]], Task]:
-    """The step, which returns both losses, and the task whose networks it trains. batches: by step."""
-    accelerator, task, loss = Accelerator(cpu=True), build_task(config), config.loss
-    g, d = task.networks["generator"], task.networks["discriminator"]
+Step = Callable[[int], tuple[Tensor, Tensor]]
+
+
+def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Step, dict[str, Network]]:
+    """The step, which returns both losses, and the networks it trains. batches: by step."""
+    accelerator, task = Accelerator(cpu=True), config.task
+    networks = build_networks(build_task(config), config)
+    g, d = networks["generator"], networks["discriminator"]
     for network in (g, d):
         network.module.to(memory_format=torch.channels_last)
     prepared = accelerator.prepare(g.module, d.module, g.optimizer, d.optimizer)
     generator, discriminator, optimizer_g, optimizer_d = prepared
 
     def generator_loss(grey: Tensor, target: Tensor, color: Tensor) -> Tensor:
-        total = loss.pixel_weight * pixel_distance(loss.pixel, color, target)
-        if loss.gradient_loss_weight:
-            total = total + loss.gradient_loss_weight * gradient_difference_loss(loss.pixel, color, target)
-        return total + loss.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
+        total = task.pixel_weight * pixel_distance(task.pixel, color, target)
+        if task.gradient_loss_weight:
+            total = total + task.gradient_loss_weight * gradient_difference_loss(task.pixel, color, target)
+        return total + task.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
 
     def run(step: int) -> tuple[Tensor, Tensor]:
         batch = batches(step)
@@ -67,7 +71,7 @@ def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Callabl
         seen = torch.cat([target, color.detach()])
         real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
         optimizer_d.zero_grad()
-        loss_d = (cross_entropy(real, 1 - loss.label_smoothing) + cross_entropy(fake, 0)) / 2
+        loss_d = (cross_entropy(real, 1 - task.label_smoothing) + cross_entropy(fake, 0)) / 2
         accelerator.backward(loss_d)
         optimizer_d.step()
 
@@ -77,11 +81,11 @@ def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Callabl
         optimizer_g.step()
         return loss_d, loss_g
 
-    return run, task
+    return run, networks
 
 
 class Mirrored(Files):
-    """Half of them mirrored, each time anew."""
+    """Files with random horizontal flips."""
 
     def __getitem__(self, index: int) -> Tensor:
         image = super().__getitem__(index)
@@ -89,24 +93,24 @@ class Mirrored(Files):
 
 
 def from_files(config: Config, rank: int, world_size: int) -> Iterator[Batch]:
-    """What a DataLoader gives a process, epoch after epoch."""
+    """A process's batches of a DataLoader, epoch after epoch."""
     files = Mirrored(Path(str(config.data.root)) / "train")
     count = config.train.global_batch_size // world_size
     sampler = DistributedSampler(files, world_size, rank, drop_last=True)
-    # What workers decode ahead while the other arm trains is at most a batch each.
+    # Workers prefetch at most a batch each while the other arm trains.
     loader = DataLoader(files, count, sampler=sampler, num_workers=WORKERS, persistent_workers=True, prefetch_factor=1)
-    nothing = torch.zeros(count, UNIFORMS), torch.zeros(count, 0, 0)
+    unused = torch.zeros(count, UNIFORMS), torch.zeros(count, 1, 0)
     while True:
         for rgb in loader:
             if len(rgb) == count:
                 grey, target = ColorSpace(config.model.color_space).split(rgb, torch.float32)
-                yield Batch(grey, target, *nothing, grey, torch.arange(count))
+                yield Batch(grey, target, *unused, grey, torch.arange(count))
 
 
 @contextmanager
 def usual(config: Config) -> Iterator[Training]:
     """The usual step."""
-    engine = Engine("fp32")  # processes meet, and threads are what the trainer would choose
+    engine = Engine("fp32")  # makes the process group, and sets threads as the trainer does
     batches = from_files(config, engine.rank, engine.world_size)
     step, _ = usual_step(config, lambda _: next(batches))
 
@@ -121,15 +125,15 @@ def usual(config: Config) -> Iterator[Training]:
 @contextmanager
 def ours(config: Config) -> Iterator[Training]:
     """The trainer."""
-    with trainer(config) as training:
-        yield Training(training.advance, lambda number: traffic(training.advance, number))
+    with open_trainer(config) as trainer:
+        yield Training(trainer.advance, lambda number: traffic(trainer.advance, number))
 
 
 def images(options: argparse.Namespace, folder: Path) -> Mapping[str, object]:
     """Write the JPEGs."""
-    os.environ["ACCELERATE_USE_CPU"] = "true"  # the usual step runs there alone
+    os.environ["ACCELERATE_USE_CPU"] = "true"  # the usual step runs on no GPU
     for part, count in (("train", 2000), ("test", 10)):
-        make(folder / part, count, read(options).data.image_size)
+        write_images(folder / part, count, load(options).data.image_size)
     return {"data.root": str(folder)}
 
 

@@ -1,100 +1,74 @@
-"""How runs do on images other than their own: each run's newest snapshot, scored on each of several test sets.
+"""Generalisation to other images: each run's newest snapshot, scored on each of several test sets.
 
     python experiments/generalise.py runs/horses runs/all --data horses=folder:horses --data stl=stl10:data
 
-A test set is NAME=SOURCE:ROOT; its whole test split is used, in all its classes, at the size that the runs were trained
-at, which has to be the same for all. One row a run, one column a test set, between the floors and the ceiling of each
-set's own images. What is scored how, `python -m colordist.evaluate` says; the JSON holds all scores.
+A test set is NAME=SOURCE:ROOT; its whole test split is used, in all its classes, at the image size that the runs were
+trained at, which has to be the same for all. One table per test set, with the scores of the baselines, the oracle and
+the target on its images; the JSON holds them, too.
 """
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from colordist.cli import run
-from colordist.config import DataConfig, UserError
+from colordist.config import UserError
 from colordist.evaluate import parse
+from colordist.evaluation.build_evaluator import evaluate_snapshot
 from colordist.evaluation.evaluator import Evaluation
-from colordist.metrics import METRICS
-from colordist.metrics.baselines import REFERENCES
-from colordist.training.build import evaluate_snapshot
-
-Found = Mapping[str, Mapping[str, Evaluation]]
-"""By run, then by test set."""
+from colordist.metrics.table import beside_references
+from colordist.run.folder import RunFolder
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Scores of several runs on several test sets.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", metavar="RUN", nargs="+", help="run folders")
     parser.add_argument("--data", action="append", required=True, metavar="NAME=SOURCE:ROOT", help="a test set; repeat")
-    names = [metric.name for metric in METRICS]
-    parser.add_argument("--metric", choices=names, default="ciede2000", help="of the table; default: %(default)s")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all scores")
     options = parser.parse_args()
     run(lambda: generalise(options))
 
 
 def generalise(options: argparse.Namespace) -> None:
-    """Score, print the table, and write the rest."""
-    found: dict[str, dict[str, Evaluation]] = {}
-    for folder in options.runs:
-        found[folder] = {}
-        for name, data in (test_set(text, folder) for text in options.data):
-            _, _, config, _ = parse([folder])
-            evaluation = evaluate_snapshot(Path(folder), data, config)
-            assert evaluation is not None, "one process"
-            found[folder][name] = evaluation
-    refuse_other_sizes(found)
-    print(table(found, options.metric))
+    """Score, print the tables, and write all scores."""
+    require_same_size(options.runs)
+    results: dict[str, dict[str, Evaluation]] = {}
+    for name, source, root in map(test_set, options.data):
+        found = results[name] = {folder: score(folder, source, root) for folder in options.runs}
+        first, answers = found[options.runs[0]], {folder: each.scores for folder, each in found.items()}
+        print(name, beside_references(first.specs, first.references, answers), sep="\n", end="\n\n", flush=True)
     if options.json:
         plain = {
-            folder: {name: dataclasses.asdict(each) for name, each in row.items()} for folder, row in found.items()
+            name: {folder: dataclasses.asdict(each) for folder, each in row.items()} for name, row in results.items()
         }
         options.json.write_text(json.dumps(plain, indent=2) + "\n")
 
 
-def test_set(text: str, folder: str) -> tuple[str, DataConfig]:
-    """Its name, and the settings of a run's data but for what is named. text: NAME=SOURCE:ROOT."""
+def test_set(text: str) -> tuple[str, str, str]:
+    """Its name, source and root. text: NAME=SOURCE:ROOT."""
     name, _, rest = text.partition("=")
     source, _, root = rest.partition(":")
     if not (name and source and root):
         raise UserError(f"--data is {text!r}, but must be NAME=SOURCE:ROOT, as in horses=folder:photos/horses")
+    return name, source, root
+
+
+def score(folder: str, source: str, root: str) -> Evaluation:
+    """The scores of a run's newest snapshot, by the run's own metrics."""
     chosen = ["--data.source", source, "--data.root", root, "--data.classes", "all", "--data.fraction", "1"]
-    return name, parse([folder, *chosen])[1]
+    _, data, config, _ = parse([folder, *chosen])
+    evaluation = evaluate_snapshot(Path(folder), data, config)
+    assert evaluation is not None, "one process"
+    return evaluation
 
 
-def refuse_other_sizes(found: Found) -> None:
-    """Raise UserError unless all runs are of one size: floors and ceilings would differ."""
-    sizes = {folder: each.data["image_size"] for folder, row in found.items() for each in row.values()}
+def require_same_size(folders: list[str]) -> None:
+    """Raise UserError unless all runs have the same image size: scores of the baselines depend on it."""
+    sizes = {folder: RunFolder(Path(folder)).settings()["data"]["image_size"] for folder in folders}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{folder} {size}" for folder, size in sizes.items())
-        raise UserError(f"the runs were trained at several sizes ({told}): compare those of one size")
-
-
-def table(found: Found, metric: str) -> str:
-    """One metric's scores, a row a run, between floors and ceiling."""
-    chosen, first = next(each for each in METRICS if each.name == metric), next(iter(found.values()))
-    rows = {each.label: [e.references[each.name].get(metric) for e in first.values()] for each in REFERENCES}
-    baselines = {label: row for label, row in rows.items() if label.startswith("floor")}
-    rows = baselines | {folder: [e.scores.get(metric) for e in row.values()] for folder, row in found.items()} | rows
-    lines = [[f"{chosen.label}, {chosen.better} is better", *first]]
-    lines += [[label, *(_cell(score, chosen.digits) for score in row)] for label, row in rows.items()]
-    return aligned(lines)
-
-
-def _cell(score: float | None, digits: int) -> str:
-    return "-" if score is None else f"{score:.{digits}f}"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, the first to the left."""
-    first, *others = (max(map(len, column)) for column in zip(*lines, strict=True))
-    return "\n".join(
-        "  ".join([label.ljust(first), *(cell.rjust(width) for cell, width in zip(cells, others, strict=True))])
-        for label, *cells in lines
-    )
+        listed = ", ".join(f"{folder} {size}" for folder, size in sizes.items())
+        raise UserError(f"the runs were trained at several image sizes ({listed}): compare those of one size")
 
 
 if __name__ == "__main__":

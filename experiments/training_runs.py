@@ -1,11 +1,19 @@
-"""What the experiments share: runs that are trained, or go on, while there is time, and scores over several seeds."""
+"""Trains the runs of an experiment, within a time limit, and compares their scores over several seeds."""
 
+import argparse
+import json
+import math
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from queue import Queue
 
+from colordist.metrics.specs import ReferenceRole
 from colordist.reporting.runs import Run, load_runs
 from colordist.run.folder import RunFolder
 
@@ -13,37 +21,117 @@ Spread = dict[str, float]
 """Mean and range over the seeds."""
 
 
-def minutes_left(deadline: float | None) -> float | None:
-    """Until a deadline of the monotonic clock; None where there is none."""
-    return None if deadline is None else (deadline - time.monotonic()) / 60
+@dataclass(frozen=True)
+class Job:
+    """A training run."""
+
+    folder: RunFolder
+    group: str
+    """Runs of a group differ in their seed alone. Empty: its scores are no part of the results."""
+    config: Path | None
+    settings: dict[str, object]
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is trained to the end."""
+        return self.folder.state == "finished"
 
 
-def begin(
-    folder: RunFolder, config: Path | None, settings: Mapping[str, object], minutes: float | None
-) -> subprocess.Popen[bytes]:
-    """Begin to train a run, or go on training it, for some minutes at most."""
-    command = [sys.executable, "-m", "colordist.train", "--run.dir", str(folder.path)]
-    command += ["--config", str(config)] if config else []
-    command += [f"--{key}={_text(value)}" for key, value in settings.items()]
-    command += [] if minutes is None else [f"--train.max_minutes={minutes}"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+def add_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add the options of all experiments. out: default folder of the runs."""
+    parser.add_argument("--out", type=Path, default=Path(out), help="folder of the runs")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further settings of all runs")
+    parser.add_argument("--minutes", type=float, help="stop after this time; the same command continues")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all scores")
+
+
+def run(jobs: Sequence[Job], options: argparse.Namespace, shown: Sequence[str], at_once: int = 1) -> None:
+    """Train what isn't finished, in this order, while there is time. Then print a table and write all scores.
+
+    shown: metrics of the table. at_once: number of runs at a time, each on its share of the cores.
+    """
+    deadline = time.monotonic() + 60 * options.minutes if options.minutes else None
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    shares: Queue[list[int]] = Queue()
+    for number in range(at_once):
+        shares.put(cores[number::at_once])
+
+    def work(job: Job) -> None:
+        share = shares.get()
+        try:
+            train(job, share, deadline)
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(work, [job for job in jobs if not job.finished]))
+    print(f"{sum(job.finished for job in jobs)} of {len(jobs)} runs are finished")
+    found = groups(jobs)
+    if found:
+        print(table(found, shown))
+    if options.json:
+        rows = {group: {"scores": spreads(runs), "references": runs[0].references} for group, runs in found.items()}
+        options.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def train(job: Job, cores: Sequence[int], deadline: float | None) -> None:
+    """Start or continue a run, while there is time. cores: to use; none: all. deadline: on the monotonic clock."""
+    started = time.monotonic()
+    if deadline is not None and deadline <= started:
+        return
+    command = [sys.executable, "-m", "colordist.train", "--run.dir", str(job.folder.path)]
+    command += ["--config", str(job.config)] if job.config else []
+    command += [f"--{key}={_text(value)}" for key, value in job.settings.items()]
+    command += [] if deadline is None else [f"--train.max_minutes={(deadline - started) / 60}"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    if cores:
+        os.sched_setaffinity(process.pid, cores)
+    if process.wait():
+        raise SystemExit(f"{job.folder.path} failed")
+    print(f"{job.folder.path} {job.folder.state} after {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _text(value: object) -> str:
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
-def spreads(folders: Sequence[RunFolder]) -> tuple[dict[str, Spread], Mapping[str, Mapping[str, float]]]:
-    """Each last score over finished runs, at least one, and the scores of the baselines."""
-    runs: Sequence[Run] = load_runs(folders)
+def groups(jobs: Sequence[Job]) -> dict[str, list[Run]]:
+    """The finished runs by group, in the order of the jobs."""
+    found: dict[str, list[RunFolder]] = {}
+    for job in jobs:
+        if job.group and job.finished:
+            found.setdefault(job.group, []).append(job.folder)
+    return {group: load_runs(folders) for group, folders in found.items()}
+
+
+def spreads(runs: Sequence[Run]) -> dict[str, Spread]:
+    """Mean and range of each last score."""
     scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
     return {
         name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
         for name, values in scores.items()
-    }, runs[0].references
+    }
 
 
-def told(spread: Spread, digits: int) -> str:
-    """A spread in words."""
+def as_text(spread: Spread, digits: int) -> str:
+    """A spread as text."""
     mean, low, high = (f"{spread[key]:.{digits}f}" for key in ("mean", "min", "max"))
     return f"{mean} ({low} to {high}, n={spread['n']:.0f})" if spread["n"] > 1 else f"{mean} (n=1)"
+
+
+def table(found: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> str:
+    """In Markdown: baselines, groups, oracle and target. shown: names of metrics."""
+    first = next(iter(found.values()))[0]
+    metrics = [each for each in first.specs.metrics if each.name in shown and each.name in first.scores]
+
+    def references(*roles: ReferenceRole) -> list[list[str]]:
+        rows = [(each.label, first.references.get(each.name, {})) for each in first.specs.of_role(*roles)]
+        return [[label, *(each.format(row.get(each.name, math.nan)) for each in metrics)] for label, row in rows]
+
+    lines = [["", *(f"{each.label} {each.arrow}" for each in metrics)], ["---"] * (1 + len(metrics))]
+    lines += references("baseline")
+    for group, runs in found.items():
+        scores = spreads(runs)
+        lines.append([group, *(as_text(scores[each.name], each.digits) for each in metrics)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *references("oracle", "target")])

@@ -1,4 +1,4 @@
-"""The benchmarks' harness: fair turns, medians, processes that answer; and what is asked for on a GPU can be had."""
+"""The benchmarks' harness: order of arms, medians, processes that answer; benchmarks on a GPU have valid options."""
 
 import argparse
 import importlib
@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from helpers import ROOT
 
-from colordist.cli import parse
+from colordist.cli.parser import parse
+from colordist.config import UserError
 
 MODULES = ("harness", "gpu", "choices", "memory", "speed", "step")
 ANSWERS = "import sys\nfor line in sys.stdin: print('{\"asked\": \"' + line.strip() + '\"}', flush=True)"
@@ -34,15 +35,15 @@ def harness(scripts: dict[str, Any]) -> ModuleType:
     return found
 
 
-def test_turns_are_fair(harness: ModuleType) -> None:
-    """Who begins changes from round to round, and the first block of each isn't counted."""
+def test_the_order_of_arms_is_reversed(harness: ModuleType) -> None:
+    """The first arm changes from round to round, and the first block of each isn't counted."""
     order: list[str] = []
 
     def arm(name: str) -> float:
         order.append(name)
         return float(len(order))
 
-    found = harness.in_turns({name: lambda name=name: arm(name) for name in "ab"}, rounds=3)
+    found = harness.alternate({name: lambda name=name: arm(name) for name in "ab"}, rounds=3)
     assert "".join(order) == "baabbaab"
     assert found == {"a": [3, 6, 7], "b": [4, 5, 8]}
 
@@ -63,7 +64,7 @@ def test_a_process_that_fails_ends_the_benchmark(harness: ModuleType) -> None:
         harness.Processes([sys.executable, "-c", "raise SystemExit(1)"], 1, {}) as processes,
         pytest.raises(SystemExit, match="a process failed"),
     ):
-        processes.ask("facts")
+        processes.ask("extras")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").rglob("*.yaml")), ids=lambda file: file.stem)
@@ -73,14 +74,24 @@ def test_configs_are_read_as_the_command_line_reads_them(harness: ModuleType, fi
     assert harness.config_of(file, settings) == parse(["--config", str(file), *given]).config
 
 
+def test_settings_of_components_that_are_not_chosen_are_left_out(harness: ModuleType) -> None:
+    """cgan.yaml names a folder and classes, which painted scenes don't have."""
+    config = harness.config_of(ROOT / "configs" / "cgan.yaml", {}, harness.SETTINGS)
+    assert (config.data.source, config.data.train_images, config.task.warmup_steps) == ("synthetic", 300, 0)
+    config = harness.config_of(ROOT / "configs" / "ae.yaml", {"data.source": "folder"}, harness.SETTINGS)
+    assert (config.data.root, config.data.classes) == ("data", "all")
+    with pytest.raises(UserError, match=r"unknown key data\.train_imagez"):
+        harness.config_of(ROOT / "configs" / "cgan.yaml", {"data.train_imagez": 5}, harness.SETTINGS)
+
+
 def test_of_settings_the_last_one_counts(harness: ModuleType) -> None:
     options = argparse.Namespace(config=ROOT / "configs" / "cgan.yaml", set=["train.tf32=true", "model.width=8"])
-    config = harness.read(options, {"model.width": 4, "train.steps": 7}, {"train.tf32": False})
+    config = harness.load(options, {"model.width": 4, "train.steps": 7}, {"train.tf32": False})
     assert (config.model.width, config.train.steps, config.train.tf32) == (8, 7, False)
 
 
 @pytest.mark.parametrize("rehearse", [False, True])
-def test_what_is_asked_for_on_a_gpu_can_be_had(scripts: dict[str, Any], rehearse: bool) -> None:
+def test_options_on_a_gpu_are_valid(scripts: dict[str, Any], rehearse: bool) -> None:
     known = {*scripts["choices"].ARMS, "CUDA graphs", "cuDNN search", "TF32", "fp16"}  # the latter on GPUs
     parts = scripts["gpu"].parts(rehearse=rehearse)
     assert len({part.name for part in parts}) == len(parts)
@@ -91,8 +102,8 @@ def test_what_is_asked_for_on_a_gpu_can_be_had(scripts: dict[str, Any], rehearse
             assert set(until_next(arguments, "--arms")) <= known
         if "--cases" in arguments:
             assert set(until_next(arguments, "--cases")) <= set(scripts["memory"].CASES)
-        config = until_next(arguments, "--configs") or until_next(arguments, "--config") or ["configs/cgan.yaml"]
-        parse(["--config", str(ROOT / config[0]), *(f"--{each}" for each in until_next(arguments, "--set"))])
+        file = until_next(arguments, "--configs") or until_next(arguments, "--config") or ["configs/cgan.yaml"]
+        scripts["harness"].load(argparse.Namespace(config=ROOT / file[0], set=until_next(arguments, "--set")))
 
 
 def until_next(arguments: list[str], option: str) -> list[str]:
@@ -119,8 +130,8 @@ def test_without_a_gpu_one_line_says_so(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_the_bare_loop_refuses_what_it_does_not_do(scripts: dict[str, Any]) -> None:
+def test_the_bare_loop_refuses_other_configs(scripts: dict[str, Any]) -> None:
     config = parse(["--config", str(ROOT / "configs" / "cyclegan.yaml")]).config
     with pytest.raises(ValueError, match="alone"):
-        scripts["step"].refuse_other_mathematics(config)
-    scripts["step"].refuse_other_mathematics(parse(["--config", str(ROOT / "configs" / "cgan.yaml")]).config)
+        scripts["step"].require_supported(config)
+    scripts["step"].require_supported(parse(["--config", str(ROOT / "configs" / "cgan.yaml")]).config)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers import ROOT
 
-from colordist.metrics import METRIC_SPECS
+from colordist.metrics import SPECS
 
 MODULES = ("training_runs", "ladder", "transfer")
 
@@ -26,7 +26,7 @@ def scripts() -> Iterator[dict[str, Any]]:
 
 def options(photos: Path, **changed: Any) -> argparse.Namespace:  # noqa: ANN401  any option
     given: dict[str, Any] = {"photos": photos, "target": "horse", "out": photos / "runs", "set": ["model.width=4"]}
-    given |= {"steps": 8, "first_steps": 20, "seeds": [0, 1], "fractions": [0.1, 1.0]}
+    given |= {"steps": 8, "first_steps": 20, "seeds": [0, 1], "fractions": [0.1, 1.0], "config": None}
     return argparse.Namespace(**given | changed)
 
 
@@ -39,14 +39,17 @@ def photos(tmp_path: Path) -> Path:
 
 def test_pairs_differ_in_their_start_alone(scripts: dict[str, Any], photos: Path) -> None:
     first, *others = scripts["transfer"].jobs(options(photos))
-    assert first.settings["data.classes"] == ["cat", "ship"]  # nothing of what is to be learned with few images
+    assert first.settings["data.classes"] == ["cat", "ship"]  # no image of the target
     assert len(others) == 2 * 2 * 2
     assert len({job.folder.path for job in [first, *others]}) == 9
     for scratch, transfer in zip(others[::2], others[1::2], strict=True):
         assert transfer.settings == scratch.settings | {"train.init_from": first.folder.path}
         assert scratch.settings["data.classes"] == ["horse"]
         assert scratch.settings["data.seed"] == scratch.settings["seed"]
-        assert (scratch.start, transfer.start) == ("scratch", "transfer")
+        assert (scratch.group, transfer.group) == (
+            f"{scratch.settings['data.fraction']:.0%} of the images, scratch",
+            f"{scratch.settings['data.fraction']:.0%} of the images, transfer",
+        )
 
 
 def test_a_folder_without_the_target_is_refused(scripts: dict[str, Any], photos: Path) -> None:
@@ -56,10 +59,10 @@ def test_a_folder_without_the_target_is_refused(scripts: dict[str, Any], photos:
 
 def test_mean_and_range_by_hand(scripts: dict[str, Any]) -> None:
     spread = {"mean": 9.25, "min": 9.0, "max": 9.5, "n": 2}
-    assert scripts["training_runs"].told(spread, 2) == "9.25 (9.00 to 9.50, n=2)"
-    assert scripts["training_runs"].told(spread | {"n": 1}, 1) == "9.2 (n=1)"
+    assert scripts["training_runs"].as_text(spread, 2) == "9.25 (9.00 to 9.50, n=2)"
+    assert scripts["training_runs"].as_text(spread | {"n": 1}, 1) == "9.2 (n=1)"
 
 
 @pytest.mark.parametrize("name", ["ladder", "transfer"])
 def test_scores_of_the_tables_exist(scripts: dict[str, Any], name: str) -> None:
-    assert set(scripts[name].SHOWN) <= {spec.name for spec in METRIC_SPECS}
+    assert set(scripts[name].SHOWN) <= {spec.name for spec in SPECS.metrics}

@@ -11,7 +11,7 @@ IDENTIFIERS = {
     *("plan", "Plan", "Portion", "portions", "begin_turn", "_turn", "awake", "asleep", "wake", "_wake", "learners"),
     *("Learner", "DDPLearner", "DeepSpeedLearner", "learner", "truth", "truth_grey", "truth_index", "truth_flip"),
     *("chance", "CHANCES", "draws", "Examiner", "examiner", "build_examiner", "Pictures", "Heading", "HEADINGS"),
-    *("Judge", "Beat", "heir", "silence", "patience", "busy", "together", "Watch", "tell", "Shelf", "shelf"),
+    *("Judge", "Beat", "heir", "silence", "patience", "together", "Watch", "tell", "Shelf", "shelf"),
     *("surroundings", "foresee", "checkup", "empty_pool", "pool_slots", "Recomputable", "recompute", "recomputes"),
     *("gradient_checkpointing", "factors", "difference_weight", "MarkedSplit", "tell_damaged", "stand_in"),
     *("chosen_features", "chosen_metrics", "own_scores", "begin_with", "impatient", "FLOORS", "is_below_floor"),
