@@ -37,7 +37,7 @@ KEYS = (
 MAY_NAME_THEM = {
     "colordist/cli/legacy.py",  # says what they are called now
     "experiments/same_as.py",  # compares with a commit that has them
-    *(f"tests/unit/{name}.py" for name in ("test_old_names", "test_cli", "test_imports")),
+    *(f"tests/unit/{name}.py" for name in ("project/test_old_names", "cli/test_cli", "project/test_imports")),
 }
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from class_images import image_folder, words
 from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from runs import run
-from test_classifier import image_folder, words
 
 from colordist.classifier import parse as parse_classifier
 from colordist.classifier import train as train_classifier

@@ -124,6 +124,7 @@ def test_a_failing_shard_ends_the_run_in_one_line(tmp_path: Path) -> None:
 CHILD = """
 import sys, psutil
 from pathlib import Path
+sys.path.append(sys.argv[2])
 from test_streaming import share_of, split_of
 from colordist.data.streaming import StreamingLoader
 if __name__ == "__main__":
@@ -141,7 +142,7 @@ if __name__ == "__main__":
 def child(shard_store: Path) -> Iterator[subprocess.Popen[str]]:
     """A process with two workers, which answers to numbers of steps."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests" / "unit")])}
-    command = [sys.executable, "-c", CHILD, str(shard_store)]
+    command = [sys.executable, "-c", CHILD, str(shard_store), str(Path(__file__).parent)]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:

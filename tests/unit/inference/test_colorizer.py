@@ -10,12 +10,13 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from helpers import config_with, write_snapshot
+from helpers import config_with
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_corpus import profile
 from numpy.typing import NDArray
+from photos import DEPTH, SIZE, Space, noise, pixels, snapshot_in
 from PIL import Image, ImageOps
-from test_decode import profile
 
 import colordist
 from colordist.color import ColorSpace, luma, to_8_bits
@@ -23,53 +24,17 @@ from colordist.config import UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
 from colordist.inference import colorizer as module
 from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
-from colordist.models.factory import build_generator
 from colordist.run.snapshot import Snapshot
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
 
 torch.set_num_threads(1)
-SIZE, DEPTH = 16, 2
-Space = Literal["lab", "rgb"]
 spaces: list[Space] = ["lab", "rgb"]
-
-
-def snapshot_in(folder: Path, space: Space = "lab", name: str = "unet", noise: int = 0) -> Path:
-    """A tiny network that answers a riot of colour, since its last layer isn't zero."""
-    noisy = {"model.noise": noise} if noise else {}
-    small = {"model.name": name, "model.color_space": space, "model.width": 4, "model.depth": DEPTH}
-    settings = config_with(small | noisy).model
-    torch.manual_seed(0)
-    network = build_generator(settings)
-    for parameter in network.parameters():
-        if not parameter.any():
-            torch.nn.init.normal_(parameter)
-    write_snapshot(folder, settings, network, image_size=SIZE)
-    return folder
 
 
 @cache
 def colorizer(space: Space = "lab", resolution: int = SIZE) -> Colorizer:
     with tempfile.TemporaryDirectory() as name:
         return colordist.load(snapshot_in(Path(name) / "step-1", space), resolution)
-
-
-def noise(width: int, height: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
-    """Coarse blobs, fine noise, every alpha: whatever the mode can hold."""
-    random = np.random.default_rng(seed)
-    pixels = random.integers(0, 256, (height, width, 4), np.uint8)
-    blobs = Image.fromarray(random.integers(0, 256, (4, 4, 4), np.uint8)).resize((width, height))
-    mixed = Image.fromarray(np.where(pixels[..., :1] < 64, pixels, np.asarray(blobs)))
-    if mode == "I;16":
-        return Image.fromarray(np.asarray(mixed.convert("L")).astype(np.uint16) * 257)
-    if mode in ("I", "F"):
-        return mixed.convert("L").convert(mode)
-    if mode in ("PA", "La"):
-        return mixed.convert("LA").convert(mode)
-    return mixed.convert("RGB" if mode in ("LAB", "HSV", "CMYK", "YCbCr", "P") else "RGBA").convert(mode)
-
-
-def pixels(image: Image.Image) -> NDArray[np.int64]:
-    return np.asarray(image).astype(np.int64)
 
 
 def grey(image: Image.Image) -> NDArray[np.int64]:

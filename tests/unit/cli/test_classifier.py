@@ -7,16 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from class_images import coloured, image_folder, words
 from helpers import alone_on_the_cpu, tiny
-from PIL import Image
-from torch import Tensor
 
 from colordist.classifier import parse
 from colordist.classifier import train as train_classifier
 from colordist.cli.parser import Command
 from colordist.config import UserError
 from colordist.data.sampler import Sampler, SampleSlice
-from colordist.data.sources.ambiguous import GREYS, color_table
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
 from colordist.evaluation.classifier_training import accuracy, augmented, train
@@ -36,23 +34,6 @@ def _alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         monkeypatch.setattr("colordist.engine.runtime.share_cores", lambda: torch.set_num_threads(1))
         torch.set_num_threads(1)  # networks this small are slower on several, where others work beside
         yield
-
-
-def coloured(seed: int, count: int) -> tuple[Tensor, Tensor]:
-    """Blotches, each in three colours with exactly the same grey: only colour tells the class."""
-    grey = np.random.default_rng(seed).integers(GREYS[0], GREYS[-1] + 1, (count, 4, 4)).repeat(4, 1).repeat(4, 2)
-    images = torch.from_numpy(np.concatenate([color_table()[colour][grey] for colour in range(3)])).permute(0, 3, 1, 2)
-    return images, torch.arange(3).repeat_interleave(count)
-
-
-def image_folder(root: Path, classes: tuple[str, ...] = ("rose", "azure", "green")) -> Path:
-    for seed, part, count in ((0, "train", 12), (1, "test", 4)):
-        images, labels = coloured(seed, count)
-        for index, (image, label) in enumerate(zip(images, labels.tolist(), strict=True)):
-            if label < len(classes):
-                (root / part / classes[label]).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(image.permute(1, 2, 0).numpy()).save(root / part / classes[label] / f"{index}.png")
-    return root
 
 
 def randomized() -> Classifier:
@@ -160,11 +141,6 @@ def test_damage_is_one_line(harm: Callable[[Path], object], told: str, tmp_path:
 
 
 # --- the verb
-
-
-def words(root: Path, output: Path, *more: str) -> list[str]:
-    data = ["--data.source", "folder", "--data.root", str(root), "--data.image_size", "16"]
-    return [*data, "-o", str(output), "--epochs", "10", "--precision", "fp32", *more]
 
 
 def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ import colordist
 from colordist.config import UserError
 from colordist.run import snapshot
 
-OLD = Path(__file__).parents[1] / "data/snapshots_0.1"
+OLD = Path(__file__).parents[2] / "data/snapshots_0.1"
 ANSWERS = load_file(OLD / "answers.safetensors")
 GONE = "unet-batch"  # its normalisation no longer exists
 NAMES = sorted(path.parent.name for path in OLD.glob("*/model.json") if path.parent.name != GONE)

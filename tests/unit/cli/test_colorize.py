@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_corpus import SEE_THROUGH, USABLE, USELESS
+from photos import noise, pixels, snapshot_in
 from PIL import Image, ImageOps
-from test_colorizer import noise, pixels, snapshot_in
-from test_decode import SEE_THROUGH, USABLE, USELESS
 
 import colordist
 from colordist import cli, colorize
