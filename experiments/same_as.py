@@ -130,8 +130,8 @@ def read_digests(run: Path) -> Digests:
 
 
 def measured(record: dict[str, float]) -> list[tuple[str, float]]:
-    """Losses, rates and scores, named ``NETWORK/LOSS`` or ``scores/NAME``; pace, memory and traffic have no slash."""
-    return [(key, value) for key, value in record.items() if "/" in key]
+    """Losses, rates and scores; pace, memory and traffic are ``pace/NAME``, in version 0.1 names without a slash."""
+    return [(key, value) for key, value in record.items() if "/" in key and not key.startswith("pace/")]
 
 
 def tensor_digests(folder: Path) -> list[str]:
