@@ -34,7 +34,7 @@ from colordist.data.sampler import UNIFORMS
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models.blocks import iterate_spectral_norm
-from colordist.tasks.losses import cross_entropy, gradient_difference_loss, pixel_distance
+from colordist.tasks.losses import bce, gradient_difference_loss, pixel_distance
 from colordist.training.build_task import build_networks, build_task
 
 WORKERS = 2  # that decode for the usual step, a process
@@ -57,7 +57,7 @@ def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Step, d
         total = task.pixel_weight * pixel_distance(task.pixel, color, target)
         if task.gradient_loss_weight:
             total = total + task.gradient_loss_weight * gradient_difference_loss(task.pixel, color, target)
-        return total + task.adversarial_weight * cross_entropy(discriminator(grey, color), 1)
+        return total + task.adversarial_weight * bce(discriminator(grey, color), 1)
 
     def run(step: int) -> tuple[Tensor, Tensor]:
         batch = batches(step)
@@ -71,7 +71,7 @@ def usual_step(config: Config, batches: Callable[[int], Batch]) -> tuple[Step, d
         seen = torch.cat([target, color.detach()])
         real, fake = discriminator(torch.cat([grey, grey]), seen).chunk(2)
         optimizer_d.zero_grad()
-        loss_d = (cross_entropy(real, 1 - task.label_smoothing) + cross_entropy(fake, 0)) / 2
+        loss_d = (bce(real, 1 - task.label_smoothing) + bce(fake, 0)) / 2
         accelerator.backward(loss_d)
         optimizer_d.step()
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.data.sampler import Sampler, SampleSlice, micro_batches, share
+from colordist.data.sampler import Sampler, SampleSlice, even_slices, share
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Share:
         """This process's samples of a step, in micro-batches of at most micro_batch_size."""
         samples = self.sampler.step(step)
         local = samples[share(len(samples), self.rank, self.world_size)]
-        return [local[part] for part in micro_batches(len(local), self.micro_batch_size)]
+        return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
     def batch(self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
         """Build the batch of some samples. images: maps indices to uint8 [n, 3, H, W] on the device."""
@@ -62,13 +62,13 @@ class Share:
         uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
         noise = send(torch.from_numpy(sample_slice.noise).to(self.dtype), self.device)
         batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
-        grey, target = self._split(images(sample_slice.index), sample_slice.flip)
+        grey, target = self._flip_and_split(images(sample_slice.index), sample_slice.flip)
         target_grey = grey
         if self.sampler.unpaired:
-            target_grey, target = self._split(images(sample_slice.target_index), sample_slice.target_flip)
+            target_grey, target = self._flip_and_split(images(sample_slice.target_index), sample_slice.target_flip)
         return Batch(grey, target, uniforms, noise, target_grey, batch_index)
 
-    def _split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+    def _flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Flip images at random, and split them into grey input and target colours."""
         mirrored = send(torch.from_numpy(flip), self.device)[:, None, None, None]
         return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)

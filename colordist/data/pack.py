@@ -21,7 +21,16 @@ from tqdm import tqdm
 
 from colordist.config import UserError
 from colordist.data.decode import decode, portable_extension
-from colordist.data.sources.folder_files import Found, class_of, divide, find, list_skipped, merge, name_hash, printable
+from colordist.data.sources.folder_files import (
+    Found,
+    class_of,
+    find,
+    list_skipped,
+    merge,
+    name_hash,
+    printable,
+    read_and_split,
+)
 from colordist.data.sources.shard_index import NAME, Index, Shard
 
 log = logging.getLogger(__name__)
@@ -38,7 +47,7 @@ def pack(root: Path, out: Path, shard_bytes: int = 64 * 10**6) -> Index:
         raise UserError(f"-o {out} exists already: name another folder, or remove it")
     found = find(root, None)
     # At the smallest size, which is enough to find damaged files.
-    train, test, skipped = divide(root, found, lambda index: decode(found.files[index].path, 16))
+    train, test, skipped = read_and_split(root, found, lambda index: decode(found.files[index].path, 16))
     if all_skipped := merge(found.skipped, skipped):
         log.warning("%s: skipped %s", root, list_skipped(all_skipped))
     train.sort(key=lambda index: (name_hash(found.files[index].name), found.files[index].name))
@@ -50,7 +59,7 @@ def pack(root: Path, out: Path, shard_bytes: int = 64 * 10**6) -> Index:
     except OSError as error:
         raise UserError(f"-o {out} can't be written ({error.strerror}): name another folder") from None
     try:
-        names = sorted({class_of(found.files[index].name, found.divided) for index in train + test})
+        names = sorted({class_of(found.files[index].name, found.has_split_folders) for index in train + test})
         index = Index([] if "" in names else names, [])
         index.shards.extend(_Packer(scratch, found, index.classes, "train", shard_bytes).pack(train))
         index.shards.extend(_Packer(scratch, found, index.classes, "test", shard_bytes).pack(test))
@@ -110,12 +119,12 @@ class _Packer:
         shard.offsets.append(tar.offset - padded)
         shard.sizes.append(len(content))
         if self.classes:
-            shard.classes.append(self.classes.index(class_of(file.name, self.found.divided)))
+            shard.classes.append(self.classes.index(class_of(file.name, self.found.has_split_folders)))
 
     def _key(self, name: str, extension: str) -> str:
         """Unique name in the tar file, with a single dot: WebDataset's key ends at the first one."""
         path = PurePosixPath(printable(name))
-        parts = path.parts[1:] if self.found.divided else path.parts
+        parts = path.parts[1:] if self.found.has_split_folders else path.parts
         stem = "/".join([*parts[:-1], PurePosixPath(parts[-1]).stem.replace(".", "_")])
         key, number = stem, 1
         while key in self.keys:

@@ -48,7 +48,7 @@ def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_s
     bits = _random_bits(seed, stream, epoch, sum(shards))
     shard_order = np.argsort(_random_bits(seed, _SHARD_ORDER, epoch, len(shards)), kind="stable")
     window = np.empty(len(shards), np.int64)
-    for number, part in enumerate(micro_batches(len(shards), window_size)):
+    for number, part in enumerate(even_slices(len(shards), window_size)):
         window[shard_order[part]] = number
     return np.lexsort((bits, np.repeat(window, shards)))
 
@@ -119,7 +119,7 @@ class Sampler:
     length: int
     global_batch_size: int
     flip: bool
-    noise: tuple[int, ...] = (0,)
+    noise_shape: tuple[int, ...] = (0,)
     """Noise shape per sample: candidates, then the shape of one candidate's noise."""
     unpaired: bool = False
     """Whether grey input and target colours come from different images, each from one half of the split."""
@@ -139,7 +139,7 @@ class Sampler:
             target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards)]
             target_flip = self._coin_flips(step, _TARGET_FLIP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
-        noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise)).reshape(size, *self.noise)
+        noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise_shape)).reshape(size, *self.noise_shape)
         return SampleSlice(index, flip, uniforms, noise, target_index, target_flip, batch_index=np.arange(size))
 
     @property
@@ -176,7 +176,7 @@ def share(total: int, rank: int, world_size: int) -> slice:
     return slice(total * rank // world_size, total * (rank + 1) // world_size)
 
 
-def micro_batches(total: int, most: int | None) -> list[slice]:
+def even_slices(total: int, most: int | None) -> list[slice]:
     """Split ``total`` samples into the fewest slices of at most ``most``, as even as possible."""
     count = -(-total // most) if most else 1
     return [share(total, part, count) for part in range(count)]

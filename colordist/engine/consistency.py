@@ -49,7 +49,7 @@ def check_replicas(engine: Engine, step: int) -> None:
         for part, tensors in parts.items():
             values = list(tensors)
             names.append(f"the {network}'s {_PARTS[part]}")
-            prints.append(fingerprint(values, engine.device))
+            prints.append(tensor_hash(values, engine.device))
             finite.append(_is_finite(values) if part != "optimizer" else torch.ones_like(prints[-1]))
     found = torch.stack([torch.stack(prints), torch.stack(finite).to(prints[0])]).tolist()
     hosts, copies = zip(*engine.gather((socket.gethostname(), found)), strict=True)
@@ -76,7 +76,7 @@ def _odd_one(values: list[int]) -> tuple[int, int] | None:
     return next(rank for rank, value in enumerate(values) if value != usual), values.index(usual)
 
 
-def fingerprint(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
+def tensor_hash(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
     """A number that stands for every bit of some tensors and for their order: int64, still on their device.
 
     Integers are added up without rounding, so neither the order of additions nor the memory format counts.

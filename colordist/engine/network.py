@@ -104,7 +104,7 @@ class Network:
         for parameter in self.trainable_parameters:
             parameter.requires_grad_(trainable)
 
-    def parameter_count(self) -> int:
+    def trainable_parameter_count(self) -> int:
         """How many numbers it learns."""
         return sum(parameter.numel() for parameter in self.trainable_parameters)
 

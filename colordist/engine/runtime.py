@@ -218,7 +218,7 @@ class Engine:
                 strategy.backward(loss.total * weight)
             self.monitor.progress()
             states.append(loss.state)
-            named = {f"loss/{phase}/{name}": part for name, part in loss.parts.items()}
+            named = {f"loss/{phase}/{name}": part for name, part in loss.terms.items()}
             for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
                 weighted = value.detach() * weight
                 log[key] = log[key] + weighted if key in log else weighted

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from colordist.data.batch import Batch
 from colordist.tasks.base import Calls, Loss, Task
-from colordist.tasks.candidates import CandidateSettings, best_candidate, generate_candidates
+from colordist.tasks.candidates import CandidateSettings, best_by_region, generate_candidates
 from colordist.tasks.losses import pixel_distance
 
 
@@ -37,5 +37,5 @@ class AutoencoderTask(Task):
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
         """Pixel loss between the closest candidate and the target."""
         pixel = self.settings.pixel
-        distance = pixel_distance(pixel, best_candidate(pixel, color, batch), batch.target)
+        distance = pixel_distance(pixel, best_by_region(pixel, color, batch), batch.target)
         return Loss(distance, {pixel: distance})

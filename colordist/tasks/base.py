@@ -39,7 +39,7 @@ class Loss:
     """Loss of a phase: ``total``, the scalar to minimise; its terms and diagnostics, by name, for the log."""
 
     total: Tensor
-    parts: dict[str, Tensor]
+    terms: dict[str, Tensor]
     """Loss terms: scalars."""
     diagnostics: dict[str, Tensor] = field(default_factory=dict)
     """Other logged scalars, e.g. accuracies."""

@@ -51,7 +51,7 @@ def first_candidate(color: Tensor, batch: Batch) -> Tensor:
     return color if len(color) == len(batch) else _by_image(color, batch)[:, 0]
 
 
-def best_candidate(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
+def best_by_region(kind: Literal["l1", "l2"], color: Tensor, batch: Batch) -> Tensor:
     """The candidate closest to the target in each region: [B * N, C, H, W] -> [B, C, H, W].
 
     Best-of-N loss (Guzman-Rivera et al. 2012; Bhattacharyya et al. 2018, arXiv 1806.07772): only the closest sample is

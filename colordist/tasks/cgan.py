@@ -16,14 +16,14 @@ from colordist.models.factory import ModelFactory
 from colordist.tasks.adversarial import AdversarialSettings
 from colordist.tasks.augment import AUGMENTATIONS, augment
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
-from colordist.tasks.candidates import CandidateSettings, best_candidate, first_candidate, generate_candidates
+from colordist.tasks.candidates import CandidateSettings, best_by_region, first_candidate, generate_candidates
 from colordist.tasks.losses import (
-    cross_entropy,
+    bce,
+    discriminator_bce,
     gradient_difference_loss,
     pixel_distance,
-    real_or_fake,
     relativistic,
-    squared_gradients,
+    squared_gradient_norm,
 )
 
 
@@ -116,13 +116,13 @@ class CGANTask(Task):
         # Real and fake in one batch: one forward pass, one all-reduce.
         logits = self._discriminate(calls, batch, colors)
         loss = self._real_or_fake(*logits.chunk(2))
-        total, parts = loss.total, loss.parts
+        total, terms = loss.total, loss.terms
         if colors.requires_grad:
-            squares = squared_gradients(logits, colors).chunk(2)
+            squares = squared_gradient_norm(logits, colors).chunk(2)
             for (name, weight), each in zip(weights.items(), squares, strict=True):
-                parts[name] = each.mean()
-                total = total + weight / 2 * parts[name]
-        return dataclasses.replace(loss, total=total, parts=parts)
+                terms[name] = each.mean()
+                total = total + weight / 2 * terms[name]
+        return dataclasses.replace(loss, total=total, terms=terms)
 
     def _real_or_fake(self, real: Tensor, fake: Tensor) -> Loss:
         """Discriminator's adversarial loss. real, fake: logits."""
@@ -130,20 +130,20 @@ class CGANTask(Task):
             loss = relativistic(real, fake)
             accuracy = (real > fake).to(real.dtype).mean()
             return Loss(loss, {"relativistic": loss}, diagnostics={"accuracy": accuracy})
-        return real_or_fake(real, fake, self.settings.label_smoothing)
+        return discriminator_bce(real, fake, self.settings.label_smoothing)
 
     def _generator_loss(self, calls: Calls, batch: Batch, color: Tensor, *, adversarial: bool) -> Loss:
         settings = self.settings
-        best = best_candidate(settings.pixel, color, batch)
-        parts: dict[str, Tensor] = {settings.pixel: pixel_distance(settings.pixel, best, batch.target)}
-        total = settings.pixel_weight * parts[settings.pixel]
+        best = best_by_region(settings.pixel, color, batch)
+        terms: dict[str, Tensor] = {settings.pixel: pixel_distance(settings.pixel, best, batch.target)}
+        total = settings.pixel_weight * terms[settings.pixel]
         if settings.gradient_loss_weight > 0:
-            parts["gradient_difference"] = gradient_difference_loss(settings.pixel, best, batch.target)
-            total = total + settings.gradient_loss_weight * parts["gradient_difference"]
+            terms["gradient_difference"] = gradient_difference_loss(settings.pixel, best, batch.target)
+            total = total + settings.gradient_loss_weight * terms["gradient_difference"]
         if adversarial:
-            parts["adversarial"] = self._adversarial_loss(calls, batch, first_candidate(color, batch))
-            total = total + settings.adversarial_weight * parts["adversarial"]
-        return Loss(total, parts)
+            terms["adversarial"] = self._adversarial_loss(calls, batch, first_candidate(color, batch))
+            total = total + settings.adversarial_weight * terms["adversarial"]
+        return Loss(total, terms)
 
     def _adversarial_loss(self, calls: Calls, batch: Batch, fake: Tensor) -> Tensor:
         """Generator's adversarial loss."""
@@ -152,7 +152,7 @@ class CGANTask(Task):
             with torch.no_grad():
                 real = self._discriminate(calls, batch, batch.target)
             return relativistic(logits, real)
-        return cross_entropy(logits, 1)  # non-saturating loss (Goodfellow et al. 2014)
+        return bce(logits, 1)  # non-saturating loss (Goodfellow et al. 2014)
 
     def _discriminate(self, calls: Calls, batch: Batch, colors: Tensor) -> Tensor:
         """Discriminator's logits for B colour images, or for 2B: real and fake colours of the batch's grey images.

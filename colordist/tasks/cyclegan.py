@@ -20,7 +20,7 @@ from colordist.models.factory import ModelFactory
 from colordist.tasks.adversarial import AdversarialSettings
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.image_buffer import empty_buffer, exchange
-from colordist.tasks.losses import cross_entropy, pixel_distance, real_or_fake
+from colordist.tasks.losses import bce, discriminator_bce, pixel_distance
 
 # Columns of Batch.uniforms for the image buffer of each discriminator.
 _UNIFORMS = {"discriminator": slice(4, 6), "grey_discriminator": slice(6, 8)}
@@ -124,13 +124,13 @@ class CycleGANTask(Task):
             buffer, uniforms = self.state[phase][batch.batch_index], batch.uniforms[:, _UNIFORMS[phase]]
             fake, state[phase] = exchange(buffer, fake, uniforms)
         on_real, on_fake = calls[phase](torch.cat([real, fake])).chunk(2)
-        return replace(real_or_fake(on_real, on_fake, self.settings.label_smoothing), state=state)
+        return replace(discriminator_bce(on_real, on_fake, self.settings.label_smoothing), state=state)
 
     def _generator_terms(self, calls: Calls, batch: Batch, generated: Fakes, *, adversarial: bool) -> dict[str, Tensor]:
         """Without identity loss: the generator's input has one channel."""
         terms: dict[str, Tensor] = {}
         if adversarial:
-            terms["adversarial"] = cross_entropy(calls["discriminator"](generated.image), 1)
+            terms["adversarial"] = bce(calls["discriminator"](generated.image), 1)
         terms["cycle_grey"] = self._distance(calls["decolorizer"](generated.image), batch.grey)
         terms["cycle_color"] = self._distance(self._colored(calls, generated.grey.detach()), self._target(batch))
         return terms
@@ -141,7 +141,7 @@ class CycleGANTask(Task):
         """With identity loss: a grey image should stay as it is."""
         terms: dict[str, Tensor] = {}
         if adversarial:
-            terms["adversarial"] = cross_entropy(calls["grey_discriminator"](generated.grey), 1)
+            terms["adversarial"] = bce(calls["grey_discriminator"](generated.grey), 1)
         with torch.no_grad():  # not ``generated.image``: the generator has been updated since
             image = self._colored(calls, batch.grey)
         colorless = self.color_space.colorless(batch.grey)

@@ -25,22 +25,22 @@ def gradient_difference_loss(kind: Literal["l1", "l2"], color: Tensor, target: T
     return (right + below) / 2
 
 
-def cross_entropy(logits: Tensor, target: float) -> Tensor:
+def bce(logits: Tensor, target: float) -> Tensor:
     """Binary cross-entropy of logits of any shape against one target in [0, 1] (Goodfellow et al. 2014): a scalar."""
     return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target))
 
 
-def real_or_fake(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
+def discriminator_bce(real: Tensor, fake: Tensor, label_smoothing: float) -> Loss:
     """BCE loss of a discriminator, with its accuracies. real, fake: logits of any shape.
 
     label_smoothing: the target for real is 1 minus this.
     """
-    parts = {"real": cross_entropy(real, 1 - label_smoothing), "fake": cross_entropy(fake, 0)}
+    terms = {"real": bce(real, 1 - label_smoothing), "fake": bce(fake, 0)}
     accuracies = {
         "accuracy_real": (real > 0).to(real.dtype).mean(),
         "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
     }
-    return Loss((parts["real"] + parts["fake"]) / 2, parts, diagnostics=accuracies)
+    return Loss((terms["real"] + terms["fake"]) / 2, terms, diagnostics=accuracies)
 
 
 def relativistic(logits: Tensor, others: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def relativistic(logits: Tensor, others: Tensor) -> Tensor:
     return F.softplus(others - logits).mean()
 
 
-def squared_gradients(logits: Tensor, color: Tensor) -> Tensor:
+def squared_gradient_norm(logits: Tensor, color: Tensor) -> Tensor:
     """Squared norm of the gradient of each image's mean logit with respect to its colours.
 
     For zero-centred gradient penalties (Mescheder et al. 2018, arXiv 1801.04406, equation 9). logits: [B, ...], each

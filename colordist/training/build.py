@@ -138,7 +138,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
         len(split),
         config.train.global_batch_size,
         config.data.flip,
-        noise=(task.candidates, *task.noise_shape(data.image_size)),
+        noise_shape=(task.candidates, *task.noise_shape(data.image_size)),
         unpaired=task.unpaired,
         shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
         shuffle_shards=data.shuffle_shards if isinstance(data, StreamedDataConfig) else 1,

@@ -17,7 +17,7 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
     """The resolved settings, the batch arithmetic, parameters and memory, as text."""
     task = build_task(config)
     networks = build_networks(task, config)
-    counts = [f"{name}: {network.parameter_count():,} parameters" for name, network in networks.items()]
+    counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
     settings = yaml.safe_dump(as_dict(config), sort_keys=False)
     return "\n".join([settings, str(batches), *counts, estimate_memory(task, networks, config, batches)])
 

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from colordist.config import Config
 from colordist.data.batch import Batch
-from colordist.data.sampler import UNIFORMS, micro_batches
+from colordist.data.sampler import UNIFORMS, even_slices
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
@@ -167,4 +167,4 @@ def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, 
         )
 
     most = -(-batches.per_process // batches.accumulation)
-    return [batch(part.stop - part.start) for part in micro_batches(batches.per_process, most)]
+    return [batch(part.stop - part.start) for part in even_slices(batches.per_process, most)]

@@ -174,7 +174,7 @@ def test_state_comes_apart_and_together_and_no_network_learns_out_of_its_phase(s
     assert len(both) == 2
     for generator, discriminator, trainable, late in both:
         assert (generator, discriminator) == ("the same", "the same")
-        assert "freeze its parameters first" in trainable
+        assert "freeze them first" in trainable
         assert "gradients from outside its phase" in late
 
 

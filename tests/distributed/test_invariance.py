@@ -22,7 +22,7 @@ import pytest
 import torch
 from helpers import fitting
 from packed import packed
-from runs import tensors
+from runs import flat, tensors
 from torch import Tensor
 
 from launch import TINY_GAN, records, work
@@ -109,7 +109,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 def learned(run: Path) -> dict[str, Tensor]:
     """Weights, optimizer states and averages, in double precision."""
-    state = tensors(torch.load(run / "state.pt", weights_only=True))
+    state = tensors(flat(torch.load(run / "state.pt", weights_only=True)))
     return {path: value.double() for path, value in state.items()}
 
 

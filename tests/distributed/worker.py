@@ -67,7 +67,7 @@ def do(job: Job) -> Trainer:
     state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
-    parameters = {name: network.parameter_count() for name, network in trainer.engine.networks.items()}
+    parameters = {name: network.trainable_parameter_count() for name, network in trainer.engine.networks.items()}
     seen = {"images": images, "error": error, "parameters": parameters, "digests": digests(state)}
     (folder.path / f"seen-{rank}.json").write_text(json.dumps(seen))
     return trainer
@@ -97,7 +97,7 @@ def plant(task: Task, what: dict[str, Any]) -> None:
         if phase != what["network"] or step not in what["steps"]:
             return found
         spoiled = float(what["value"])
-        return Loss(found.total * spoiled, {name: part * spoiled for name, part in found.parts.items()}, found.state)
+        return Loss(found.total * spoiled, {name: part * spoiled for name, part in found.terms.items()}, found.state)
 
     task.loss = loss  # type: ignore[method-assign]
 

@@ -77,7 +77,7 @@ def plant(trainer: Trainer) -> None:
         answer, step = loss(phase, *arguments), arguments[-1]
         calls.append(phase)
         if engine.rank == engine.world_size - 1 and PLANTED.get(step) == phase and calls.count(phase) == 1:
-            return type(answer)(answer.total * float("inf"), answer.parts)
+            return type(answer)(answer.total * float("inf"), answer.terms)
         return answer
 
     task.loss = planted  # type: ignore[method-assign,assignment]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
-from runs import tensors
+from runs import flat, tensors
 from torch import Tensor
 
 from colordist.config import Config
@@ -84,7 +84,7 @@ class Training:
 
     def state(self) -> dict[str, Tensor]:
         """All numbers that training changes, on the CPU, by their path."""
-        state = tensors(copy.deepcopy(self.engine.state_dict()))
+        state = tensors(flat(copy.deepcopy(self.engine.state_dict())))
         return {path: value.detach().cpu() for path, value in state.items()}
 
 

@@ -97,7 +97,7 @@ def spoil(run: Training, network: str, steps: tuple[int, ...]) -> Any:  # noqa: 
 
     def loss(phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
         found = real(phase, calls, batch, generated, step)
-        return Loss(found.total * torch.inf, found.parts) if (phase == network and step in steps) else found
+        return Loss(found.total * torch.inf, found.terms) if (phase == network and step in steps) else found
 
     run.task.loss = loss  # type: ignore[method-assign]
     return lambda: {name: run.strategy(name).scaler.get_scale() for name in run.task.networks}

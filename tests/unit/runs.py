@@ -57,9 +57,9 @@ def flat(state: object, prefix: str = "") -> dict[str, object]:
     return {prefix: state}
 
 
-def tensors(state: object) -> dict[str, Tensor]:
-    """All tensors in nested dicts and lists."""
-    return {path: value for path, value in flat(state).items() if isinstance(value, Tensor)}
+def tensors(state: dict[str, object]) -> dict[str, Tensor]:
+    """The tensors of a flat state."""
+    return {path: value for path, value in state.items() if isinstance(value, Tensor)}
 
 
 def everything(folder: RunFolder) -> dict[str, object]:

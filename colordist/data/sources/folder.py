@@ -23,11 +23,11 @@ from colordist.data.sources.folder_files import (
     Found,
     Skipped,
     class_of,
-    divide,
     find,
     list_skipped,
     merge,
     name_hash,
+    read_and_split,
 )
 
 logger = logging.getLogger(__name__)
@@ -111,10 +111,10 @@ def _read(root: Path, found: Found, size: int) -> _Content:
                 digests[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
         images[index] = fit(decode(file.path, size), size)
 
-    train, test, skipped = divide(root, found, read)
+    train, test, skipped = read_and_split(root, found, read)
     images = images[train + test]
     colourless = sum(bool((image == image[..., :1]).all()) for image in images[: len(train)])
-    classes = [class_of(found.files[index].name, found.divided) for index in train + test]
+    classes = [class_of(found.files[index].name, found.has_split_folders) for index in train + test]
     digest = _listing_digest([(file.name, file.stamp[0], digests.get(file.name)) for file in found.files])
     return _Content(images, len(train), colourless, classes, skipped, digest)
 
@@ -143,7 +143,7 @@ def _labels(content: _Content) -> Labels | None:
 
 
 def _report(root: Path, content: _Content, found: Found) -> None:
-    rule = "folders train/ and test/" if found.divided else "split by name"
+    rule = "folders train/ and test/" if found.has_split_folders else "split by name"
     counts = f"{content.train} training and {len(content.images) - content.train} test images"
     logger.info("%s: %s (%s), %d other files ignored", root, counts, rule, found.others)
     if skipped := merge(found.skipped, content.skipped):

@@ -38,7 +38,7 @@ class File:
 class Found:
     """Result of a search below a folder."""
 
-    divided: bool  # has folders train/ and test/
+    has_split_folders: bool  # has folders train/ and test/
     files: list[File] = field(default_factory=list)
     skipped: Skipped = field(default_factory=lambda: defaultdict(list))
     others: int = 0  # files without an image's extension
@@ -63,12 +63,12 @@ def find(root: Path, classes: tuple[str, ...] | None) -> Found:
     """Find all image files below a folder, or in some of its classes, sorted by name. Raises UserError."""
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder; give the folder that holds your images")
-    divided = (root / "train").is_dir() and (root / "test").is_dir()
-    parts = [root / "train", root / "test"] if divided else [root]
+    has_split_folders = (root / "train").is_dir() and (root / "test").is_dir()
+    parts = [root / "train", root / "test"] if has_split_folders else [root]
     for part in parts:
         if not os.access(part, os.R_OK | os.X_OK):
             raise UserError(f"data.root: no permission to read {part}; change it, or give another folder")
-    found = Found(divided)
+    found = Found(has_split_folders)
     for top in _tops(root, parts, classes):
         for path in _walk(top):
             found.add(path, _normal(path.relative_to(root).as_posix()))
@@ -119,7 +119,7 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
-def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[list[int], list[int], Skipped]:
+def read_and_split(root: Path, found: Found, read: Callable[[int], object]) -> tuple[list[int], list[int], Skipped]:
     """Split the files into training and test: indices into ``found.files``, and the unusable files with reasons.
 
     read: called with each index, on all cores; raises Undecodable for an unusable file. Raises UserError for an empty
@@ -154,7 +154,7 @@ def divide(root: Path, found: Found, read: Callable[[int], object]) -> tuple[lis
 def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> list[bool]:
     """Whether each usable image belongs to the test split. Both splits get at least one image."""
     summary = f"found {list_skipped(merge(found.skipped, skipped)) or 'no image files'} and {found.others} other files"
-    if found.divided:
+    if found.has_split_folders:
         held_out = [name.startswith("test/") for name in names]
         for part, empty in ("train", all(held_out)), ("test", not any(held_out)):
             if empty:
@@ -174,9 +174,9 @@ def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> l
     return [value <= last for value in hashes]
 
 
-def class_of(name: str, divided: bool) -> str:
+def class_of(name: str, has_split_folders: bool) -> str:
     """Class of an image: its top folder below train/ and test/, or below the root; "" without one."""
-    folders = name.split("/")[1 if divided else 0 : -1]
+    folders = name.split("/")[1 if has_split_folders else 0 : -1]
     return folders[0] if folders else ""
 
 

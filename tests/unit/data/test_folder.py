@@ -37,7 +37,7 @@ def levels(split: Split) -> list[int]:
     return [int(split[index][0, 0, 0]) for index in range(len(split))]
 
 
-def divided(root: Path) -> Path:
+def has_split_folders(root: Path) -> Path:
     """Two classes with two training images and one test image each; levels in the order of names."""
     for level, name in enumerate(
         [
@@ -66,7 +66,7 @@ def mistake(root: Path, classes: tuple[str, ...] | None = None) -> str:
 
 
 def test_train_and_test_folders_are_the_split(tmp_path: Path) -> None:
-    source = read(divided(tmp_path))
+    source = read(has_split_folders(tmp_path))
     assert source.name == "folder"
     assert levels(source.train) == [2, 3, 4, 5]
     assert levels(source.test) == [0, 1]
@@ -77,7 +77,7 @@ def test_train_and_test_folders_are_the_split(tmp_path: Path) -> None:
 
 
 def test_classes_are_subfolders(tmp_path: Path) -> None:
-    source = read(divided(tmp_path), ("dog",))
+    source = read(has_split_folders(tmp_path), ("dog",))
     assert (levels(source.train), levels(source.test)) == ([4, 5], [1])
     assert levels(read(tmp_path, ("dog", "cat", "dog")).train) == [2, 3, 4, 5]
 
@@ -98,7 +98,7 @@ def test_class_names_compare_as_people_read_them(tmp_path: Path) -> None:
 
 
 def test_unknown_class_names_the_nearest(tmp_path: Path) -> None:
-    message = mistake(divided(tmp_path), ("cat", "dgo"))
+    message = mistake(has_split_folders(tmp_path), ("cat", "dgo"))
     assert "'dgo'" in message
     assert "'dog'" in message
     assert str(tmp_path) in message
@@ -160,13 +160,13 @@ def test_an_image_more_moves_no_other(tmp_path: Path) -> None:
 
 @given(st.sets(st.text(min_size=1, max_size=8), min_size=2, max_size=50))
 def test_both_splits_get_an_image(names: set[str]) -> None:
-    held_out = folder_files._held_out(Path("root"), folder_files.Found(divided=False), sorted(names), {})
+    held_out = folder_files._held_out(Path("root"), folder_files.Found(has_split_folders=False), sorted(names), {})
     assert 1 <= sum(held_out) < len(names)
 
 
 def test_share_of_the_test_split() -> None:
     names = [f"{index}.jpg" for index in range(20_000)]
-    held_out = folder_files._held_out(Path("root"), folder_files.Found(divided=False), names, {})
+    held_out = folder_files._held_out(Path("root"), folder_files.Found(has_split_folders=False), names, {})
     assert 0.09 < np.mean(held_out) < 0.11
 
 
@@ -174,7 +174,7 @@ def test_share_of_the_test_split() -> None:
 
 
 def test_order_is_that_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     expected = levels(read(tmp_path).train)
     listing = Path.iterdir
 
@@ -186,7 +186,7 @@ def test_order_is_that_of_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_odd_files_are_skipped_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     train = tmp_path / "train"
     for index in range(7):
         (train / f"empty{index}.jpg").touch()
@@ -219,7 +219,7 @@ def test_odd_files_are_skipped_named_and_counted(tmp_path: Path, caplog: pytest.
 
 
 def test_colorless_photos_are_kept_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     for index in range(3):
         Image.new("L", (SIZE, SIZE), 50).save(tmp_path / "train" / f"grey{index}.jpg")
     Image.new("L", (SIZE, SIZE), 50).save(tmp_path / "test" / "grey.jpg")
@@ -229,12 +229,12 @@ def test_colorless_photos_are_kept_and_counted(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_clean_folders_give_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    read(divided(tmp_path))
+    read(has_split_folders(tmp_path))
     assert len(caplog.records) == 1
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
-    divided(tmp_path / "real")
+    has_split_folders(tmp_path / "real")
     root = tmp_path / "root"
     root.mkdir()
     (root / "train").symlink_to(tmp_path / "real" / "train")
@@ -246,7 +246,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     train = os.fsencode(tmp_path / "train")
     os.rename(train + b"/cat/0.png", train + b"/cat/\xff\xfe.png")
     with open(train + b"/\xff.jpg", "w"):
@@ -258,7 +258,7 @@ def test_names_that_are_no_text(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
 
 def test_a_file_gone_meanwhile_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     found = folder_files.find(tmp_path, None)
     (tmp_path / "train/cat/0.png").unlink()
     monkeypatch.setattr(module, "find", lambda root, classes: found)
@@ -286,7 +286,7 @@ def test_no_usable_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_a_split_without_images(part: str, tmp_path: Path) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     for path in (tmp_path / part).rglob("*.png"):
         path.write_bytes(b"")
     message = mistake(tmp_path)
@@ -295,7 +295,7 @@ def test_a_split_without_images(part: str, tmp_path: Path) -> None:
 
 
 def test_no_permission(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    divided(tmp_path)
+    has_split_folders(tmp_path)
     closed = tmp_path / "train" / "cat"
     closed.chmod(0)
     if os.access(closed, os.R_OK):
@@ -318,7 +318,7 @@ def cache(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return divided(tmp_path / "root")
+    return has_split_folders(tmp_path / "root")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colordist.data.sampler import UNIFORMS, Sampler, micro_batches, share, variant_noise
+from colordist.data.sampler import UNIFORMS, Sampler, even_slices, share, variant_noise
 
 
 def test_golden_numbers() -> None:
@@ -75,7 +75,7 @@ def test_a_step_does_not_depend_on_those_before() -> None:
 @settings(deadline=None, max_examples=50)
 @given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
 def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
-    whole = Sampler(1, 23, batch, True, noise=(2, 3)).step(step)
+    whole = Sampler(1, 23, batch, True, noise_shape=(2, 3)).step(step)
     parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
     assert sum(map(len, parts)) == batch
     assert np.array_equal(np.concatenate([part.index for part in parts]), whole.index)
@@ -130,7 +130,7 @@ def test_the_noise_of_a_variant_depends_on_image_and_variant_alone() -> None:
 
 
 def test_noise_is_normal_and_chance_uniform_whatever_is_drawn_besides() -> None:
-    sampler = Sampler(0, 100, 500, True, noise=(4, 8))
+    sampler = Sampler(0, 100, 500, True, noise_shape=(4, 8))
     sample_slice = sampler.step(3)
     assert sample_slice.noise.shape == (500, 4, 8)
     assert sample_slice.uniforms.shape == (500, UNIFORMS)
@@ -172,7 +172,7 @@ def test_shares_are_even_and_complete(total: int, world_size: int) -> None:
 
 @given(total=st.integers(1, 300), most=st.none() | st.integers(1, 400))
 def test_micro_batches_are_few_even_and_complete(total: int, most: int | None) -> None:
-    parts = [list(range(total))[part] for part in micro_batches(total, most)]
+    parts = [list(range(total))[part] for part in even_slices(total, most)]
     assert list(chain.from_iterable(parts)) == list(range(total))
     sizes = list(map(len, parts))
     assert max(sizes) <= (most or total)
@@ -190,7 +190,7 @@ def test_micro_batches_are_few_even_and_complete(total: int, most: int | None) -
     ],
 )
 def test_micro_batches_by_hand(total: int, most: int | None, slices: list[slice]) -> None:
-    assert micro_batches(total, most) == slices
+    assert even_slices(total, most) == slices
 
 
 # --- shards

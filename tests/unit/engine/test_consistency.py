@@ -16,7 +16,7 @@ from colordist.engine.consistency import (
     check_replicas,
     check_same,
     check_same_settings,
-    fingerprint,
+    tensor_hash,
 )
 from colordist.engine.runtime import Engine
 from colordist.run import provenance
@@ -29,7 +29,7 @@ NUMBERS = torch.randn(3, 5, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
 def of(*tensors: Tensor) -> int:
-    return int(fingerprint(tensors, CPU))
+    return int(tensor_hash(tensors, CPU))
 
 
 class Others(list[Any]):

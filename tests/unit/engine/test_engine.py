@@ -12,7 +12,7 @@ from torch import Tensor
 
 from colordist.config import UserError
 from colordist.data.batch import Batch
-from colordist.data.sampler import micro_batches
+from colordist.data.sampler import even_slices
 from colordist.engine.environment import (
     check_clipping,
     check_gradient_penalties,
@@ -54,7 +54,7 @@ def state(task: Task, name: str) -> dict[str, Tensor]:
 
 
 def sample_slices(batch: Batch, most: int | None) -> list[Batch]:
-    return [batch[part] for part in micro_batches(len(batch), most)]
+    return [batch[part] for part in even_slices(len(batch), most)]
 
 
 def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:

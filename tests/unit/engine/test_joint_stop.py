@@ -60,7 +60,7 @@ class Processes:
         return set(self.steps)
 
 
-moves = st.lists(st.tuples(st.sampled_from(["train", "train", "tell", "hear", "ask"]), st.integers(0, 3)), max_size=120)
+moves = st.lists(st.tuples(st.sampled_from(["train", "train", "send", "hear", "ask"]), st.integers(0, 3)), max_size=120)
 
 
 @settings(deadline=None)

@@ -234,7 +234,7 @@ def test_a_turn_begins_with_the_steps_rate_and_no_gradients() -> None:
 
 def test_parameter_count() -> None:
     # 3 * 2 weights and 2 biases.
-    assert Network(nn.Linear(3, 2), OptimizerConfig(), 1).parameter_count() == 8
+    assert Network(nn.Linear(3, 2), OptimizerConfig(), 1).trainable_parameter_count() == 8
 
 
 def test_adam_gets_its_settings() -> None:

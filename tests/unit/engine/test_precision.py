@@ -13,7 +13,7 @@ from helpers import alone_on_the_cpu, prepared, random_batch, tiny
 from torch import Tensor
 
 from colordist.data.batch import Batch
-from colordist.data.sampler import micro_batches
+from colordist.data.sampler import even_slices
 from colordist.engine.ddp import DDPStrategy
 from colordist.tasks.base import Calls, Generated, Loss
 
@@ -62,7 +62,7 @@ class Training:
     def step(self, step: int, micro: int | None = None) -> dict[str, float]:
         """Returns the log."""
         batch = random_batch(6 + step, dtype=self.engine.dtype)
-        sample_slices = [batch[part] for part in micro_batches(len(batch), micro)]
+        sample_slices = [batch[part] for part in even_slices(len(batch), micro)]
         return {name: float(value) for name, value in self.engine.step(self.task, sample_slices, step).items()}
 
     def learned(self, name: str) -> dict[str, Tensor]:
@@ -83,7 +83,7 @@ class Training:
 
     def _loss(self, phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
         loss = self._real_loss(phase, calls, batch, generated, step)
-        return Loss(loss.total * self.spoiled.get((phase, step), 1.0), loss.parts)
+        return Loss(loss.total * self.spoiled.get((phase, step), 1.0), loss.terms)
 
 
 def flat(state: object, name: str = "") -> dict[str, Tensor]:
@@ -277,7 +277,7 @@ def test_an_overflow_in_one_of_several_micro_batches_spoils_the_whole_update() -
     def loss(phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
         found = real(phase, calls, batch, generated, step)
         seen.append(phase)
-        return Loss(found.total * torch.inf, found.parts) if seen == ["discriminator"] * 2 else found
+        return Loss(found.total * torch.inf, found.terms) if seen == ["discriminator"] * 2 else found
 
     training.task.loss = loss  # type: ignore[method-assign]
     log = training.step(1, micro=2)

@@ -13,14 +13,14 @@ from torch import Tensor
 from colordist.color import ColorSpace
 from colordist.config import UserError
 from colordist.data.batch import Batch
-from colordist.data.sampler import UNIFORMS, micro_batches
+from colordist.data.sampler import UNIFORMS, even_slices
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models.unet import UNetSettings
 from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANSettings, CycleGANTask, Fakes
 from colordist.tasks.image_buffer import empty_buffer, exchange
-from colordist.tasks.losses import cross_entropy
+from colordist.tasks.losses import bce
 
 NETWORKS = ("generator", "decolorizer", "discriminator", "grey_discriminator")
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -67,7 +67,7 @@ def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN4
 
 
 def parts(loss: Any) -> dict[str, float]:  # noqa: ANN401
-    return {name: part.item() for name, part in loss.parts.items()}
+    return {name: part.item() for name, part in loss.terms.items()}
 
 
 def test_what_generators_make() -> None:
@@ -80,7 +80,7 @@ def test_what_generators_make() -> None:
 def test_generator_by_hand() -> None:
     task, calls, batch = by_hand(cycle_weight=2.0, adversarial_weight=5.0)
     loss = task.loss("generator", calls, batch, task.generate(calls, batch), step=0)
-    log2 = cross_entropy(torch.zeros(1), 1).item()
+    log2 = bce(torch.zeros(1), 1).item()
     # 1 -> (1, 3, 3) -> 0.5; (2, 4, 4) -> 1 -> (1, 3, 3): off by one in each of three channels.
     assert parts(loss) == pytest.approx({"adversarial": log2, "cycle_grey": 0.5, "cycle_color": 1.0})
     assert loss.total.item() == pytest.approx(5 * log2 + 2 * 1.5)
@@ -89,7 +89,7 @@ def test_generator_by_hand() -> None:
 def test_decolorizer_by_hand() -> None:
     task, calls, batch = by_hand(cycle_weight=2.0, adversarial_weight=5.0, identity_weight=7.0)
     loss = task.loss("decolorizer", calls, batch, task.generate(calls, batch), step=0)
-    log2 = cross_entropy(torch.zeros(1), 1).item()
+    log2 = bce(torch.zeros(1), 1).item()
     expected = {"adversarial": log2, "cycle_grey": 0.5, "cycle_color": 1.0, "identity": 0.5}
     assert parts(loss) == pytest.approx(expected)
     assert loss.total.item() == pytest.approx(5 * log2 + 2 * 1.5 + 7 * 0.5)
@@ -101,9 +101,9 @@ def test_discriminators_by_hand() -> None:
     logit = {"discriminator": (1.0, 0.0), "grey_discriminator": (0.0, 0.0)}  # true a is 4, fake 3; both greys are 1
     for name, (real, fake) in logit.items():
         loss = task.loss(name, calls, batch, fakes, step=0)
-        told = cross_entropy(torch.tensor(real), 0.75), cross_entropy(torch.tensor(fake), 0)
-        assert loss.parts["real"].item() == pytest.approx(told[0].item())
-        assert loss.parts["fake"].item() == pytest.approx(told[1].item())
+        told = bce(torch.tensor(real), 0.75), bce(torch.tensor(fake), 0)
+        assert loss.terms["real"].item() == pytest.approx(told[0].item())
+        assert loss.terms["fake"].item() == pytest.approx(told[1].item())
         assert loss.total.item() == pytest.approx((told[0] + told[1]).item() / 2)
         assert tuple(loss.diagnostics[f"accuracy_{kind}"].item() for kind in ("real", "fake")) == (real > 0, 0)
         assert loss.state == {}
@@ -114,7 +114,7 @@ def test_warm_up_is_without_discriminators() -> None:
     assert [task.phases(step) for step in (1, 2)] == [NETWORKS[:2], (*NETWORKS[2:], *NETWORKS[:2])]
     for name in task.phases(1):
         loss = task.loss(name, {each: calls[each] for each in NETWORKS[:2]}, batch, task.generate(calls, batch), step=1)
-        assert "adversarial" not in loss.parts
+        assert "adversarial" not in loss.terms
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb"])
@@ -148,7 +148,7 @@ def test_each_network_learns_by_the_gradient_of_the_same_sum(space: str) -> None
     there = (modules["decolorizer"](fake) - batch.grey).abs().mean()
     back = (colors.image(grey, modules["generator"](grey)) - true).abs().mean()
     identity = (modules["decolorizer"](colors.colorless(batch.grey)) - batch.grey).abs().mean()
-    fooled = cross_entropy(modules["discriminator"](fake), 1) + cross_entropy(modules["grey_discriminator"](grey), 1)
+    fooled = bce(modules["discriminator"](fake), 1) + bce(modules["grey_discriminator"](grey), 1)
     joint = fooled + settings.cycle_weight * (there + back) + settings.identity_weight * identity
 
     weights = {name: list(modules[name].parameters()) for name in task.generators}
@@ -250,7 +250,7 @@ def test_micro_batches_leave_the_same() -> None:
             uniforms = torch.rand(4, UNIFORMS, generator=torch.Generator().manual_seed(step), dtype=torch.float64)
             batches.append(Batch(**{**vars(whole), "uniforms": uniforms, "grey": whole.grey.roll(step, -1)}))
         logs = [
-            engine.step(task, [batch[part] for part in micro_batches(4, most)], step)
+            engine.step(task, [batch[part] for part in even_slices(4, most)], step)
             for step, batch in enumerate(batches)
         ]
         weights = {name: network.module.state_dict() for name, network in networks.items()}

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 
 from colordist.models.unet import UNetSettings
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
-from colordist.tasks.candidates import best_candidate, first_candidate, generate_candidates
+from colordist.tasks.candidates import best_by_region, first_candidate, generate_candidates
 from colordist.tasks.cgan import CGANSettings, CGANTask
 from colordist.tasks.losses import (
-    cross_entropy,
+    bce,
     gradient_difference_loss,
     pixel_distance,
     relativistic,
-    squared_gradients,
+    squared_gradient_norm,
 )
 
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -67,13 +67,13 @@ def test_pixel_distances() -> None:
 def test_cross_entropy() -> None:
     # A logit of 0 is a probability of one half, whatever the target.
     for target in (0, 0.3, 1):
-        assert cross_entropy(torch.zeros(3, 1), target).item() == pytest.approx(math.log(2))
+        assert bce(torch.zeros(3, 1), target).item() == pytest.approx(math.log(2))
     # log 3 stands for 3/4: -log(3/4) if that is true, -log(1/4) if not.
     logit = torch.tensor([math.log(3)])
-    assert cross_entropy(logit, 1).item() == pytest.approx(math.log(4 / 3))
-    assert cross_entropy(logit, 0).item() == pytest.approx(math.log(4))
-    assert cross_entropy(logit, 0.5).item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
-    assert cross_entropy(torch.tensor([500.0]), 0).item() == pytest.approx(500)  # no overflow
+    assert bce(logit, 1).item() == pytest.approx(math.log(4 / 3))
+    assert bce(logit, 0).item() == pytest.approx(math.log(4))
+    assert bce(logit, 0.5).item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+    assert bce(torch.tensor([500.0]), 0).item() == pytest.approx(500)  # no overflow
 
 
 def test_relativistic() -> None:
@@ -88,16 +88,16 @@ def test_squared_gradient_of_a_linear_discriminator() -> None:
     color = torch.randn(5, 2, 2, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.tensor([3.0, -4.0], dtype=torch.float64).view(1, 2, 1, 1)
     patches = nn.functional.conv2d(color, weight)
-    assert squared_gradients(patches, color).tolist() == pytest.approx([25 / 6] * 5)
+    assert squared_gradient_norm(patches, color).tolist() == pytest.approx([25 / 6] * 5)
     image = patches.mean(dim=(2, 3))  # the same logit, from a discriminator that says one an image
-    assert squared_gradients(image, color).tolist() == pytest.approx([25 / 6] * 5)
+    assert squared_gradient_norm(image, color).tolist() == pytest.approx([25 / 6] * 5)
 
 
 def test_squared_gradients_are_differentiable() -> None:
     """Of a/2 times the squared colours: the gradient is a times the colours, its square's slope 2 a times theirs."""
     color = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).view(2, 2, 1, 1).requires_grad_()
     a = torch.tensor(1.5, requires_grad=True)
-    squares = squared_gradients(a / 2 * color.square().sum(dim=1), color)
+    squares = squared_gradient_norm(a / 2 * color.square().sum(dim=1), color)
     assert squares.tolist() == pytest.approx([1.5**2 * 5, 1.5**2 * 25])
     squares.mean().backward()
     assert a.grad is not None
@@ -129,7 +129,7 @@ def test_the_nearest_answer_region_by_region(pixel: Literal["l1", "l2"], taken: 
     color[1, :, :, :4] = 1.5
     color[:, :, :, 4:] = torch.tensor([5.0, 4.0]).view(2, 1, 1, 1)
     color.requires_grad_()
-    near = best_candidate(pixel, color, batch)
+    near = best_by_region(pixel, color, batch)
     assert torch.equal(near[0], torch.cat([color[taken, :, :, :4], color[1, :, :, 4:]], dim=-1))
 
     autoencoder(pixel).loss("generator", {}, batch, color, step=0).total.backward()
@@ -143,7 +143,7 @@ def test_the_nearest_answer_region_by_region(pixel: Literal["l1", "l2"], taken: 
 def test_each_image_and_region_has_a_nearest_answer_of_its_own(pixel: Literal["l1", "l2"]) -> None:
     batch = random_batch(3, size=8, noise=(4, 1))
     color = torch.randn(12, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    near = best_candidate(pixel, color, batch)
+    near = best_by_region(pixel, color, batch)
     for image, row, column in itertools.product(range(3), range(4), range(4)):
         where = (slice(None), slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
         parts = [color[4 * image + draw][where] for draw in range(4)]
@@ -153,7 +153,7 @@ def test_each_image_and_region_has_a_nearest_answer_of_its_own(pixel: Literal["l
 
 def test_one_answer_is_the_nearest_to_the_bit() -> None:
     batch = random_batch(3)
-    assert torch.equal(best_candidate("l1", batch.target * 3, batch), batch.target * 3)
+    assert torch.equal(best_by_region("l1", batch.target * 3, batch), batch.target * 3)
 
 
 def test_the_discriminator_judges_one_answer_and_the_pixels_the_nearest() -> None:
@@ -168,7 +168,7 @@ def test_the_discriminator_judges_one_answer_and_the_pixels_the_nearest() -> Non
     for phase in ("discriminator", "generator"):
         loss = cgan().loss(phase, {"discriminator": discriminator}, batch, color, step=0)
     assert seen == [[0, 0, 5, 2], [5, 2]]
-    assert loss.parts["l1"].item() == pytest.approx(1.5)
+    assert loss.terms["l1"].item() == pytest.approx(1.5)
 
 
 # --- autoencoder
@@ -180,7 +180,7 @@ def test_autoencoder(pixel: Literal["l1", "l2"], distance: float) -> None:
     assert task.phases(0) == task.phases(10**6) == ("generator",)
     loss = task.loss("generator", {}, BATCH, answers(), step=0)
     assert loss.total.item() == pytest.approx(distance)
-    assert {key: part.item() for key, part in loss.parts.items()} == {pixel: pytest.approx(distance)}
+    assert {key: part.item() for key, part in loss.terms.items()} == {pixel: pytest.approx(distance)}
 
 
 def test_generate_sees_grey_alone() -> None:
@@ -219,7 +219,7 @@ def test_sample_is_one_pass_with_the_noise_it_is_given() -> None:
 def test_discriminator_that_cannot_tell() -> None:
     loss = cgan().loss("discriminator", says(0, 0, 0, 0), BATCH, answers(), step=0)
     assert loss.total.item() == pytest.approx(math.log(2))
-    assert loss.parts["real"].item() == loss.parts["fake"].item() == pytest.approx(math.log(2))
+    assert loss.terms["real"].item() == loss.terms["fake"].item() == pytest.approx(math.log(2))
     assert (
         loss.diagnostics["accuracy_real"].item() == loss.diagnostics["accuracy_fake"].item() == 0
     )  # a logit of 0 is no answer
@@ -229,8 +229,8 @@ def test_discriminator_that_is_half_right() -> None:
     # Real ones first: logits 1 and -2; then fake ones: 3 and -1.
     loss = cgan().loss("discriminator", says(1, -2, 3, -1), BATCH, answers(), step=0)
     real, fake = (softplus(-1) + softplus(2)) / 2, (softplus(3) + softplus(-1)) / 2
-    assert loss.parts["real"].item() == pytest.approx(real)
-    assert loss.parts["fake"].item() == pytest.approx(fake)
+    assert loss.terms["real"].item() == pytest.approx(real)
+    assert loss.terms["fake"].item() == pytest.approx(fake)
     assert loss.total.item() == pytest.approx((real + fake) / 2)
     assert loss.diagnostics["accuracy_real"].item() == loss.diagnostics["accuracy_fake"].item() == 0.5
 
@@ -238,8 +238,8 @@ def test_discriminator_that_is_half_right() -> None:
 def test_label_smoothing_is_one_sided() -> None:
     loss = cgan(label_smoothing=0.1).loss("discriminator", says(2, 2, 2, 2), BATCH, answers(), step=0)
     # Real is 0.9: nine tenths of being right, one tenth of being wrong.
-    assert loss.parts["real"].item() == pytest.approx(0.9 * softplus(-2) + 0.1 * softplus(2))
-    assert loss.parts["fake"].item() == pytest.approx(softplus(2))
+    assert loss.terms["real"].item() == pytest.approx(0.9 * softplus(-2) + 0.1 * softplus(2))
+    assert loss.terms["fake"].item() == pytest.approx(softplus(2))
 
 
 def test_discriminator_sees_the_truth_first_and_the_same_grey() -> None:
@@ -273,8 +273,8 @@ def test_generator_weighs_its_two_aims(pixel: str, distance: float) -> None:
     task = cgan(pixel=pixel, pixel_weight=7.0, adversarial_weight=0.5)
     loss = task.loss("generator", says(1, -2), BATCH, answers(), step=0)
     adversarial = (softplus(-1) + softplus(2)) / 2  # wants to hear "real"
-    assert loss.parts[pixel].item() == pytest.approx(distance)
-    assert loss.parts["adversarial"].item() == pytest.approx(adversarial)
+    assert loss.terms[pixel].item() == pytest.approx(distance)
+    assert loss.terms["adversarial"].item() == pytest.approx(adversarial)
     assert loss.total.item() == pytest.approx(7 * distance + 0.5 * adversarial)
 
 
@@ -291,7 +291,7 @@ def test_difference_of_neighbours(pixel: str) -> None:
     loss = cgan(pixel=pixel, pixel_weight=0.0, gradient_loss_weight=4.0).loss(
         "generator", says(0), batch, color, step=0
     )
-    assert loss.parts["gradient_difference"].item() == pytest.approx(mean)
+    assert loss.terms["gradient_difference"].item() == pytest.approx(mean)
     assert loss.total.item() == pytest.approx(4 * mean + math.log(2))
 
 
@@ -307,7 +307,7 @@ def test_relativistic_discriminator() -> None:
     # Pairs of real and fake: 1 and 3, -2 and -3. The first is told the wrong way round.
     loss = cgan(adversarial="relativistic").loss("discriminator", says(1, -2, 3, -3), BATCH, answers(), step=0)
     assert loss.total.item() == pytest.approx((softplus(2) + softplus(-1)) / 2)
-    assert {name: part.item() for name, part in loss.parts.items()} == {
+    assert {name: part.item() for name, part in loss.terms.items()} == {
         "relativistic": pytest.approx(loss.total.item())
     }
     assert loss.diagnostics["accuracy"].item() == 0.5
@@ -321,7 +321,7 @@ def test_relativistic_generator() -> None:
     task = cgan(adversarial="relativistic", pixel_weight=0.0, adversarial_weight=3.0)
     loss = task.loss("generator", calls, batch_of(torch.zeros(2, 1, 1, 1), target), color, step=0)
     # Logits of the answers: 2 and -4; of the truth: 1 and -2.
-    assert loss.parts["adversarial"].item() == pytest.approx((softplus(-1) + softplus(2)) / 2)
+    assert loss.terms["adversarial"].item() == pytest.approx((softplus(-1) + softplus(2)) / 2)
     loss.total.backward()
     assert color.grad is not None
     assert (color.grad < 0).all()
@@ -339,10 +339,10 @@ def test_penalties(r1: float, r2: float) -> None:
     at_real, at_fake = 4 * (25 + 1) / 2, 4 * (8 + 32) / 2
     assert loss.total.item() == pytest.approx(plain.total.item() + r1 / 2 * at_real + r2 / 2 * at_fake)
     if r1 or r2:
-        assert loss.parts["r1"].item() == pytest.approx(at_real)
-        assert loss.parts["r2"].item() == pytest.approx(at_fake)
+        assert loss.terms["r1"].item() == pytest.approx(at_real)
+        assert loss.terms["r2"].item() == pytest.approx(at_fake)
     else:
-        assert loss.parts.keys() == plain.parts.keys()
+        assert loss.terms.keys() == plain.terms.keys()
 
 
 def test_penalties_reach_nothing_but_the_discriminator() -> None:
@@ -392,5 +392,5 @@ def test_warm_up() -> None:
     # No discriminator may be called: there is none.
     loss = task.loss("generator", {}, BATCH, answers(), step=1)
     assert loss.total.item() == pytest.approx(21)
-    assert set(loss.parts) == {"l1"}
-    assert "adversarial" in task.loss("generator", says(0, 0), BATCH, answers(), step=2).parts
+    assert set(loss.terms) == {"l1"}
+    assert "adversarial" in task.loss("generator", says(0, 0), BATCH, answers(), step=2).terms

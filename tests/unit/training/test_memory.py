@@ -41,12 +41,12 @@ def test_what_lasts_by_hand() -> None:
     """Generator: weight, gradient, two moments, EMA. Discriminator: the first four. Four bytes a number."""
     networks = networks_of(tiny(discriminator__spectral_norm=False))
     generator, discriminator = (networks[name] for name in ("generator", "discriminator"))
-    steps = len(generator.trainable_parameters) + len(
-        discriminator.trainable_parameters
-    )  # Adam counts them for each tensor
-    numbers = 5 * generator.parameter_count() + 4 * discriminator.parameter_count() + steps + 2 * SKIPS
+    # Adam counts its steps for each tensor.
+    steps = len(generator.trainable_parameters) + len(discriminator.trainable_parameters)
+    generators, discriminators = generator.trainable_parameter_count(), discriminator.trainable_parameter_count()
+    numbers = 5 * generators + 4 * discriminators + steps + 2 * SKIPS
     assert memory(discriminator__spectral_norm=False).lasting == 4 * numbers
-    alone = 4 * (5 * generator.parameter_count() + len(generator.trainable_parameters) + SKIPS)
+    alone = 4 * (5 * generator.trainable_parameter_count() + len(generator.trainable_parameters) + SKIPS)
     assert memory(task__name="autoencoder").lasting == alone
     counts = 4 * (len(generator.trainable_parameters) + SKIPS)  # always in float32
     assert memory(task__name="autoencoder", train__precision="fp64").lasting == 2 * alone - counts
@@ -55,7 +55,7 @@ def test_what_lasts_by_hand() -> None:
 def test_what_lasts_of_frozen_weights_by_hand() -> None:
     """A weight that doesn't learn has no gradient and no moments: it is there twice, itself and in the EMA."""
     network = networks_of(tiny(task__name="autoencoder", train__freeze=["encoder"]))["generator"]
-    trainable_parameters = network.parameter_count()
+    trainable_parameters = network.trainable_parameter_count()
     frozen = sum(p.numel() for p in network.module.parameters()) - trainable_parameters
     held = memory(task__name="autoencoder", train__freeze=["encoder"])
     assert held.lasting == 4 * (5 * trainable_parameters + 2 * frozen + len(network.trainable_parameters) + SKIPS)
@@ -72,7 +72,7 @@ def test_several_processes_keep_places_for_gradients() -> None:
     config = tiny(train__global_batch_size=8)
     one, two = expected(tiny()), expected(config, processes=2)  # four images each
     assert two.lasting == one.lasting  # where the gradients are
-    trainable_parameters = sum(network.parameter_count() for network in networks_of(config).values())
+    trainable_parameters = sum(network.trainable_parameter_count() for network in networks_of(config).values())
     assert 0 < two.peak - one.peak <= 4 * trainable_parameters
 
 
