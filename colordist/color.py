@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-# IEC 61966-2-1, linear RGB -> CIE XYZ, each row divided by the white point's X, Y or Z (D65, 2 degrees). Matrix and
-# white point to the digits that scikit-image and kornia use, so that scores compare: greys get |a|, |b| <= 0.011.
+# IEC 61966-2-1, linear RGB -> CIE XYZ, each row divided by the white point's X, Y or Z (D65, 2 degrees). The matrix and
+# white point have the digits of scikit-image and kornia, for comparable scores; greys get |a|, |b| <= 0.011.
 _RGB_TO_XYZ = torch.tensor(
     [[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]],
     dtype=torch.float64,
@@ -33,7 +33,7 @@ LUMA = (0.299, 0.587, 0.114)  # BT.601: weights of red, green and blue
 def luma(rgb: Tensor) -> Tensor:
     """BT.601 luma rounded to 8 bits: the only input of every generator.
 
-    In integers: the same bits on every device.
+    Integer arithmetic, so the result is the same on every device.
 
     rgb: uint8 [..., 3, H, W]. Returns uint8 [..., 1, H, W].
     """
@@ -123,7 +123,7 @@ class ColorSpace:
         return torch.cat([grey, color], dim=1) if self.name == "lab" else color
 
     def colorless(self, grey: Tensor) -> Tensor:
-        """A grey image as a colour image without colour: [B, 1, H, W] -> [B, 3, H, W]."""
+        """A grey image in the colour space's channels, with zero chroma: [B, 1, H, W] -> [B, 3, H, W]."""
         if self.name == "rgb":
             return grey.expand(-1, 3, -1, -1)
         return self.image(grey, torch.zeros_like(grey).expand(-1, 2, -1, -1))

@@ -62,7 +62,7 @@ class OptimizerConfig:
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     """Learning rate schedule after the warm-up; `linear` and `cosine` decay to 0 at the last step."""
     warmup_steps: int = 50
-    """Steps of linear learning rate warm-up from 0."""
+    """Linear learning rate warm-up from 0, counted in steps of the run (also for a network that starts later)."""
     clip_norm: float | None = None
     """Maximum gradient norm of the network (gradient clipping). Default: no clipping."""
 
@@ -294,7 +294,7 @@ class LogConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig:
-    """Scores over the test split, and a sample grid; also at the last step."""
+    """Scores over the test split, and a sample grid; also at step 0 and at the last step."""
 
     every: int = 500
     """Interval in steps."""
@@ -311,7 +311,7 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """Checkpoints, with everything needed to resume; also at the last step."""
+    """Checkpoints, with everything needed to resume; also at the last step, and when a run is stopped."""
 
     every: int = 500
     """Interval in steps."""

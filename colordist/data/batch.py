@@ -69,7 +69,7 @@ class Share:
         return Batch(grey, target, uniforms, noise, target_grey, batch_index)
 
     def _flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-        """Flip images at random, and split them into grey input and target colours."""
+        """Flip the images marked in ``flip`` [B], and split all into grey input and target colours."""
         mirrored = send(torch.from_numpy(flip), self.device)[:, None, None, None]
         return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
 
