@@ -159,7 +159,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
 
 
 def check_devices(config: Config) -> dict[str, str]:
-    """What the engine runs on, and how fast its processes talk: as text, by name."""
+    """Device, precision, backend and all-reduce bandwidth of the engine: texts by name."""
     from colordist.engine.bandwidth import all_reduce
 
     engine = Engine(config.train.precision)

@@ -113,7 +113,7 @@ class Trainer:
         check_replicas(self.engine, step)  # so that a checkpoint can be trusted
         state = {
             "networks": self.engine.state_dict(),
-            "task": self.engine.whole(self.task.state),
+            "task": self.engine.gather_state(self.task.state),
             "meter": self.meter.state_dict(self.engine),
         }
         if self.writer is not None:

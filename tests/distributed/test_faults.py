@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 WORKER = [sys.executable, str(Path(__file__).with_name("faulty_worker.py"))]
 HOST = socket.gethostname()
 HEARTBEAT_TIMEOUT, STALL_TIMEOUT = 4, 6
-LOST = f"has not been heard of for {HEARTBEAT_TIMEOUT} s"
+LOST = f"has not responded for {HEARTBEAT_TIMEOUT} s"
 
 
 class Run:

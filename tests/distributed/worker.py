@@ -64,7 +64,7 @@ def do(job: Job) -> Trainer:
         trainer.close()
     if finish_trace is not None:
         (folder.path / f"trace-{rank}.json").write_text(json.dumps(finish_trace(folder.path / f"chrome-{rank}.json")))
-    state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
+    state = trainer.engine.state_dict() | {"task": trainer.engine.gather_state(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
     parameters = {name: network.parameter_count() for name, network in trainer.engine.networks.items()}

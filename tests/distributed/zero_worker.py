@@ -145,7 +145,7 @@ def main() -> None:
         os.environ["DS_ACCELERATOR"] = "cpu"
         from colordist.engine import deepspeed
 
-        deepspeed.KEPT_WHOLE, deepspeed.BUCKET = 0, 500
+        deepspeed.PERSISTENCE_THRESHOLD, deepspeed.BUCKET = 0, 500
     for job, *arguments in json.loads(Path(sys.argv[1]).read_text()):
         if job == "fork":
             if RANK == 0:  # the others wait for it where the next job begins
