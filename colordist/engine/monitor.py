@@ -74,7 +74,7 @@ class Monitor:
         self._heartbeats: dict[int, Heartbeat] = {}
         self._store_failed = False
         self._detector = FailureDetector(self.timeouts)
-        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant: a signal handler may put into it
+        self._wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant: a signal handler may put into it
         self._closed = threading.Event()
         self._threads = [
             threading.Thread(target=self._exchange_heartbeats, daemon=True, name="monitor: heartbeats"),
@@ -119,13 +119,13 @@ class Monitor:
         """Report a failed collective, and wait to be ended once the cause is known. Returns if it isn't found."""
         if self._store is not None:
             self._reason, self._state = _one_line(reason), "lost"
-            self._wake.put(None)
+            self._wakeup.put(None)
             self._closed.wait(self.timeouts.heartbeat_timeout + 3 * GRACE)
 
     def request_stop(self, reason: str) -> None:
         """Request that all ranks stop after the same step. From any thread, and in a signal handler."""
         if self._stop.request(reason):
-            self._wake.put(None)
+            self._wakeup.put(None)
 
     def stops_after(self, step: int) -> str | None:
         """Why all ranks stop after a step, or None. Each rank must call it after each step."""
@@ -147,7 +147,7 @@ class Monitor:
             return
         self._reason, self._state = reason, state
         self._closed.set()
-        self._wake.put(None)
+        self._wakeup.put(None)
         _running.remove(self)
         for thread in self._threads:
             thread.join(2 * self.timeouts.interval)
@@ -162,7 +162,7 @@ class Monitor:
             while not self._closed.is_set():
                 self._exchange(self._store)
                 with suppress(queue.Empty):
-                    self._wake.get(timeout=_STOP_INTERVAL if self._stop.pending else self.timeouts.interval)
+                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending else self.timeouts.interval)
             self._send(self._store)
         except Exception:  # the store's server has ended
             self._store_failed = True
@@ -234,7 +234,7 @@ class Monitor:
             return False
         self._report(verdict)
         self._verdict = verdict
-        self._wake.put(None)
+        self._wakeup.put(None)
         self._closed.wait(2.5 * self.timeouts.interval)  # the store may end with this process: let the others read it
         return True
 
