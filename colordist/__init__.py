@@ -1,4 +1,4 @@
-"""Train networks that colour grey images: on one CPU, one GPU or a cluster, with the same result."""
+"""Training of image colourization networks: on one CPU, one GPU or a cluster, with the same result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,17 +8,17 @@ if TYPE_CHECKING:
 
 
 def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
-    """A trained network, ready to colour::
+    """Load a trained network::
 
         colorizer = colordist.load("runs/horses")
         picture = colorizer(Image.open("photo.jpg"))
         picture.save("photo-coloured.png")
-        another = colorizer(Image.open("photo.jpg"), variant=1)  # if it was trained with model.noise
+        another = colorizer(Image.open("photo.jpg"), variant=1)  # for networks that take noise
 
-    run: a run folder (its latest snapshot is used), or a snapshot's folder.
-    resolution: of the network's colours: the shorter side in pixels. Default: the one it was trained at.
+    run: a run folder, for its newest snapshot, or a snapshot's folder.
+    resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
 
-    Raises UserError, one line, if there is no snapshot or if it can't work at that resolution.
+    Raises UserError, one line, if there is no snapshot, or for a resolution that the network doesn't support.
     """
     from colordist.inference.colorizer import load  # imports torch, which takes seconds
 

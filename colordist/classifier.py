@@ -1,4 +1,4 @@
-"""Train a classifier to score by: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
+"""Train the classifier of the metric `classifier`: ``python -m colordist.classifier --data.source cifar10 -o DIR``."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ def main() -> None:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, int, str]:
-    """The images, where to write, how many epochs, the seed and the precision."""
+    """Parse the data settings, the output folder, the number of epochs, the seed and the precision."""
 
     def add_options(parser: Any) -> None:  # noqa: ANN401  a jsonargparse parser
         parser.usage = "%(prog)s -o DIR [--data.KEY VALUE ...] [--epochs N] [--seed N] [--precision fp32] [--help]"
@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, in
     description = "Train a classifier for the metric `classifier`. One process."
     found = read_sections("classifier", description, arguments, wanted=["data"], add_options=add_options)
     if found["output"] is None:
-        raise UserError("nowhere to write: name a folder, as -o classifier")
+        raise UserError("no output folder: name one, as -o classifier")
     for name, least in (("epochs", 1), ("seed", 0)):
         if found[name] < least:
             raise UserError(f"--{name} is {found[name]}, but must be at least {least}")
@@ -34,11 +34,13 @@ def parse(arguments: list[str] | None = None) -> tuple[DataConfig, Path, int, in
 
 
 def train(data: DataConfig, folder: Path, epochs: int, seed: int, precision: str) -> None:
-    """Train, write, tell how good it is."""
+    """Train the classifier, write it and print its accuracy."""
     from colordist.evaluation.build_classifier import train_classifier
 
     about = train_classifier(data, folder, epochs, seed, precision)
-    print(f"{folder}: names {about.accuracy:.1f} % of the test images, {about.accuracy_on_grey:.1f} % without colour")
+    print(
+        f"{folder}: accuracy {about.accuracy:.1f} % on the test images, {about.accuracy_on_grey:.1f} % without colour"
+    )
 
 
 if __name__ == "__main__":

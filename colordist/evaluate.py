@@ -18,11 +18,11 @@ def main() -> None:
 
 
 def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, EvaluateConfig, Path | None]:
-    """The run, the data and the metrics (the run's own but for what is given), and where to write."""
+    """Parse the run, data and metrics (by default the run's own), and the output file."""
     parser = argparse.ArgumentParser(
         prog="colordist evaluate",
-        description="Score a run's newest snapshot on the whole test split, beside baselines and oracle.",
-        epilog="--data.KEY VALUE scores it on other images, --evaluate.metrics [NAME] by more metrics; "
+        description="Evaluate a run's newest snapshot on the whole test split, beside baselines and oracle.",
+        epilog="--data.KEY VALUE evaluates on other images, --evaluate.metrics [NAME] by more metrics; "
         "the keys are those of `colordist train --help`.",
         allow_abbrev=False,
     )
@@ -36,7 +36,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
 
 
 def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
-    """Print the scores beside baselines and oracle, and write them."""
+    """Evaluate, then print and write the scores beside baselines and oracle."""
     from colordist.evaluation.build_evaluator import evaluate_snapshot
     from colordist.metrics.table import beside_references
 
@@ -54,7 +54,7 @@ def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Pat
 
 
 def _is_evaluation(text: bytes) -> bool:
-    """Whether a file was written here."""
+    """Whether a file's content is an evaluation."""
     try:
         return bool({"run", "step", "data", "scores", "references"} <= json.loads(text).keys())
     except (ValueError, AttributeError, RecursionError):

@@ -11,7 +11,7 @@ from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
 MARK = b"colordist report"
-"""What stands near the beginning of each page and picture written here."""
+"""Marker near the beginning of each page and picture written here."""
 
 
 def main() -> None:
@@ -32,16 +32,16 @@ def main() -> None:
         nargs="?",
         const=Path("runs"),
         metavar="FOLDER",
-        help="List the runs under a folder (default: runs), newest first, and stop.",
+        help="List the runs under a folder (default: runs), newest first, and exit.",
     )
-    parser.add_argument("--sync", action="store_true", help="Send to W&B what an outage kept back, and stop.")
+    parser.add_argument("--sync", action="store_true", help="Send lines that W&B lacks after an outage, and exit.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()
     run(lambda: carry_out(options))
 
 
 def carry_out(options: argparse.Namespace) -> None:
-    """What the options ask for: a report, a list of runs, or sending lines to W&B."""
+    """Write a report, list runs, or send missing lines to W&B, as the options say."""
     load_modules(options.modules)
     runs = [RunFolder(path) for path in options.runs]
     if options.sync:
@@ -53,7 +53,7 @@ def carry_out(options: argparse.Namespace) -> None:
 
 
 def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -> None:
-    """Print the scores of runs beside those of the reference answers, and write a page or a picture."""
+    """Print the scores of runs beside baselines and oracle, and write a page or a picture."""
     if not runs:
         raise UserError("no run named: name run folders, or see them with --list")
     output = output or runs[0].path / "report.html"

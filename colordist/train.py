@@ -11,12 +11,12 @@ from colordist.training.stop_requests import StopRequests
 def main() -> None:
     """Parse, build, run, close."""
     requests = StopRequests()
-    requests.listen()  # before anything heavy is imported: a signal that comes meanwhile isn't lost
+    requests.listen()  # before heavy imports, so that no signal during them is lost
     run(lambda: train(parse(), requests))
 
 
 def train(command: Command, requests: StopRequests | None = None) -> None:
-    """Begin a run, or continue it, or say that it is finished."""
+    """Begin or continue a run, unless it is finished."""
     config, folder = command.config, RunFolder(folder_for(command.config, command.name))
     launch = Launch.read()
     is_main = launch.rank == 0
@@ -48,7 +48,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         trainer.fit()
     finally:
         trainer.close()
-    trainer.engine.close()  # not after a failure: the others may be waiting, and would make this one wait too
+    trainer.engine.close()  # not after a failure: it waits for all ranks
     if is_main:
         print(score_table(folder))
 

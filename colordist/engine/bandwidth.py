@@ -1,4 +1,4 @@
-"""How fast processes talk."""
+"""All-reduce bandwidth."""
 
 import statistics
 import time
@@ -15,7 +15,7 @@ _REPEATS = 5
 
 @dataclass(frozen=True)
 class AllReduce:
-    """Sums of one buffer over all processes."""
+    """Timing of all-reduces of one buffer."""
 
     processes: int
     megabytes: float
@@ -24,7 +24,7 @@ class AllReduce:
 
     @property
     def gigabytes_per_second(self) -> float:
-        """What each process sent, by the count of a ring: 2 (n - 1) / n buffers."""
+        """Bandwidth per process. A ring all-reduce sends 2 (n - 1) / n buffers."""
         sent = 2 * (self.processes - 1) / self.processes * self.megabytes
         return sent / 1000 / self.seconds
 
@@ -34,13 +34,13 @@ class AllReduce:
 
 
 def all_reduce(engine: Engine, megabytes: int = _MEGABYTES) -> AllReduce:
-    """Time sums of a float32 buffer over all processes; all of them must call it."""
+    """Time all-reduces of a float32 buffer. All ranks must call it."""
     buffer = torch.zeros(megabytes * 250_000, device=engine.device)
     seconds = []
     for _ in range(_REPEATS + 1):
         engine.wait()
         begin = time.perf_counter()
         dist.all_reduce(buffer)
-        float(buffer[0])  # on a GPU: wait until it is there
+        float(buffer[0])  # synchronises with a GPU
         seconds.append(time.perf_counter() - begin)
-    return AllReduce(engine.world_size, megabytes, statistics.median(seconds[1:]))  # the first one makes connections
+    return AllReduce(engine.world_size, megabytes, statistics.median(seconds[1:]))  # the first one opens connections

@@ -1,5 +1,6 @@
-"""Whether all processes are what they should be: the same settings, code and images at the start, the same weights
-whenever these are looked at. A process that differs would spoil the run without any error.
+"""Replica consistency: equal settings, code and images at the start, equal weights at each check.
+
+A rank that differs would corrupt the run silently.
 """
 
 import functools
@@ -13,14 +14,14 @@ from torch import Tensor
 from colordist.config import RunError, UserError, Value
 from colordist.engine.runtime import Engine
 
-_CHUNK = 2**18  # numbers multiplied at once
-_FACTOR = -0x61C8864680B583EB  # odd and without pattern: 2**64 divided by the golden ratio
+_CHUNK = 2**18  # elements hashed at once
+_FACTOR = -0x61C8864680B583EB  # odd: 2**64 divided by the golden ratio
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _PARTS = {"weights": "weights", "optimizer": "optimizer states", "averaged": "averaged weights"}
 
 
 def check_same_settings(engine: Engine, settings: Mapping[str, Value]) -> None:
-    """Raise UserError on all processes if one of them was given other settings."""
+    """Raise UserError on all ranks if one of them has different settings."""
     (first_host, first), *others = engine.gather((socket.gethostname(), dict(settings)))
     for rank, (host, found) in enumerate(others, start=1):
         for key in sorted(first | found):
@@ -32,9 +33,9 @@ def check_same_settings(engine: Engine, settings: Mapping[str, Value]) -> None:
 
 
 def check_same(engine: Engine, what: str, value: object, way_out: str) -> None:
-    """Raise UserError on all processes if something isn't the same on all of them.
+    """Raise UserError on all ranks unless the value is equal on all of them.
 
-    what: says it of the one that differs: "runs other code"; value: what stands for it, short.
+    what: predicate of the error message, like "runs other code". value: short and picklable, like a digest.
     """
     (first_host, first), *others = engine.gather((socket.gethostname(), value))
     for rank, (host, found) in enumerate(others, start=1):
@@ -43,7 +44,7 @@ def check_same(engine: Engine, what: str, value: object, way_out: str) -> None:
 
 
 def check_replicas(engine: Engine, step: int) -> None:
-    """Raise RunError on all processes if their copies of the networks differ by a bit, or aren't numbers."""
+    """Raise RunError on all ranks if their replicas of the networks differ by a bit or hold Inf or NaN."""
     names, prints, finite = [], [], []
     for network, parts in engine.replicas().items():
         for part, tensors in parts.items():
@@ -69,7 +70,10 @@ def check_replicas(engine: Engine, step: int) -> None:
 
 
 def _odd_one(values: list[int]) -> tuple[int, int] | None:
-    """The first place whose value isn't the most frequent one, and one that has it; of several such, the first's."""
+    """The first index whose value isn't the most frequent one, and the first index whose value is; None if all agree.
+
+    Of several values that are equally frequent, the first counts as the most frequent.
+    """
     (usual, count), *_ = Counter(values).most_common(1)
     if count == len(values):
         return None
@@ -77,22 +81,22 @@ def _odd_one(values: list[int]) -> tuple[int, int] | None:
 
 
 def tensor_hash(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
-    """A number that stands for every bit of some tensors and for their order: int64, still on their device.
+    """Hash of the bits and the order of tensors: an int64 scalar on their device.
 
-    Integers are added up without rounding, so neither the order of additions nor the memory format counts.
+    Integer addition is exact, so neither the order of summation nor the memory format counts.
     """
     total = torch.zeros((), dtype=torch.int64, device=device)
     for tensor in tensors:
         bits = tensor.detach().view(_INTEGERS[tensor.element_size()]).reshape(-1)
         for chunk in bits.split(_CHUNK):
-            # Any change of a single number changes the sum, as the factors are odd.
+            # The factors are odd, so a change of any single element changes the sum.
             total = total * _FACTOR + (chunk.to(torch.int64) * _factors(tensor.device)[: len(chunk)]).sum()
     return total
 
 
 @functools.cache
 def _factors(device: torch.device) -> Tensor:
-    """Odd numbers without a pattern, so that changes in several places don't cancel."""
+    """Odd pseudo-random factors, so that changes of several elements don't cancel: int64, _CHUNK of them."""
     numbers = torch.arange(1, _CHUNK + 1, device=device) * _FACTOR
     return ((numbers ^ (numbers >> 31)) * _FACTOR) | 1
 

@@ -16,7 +16,7 @@ from colordist.engine.network import Network
 
 
 class DDPStrategy:
-    """All-reduces gradients while backward still runs, each of them once a phase."""
+    """Overlaps the all-reduce of gradients, one per phase, with backward."""
 
     cuts_buckets_on_first_backward = True
 
@@ -63,7 +63,7 @@ class DDPStrategy:
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
         log = {"gradient_norm": norm, "skipped": (~norm.isfinite()).float()}
-        # Fused Adam reads this on the device, so the host doesn't wait. `scaler.step` would set its own finding, which
+        # Fused Adam reads this flag on the device, so the host doesn't wait. `scaler.step` would set its own, which
         # misses a norm that overflows where no single gradient does.
         optimizer.grad_scale, optimizer.found_inf = None, log["skipped"]  # type: ignore[attr-defined]
         optimizer.step()
@@ -79,7 +79,7 @@ class DDPStrategy:
             self.network.ema.update(self.network.module, images, batch)
 
     def replicated(self) -> dict[str, Iterable[Tensor]]:
-        """All parts."""
+        """Weights, optimizer states and EMA weights."""
         network, state = self.network, self.network.optimizer.state
         parameters = list(network.module.parameters())
         found: dict[str, Iterable[Tensor]] = {

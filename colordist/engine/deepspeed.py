@@ -1,8 +1,7 @@
 """DeepSpeed's ZeRO (arXiv 1910.02054): training state is partitioned among the processes.
 
 Stage 1 partitions the optimizer state, stage 2 the gradients too, stage 3 the weights too. Each network has a DeepSpeed
-engine of its own, made without Accelerate's plugin, which supports one only. Import it only to use it: that takes a
-second.
+engine of its own, made without Accelerate's plugin, which supports one only. Importing it takes a second.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -28,11 +27,11 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from colordist.engine.network import Network
 
-deepspeed.ops.__compatible_ops__ = {}  # else it looks for a compiler, and builds a module for the CPU
+deepspeed.ops.__compatible_ops__ = {}  # else it looks for a compiler and builds an extension for the CPU
 
-# Numbers of weights. Tests make them small, so that small networks are partitioned, too.
-KEPT_WHOLE = 10_000  # stage 3 doesn't partition tensors of up to this size: biases would cost more than they save
-BUCKET = 5_000_000  # size of an all-reduce: 20 MB
+# In elements. Tests lower them, so that small networks are partitioned, too.
+PERSISTENCE_THRESHOLD = 10_000  # stage 3 replicates smaller tensors: to partition biases costs more than it saves
+BUCKET = 5_000_000  # all-reduce bucket: 20 MB
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam, for each weight
 
@@ -46,7 +45,7 @@ def settings(stage: int, clip_norm: float | None) -> dict[str, Any]:
         "zero_optimization": {
             "stage": stage,
             "reduce_bucket_size": BUCKET,
-            "stage3_param_persistence_threshold": KEPT_WHOLE,
+            "stage3_param_persistence_threshold": PERSISTENCE_THRESHOLD,
             "stage3_max_reuse_distance": 0,  # else networks below 1e9 weights stay gathered from forward to step
             "memory_efficient_linear": False,  # it would replace torch's linear in the entire process
         },
@@ -76,7 +75,7 @@ class DeepSpeedStrategy:
         self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
 
     def frozen(self, *inputs: Tensor) -> Tensor:
-        """The network in another phase. It must be frozen: stage 1 would keep its gradients for its next own phase."""
+        """Run the network in another's phase. Stage 1 would add gradients from here to those of its own next phase."""
         if any(parameter.requires_grad for parameter in self._parameters):
             raise RuntimeError("a network outside its phase has trainable parameters: freeze them first")
         answer: Tensor = self.network.module(*inputs)
@@ -85,9 +84,9 @@ class DeepSpeedStrategy:
     def begin_phase(self, step: int) -> None:
         """Set the step's learning rate and clear the gradients."""
         if any(parameter.grad is not None for parameter in self._parameters):
-            raise RuntimeError("a network has gradients from outside its phase: they are not those of its loss alone")
+            raise RuntimeError("a network has gradients from outside its phase: freeze it there")
         layers = [layer for layer in self.network.module.modules() if isinstance(layer, ParametrizationList)]
-        with _whole(layer.original for layer in layers):  # spectral norms look at them
+        with _gathered(layer.original for layer in layers):  # spectral norms read them
             self.network.begin_phase(step)
 
     @contextmanager
@@ -111,7 +110,7 @@ class DeepSpeedStrategy:
     def update_ema(self, images: int, batch: int) -> None:
         """Update the EMA weights, if there are any. They are replicated at any stage."""
         if self.network.ema is not None:
-            with _whole(self._parameters):
+            with _gathered(self._parameters):
                 self.network.ema.update(self.network.module, images, batch)
 
     def replicated(self) -> dict[str, Iterable[Tensor]]:
@@ -125,7 +124,7 @@ class DeepSpeedStrategy:
 
     def state_dict(self) -> dict[str, Any]:
         """Gather the state, in the format of ``DDPStrategy``. A collective: all processes must call it."""
-        with _whole(self._parameters):
+        with _gathered(self._parameters):
             weights = {name: value.clone() for name, value in self.network.module.state_dict().items()}
         state: dict[str, Any] = {"module": weights, "optimizer": self._optimizer_state(), "scaler": {}}
         state["skipped_in_a_row"] = self.skipped_in_a_row
@@ -149,7 +148,7 @@ class DeepSpeedStrategy:
             self.network.ema.module.load_state_dict(state["ema"])
 
     def _optimizer_state(self) -> dict[str, Any]:
-        """Adam's state as without ZeRO."""
+        """Adam's state, gathered, in the format of ``torch.optim``."""
         optimizer = self.network.optimizer
         indices = list(range(len(self._parameters)))
         groups = [{**group, "params": indices} for group in optimizer.param_groups]
@@ -163,7 +162,7 @@ class DeepSpeedStrategy:
         return {"state": {i: {"step": step.clone(), **moments[i]} for i in indices}, "param_groups": groups}
 
     def _load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Partition Adam's state. Raises ValueError when it doesn't fit."""
+        """Load this process's partition of Adam's state. Raises ValueError when it doesn't fit."""
         (group,), moments, parameters = state["param_groups"], state["state"], self._parameters
         if len(group["params"]) != len(parameters):
             raise ValueError(f"Adam's state is of {len(group['params'])} parameters, not {len(parameters)}")
@@ -185,7 +184,7 @@ class DeepSpeedStrategy:
             safe_set_full_optimizer_state(parameter, value, key)
 
     def _make_moments(self, step: float) -> None:
-        """Create the state that Adam itself creates only with its first step."""
+        """Create Adam's state, which Adam itself creates only in its first step."""
         zero, state = self._engine.optimizer, self.network.optimizer.state
         parts = zero.fp32_partitioned_groups_flat if self._stage == 3 else zero.single_partition_of_fp32_groups
         for part in parts:
@@ -195,13 +194,13 @@ class DeepSpeedStrategy:
             lazy_init_hp_params_optimizer_state(zero.bit16_groups[0], parts[0], state)
 
 
-def _whole(parameters: Iterable[Tensor]) -> AbstractContextManager[Any]:
-    """Makes divided weights whole for a while. Others are left alone: it would divide them at its end."""
-    whole: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([p for p in parameters if p.numel() == 0])
-    return whole
+def _gathered(parameters: Iterable[Tensor]) -> AbstractContextManager[Any]:
+    """Context with partitioned weights gathered. Only these: at its end it would partition all that it was given."""
+    context: AbstractContextManager[Any] = deepspeed.zero.GatheredParameters([p for p in parameters if p.numel() == 0])
+    return context
 
 
 def _part(parameter: Any, value: Tensor) -> Tensor:  # noqa: ANN401
-    """This process's partition of a value of a weight's shape. All have one size: padded with zeros."""
+    """This process's partition of a tensor of a weight's shape: flat; all have one size, padded with zeros."""
     size, rank, processes = parameter.ds_tensor.numel(), dist.get_rank(), dist.get_world_size()
     return F.pad(value.flatten(), (0, size * processes - value.numel())).narrow(0, size * rank, size)

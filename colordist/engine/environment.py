@@ -1,7 +1,6 @@
-"""What this process runs on: device, threads, number format; and whether it is as alone as it thinks it is.
+"""Device, threads and precision of this process, and checks of the launch.
 
-The engine decides these, per process. What ``accelerate launch`` exports by itself (``ACCELERATE_MIXED_PRECISION=no``,
-``OMP_NUM_THREADS=1``) counts as unset; what it was asked for counts.
+What ``accelerate launch`` exports by default counts as unset: ``ACCELERATE_MIXED_PRECISION=no``, ``OMP_NUM_THREADS=1``.
 """
 
 import ctypes
@@ -24,7 +23,7 @@ Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
 
 def device_type() -> Literal["cuda", "mps", "cpu"]:
-    """The best kind of device here; the CPU if ``accelerate launch --cpu`` asks for it."""
+    """The best available type of device; the CPU if ``accelerate launch --cpu`` asks for it."""
     if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
         return "cpu"
     if torch.cuda.is_available():
@@ -33,7 +32,7 @@ def device_type() -> Literal["cuda", "mps", "cpu"]:
 
 
 def resolve_precision(precision: str, device: str) -> Precision:
-    """Turn ``auto`` into a number format, and refuse what the device doesn't have."""
+    """Resolve ``auto``. Raises UserError for a precision that the device doesn't have."""
     match precision:
         case "auto":
             return "bf16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
@@ -47,27 +46,27 @@ def resolve_precision(precision: str, device: str) -> Precision:
 
 
 def peak_memory(device: torch.device) -> float:
-    """The most memory that this process has had at once so far, in MB: the GPU's, where there is one."""
+    """Peak memory of this process so far, in MB: of the GPU, where there is one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    unit = 1 if sys.platform == "darwin" else 1024  # what the kernel counts in
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes per unit of ru_maxrss
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def share_cores() -> None:
-    """Give this process its share of the cores that it may use; a launcher would leave it one."""
+    """Set the number of threads to this process's share of the cores; launchers set it to one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(max(1, cores // number("LOCAL_WORLD_SIZE", 1, at_least=1)))
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for what is allocated next, where it is glibc.
+    """Have glibc, where it is used, keep freed memory for later allocations.
 
-    By default glibc gives buffers of 32 MB and more back to the system at once, and smaller ones when many are free;
-    in the next step the system maps them again and clears them page by page, a fifth of a step's time at 256x256.
+    By default it returns buffers of 32 MB and more to the system at once, and smaller ones when many are free. The next
+    step maps them again, and the kernel clears each page: a fifth of a step's time at 256x256.
     """
     for setting in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"):
-        if setting in os.environ:  # whoever sets these knows better
+        if setting in os.environ:  # the user's choice
             return
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(_M_MMAP_THRESHOLD, 2**30) or library.mallopt(_M_MMAP_THRESHOLD, 2**25)  # the most before 2.35
@@ -75,7 +74,7 @@ def keep_freed_memory() -> None:
 
 
 def set_numerics(*, deterministic: bool, tf32: bool) -> None:
-    """Choose how exactly this process computes. Nothing is left to a library's default."""
+    """Set determinism and TF32 explicitly, whatever the libraries' defaults."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
     torch.use_deterministic_algorithms(deterministic)
@@ -84,9 +83,9 @@ def set_numerics(*, deterministic: bool, tf32: bool) -> None:
 
 
 def check_launch(device: str, precision: str) -> None:
-    """Catch the launches that would train several times side by side, or not on what was asked for.
+    """Raise UserError for a launch that would train several independent copies, or ignore what the launcher asks for.
 
-    Each of these would otherwise exit 0 and look fine. Raises UserError.
+    Each of these would otherwise exit 0 without a warning.
     """
     environment = os.environ
     if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
@@ -100,7 +99,7 @@ def check_launch(device: str, precision: str) -> None:
         )
     if environment.get("ACCELERATE_DYNAMO_BACKEND", "no").lower() != "no":
         raise UserError("the launcher asks for a dynamo backend, which colordist doesn't use: --dynamo_backend no")
-    # With several processes asked for, accelerate's simple launcher names a meeting point but starts one process.
+    # With several processes asked for, accelerate's simple launcher sets MASTER_ADDR but starts one process.
     if "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
         raise UserError(
             "the launcher was asked for several processes but started only one: add --multi_gpu (on CPUs too), or use "
@@ -116,17 +115,17 @@ def check_launch(device: str, precision: str) -> None:
         raise UserError(f"the launcher started {local} processes, but MPS has one device: try --num_processes 1")
     if number("WORLD_SIZE", 1, at_least=1) > 1 and not environment.get("MASTER_ADDR"):
         raise UserError(
-            f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set, so processes can't meet: "
-            "set it to the first one's machine, or start with accelerate launch or torchrun"
+            f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set: set it to the host of process 0, "
+            "or start with accelerate launch or torchrun"
         )
 
 
 def check_compilation(compiled: Compiled, device: str) -> None:
-    """Raise UserError where what ``train.compile`` asks for can't be had."""
+    """Raise UserError where this value of ``train.compile`` isn't supported."""
     if compiled == "off":
         return
     if zero_stage() is not None:
-        raise UserError(f"train.compile is {compiled}, which isn't done with DeepSpeed: use launch/multi_gpu.yaml")
+        raise UserError(f"train.compile is {compiled}, which DeepSpeed doesn't support: use launch/multi_gpu.yaml")
     if compiled == "graphs" and device != "cuda":
         raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
@@ -135,17 +134,17 @@ def check_compilation(compiled: Compiled, device: str) -> None:
 
 
 def zero_stage() -> int | None:
-    """How much DeepSpeed divides among the processes, if the launcher asks for it: stage 1, 2 or 3 of ZeRO."""
+    """The ZeRO stage (1, 2 or 3) if the launcher asks for DeepSpeed, else None."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
         return None
     return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))  # accelerate's default
 
 
 def _check_deepspeed(device: str, precision: str) -> None:
-    """What else a launcher's ``deepspeed_config`` may ask for is done by none of us, or is for the config to say."""
+    """Raise UserError for parts of a launcher's ``deepspeed_config`` that aren't supported, or belong to the config."""
     if zero_stage() not in (1, 2, 3):
         raise UserError(
-            f"the launcher asks for ZeRO stage {zero_stage()}, which is no DeepSpeed: use launch/multi_gpu.yaml"
+            f"the launcher asks for ZeRO stage {zero_stage()}, which isn't supported: use launch/multi_gpu.yaml"
         )
     if precision not in ("fp32", "bf16"):
         raise UserError(
@@ -160,11 +159,11 @@ def _check_deepspeed(device: str, precision: str) -> None:
         ("GRADIENT_ACCUMULATION_STEPS", "1", "leave it out, and set train.micro_batch_size"),
     ):
         if (asked := os.environ.get(f"ACCELERATE_{name}", value)) != value:
-            raise UserError(f"the launcher asks for {name.lower()} {asked}, which colordist doesn't obey: {way_out}")
+            raise UserError(f"the launcher asks for {name.lower()} {asked}, which isn't supported: {way_out}")
 
 
 def check_clipping(key: str, clip_norm: float | None) -> None:
-    """Raise UserError if the launcher would shorten gradients otherwise than a setting says. key: its name."""
+    """Raise UserError if the launcher's gradient clipping conflicts with a setting. key: the setting's name."""
     asked = os.environ.get("ACCELERATE_GRADIENT_CLIPPING", "none") if zero_stage() is not None else "none"
     if asked != "none" and float(asked) != (clip_norm or 0):
         raise UserError(
@@ -174,18 +173,21 @@ def check_clipping(key: str, clip_norm: float | None) -> None:
 
 
 def check_gradient_penalties(weights: dict[str, float]) -> None:
-    """Raise UserError if the launcher asks for DeepSpeed and a loss has gradients in it. weights: of these, by key."""
+    """Raise UserError for gradient penalties with DeepSpeed. weights: of the penalties, by setting."""
     for key, weight in weights.items():
         if weight > 0 and zero_stage() is not None:
             raise UserError(
-                f"{key} is {weight}, but colordist doesn't differentiate twice with DeepSpeed: use "
-                f"launch/multi_gpu.yaml, or set {key} 0"
+                f"{key} is {weight}, but DeepSpeed doesn't support double backward: use launch/multi_gpu.yaml, or set "
+                f"{key} 0"
             )
 
 
 @contextmanager
-def deepspeed_settled(device: str) -> Iterator[None]:
-    """In here, Accelerate doesn't run DeepSpeed its own way, which is for one network. Later, it knows its device."""
+def without_deepspeed_plugin(device: str) -> Iterator[None]:
+    """Context in which Accelerate doesn't load its DeepSpeed plugin, which supports one network only.
+
+    Also sets the type of device for DeepSpeed, which otherwise guesses it.
+    """
     asked = os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
     if asked is not None:
         os.environ["DS_ACCELERATOR"] = device

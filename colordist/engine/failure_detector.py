@@ -1,4 +1,4 @@
-"""Who is missing, by the signs of life that processes give: no threads, no clock of its own, no network."""
+"""Failure detection from the heartbeats of all ranks: pure logic, without threads, clock or network."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -10,55 +10,55 @@ from colordist.engine.joint_stop import Proposal, Vote
 State = Literal["working", "lost", "failed", "closed"]
 ALL_STOP = "all stop; the same command continues"
 GRACE = 5.0
-"""Seconds in which what has happened to one process may turn out to happen to all."""
+"""Seconds within which an error on one rank may turn out to occur on all."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long processes wait for one another, in seconds."""
+    """Timeouts, in seconds."""
 
     heartbeat_timeout: float = 30.0
-    """Without a sign of life a process counts as lost."""
+    """A rank without a heartbeat for so long counts as dead."""
     stall_timeout: float = 600.0
-    """So long may one thing take while the others wait for it."""
+    """A rank that the others wait for, without progress for so long, counts as stalled."""
 
     @property
     def interval(self) -> float:
-        """Between two signs of life."""
+        """Time between two heartbeats."""
         return min(1.0, self.heartbeat_timeout / 6)
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """A sign of life: what a process tells of itself."""
+    """A rank's heartbeat, with its state."""
 
     count: int = 0
     host: str = "?"
     state: State = "working"
-    """Lost: something that all do together has failed. Failed: it has an error of its own to tell. Closed: done."""
+    """`lost`: a collective failed on it. `failed`: it raised an error itself. `closed`: it has finished."""
     reason: str = ""
-    place: int = 0
-    """How many of the things that all do together it has begun: whoever is behind is waited for."""
-    marks: int = 0
-    """Grows with its progress."""
+    collectives: int = 0
+    """Number of collectives that it has entered: the others wait for the ranks with the fewest."""
+    progress: int = 0
+    """Progress counter."""
     step: int = 0
     stall_exempt: str = ""
-    """What it does that may take any time."""
+    """Current work that is exempt from the stall timeout, if any."""
     vote: Vote = field(default_factory=Vote)
     proposal: Proposal | None = None
-    """Process 0's."""
+    """From rank 0 only."""
     verdict: str = ""
-    """Process 0's: why all stop at once."""
+    """From rank 0 only: why all ranks must stop at once."""
     fallback_reporter: int = 1
-    """Process 0's: who speaks, should it be the one that is missing."""
+    """From rank 0 only: the rank that reports if rank 0 dies."""
 
     def encode(self) -> str:
-        """As text."""
+        """Encode as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def decode(cls, text: bytes) -> "Heartbeat":
-        """From text."""
+        """Decode from JSON."""
         values = json.loads(text)
         proposal = values.pop("proposal")
         return cls(**values | {"vote": Vote(**values["vote"]), "proposal": Proposal(**proposal) if proposal else None})
@@ -66,88 +66,94 @@ class Heartbeat:
 
 @dataclass
 class _Peer:
-    """What is known of a process. Times are in seconds that were listened to."""
+    """A rank's last heartbeat, and seconds of observation since it changed."""
 
     heartbeat: Heartbeat
-    silent: float = 0.0
-    stuck: float = 0.0
-    amiss: float = 0.0
-    """For how long it has been in another state than working."""
+    since_heartbeat: float = 0.0
+    since_progress: float = 0.0
+    since_error: float = 0.0
+    """Since it entered another state than working."""
 
-    def listen(self, heartbeat: Heartbeat, elapsed: float) -> None:
+    def observe(self, heartbeat: Heartbeat, elapsed: float) -> None:
         last = self.heartbeat
-        self.silent = 0.0 if heartbeat.count != last.count else self.silent + elapsed
-        same = (heartbeat.place, heartbeat.marks, heartbeat.stall_exempt) == (last.place, last.marks, last.stall_exempt)
-        self.stuck = self.stuck + elapsed if same and not heartbeat.stall_exempt else 0.0
-        self.amiss = self.amiss + elapsed if heartbeat.state == last.state != "working" else 0.0
+        self.since_heartbeat = 0.0 if heartbeat.count != last.count else self.since_heartbeat + elapsed
+        stalled = not heartbeat.stall_exempt and _progress(heartbeat) == _progress(last)
+        self.since_progress = self.since_progress + elapsed if stalled else 0.0
+        self.since_error = self.since_error + elapsed if heartbeat.state == last.state != "working" else 0.0
         self.heartbeat = heartbeat
+
+
+def _progress(heartbeat: Heartbeat) -> tuple[int, int, str]:
+    return heartbeat.collectives, heartbeat.progress, heartbeat.stall_exempt
 
 
 @dataclass
 class FailureDetector:
-    """Listens to processes, and finds who the others wait for in vain."""
+    """Finds ranks that are dead, stalled, failed or disconnected. Its findings are error messages, None for none."""
 
     timeouts: Timeouts
     peers: dict[int, _Peer] = field(default_factory=dict)
 
-    def listen(self, heartbeats: Mapping[int, Heartbeat], elapsed: float) -> None:
-        """Take the latest beats. elapsed: seconds since the ones before that count; not those of this process's sleep.
+    def observe(self, heartbeats: Mapping[int, Heartbeat], elapsed: float) -> None:
+        """Record the latest heartbeats. elapsed: seconds since the previous ones, without those of a suspension.
 
-        Where a whole job is suspended and resumed, nobody has been silent.
+        So a job that is suspended and resumed as a whole isn't taken for dead.
         """
         for rank, heartbeat in heartbeats.items():
-            self.peers.setdefault(rank, _Peer(heartbeat)).listen(heartbeat, elapsed)
+            self.peers.setdefault(rank, _Peer(heartbeat)).observe(heartbeat, elapsed)
 
     def verdict(self) -> str | None:
-        """Why all must stop; None as long as they needn't. For whoever listens to all processes."""
-        return self.failed() or self.silent() or self.stuck() or self.lost()
+        """Why all ranks must stop, or None. On rank 0, which receives all heartbeats."""
+        return self.failed() or self.dead() or self.stalled() or self.disconnected()
 
     def failed(self) -> str | None:
-        """A process has an error of its own. If it is everybody's, everybody tells it within the grace."""
+        """Find ranks that raised an error. One that occurs on all ranks within the grace period is reported by each."""
         bound = 0.0 if self._connection_broke() else GRACE
-        ranks = [rank for rank, peer in self._open() if peer.heartbeat.state == "failed" and peer.amiss >= bound]
+        ranks = [rank for rank, peer in self._open() if peer.heartbeat.state == "failed" and peer.since_error >= bound]
         return f"{self._who(ranks)} failed ({self.peers[ranks[0]].heartbeat.reason}): all stop" if ranks else None
 
-    def silent(self) -> str | None:
-        """A process is no longer heard of. Once a connection has broken, a shorter silence proves it."""
-        bound = (
-            min(GRACE, self.timeouts.heartbeat_timeout) if self._connection_broke() else self.timeouts.heartbeat_timeout
-        )
-        listened = {rank: peer for rank, peer in self._open() if peer.heartbeat.state != "failed"}
-        if not any(peer.silent > bound for peer in listened.values()):
+    def dead(self) -> str | None:
+        """Find ranks without a heartbeat. After a broken connection a shorter timeout is enough."""
+        bound = self.timeouts.heartbeat_timeout
+        if self._connection_broke():
+            bound = min(GRACE, bound)
+        candidates = {rank: peer for rank, peer in self._open() if peer.heartbeat.state != "failed"}
+        if not any(peer.since_heartbeat > bound for peer in candidates.values()):
             return None
-        # Those of one machine fall silent together, but are not found to be at the same time.
-        ranks = [rank for rank, peer in listened.items() if peer.silent > bound / 2]
-        return f"{self._who(ranks)} not been heard of for {bound:.0f} s {self._where(ranks)}: {ALL_STOP}"
+        # Ranks of a machine that dies reach the timeout one after the other: half of it is enough to name them, too.
+        ranks = [rank for rank, peer in candidates.items() if peer.since_heartbeat > bound / 2]
+        return f"{self._who(ranks)} not responded for {bound:.0f} s {self._where(ranks)}: {ALL_STOP}"
 
-    def stuck(self) -> str | None:
-        """A process lives but doesn't get on, and the others wait for it."""
-        last = min((peer.heartbeat.place for _, peer in self._open()), default=0)
-        behind = {rank: peer for rank, peer in self._open() if peer.heartbeat.place == last}
-        if not behind or any(peer.stuck <= self.timeouts.stall_timeout for peer in behind.values()):
+    def stalled(self) -> str | None:
+        """Find ranks that send heartbeats but make no progress, while the others wait for them."""
+        last = min((peer.heartbeat.collectives for _, peer in self._open()), default=0)
+        behind = {rank: peer for rank, peer in self._open() if peer.heartbeat.collectives == last}
+        if not behind or any(peer.since_progress <= self.timeouts.stall_timeout for peer in behind.values()):
             return None
-        everybody = len(behind) == len(list(self._open()))
-        found = "no process has made any" if everybody else f"{self._who(list(behind))} made no"
+        all_ranks = len(behind) == len(list(self._open()))
+        found = "no process has made any" if all_ranks else f"{self._who(list(behind))} made no"
         return f"{found} progress for {self.timeouts.stall_timeout:.0f} s {self._where(list(behind))}: {ALL_STOP}"
 
-    def lost(self) -> str | None:
-        """A process can't reach another one, and all of them live."""
+    def disconnected(self) -> str | None:
+        """Find ranks whose collectives failed although all ranks are alive."""
         found = [(rank, peer) for rank, peer in self._open() if peer.heartbeat.state == "lost"]
-        ranks = [rank for rank, peer in found if peer.amiss > self.timeouts.heartbeat_timeout]
-        return f"{self._who(ranks)} lost touch ({self.peers[ranks[0]].heartbeat.reason}): {ALL_STOP}" if ranks else None
+        ranks = [rank for rank, peer in found if peer.since_error > self.timeouts.heartbeat_timeout]
+        if not ranks:
+            return None
+        return f"{self._who(ranks)} lost a connection ({self.peers[ranks[0]].heartbeat.reason}): {ALL_STOP}"
 
     def fallback_reporter(self) -> int:
-        """Who speaks if process 0 is missing: the first process heard of lately, on another machine if there is one."""
-        home = self.peers[0].heartbeat.host
-        living = [rank for rank, peer in self._open() if rank and peer.silent <= 3 * self.timeouts.interval]
-        elsewhere = [rank for rank in living if self.peers[rank].heartbeat.host != home]
-        return min(elsewhere or living, default=1)
+        """The rank that reports if rank 0 dies: the lowest that is alive, on another machine if there is one."""
+        host = self.peers[0].heartbeat.host
+        alive = [rank for rank, peer in self._open() if rank and peer.since_heartbeat <= 3 * self.timeouts.interval]
+        elsewhere = [rank for rank in alive if self.peers[rank].heartbeat.host != host]
+        return min(elsewhere or alive, default=1)
 
     def _connection_broke(self) -> bool:
         return any(peer.heartbeat.state == "lost" for _, peer in self._open())
 
     def _open(self) -> Iterable[tuple[int, _Peer]]:
-        """Those that have not taken their leave."""
+        """Ranks that haven't finished."""
         return ((rank, peer) for rank, peer in sorted(self.peers.items()) if peer.heartbeat.state != "closed")
 
     def _who(self, ranks: list[int]) -> str:

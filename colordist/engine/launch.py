@@ -1,27 +1,27 @@
-"""What a launcher tells a process: which one of how many it is. Read here alone, and before torch is imported."""
+"""The launcher's environment variables: rank and world size. Read only here, before torch is imported."""
 
 import os
 from dataclasses import dataclass
 
 from colordist.config import UserError
 
-_WAY_OUT = "start with accelerate launch or torchrun, or unset what is left of another launch"
+_WAY_OUT = "start with accelerate launch or torchrun, or unset the variables of another launch"
 
 
 @dataclass(frozen=True)
 class Launch:
-    """A process's place among those that were started together."""
+    """Rank and world size of this process."""
 
     rank: int
     world_size: int
 
     @classmethod
     def read(cls) -> "Launch":
-        """This process's. Raises UserError where what it was told can't be."""
+        """Read the environment. Raises UserError where it is inconsistent."""
         environment = os.environ
         for name in ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE"):
             if "WORLD_SIZE" not in environment and environment.get(name, "1") != "1":
-                raise UserError(f"{name} is {environment[name]}, but processes of MPI can't meet: {_WAY_OUT}")
+                raise UserError(f"{name} is {environment[name]}, but launches by MPI aren't supported: {_WAY_OUT}")
         names = ("RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
         for name, other in (*((name, "WORLD_SIZE") for name in names), ("WORLD_SIZE", "RANK")):
             if name in environment and other not in environment:
@@ -39,17 +39,17 @@ class Launch:
 
 
 def let_threads_sleep() -> None:
-    """Have threads that wait for one another fall asleep after some microseconds, where GNU OpenMP runs them.
+    """Have GNU OpenMP's threads spin for microseconds only, then sleep. Must be called before torch is imported.
 
-    By default each watches for milliseconds whether the others are through. That is wasted where one of them waits for
-    a core that something else is using: small operations then take up to fifty times as long. Before torch is imported.
+    By default they spin for milliseconds. On a busy machine that takes the core that the last thread is waiting for:
+    small operations then take up to fifty times as long.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 def number(name: str, default: int, *, at_least: int) -> int:
-    """A variable of the environment. Raises UserError where it is no whole number, or too small."""
+    """An environment variable as an integer. Raises UserError where it is none, or too small."""
     text = os.environ.get(name, str(default))
     if not text.isdecimal() or int(text) < at_least:
         raise UserError(f"{name} is {text!r}, but must be a whole number, at least {at_least}: {_WAY_OUT}")
@@ -57,7 +57,7 @@ def number(name: str, default: int, *, at_least: int) -> int:
 
 
 def is_first() -> bool:
-    """Whether this process speaks for all. Where it wasn't told properly who it is, it speaks for itself."""
+    """Whether this is rank 0, which reports errors; also where the environment is inconsistent."""
     try:
         return Launch.read().rank == 0
     except UserError:

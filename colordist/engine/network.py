@@ -1,4 +1,4 @@
-"""A network as training sees it: a module with its optimizer, its learning rate and its averaged copy."""
+"""A network in training: a module with its optimizer, its learning-rate schedule and its EMA copy."""
 
 import copy
 import math
@@ -14,9 +14,9 @@ from colordist.models.parts import freeze, part_of
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
-    """The learning rate of a step: a pure function, so there is nothing to save and nothing to step.
+    """The learning rate of a step: a pure function, so there is no scheduler to step or save.
 
-    step: counted from 0; steps: how many there are. Rises linearly over the warm-up, then follows the schedule.
+    step: from 0; steps: their number. Rises linearly over the warm-up, then follows the schedule.
     """
     if step < config.warmup_steps:
         return config.lr * (step + 1) / (config.warmup_steps + 1)
@@ -46,7 +46,7 @@ class EMA:
 
     @torch.no_grad()
     def update(self, module: nn.Module, images: int, batch: int) -> None:
-        """Follow a module that has just learned from ``batch`` images and has seen ``images`` in all."""
+        """Update the average. batch: images since the last update; images: in total."""
         half_life = min(self.half_life, images * self.RAMP)
         decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
         averages: list[Tensor] = list(self.module.parameters())
@@ -68,9 +68,9 @@ class Network:
         frozen: Collection[Part] = (),
         lr_scales: Mapping[Part, float] | None = None,
     ) -> None:
-        """ema_images: half-life of the EMA copy; None for a network that needs none.
+        """ema_images: half-life of the EMA copy; None for no copy.
 
-        frozen: parts that don't learn. factors: what the learning rate is multiplied by in parts; 1 in all others.
+        frozen: parts that aren't trained. lr_scales: factors of the learning rate by part; 1 for all others.
         """
         self.module = module
         self.config = config
@@ -84,7 +84,7 @@ class Network:
                 groups.setdefault((lr_scales or {}).get(part, 1.0), []).append(parameter)
         self._lr_scales = tuple(groups)
         self.trainable_parameters = [parameter for group in groups.values() for parameter in group]
-        # Fused: one kernel for all weights, and one that can be told on the device to leave everything as it is.
+        # Fused: one kernel for all weights, which can skip the update by a flag on the device.
         betas, each = (config.beta1, config.beta2), [{"params": group} for group in groups.values()]
         self.optimizer = torch.optim.Adam(each, lr=config.lr, betas=betas, fused=True)
 
@@ -93,24 +93,24 @@ class Network:
         return learning_rate(self.config, step, self.steps)
 
     def begin_phase(self, step: int) -> None:
-        """Get ready to learn in a step."""
+        """Set the step's learning rate, clear the gradients and iterate spectral norms."""
         for group, factor in zip(self.optimizer.param_groups, self._lr_scales, strict=True):
             group["lr"] = factor * self.learning_rate(step)
         self.optimizer.zero_grad(set_to_none=True)
         iterate_spectral_norm(self.module)
 
     def set_trainable(self, trainable: bool) -> None:
-        """Let it learn, or not: what is frozen never does."""
+        """Set requires_grad of all parameters but those of frozen parts."""
         for parameter in self.trainable_parameters:
             parameter.requires_grad_(trainable)
 
     def trainable_parameter_count(self) -> int:
-        """How many numbers it learns."""
+        """Number of trainable parameters."""
         return sum(parameter.numel() for parameter in self.trainable_parameters)
 
     @property
     def has_parts(self) -> bool:
-        """Whether some of it is frozen, or learns at another rate."""
+        """Whether parts are frozen, or have learning rates of their own."""
         return len(self._lr_scales) > 1 or len(self.trainable_parameters) < len(list(self.module.parameters()))
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,7 +126,7 @@ class Network:
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in self.optimizer.state.items():
             for key, moment in moments.items():
-                if moment.shape == parameter.shape:  # fused Adam takes for granted that they lie alike in memory
+                if moment.shape == parameter.shape:  # fused Adam assumes equal memory formats
                     moments[key] = torch.empty_like(parameter).copy_(moment)
         if self.ema is not None:
             self.ema.module.load_state_dict(state["ema"])

@@ -1,7 +1,7 @@
-"""Is everything there for a run, on every machine that takes part? Without torch, so that it takes a second.
+"""Preflight checks of all machines of a run. Without torch, so that they take a second.
 
-Each process collects facts about its machine. They meet at the address and port that the run will meet at, so that is
-tried too; the first process compares.
+Each process collects facts about its machine. Rank 0 receives them at the address and port of the run's rendezvous,
+which tests these, too, and compares them.
 """
 
 import json
@@ -27,15 +27,15 @@ from colordist.run.provenance import code_digest
 Status = Literal["ok", "warning", "failed"]
 
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "wandb", "numpy", "pillow", "safetensors")
-_SKEW = 1.0  # seconds that clocks may differ: tickets of a cluster's authentication bear minutes, file times don't
-_SPACE = 2.0  # GiB that a run folder should have free
-_TIMEOUT = 60.0  # seconds to wait for the other processes
+_SKEW = 1.0  # seconds of clock skew that file times bear; a cluster's authentication bears minutes
+_SPACE = 2.0  # GiB of free space that a run folder should have
+_TIMEOUT = 60.0  # seconds to wait for other processes
 _PINGS = 5
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which process this is, of how many, and where they meet."""
+class Rendezvous:
+    """Rank, world size, and address of rank 0."""
 
     rank: int = 0
     world_size: int = 1
@@ -43,8 +43,8 @@ class Place:
     port: int | None = None
 
     @classmethod
-    def here(cls) -> "Place":
-        """From what the launcher, or SLURM, says. Raises UserError for values that make no sense."""
+    def from_environment(cls) -> "Rendezvous":
+        """Read the variables of the launcher, or SLURM's. Raises UserError for invalid values."""
         environment = os.environ
         try:
             rank = int(environment.get("RANK") or environment.get("SLURM_PROCID") or 0)
@@ -53,30 +53,30 @@ class Place:
         except ValueError as error:
             raise UserError(f"RANK, WORLD_SIZE or MASTER_PORT is no number ({error}): unset them") from None
         if port is not None and "TORCHELASTIC_RUN_ID" in environment:
-            port += 1  # a launcher of processes meets there itself
+            port += 1  # the launcher's own rendezvous listens at MASTER_PORT
         if world_size > 1 and port is None:
-            raise UserError("several processes, but no MASTER_ADDR and MASTER_PORT to meet at: set both")
+            raise UserError(f"there are {world_size} processes, but no MASTER_ADDR and MASTER_PORT: set both")
         return cls(rank, world_size, environment.get("MASTER_ADDR", "127.0.0.1"), port)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What one process found on its machine."""
+    """One process's facts about its machine."""
 
     rank: int
     host: str
     versions: dict[str, str]
     devices: str
     free: float
-    """GiB in the run folder."""
+    """Free space at the run folder, in GiB."""
     folder: str
-    """Why nothing can be written into the run folder; empty if it can."""
+    """Why the run folder isn't writable; empty if it is."""
     data: str
-    """Why the images can't be had without a download; empty if they can."""
+    """Why the images aren't available without a download; empty if they are."""
     skew: float = 0.0
-    """Seconds by which its clock is ahead of the first process's."""
+    """Seconds by which its clock is ahead of rank 0's."""
     shares_folder: bool = True
-    """Whether it sees what the first process wrote into the run folder."""
+    """Whether a file that rank 0 wrote into the run folder is visible here."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Finding:
 
 
 def collect(config: Config, run: Path, rank: int) -> Facts:
-    """The facts about this machine. Makes the run folder if there is none, and takes it away again."""
+    """Collect the facts about this machine. Creates the run folder for a moment if there is none."""
     folder, free = _try_folder(run)
     return Facts(
         rank=rank,
@@ -112,7 +112,7 @@ def _versions() -> dict[str, str]:
 
 
 def _devices() -> str:
-    """The GPUs that this process may use, else the CPU's cores."""
+    """Number and name of the GPUs, and number of CPU cores that this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         with suppress(OSError, subprocess.SubprocessError):
@@ -124,8 +124,8 @@ def _devices() -> str:
 
 
 def _try_folder(run: Path) -> tuple[str, float]:
-    """Why nothing can be written into a folder, empty if it can; and the GiB that are free there."""
-    made = [folder for folder in (run, *run.parents) if not folder.exists()]
+    """Why a folder isn't writable (empty if it is), and its free space in GiB."""
+    created = [folder for folder in (run, *run.parents) if not folder.exists()]
     probe = run / f".doctor-{uuid.uuid4().hex}"
     try:
         run.mkdir(parents=True, exist_ok=True)
@@ -136,122 +136,122 @@ def _try_folder(run: Path) -> tuple[str, float]:
     except OSError as error:
         return f"{run} can't be written ({error.strerror})", 0.0
     finally:
-        for folder in made:
+        for folder in created:
             with suppress(OSError):
                 folder.rmdir()
 
 
-# --- meeting
+# --- exchange
 
 
-def meet(place: Place, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
-    """Bring everybody's facts to the first process, which judges them: its findings, the others get none.
+def exchange(rendezvous: Rendezvous, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
+    """Gather the facts of all processes on rank 0 and assess them. Returns the findings (rank 0 only).
 
-    Returns also, on every process, whether nothing failed. Raises UserError where they can't meet: the port is taken,
-    or somebody doesn't come.
+    Returns also, on all processes, whether no check failed. Raises UserError where the port is taken, or a process
+    doesn't connect.
     """
-    if place.world_size > 1 and place.rank > 0:
-        return [], _report(place, facts, run)
-    if place.world_size > 1:
-        return _receive(place, facts, run)
-    if place.port is not None:
-        _listen(place).close()
-    findings = judge([facts], run)
+    if rendezvous.world_size > 1 and rendezvous.rank > 0:
+        return [], _send(rendezvous, facts, run)
+    if rendezvous.world_size > 1:
+        return _gather(rendezvous, facts, run)
+    if rendezvous.port is not None:
+        _listen(rendezvous).close()
+    findings = assess([facts], run)
     return findings, not failed(findings)
 
 
-def _listen(place: Place) -> socket.socket:
-    assert place.port is not None
+def _listen(rendezvous: Rendezvous) -> socket.socket:
+    assert rendezvous.port is not None
     try:
-        listener = socket.create_server(("", place.port), backlog=place.world_size)
+        listener = socket.create_server(("", rendezvous.port), backlog=rendezvous.world_size)
     except OSError as error:
         raise UserError(
-            f"port {place.port} on {socket.gethostname()} is taken ({error.strerror}): set another MASTER_PORT"
+            f"port {rendezvous.port} on {socket.gethostname()} is taken ({error.strerror}): set another MASTER_PORT"
         ) from None
     listener.settimeout(_TIMEOUT)
     return listener
 
 
-def _receive(place: Place, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
-    """Hear everybody out, then tell them whether to go on."""
-    everybody = {0: facts}
+def _gather(rendezvous: Rendezvous, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
+    """Receive the facts of all other processes, then send each whether no check failed."""
+    gathered = {0: facts}
     with ExitStack() as stack:
-        listener = stack.enter_context(_listen(place))
+        listener = stack.enter_context(_listen(rendezvous))
         token = stack.enter_context(_token(run))
         others = []
-        while len(everybody) < place.world_size:
+        while len(gathered) < rendezvous.world_size:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                missing = ", ".join(str(rank) for rank in range(place.world_size) if rank not in everybody)
+                missing = ", ".join(str(rank) for rank in range(rendezvous.world_size) if rank not in gathered)
                 raise UserError(
-                    f"process {missing} didn't come to {place.address}:{place.port} in {_TIMEOUT:.0f} s: see whether "
-                    "its machine is up and can reach this one"
+                    f"process {missing} didn't connect to {rendezvous.address}:{rendezvous.port} in {_TIMEOUT:.0f} s: "
+                    "check that its machine is up and reaches this one"
                 ) from None
             lines = stack.enter_context(stack.enter_context(connection).makefile("rw"))
             connection.settimeout(_TIMEOUT)
-            other = _hear(lines, token)
-            everybody[other.rank] = other
+            other = _receive(lines, token)
+            gathered[other.rank] = other
             others.append(lines)
-        findings = judge([everybody[rank] for rank in sorted(everybody)], run)
+        findings = assess([gathered[rank] for rank in sorted(gathered)], run)
         for lines in others:
-            _write(lines, {"go on": not failed(findings)})
+            _write(lines, {"passed": not failed(findings)})
     return findings, not failed(findings)
 
 
 @contextmanager
 def _token(run: Path) -> Iterator[str]:
-    """A word that lies in the run folder for a while: whoever finds it there sees the same folder."""
+    """Name of a temporary file in the run folder: a process that sees the file shares the folder."""
     token = uuid.uuid4().hex
-    existed, mark = run.exists(), run / f".doctor-{token}"
-    with suppress(OSError):  # it can't be written: that is among the facts
+    existed, probe = run.exists(), run / f".doctor-{token}"
+    with suppress(OSError):  # not writable: that is among the facts
         run.mkdir(parents=True, exist_ok=True)
-        mark.write_text(token)
+        probe.write_text(token)
     try:
         yield token
     finally:
         with suppress(OSError):
-            mark.unlink()
+            probe.unlink()
         if not existed:
             with suppress(OSError):
                 run.rmdir()
 
 
-def _hear(lines: TextIO, token: str) -> Facts:
-    """One other process: compare clocks, give it the token, take its facts."""
+def _receive(lines: TextIO, token: str) -> Facts:
+    """Measure the clock skew of one other process, send it the token, and receive its facts."""
     skews = []
     for _ in range(_PINGS):
         sent = time.time()
         _write(lines, {})
         theirs = json.loads(lines.readline())["time"]
-        skews.append(theirs - (sent + time.time()) / 2)  # as if both ways took the same time
+        skews.append(theirs - (sent + time.time()) / 2)  # assumes equal latency both ways
     _write(lines, {"token": token})
     return Facts(**(json.loads(lines.readline()) | {"skew": statistics.median(skews)}))
 
 
-def _report(place: Place, facts: Facts, run: Path) -> bool:
-    """Give the first process this one's facts. Returns whether to go on."""
-    with _connect(place) as connection, connection.makefile("rw") as lines:
+def _send(rendezvous: Rendezvous, facts: Facts, run: Path) -> bool:
+    """Send this process's facts to rank 0. Returns whether no check failed anywhere."""
+    with _connect(rendezvous) as connection, connection.makefile("rw") as lines:
         for _ in range(_PINGS):
             lines.readline()
             _write(lines, {"time": time.time()})
         token = json.loads(lines.readline())["token"]
         _write(lines, vars(facts) | {"shares_folder": (run / f".doctor-{token}").exists()})
         verdict = lines.readline()
-    return bool(verdict and json.loads(verdict)["go on"])
+    return bool(verdict and json.loads(verdict)["passed"])
 
 
-def _connect(place: Place) -> socket.socket:
+def _connect(rendezvous: Rendezvous) -> socket.socket:
     deadline = time.monotonic() + _TIMEOUT
-    assert place.port is not None
+    assert rendezvous.port is not None
     while True:
         try:
-            return socket.create_connection((place.address, place.port), timeout=_TIMEOUT)
-        except OSError as error:  # the first process isn't there yet
+            return socket.create_connection((rendezvous.address, rendezvous.port), timeout=_TIMEOUT)
+        except OSError as error:  # rank 0 may not listen yet
             if time.monotonic() > deadline:
                 raise UserError(
-                    f"{socket.gethostname()} can't reach {place.address}:{place.port} "
-                    f"({error.strerror or error}): see whether the name is right and no firewall is between"
+                    f"{socket.gethostname()} can't reach {rendezvous.address}:{rendezvous.port} "
+                    f"({error.strerror or error}): check MASTER_ADDR, and that no firewall blocks the port"
                 ) from None
             time.sleep(0.2)
 
@@ -261,74 +261,72 @@ def _write(lines: TextIO, message: dict[str, Any]) -> None:
     lines.flush()
 
 
-# --- judging
+# --- assessment
 
 
-def judge(everybody: Sequence[Facts], run: Path) -> list[Finding]:
-    """One row for each thing that was looked at."""
-    hosts = list(dict.fromkeys(facts.host for facts in everybody))
-    findings = [Finding("processes", "ok", f"{len(everybody)} on {len(hosts)} machines: {', '.join(hosts[:8])}")]
-    for name in dict.fromkeys(name for facts in everybody for name in facts.versions):
-        findings.append(_compare(name, everybody, [facts.versions.get(name, "none") for facts in everybody]))
-    devices = _compare("devices", everybody, [facts.devices for facts in everybody])
+def assess(facts: Sequence[Facts], run: Path) -> list[Finding]:
+    """Assess the facts of all processes, in order of rank. Returns one finding per check."""
+    hosts = list(dict.fromkeys(each.host for each in facts))
+    findings = [Finding("processes", "ok", f"{len(facts)} on {len(hosts)} machines: {', '.join(hosts[:8])}")]
+    for name in dict.fromkeys(name for each in facts for name in each.versions):
+        findings.append(_compare(name, facts, [each.versions.get(name, "none") for each in facts]))
+    devices = _compare("devices", facts, [each.devices for each in facts])
     findings.append(Finding("devices", "ok" if devices.status == "ok" else "warning", devices.value, devices.way_out))
-    findings += [_folder(everybody, run), _shared(everybody), _space(everybody), _clocks(everybody), _data(everybody)]
+    findings += [_folder(facts, run), _shared(facts), _space(facts), _clocks(facts), _data(facts)]
     return findings
 
 
-def _compare(name: str, everybody: Sequence[Facts], told: Sequence[str]) -> Finding:
-    values: dict[str, list[str]] = {}
-    for facts, value in zip(everybody, told, strict=True):
-        values.setdefault(value, []).append(facts.host)
-    if len(values) == 1:
-        return Finding(name, "ok", next(iter(values)))
-    differing = ", ".join(f"{value} on {' '.join(sorted(set(hosts)))}" for value, hosts in values.items())
+def _compare(name: str, facts: Sequence[Facts], values: Sequence[str]) -> Finding:
+    hosts: dict[str, set[str]] = {}
+    for each, value in zip(facts, values, strict=True):
+        hosts.setdefault(value, set()).add(each.host)
+    if len(hosts) == 1:
+        return Finding(name, "ok", values[0])
+    differing = ", ".join(f"{value} on {' '.join(sorted(where))}" for value, where in hosts.items())
     return Finding(name, "failed", differing, "install the same on every machine")
 
 
-def _folder(everybody: Sequence[Facts], run: Path) -> Finding:
-    bad = [facts for facts in everybody if facts.folder]
+def _folder(facts: Sequence[Facts], run: Path) -> Finding:
+    bad = [each for each in facts if each.folder]
     if not bad:
-        return Finding("run folder", "ok", f"{run} can be written")
+        return Finding("run folder", "ok", f"{run} is writable")
     return Finding("run folder", "failed", f"{bad[0].folder} on {bad[0].host}", "name another --run.dir")
 
 
-def _shared(everybody: Sequence[Facts]) -> Finding:
-    bad = sorted({facts.host for facts in everybody if not facts.shares_folder})
+def _shared(facts: Sequence[Facts]) -> Finding:
+    bad = sorted({each.host for each in facts if not each.shares_folder})
     if not bad:
         return Finding("shared disk", "ok", "every machine sees the same run folder")
     return Finding("shared disk", "failed", f"{' '.join(bad)} sees another run folder", "put it on a shared disk")
 
 
-def _space(everybody: Sequence[Facts]) -> Finding:
-    least = min(everybody, key=lambda facts: facts.free)
+def _space(facts: Sequence[Facts]) -> Finding:
+    least = min(facts, key=lambda each: each.free)
     enough = least.free >= _SPACE or bool(least.folder)
-    return Finding("free space", "ok" if enough else "warning", f"{least.free:.1f} GiB", "" if enough else "make room")
+    return Finding("free space", "ok" if enough else "warning", f"{least.free:.1f} GiB", "" if enough else "free some")
 
 
-def _clocks(everybody: Sequence[Facts]) -> Finding:
-    worst = max(everybody, key=lambda facts: abs(facts.skew))
+def _clocks(facts: Sequence[Facts]) -> Finding:
+    worst = max(facts, key=lambda each: abs(each.skew))
     if abs(worst.skew) <= _SKEW:
         return Finding("clocks", "ok", f"at most {abs(worst.skew):.3f} s apart")
-    return Finding(
-        "clocks", "warning", f"{worst.host} is {worst.skew:+.1f} s off", "let the machines ask a time server"
-    )
+    return Finding("clocks", "warning", f"{worst.host} is {worst.skew:+.1f} s off", "synchronise the clocks (NTP)")
 
 
-def _data(everybody: Sequence[Facts]) -> Finding:
-    bad = [facts for facts in everybody if facts.data]
+def _data(facts: Sequence[Facts]) -> Finding:
+    bad = [each for each in facts if each.data]
     if not bad:
-        return Finding("images", "ok", "there, nothing to download")
-    return Finding("images", "failed", f"{bad[0].data}, on {bad[0].host}", "fetch them first, where there is internet")
+        return Finding("images", "ok", "present, nothing to download")
+    return Finding("images", "failed", f"{bad[0].data}, on {bad[0].host}", "download them first, with internet access")
 
 
 def failed(findings: Sequence[Finding]) -> bool:
-    """Whether a run would fail."""
+    """Whether any check failed."""
     return any(finding.status == "failed" for finding in findings)
 
 
 def table(findings: Sequence[Finding]) -> str:
-    """The findings, one a line."""
+    """Format the findings, one per line."""
     signs = {"ok": "ok", "warning": "!!", "failed": "NO"}
     width = max(len(finding.name) for finding in findings)
     return "\n".join(

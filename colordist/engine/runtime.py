@@ -26,13 +26,13 @@ from colordist.data.sampler import share
 from colordist.engine.environment import (
     check_compilation,
     check_launch,
-    deepspeed_settled,
     device_type,
     keep_freed_memory,
     peak_memory,
     resolve_precision,
     set_numerics,
     share_cores,
+    without_deepspeed_plugin,
     zero_stage,
 )
 from colordist.engine.failure_detector import ALL_STOP, Timeouts
@@ -45,17 +45,17 @@ from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
 
 _RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
-_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows what may take long
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
 def _collective(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Concatenate["Engine", _P], _R]:
-    """A method that all ranks call together. If one of them is gone, the monitor names it and ends this process."""
+    """A method that all ranks call together. If one of them has died, the monitor names it and ends this process."""
 
     @functools.wraps(method)
     def watched(self: "Engine", /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        self.monitor.enter()
+        self.monitor.enter_collective()
         try:
             result = method(self, *args, **kwargs)
         except RuntimeError as error:
@@ -75,16 +75,15 @@ def _is_broken_connection(error: RuntimeError) -> bool:
 
 @contextmanager
 def _rendezvous(processes: int) -> Iterator[None]:
-    """Context of the rendezvous. Raises RunError if it fails."""
+    """Raise RunError if the rendezvous in this context fails."""
     try:
         yield
     except dist.DistError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0].rstrip(".")
         raise RunError(
-            f"the {processes} processes did not meet at {where} ({reason}): start all of them within "
-            f"{_RENDEZVOUS_TIMEOUT.total_seconds() / 60:.0f} minutes, where they reach that address and no other "
-            "program uses it"
+            f"the rendezvous of {processes} processes at {where} failed ({reason}): start all of them within "
+            f"{_RENDEZVOUS_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
         ) from None
 
 
@@ -110,7 +109,7 @@ class Engine:
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
-        with deepspeed_settled(kind), _rendezvous(launch.world_size):
+        with without_deepspeed_plugin(kind), _rendezvous(launch.world_size):
             self.accelerator = Accelerator(
                 cpu=kind == "cpu",
                 mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
@@ -167,8 +166,8 @@ class Engine:
     def rehearse(self, task: Task, batch: Batch, step: int) -> None:
         """Run one backward pass of each network without an update, before the first step of a new or resumed run.
 
-        In its first backward pass DDP records the order of gradients, and builds other buckets from it. The last bit of
-        a sum over more than two processes depends on the buckets, and a resumed run must not differ.
+        DDP rebuilds its buckets by the order of gradients in its first backward pass. The last bit of a sum over more
+        than two processes depends on the buckets, and a resumed run must not differ.
         """
         if self.world_size < 3:
             return
@@ -242,20 +241,20 @@ class Engine:
         }
 
     def skipped_in_a_row(self) -> dict[str, int]:
-        """How many of the latest updates of each network were skipped, one after the other. Waits for the device."""
+        """Number of consecutive skipped updates up to now, by network. Waits for the device."""
         return {name: int(strategy.skipped_in_a_row) for name, strategy in self.strategies.items()}
 
     def stops_after(self, step: int, reason: str | None) -> str | None:
-        """Why all processes stop after a step, or None. reason: why this one was asked to, if it was.
+        """Why all processes stop after a step, or None. reason: of a stop requested on this process, if any.
 
-        All call it after every step but the last. They agree through the store, without a collective on the device.
+        All ranks call it after every step but the last. They agree through the store, without a collective.
         """
         if reason is not None:
             self.monitor.request_stop(reason)
         return self.monitor.stops_after(step)
 
     def stall_exempt(self, work: str) -> AbstractContextManager[None]:
-        """Context without a stall timeout for this process: the others wait as long as it takes."""
+        """Context exempt from the stall timeout."""
         return self.monitor.stall_exempt(work)
 
     def progress(self) -> None:
@@ -270,18 +269,18 @@ class Engine:
         total: Tensor = self.accelerator.reduce(values.to(self.device), reduction="sum")
         return total.cpu()
 
-    def whole(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Gather a task's ``state``: the rows of all processes, on every process."""
-        whole: dict[str, Tensor] = {}
+    def gather_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """All-gather a task's ``state``: each rank contributes its own rows. Returns it on the CPU."""
+        gathered: dict[str, Tensor] = {}
         for name, rows in state.items():
             mine, own = torch.zeros_like(rows), share(len(rows), self.rank, self.world_size)
             mine[own] = rows[own]
-            whole[name] = self.sum(mine)
-        return whole
+            gathered[name] = self.sum(mine)
+        return gathered
 
     @_collective
     def wait(self) -> None:
-        """Barrier."""
+        """Wait for all ranks (a barrier)."""
         self.accelerator.wait_for_everyone()
 
     @_collective
@@ -297,14 +296,14 @@ class Engine:
         return values[0]
 
     def on_all_ranks(self, work: Callable[[], _R]) -> _R:
-        """Do some work on all ranks. Returns this rank's result. If one rank fails, all raise, as in ``on_ranks``."""
+        """Run work on all ranks. Returns this rank's result. If one rank fails, all raise, as in ``on_ranks``."""
         return cast(_R, self.on_ranks(work, here=True))
 
     def on_ranks(self, work: Callable[[], _R], *, here: bool) -> _R | None:
-        """Do some work on the ranks that pass ``here``, while the others wait. All ranks must call it.
+        """Run work on the ranks with ``here``, while the others wait. All ranks must call it.
 
-        Returns this rank's result, None where it had nothing to do. If one rank fails, all raise, so that none waits
-        for it: a UserError is raised on all ranks, any other error where it happened and as a RunError elsewhere.
+        Returns this rank's result, None without ``here``. If one rank fails, all raise, so that none waits for it: a
+        UserError is raised on all ranks, any other error where it happened and as a RunError elsewhere.
         """
         result: _R | None = None
         failure: Exception | None = None
@@ -326,7 +325,7 @@ class Engine:
 
     @property
     def name(self) -> str:
-        """The strategy: `ddp`, or DeepSpeed with its ZeRO stage."""
+        """Name of the strategy: `ddp`, or DeepSpeed with its ZeRO stage."""
         return "ddp" if (stage := zero_stage()) is None else f"deepspeed zero {stage}"
 
     @property
@@ -340,7 +339,7 @@ class Engine:
 
     @property
     def is_first_on_machine(self) -> bool:
-        """Whether this is local rank 0, which does what is done once a machine."""
+        """Whether this is local rank 0, for work done once per machine."""
         return bool(self.accelerator.is_local_main_process)
 
     @property
@@ -349,12 +348,12 @@ class Engine:
         return {name: strategy.network for name, strategy in self.strategies.items()}
 
     def replicas(self) -> dict[str, dict[str, Iterable[Tensor]]]:
-        """Tensors that must be the same on all processes, by network and part."""
+        """Replicated tensors, by network and part."""
         return {name: strategy.replicated() for name, strategy in self.strategies.items()}
 
     @_collective
     def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes in the networks: the same on every process."""
+        """The training state of all networks: the same on every process."""
         return {name: strategy.state_dict() for name, strategy in self.strategies.items()}
 
     @_collective
@@ -364,12 +363,12 @@ class Engine:
             strategy.load_state_dict(state[name])
 
     def close(self) -> None:
-        """Leave the process group, all processes together."""
+        """Wait for all ranks, then leave the process group."""
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
 
 
 def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Keys of the log for what is no loss."""
+    """Log entries that are not losses."""
     return {f"diagnostics/{phase}/{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Which strategy a network gets: the launcher says. Another strategy is one file and one case here."""
+"""Selection of the strategy, by the launcher. Another strategy is one file and one case here."""
 
 from accelerate import Accelerator
 
@@ -10,7 +10,7 @@ from colordist.engine.strategy import Strategy
 
 
 def select_strategy(name: str, network: Network, accelerator: Accelerator) -> Strategy:
-    """The strategy for the network of this name. Raises UserError where DeepSpeed can't train it as configured."""
+    """Select the strategy of a network. Raises UserError where DeepSpeed can't train it as configured."""
     stage = zero_stage()
     if stage is None:
         return DDPStrategy(network, accelerator)

@@ -1,4 +1,4 @@
-"""What an engine needs of a distributed strategy: DistributedDataParallel, or DeepSpeed's ZeRO."""
+"""Interface of a distributed strategy: DistributedDataParallel, or DeepSpeed's ZeRO."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -10,24 +10,24 @@ from colordist.engine.network import Network
 
 
 class Strategy(Protocol):
-    """One network on all processes, with all that it needs there: wrapper, loss scaler, counters."""
+    """Distributed training of one network: wrapper, loss scaler, counters."""
 
     network: Network
     bytes_sent: int | None
-    """Gradient bytes that this process has all-reduced in the latest phase; None where that isn't counted."""
+    """Gradient bytes that this process all-reduced in the latest phase; None where that isn't counted."""
     skipped_in_a_row: Tensor
-    """Scalar on the device: how many of the latest updates were skipped, one after the other."""
+    """Number of consecutive skipped updates up to now: a scalar on the device."""
     cuts_buckets_on_first_backward: bool
-    """Whether the first backward pass decides in which buckets all later ones send gradients: see ``rehearse``."""
+    """Whether the first backward pass determines the gradient buckets of all later ones: see ``Engine.rehearse``."""
 
     @property
     def trainable(self) -> Callable[..., Tensor]:
-        """The wrapped network, to be called in its own phase: its gradients will be all-reduced."""
+        """The wrapped network, for its own phase: gradients are all-reduced."""
         ...
 
     @property
     def frozen(self) -> Callable[..., Tensor]:
-        """The network without its wrapper, to be called in other phases, while its parameters are frozen."""
+        """The network without its wrapper, for other phases, while its parameters are frozen."""
         ...
 
     def begin_phase(self, step: int) -> None:
@@ -55,7 +55,7 @@ class Strategy(Protocol):
         ...
 
     def replicated(self) -> dict[str, Iterable[Tensor]]:
-        """Tensors that every process has a full copy of, by part: ``weights``, ``optimizer``, ``averaged``."""
+        """Replicated tensors, by part: ``weights``, ``optimizer``, ``averaged``."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

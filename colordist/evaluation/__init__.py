@@ -1,1 +1,1 @@
-"""Scores of a network over a test split, and the training of the classifier that some are computed by."""
+"""Evaluation on a test split, and training of the classifier for the metric `classifier`."""

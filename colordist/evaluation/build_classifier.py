@@ -1,4 +1,4 @@
-"""From settings to a trained classifier."""
+"""Construction and training of a classifier from settings."""
 
 from pathlib import Path
 
@@ -51,10 +51,10 @@ def train_classifier(data: DataConfig, folder: Path, epochs: int, seed: int, pre
 
 
 def require_classes(source: Source) -> Labels:
-    """A source's labels. Raises UserError for a source without labels, or with a single class."""
+    """Get a source's labels. Raises UserError for a source without labels, or with a single class."""
     if source.labels is None or len(source.labels.classes) < 2:
         raise UserError(
-            f"data.source {source.name} has no labels of two classes or more: take cifar10, or a folder with a "
+            f"data.source {source.name} has no labels of two classes or more: use cifar10, or a folder with a "
             "subfolder for each class"
         )
     return source.labels

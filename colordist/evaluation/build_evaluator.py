@@ -1,4 +1,4 @@
-"""From settings to an evaluator; scores of a snapshot."""
+"""Construction of the evaluator from settings; evaluation of a snapshot."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from colordist.tasks.base import Task
 
 
 def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: Engine) -> Evaluator:
-    """The evaluator of a task's networks on the test split."""
+    """Build the evaluator of a task's networks on the test split."""
     objects = None
     if isinstance(source.test, MaskedSplit):
         masks = np.stack([source.test.objects(index) for index in range(len(source.test))])
@@ -42,7 +42,7 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
 
 
 def eval_set(source: Source, target: Tensor) -> EvalSet:
-    """What metrics may know of a source's test split. target: its images, uint8 [N, 3, H, W]."""
+    """Properties of a source's test split, for metrics. target: its images, uint8 [N, 3, H, W]."""
     labels = source.labels
     return EvalSet(
         image_size=target.shape[-1],
@@ -54,13 +54,13 @@ def eval_set(source: Source, target: Tensor) -> EvalSet:
 
 
 def _noise(shape: tuple[int, ...], images: int) -> Tensor:
-    """The noise with which the test images are evaluated, the same in every run: [images, VARIANTS, *shape]."""
+    """Noise of the test images, the same in every run: [images, VARIANTS, *shape]."""
     noise = [[variant_noise(image, each, shape) for each in range(VARIANTS)] for image in range(images)]
     return torch.from_numpy(np.array(noise))
 
 
 def evaluate_snapshot(model: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
-    """Score a snapshot on some data, on all processes together. None on all ranks but 0."""
+    """Evaluate a snapshot on all ranks. Returns None except on rank 0."""
     trained = snapshot.read(snapshot.find(model))
     multiple = trained.task.model.size_multiple
     if data.image_size % multiple:

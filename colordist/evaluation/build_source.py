@@ -1,4 +1,4 @@
-"""From settings to the images."""
+"""Construction of the image source from settings."""
 
 from colordist import registry
 from colordist.config import DataConfig
@@ -7,9 +7,9 @@ from colordist.engine.runtime import Engine
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """The images. Rank 0 downloads and decodes what is missing, while the others wait.
+    """Open the image source. Rank 0 downloads and decodes what is missing, then local rank 0 of the other machines.
 
-    Then local rank 0 of each other machine does; where the disk is shared, nothing is left to do.
+    On a shared disk nothing is left to do for the latter.
     """
     component: ImageSource = registry.component("source", config.source)(config)
 

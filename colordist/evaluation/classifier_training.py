@@ -12,7 +12,7 @@ from colordist.data.sampler import Sampler, SampleSlice
 from colordist.models.classifier import Classifier, scaled
 
 _BATCH = 128
-_LEAST = 8  # steps an epoch: batch normalisation's running means need some to settle
+_MIN_STEPS = 8  # per epoch: BatchNorm's running statistics need some to converge
 _LEARNING_RATE = 3e-3
 _WARMUP = 0.15  # of all steps
 _SHIFT = 4  # pixels; of 32
@@ -20,12 +20,12 @@ _SMOOTHING = 0.1
 
 
 def train(classifier: Classifier, images: Tensor, labels: Tensor, *, epochs: int, seed: int, bf16: bool) -> Classifier:
-    """Train a classifier on images that are mirrored and shifted, never recoloured: it has to learn colours.
+    """Train a classifier with flips and shifts, but no colour augmentation, as it has to learn colours.
 
-    images: uint8 [N, 3, H, W]; labels: int64 [N]. All on one device, the classifier, too. bf16: compute in bfloat16.
-    Returns it in eval mode.
+    images: uint8 [N, 3, H, W]; labels: int64 [N]; on the classifier's device. bf16: autocast to bfloat16. Returns the
+    classifier in eval mode.
     """
-    sampler = Sampler(seed, len(images), min(_BATCH, max(2, len(images) // _LEAST)), flip=True)
+    sampler = Sampler(seed, len(images), min(_BATCH, max(2, len(images) // _MIN_STEPS)), flip=True)
     steps = max(1, epochs * len(images) // sampler.global_batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), lr=_LEARNING_RATE, weight_decay=0.05)
     classifier.train()
@@ -47,21 +47,21 @@ def train(classifier: Classifier, images: Tensor, labels: Tensor, *, epochs: int
 
 
 def _rate(done: float) -> float:
-    """Factor of the learning rate: linear warm-up, then cosine decay. done: share of all steps."""
+    """Factor of the learning rate: linear warm-up, then cosine decay. done: fraction of all steps."""
     if done < _WARMUP:
         return (done + 1e-3) / (_WARMUP + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - _WARMUP) / (1 - _WARMUP)))
 
 
 def augmented(rgb: Tensor, sample_slice: SampleSlice) -> Tensor:
-    """Images mirrored and shifted as the sampler says, with reflection padding. [B, 3, H, W]."""
+    """Flip and shift images, [B, 3, H, W], by the sampler's random numbers, with reflection padding."""
     device, size = rgb.device, rgb.shape[-1]
     flip = torch.from_numpy(sample_slice.flip).to(device)
     rgb = torch.where(flip[:, None, None, None], rgb.flip(-1), rgb)
     shift = torch.from_numpy((sample_slice.uniforms[:, :2] * (2 * _SHIFT + 1)).astype("int64") - _SHIFT).to(device)
-    place = torch.arange(size, device=device) + shift[:, :, None]  # [B, 2, size]: rows, columns
-    place = (size - 1) - ((size - 1) - place.abs()).abs()  # mirrored at both edges
-    rows, columns = place.unbind(1)
+    index = torch.arange(size, device=device) + shift[:, :, None]  # [B, 2, size]: rows, columns
+    index = (size - 1) - ((size - 1) - index.abs()).abs()  # reflected at both edges
+    rows, columns = index.unbind(1)
     image = torch.arange(len(rgb), device=device)[:, None, None]
     moved: Tensor = rgb.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2)

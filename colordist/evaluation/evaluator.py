@@ -1,4 +1,4 @@
-"""Scores of a network over the whole test split, beside reference answers; and a grid of samples."""
+"""Evaluation of networks, baselines and oracle on the whole test split, and the sample grid."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,13 @@ from colordist.metrics.specs import ScoreSpecs, score_specs
 
 Scores = dict[str, float]
 Sample = Callable[[Tensor, Tensor | None], Tensor]
-"""``Task.sample`` of some networks: from grey and noise to colours."""
+"""``Task.sample`` with bound networks: from grey and noise to colours."""
 
-_PIXELS = 2**16  # scored at once: 64 images of 32x32
+_PIXELS = 2**16  # per batch: 64 images of 32x32
 _GRID = 16  # images in the sample grid
 
 VARIANTS = 4
-"""Predictions per image that are scored where the generator takes noise."""
+"""Number of predictions per image, for generators that take noise."""
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,18 @@ class Evaluation:
     """Number of test images; those without any colour are not scored."""
     scores: Scores
     references: dict[str, Scores]
-    """Scores of the reference answers, by name."""
+    """Scores of baselines and oracle, by name."""
     specs: ScoreSpecs
-    """What the scores are."""
     networks: list[str]
-    """Identifies each network whose features were compared."""
+    """Ids of the feature networks."""
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Scores predictions on the test split, shared among all processes.
+    """Evaluates predictions on the test split, which is divided among all ranks.
 
-    target: uint8 [N, 3, H, W] on the device; objects: uint8 [N, H, W] there too, where the source marks them; noise:
-    [N, VARIANTS, *noise_shape], for tasks that need it.
+    target: uint8 [N, 3, H, W]; objects: masks, uint8 [N, H, W], where the source has them; noise:
+    [N, VARIANTS, *noise_shape], for tasks that need it. All on the engine's device.
     """
 
     target: Tensor
@@ -65,7 +64,7 @@ class Evaluator:
 
     @property
     def specs(self) -> ScoreSpecs:
-        """What the scores are."""
+        """Specs of the metrics and references."""
         return score_specs([spec for each in self.metrics for spec in each.specs], REFERENCES)
 
     @property
@@ -74,7 +73,7 @@ class Evaluator:
         return [each for each in self.metrics if isinstance(each, FeatureScores)]
 
     def references(self, median_ab: tuple[float, float]) -> dict[str, Scores]:
-        """Scores of the reference answers, by name. median_ab: the training split's."""
+        """Evaluate baselines and oracle; scores by name. median_ab: of the training split."""
 
         def scores(reference: Reference) -> Scores:
             return self._scores(lambda part: reference.answer(self.target[part], median_ab).unsqueeze(1))
@@ -82,19 +81,19 @@ class Evaluator:
         return {each.name: scores(each) for each in REFERENCES}
 
     def scores(self, sample: Sample) -> Scores:
-        """A network's scores."""
+        """Evaluate a network."""
         return self._scores(lambda part: self._colorize(sample, part))
 
     def grid(self, sample: Sample) -> Image.Image:
-        """The first test images: rows grey, prediction, target; no gaps, so that a row is image_size pixels high."""
+        """Sample grid of the first test images: rows grey, prediction, target, each image_size pixels high."""
         rgb = self.target[:_GRID]
         rows = [luma(rgb).expand_as(rgb), self._colorize(sample, slice(_GRID))[:, 0], rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
     def _scores(self, answer: Callable[[slice], Tensor]) -> Scores:
-        """answer: from a slice of the test split to several predictions each, uint8 [B, V, 3, H, W]."""
-        # A row a batch, added up in the order of batches: the same last bit on any number of processes.
+        """answer: maps a slice of the test split to V predictions per image, uint8 [B, V, 3, H, W]."""
+        # One row per batch, summed in the order of batches: bit-equal on any number of processes.
         sums = torch.zeros(-(-len(self.target) // self._size), len(self._scorer().sums), dtype=torch.float64)
         features = self._no_features()
         for part in self._parts():
@@ -112,7 +111,7 @@ class Evaluator:
 
     @property
     def _size(self) -> int:
-        """Images that are scored at once."""
+        """Images per batch."""
         return max(1, _PIXELS // (self.target.shape[-1] * self.target.shape[-2]))
 
     def _parts(self) -> Iterator[slice]:
@@ -122,7 +121,7 @@ class Evaluator:
             self.engine.progress()
 
     def _no_features(self) -> list[Tensor]:
-        """Zeros [N, width] for each network: the rows of other processes are added later."""
+        """Zeros [N, width] for each feature network: the all-reduce adds the rows of other ranks."""
         return [torch.zeros(len(self.target), each.width, dtype=torch.float64) for each in self.features]
 
     def _extract(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
@@ -132,14 +131,14 @@ class Evaluator:
 
     @cached_property
     def _target_features(self) -> list[Tensor]:
-        """The features of the targets: computed once."""
+        """Features of the targets, computed once."""
         features = self._no_features()
         for part in self._parts():
             self._extract(self.target[part], part, features)
         return [self.engine.sum(rows) for rows in features]
 
     def _compare(self, features: list[Tensor]) -> Scores:
-        """Scores from features of predictions and targets; images without any colour are left out."""
+        """Compute scores from features of predictions and targets, without the images that have no colour."""
         red, green, blue = self.target.unbind(1)
         indices = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
         scores: Scores = {}
@@ -150,7 +149,7 @@ class Evaluator:
 
     @torch.no_grad()
     def _colorize(self, sample: Sample, part: slice) -> Tensor:
-        """A network's predictions for a slice of the test split: uint8 [B, V, 3, H, W]."""
+        """Predictions for a slice of the test split: uint8 [B, V, 3, H, W]."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
         color = sample(grey, None if self.noise is None else self.noise[part].flatten(0, 1))
         answers = len(color) // len(grey)

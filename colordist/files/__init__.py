@@ -1,1 +1,1 @@
-"""Files: atomic writes, weights with a description, downloads."""
+"""Files: atomic writes, folders of weights, downloads."""

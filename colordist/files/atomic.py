@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, faults that are reported as what they are, and files that aren't ours.
+"""Atomic file writes, accurate I/O errors, and protection of foreign files.
 
-colordist removes or replaces only what it can show to be its own. What it writes under a temporary name has
-``.colordist-`` in it, the host's name and the process's number; see ``temporary``.
+colordist removes or replaces only files that it can show to be its own. Its temporary names contain ``.colordist-``,
+the host's name and the PID; see ``temporary``.
 """
 
 import ctypes
@@ -16,27 +16,27 @@ from pathlib import Path
 from colordist.config import RunError, UserError
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What tells for sure that there is no such file. Any other OSError says nothing about what lies there."""
+"""Errors that prove that there is no such file. Any other OSError doesn't."""
 
 _EXHAUSTED = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's headers
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the memory of the host or of a device is exhausted. torch raises a RuntimeError for both."""
+    """Whether an error says that the host or a device is out of memory. torch raises a RuntimeError for both."""
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_EXHAUSTED.search(str(error))))
 
 
 @contextmanager
 def writing(what: Path) -> Iterator[None]:
-    """A write that fails, or runs out of memory, is a RunError."""
+    """Raise RunError for a write that fails or runs out of memory."""
     with _failing(what, "can't be written"):
         yield
 
 
 @contextmanager
 def reading(what: Path) -> Iterator[None]:
-    """A read that fails, or runs out of memory, is a RunError: it says nothing about what was written."""
+    """Raise RunError for a read that fails or runs out of memory: it doesn't mean that the file is damaged."""
     with _failing(what, "can't be read"):
         yield
 
@@ -52,15 +52,15 @@ def _failing(what: Path, how: str) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in a few words."""
+    """The error's message as one short line."""
     if out_of_memory(error):
         return "out of memory"
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(told.split())[:200] or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(message.split())[:200] or type(error).__name__
 
 
 def exists(path: Path) -> bool:
-    """Whether something has this name, be it a link that leads nowhere. Raises RunError where that can't be known."""
+    """Whether a path exists; a dangling link does. Raises RunError where that can't be determined."""
     with reading(path):
         try:
             path.lstat()
@@ -70,7 +70,7 @@ def exists(path: Path) -> bool:
 
 
 def content(file: Path) -> bytes | None:
-    """What a file holds; None where there is none. Raises RunError where it can't be read."""
+    """Read a file; None if there is none. Raises RunError where it can't be read."""
     with reading(file):
         try:
             return file.read_bytes()
@@ -79,7 +79,7 @@ def content(file: Path) -> bytes | None:
 
 
 def flush(path: Path) -> None:
-    """See on the disk what a file holds, or what a folder's files are called."""
+    """Fsync a file, or the entries of a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -91,14 +91,14 @@ def flush(path: Path) -> None:
 
 
 def temporary(path: Path, role: str = "new") -> Path:
-    """A name beside a path that nobody else uses: by it, what is left of a killed process is known as ours."""
+    """A temporary name beside a path, unique to this process; ``sweep`` recognises those of killed processes."""
     return path.with_name(f".{path.name[:40]}.colordist-{socket.gethostname()[:40]}-{os.getpid()}-{role}")
 
 
 def sweep(folder: Path, names: Collection[str] = ()) -> None:
-    """Remove what this process, or one of this machine that is dead, has under temporary names in a folder.
+    """Remove temporary files and folders of this process, and of dead processes of this machine, from a folder.
 
-    names: files in there that may be removed along with a folder.
+    names: files that temporary folders may hold; others keep their folder.
     """
     for path in folder.glob(".*.colordist-*"):
         found = re.fullmatch(r"\..*\.colordist-(.*)-(\d+)-[a-z]+", path.name)
@@ -121,12 +121,12 @@ def _is_another_alive(process: int) -> bool:
     return process != os.getpid()
 
 
-# --- whole or not at all
+# --- atomic writes
 
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Write a file that exists whole or not at all, also after a power failure: in here, under the name given."""
+    """Replace a file atomically and durably: fsync, rename, fsync of the folder. Yields the temporary path to write."""
     draft = temporary(file)
     try:
         yield draft
@@ -140,13 +140,13 @@ def replacing(file: Path) -> Iterator[Path]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write a text file that exists whole or not at all, also after a power failure."""
+    """Replace a text file atomically and durably, as ``replacing``."""
     with replacing(file) as draft, draft.open("w") as opened:
         opened.write(text)
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap two names at once. Returns False where the system or the disk has no such operation."""
+    """Exchange two paths atomically. Returns False where the system or the file system doesn't support it."""
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if rename is None:
         return False
@@ -159,7 +159,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 
 def point(link: Path, target: str) -> None:
-    """Let a symbolic link lead to a name beside it. Raises UserError for what is there and no link."""
+    """Point a symbolic link to a name beside it, atomically. Raises UserError if something else has its name."""
     if exists(link) and not link.is_symlink():
         raise UserError(f"{link} is in the way: move it elsewhere")
     draft = temporary(link)
@@ -169,27 +169,27 @@ def point(link: Path, target: str) -> None:
     flush(link.parent)
 
 
-# --- what is ours
+# --- foreign files
 
 
 def require_own(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:
-    """Raise UserError for a file that is there, unless by what it holds it is one of ours: it may be replaced.
+    """Raise UserError for an existing file that, by its content, isn't colordist's own: it mustn't be replaced.
 
-    option: by which it is named. what: it would be, in a word.
+    option: the command-line option that names it. what: the kind of file, in a word.
     """
     if exists(file) and not ((found := content(file)) is not None and is_own(found)):
         raise UserError(f"{option} {file} is there already, and is no {what} of colordist's: name another file")
 
 
 def remove_folder(folder: Path, names: Collection[str]) -> None:
-    """Remove these files from a folder, and the folder unless it holds others."""
+    """Remove these files from a folder, then the folder. Raises OSError if it holds others."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
 
 
 def holds_only(folder: Path, names: Collection[str]) -> bool:
-    """Whether there is a folder, and in it nothing but files of these names. Raises OSError where it can't be read."""
+    """Whether a folder exists and holds only files of these names. Raises OSError where it can't be read."""
     try:
         found = list(folder.iterdir())
     except ABSENT:

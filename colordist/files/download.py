@@ -1,4 +1,4 @@
-"""Getting files from the net."""
+"""Downloads."""
 
 import contextlib
 import socket
@@ -9,7 +9,7 @@ _TIMEOUT = 10.0  # seconds without a byte from the server
 
 @contextlib.contextmanager
 def download_timeout() -> Iterator[None]:
-    """Give up on a silent server: torch and torchvision set no timeout."""
+    """Context with a socket timeout for downloads: torch and torchvision set none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT)
     try:

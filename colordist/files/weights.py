@@ -1,4 +1,4 @@
-"""Folders that hold a network's weights (safetensors: no code in them) and a JSON that says what they are."""
+"""Folders with a network's weights (safetensors, which hold no code) and a JSON description."""
 
 import hashlib
 import json
@@ -38,13 +38,11 @@ def write(
     card: str | None = None,
     link: Path | None = None,
 ) -> None:
-    """Write ``STEM.safetensors`` and ``STEM.json`` into a folder that exists whole or not at all.
+    """Write a folder with ``STEM.safetensors`` and ``STEM.json`` atomically; replaces an earlier one.
 
-    One that is there is replaced, if it is one of ours; killed at any moment, the old or the new one is complete.
-
-    about: plain JSON values; the SHA-256 of the weights is added. card: text for a ``README.md`` beside them. link: a
-    symbolic link beside the folder, which leads there in the end, and to a complete one at any moment. Raises UserError
-    for a folder that holds something else, and what the disk raises.
+    about: plain JSON values; the SHA-256 of the weights is added. card: text of a ``README.md``. link: a symbolic link
+    beside the folder to point there; it points to a complete folder at any moment. Raises UserError for an existing
+    folder with other content, and OSError.
     """
     folder = folder.resolve()
     require_own(folder, stem)
@@ -70,13 +68,13 @@ def write(
 
 
 def _names(stem: str) -> set[str]:
-    """All that is ever written into a folder."""
+    """Names of all files that ``write`` writes."""
     return {f"{stem}.safetensors", f"{stem}.json", "README.md"}
 
 
 def _fill(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write a folder, and see it on the disk."""
-    with suppress(FileNotFoundError):  # what a process of the same number has left
+    """Write and fsync a folder."""
+    with suppress(FileNotFoundError):  # left by a killed process with the same PID
         remove_folder(folder, contents)
     folder.mkdir(parents=True)
     for name, data in contents.items():
@@ -88,9 +86,9 @@ def _fill(folder: Path, contents: dict[str, bytes]) -> None:
 
 
 def _replace(folder: Path, draft: Path, names: Collection[str]) -> None:
-    """Give a folder another one's place, where the disk can't do that at once."""
+    """Replace a folder by a draft in two renames, where they can't be exchanged atomically."""
     aside = temporary(folder, "old")
-    with suppress(FileNotFoundError):  # what a process of the same number has left
+    with suppress(FileNotFoundError):  # left by a killed process with the same PID
         remove_folder(aside, names)
     folder.rename(aside)
     try:
@@ -101,7 +99,7 @@ def _replace(folder: Path, draft: Path, names: Collection[str]) -> None:
 
 
 def require_own(folder: Path, stem: str) -> None:
-    """Raise UserError for a folder that is there, unless all of it was written by ``write``: it may be replaced."""
+    """Raise UserError for an existing folder not written by ``write``, or with other files: it mustn't be replaced."""
     if not exists(folder):
         return
     with files.reading(folder):
@@ -116,16 +114,16 @@ def require_own(folder: Path, stem: str) -> None:
 
 
 def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights, and all of the JSON. Within ``reading``.
+    """Read weights and JSON. To be called within ``reading``.
 
-    what: it is, in a word. forms: the format numbers that this version reads.
+    what: the kind of folder, in a word. forms: the format numbers that this version reads.
     """
     about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
     if about["format"] not in forms:
         readable = " and ".join(map(str, forms))
         raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {readable}")
     data = (folder / f"{stem}.safetensors").read_bytes()
-    # Older ones don't say it.
+    # Older versions wrote no digest.
     if about.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
         raise ValueError(f"{stem}.safetensors is not what was written")
     return load(data), about
@@ -133,7 +131,7 @@ def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict
 
 @contextmanager
 def reading(folder: Path, stem: str, what: str) -> Iterator[None]:
-    """What goes wrong in here while a network is rebuilt is a UserError; a read that fails is a RunError."""
+    """Translate errors of rebuilding a network: a failed read is a RunError, anything else a UserError."""
     try:
         yield
     except ABSENT as error:
@@ -143,5 +141,5 @@ def reading(folder: Path, stem: str, what: str) -> Iterator[None]:
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MemoryError, SafetensorError) as error:
         if isinstance(error, OSError) or out_of_memory(error):
             raise RunError(f"the {what} in {folder} can't be read now ({reason(error)})") from None
-        told = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"the {what} in {folder} is damaged: {told}") from None
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"the {what} in {folder} is damaged: {message}") from None

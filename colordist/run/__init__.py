@@ -1,1 +1,1 @@
-"""A run's folder and what lies in it: lock, checkpoints, snapshots."""
+"""Run folders: lock, checkpoints, snapshots, records."""

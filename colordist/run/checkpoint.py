@@ -1,11 +1,11 @@
-"""Checkpoints: everything needed to continue, for the trainer alone.
+"""Checkpoints: everything that the trainer needs to continue.
 
-A checkpoint is a folder: ``state.pt``, and ``manifest.json`` with the size and SHA-256 of every file. It is written
-beside its place, flushed to the disk and then renamed, so it exists whole or not at all; what the disk does to it
-later, the manifest shows, which also has a digest of itself.
+A checkpoint is a folder with ``state.pt`` and ``manifest.json``: size and SHA-256 of the state, and a digest of the
+manifest itself. It is written under a temporary name, fsynced and renamed (atomically), so its name implies that it is
+complete; later damage is detected by the manifest.
 
-A checkpoint is damaged if it was read to its end and isn't what the manifest says, or if one of its files is missing.
-A read that fails says nothing about it: that is reported as what it is, and nothing is renamed or removed.
+A checkpoint counts as damaged if a file is missing, or was read completely and doesn't match the manifest. A failed
+read says nothing about the checkpoint: it is reported as what it is, and nothing is renamed or removed.
 """
 
 import hashlib
@@ -32,21 +32,23 @@ _log = logging.getLogger(__name__)
 
 
 class Damaged(Exception):
-    """A checkpoint was read, and isn't what was written: one line."""
+    """A checkpoint is incomplete, or differs from what was written. The message is one line."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who writes: the run, by the fingerprint of what it learns; and the writer's fencing number."""
+    """The writer of checkpoints."""
 
     run: str
+    """Identity of the run: see ``run.identity``."""
     fence: int
+    """Fencing token: see ``run.lock``."""
     check_fence: Callable[[], None]
     """Raises RunError when another process has taken over the run."""
 
 
 def to_host(state: Any) -> Any:  # noqa: ANN401  nested dicts and lists of tensors and plain values
-    """A copy on the CPU that training can't change any more."""
+    """Copy nested dicts and lists of tensors to the CPU, so that training can't change them any more."""
     if isinstance(state, Tensor):
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
@@ -57,7 +59,7 @@ def to_host(state: Any) -> Any:  # noqa: ANN401  nested dicts and lists of tenso
 
 
 def save(folder: Path, step: int, state: dict[str, Any], owner: Owner, config: CheckpointConfig) -> None:
-    """Write a checkpoint, then drop what needn't be kept. Raises RunError where that is impossible."""
+    """Write a checkpoint, then prune old ones. Raises RunError where it can't be written."""
     final = folder / step_name(step)
     with writing(final):
         _publish(_write(folder, step, state, owner), final, owner)
@@ -65,19 +67,19 @@ def save(folder: Path, step: int, state: dict[str, Any], owner: Owner, config: C
 
 
 def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path:
-    """Write a checkpoint beside its place, and see it on the disk."""
+    """Write and fsync a checkpoint under a temporary name, and return its path."""
     temporary = folder / f"{step_name(step)}.tmp-{owner.fence}"
     _remove(temporary)
     temporary.mkdir(parents=True)
     with (temporary / _STATE).open("wb") as file:
-        with _untranslated():
+        with _original_error():
             torch.save({"step": step, **state}, file)
         file.flush()
         os.fsync(file.fileno())
     files = {_STATE: _describe(temporary / _STATE)}
     manifest = {"format": FORMAT, "step": step, "run": owner.run, "fence": owner.fence, "files": files}
     with (temporary / _MANIFEST).open("w") as file:
-        json.dump(manifest | {"sha256": _seal(manifest)}, file, indent=2)
+        json.dump(manifest | {"sha256": _digest(manifest)}, file, indent=2)
         file.flush()
         os.fsync(file.fileno())
     flush(temporary)
@@ -85,8 +87,8 @@ def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path
 
 
 @contextmanager
-def _untranslated() -> Iterator[None]:
-    """Raise what the disk or the memory said, where torch makes an error of its own of it."""
+def _original_error() -> Iterator[None]:
+    """Raise the OSError or MemoryError where torch has replaced it by a RuntimeError."""
     try:
         yield
     except RuntimeError as error:
@@ -96,7 +98,7 @@ def _untranslated() -> Iterator[None]:
 
 
 def _publish(temporary: Path, final: Path, owner: Owner) -> None:
-    """Give a checkpoint its name. One that is there already and whole is the same one: it stays."""
+    """Rename a checkpoint to its final name. An undamaged one with that name has the same content: it is kept."""
     owner.check_fence()
     if exists(final):
         try:
@@ -111,22 +113,22 @@ def _publish(temporary: Path, final: Path, owner: Owner) -> None:
 
 
 def _prune(folder: Path, step: int, owner: Owner, config: CheckpointConfig) -> None:
-    """Drop all but the newest few, up to a step, and those that are kept for ever. What can't be dropped is told."""
+    """Remove checkpoints by ``checkpoint.keep`` and ``keep_every``, up to a step. A failure is a warning."""
     owner.check_fence()
     try:
         steps = {path: int(path.name.removeprefix("step-")) for path in numbered(folder)}
         earlier = [path for path in steps if steps[path] <= step and _is_own(path, owner.run)]
         for path in earlier[: -config.keep]:
             if config.keep_every is None or steps[path] % config.keep_every:
-                _drop(path, owner.fence)
+                _delete(path, owner.fence)
         sweep(folder, owner.fence)
     except (OSError, MemoryError, RunError) as error:
         what = getattr(error, "filename", None) or folder
-        _log.warning("%s can't be dropped (%s): training goes on", what, reason(error))
+        _log.warning("%s can't be removed (%s): training continues", what, reason(error))
 
 
 def _is_own(checkpoint: Path, run: str) -> bool:
-    """Whether a folder is a checkpoint of this run, and nothing else lies in it: only such a one is removed."""
+    """Whether a folder is a checkpoint of this run and holds no other files: only then may it be removed."""
     if not holds_only(checkpoint, _FILES):
         return False
     try:
@@ -136,35 +138,35 @@ def _is_own(checkpoint: Path, run: str) -> bool:
 
 
 def sweep(folder: Path, fence: int) -> None:
-    """Drop what writers up to a fencing number left unfinished.
+    """Remove unfinished checkpoints of writers up to a fencing token.
 
-    After that none of them can publish it any more: not even one that is asleep just before it gives it its name.
+    After that none of them can publish one any more, not even a writer that is suspended just before the rename.
     """
     for path in folder.glob("step-*.tmp-*"):
         number = path.name.rpartition("-")[2]
         if number.isdecimal() and int(number) <= fence and holds_only(path, _FILES):
-            with suppress(FileNotFoundError):  # published just now
-                _drop(path, fence)
+            with suppress(FileNotFoundError):  # published in the meantime
+                _delete(path, fence)
 
 
-def _drop(path: Path, fence: int) -> None:
-    """Remove a checkpoint. It loses its name first: what has a checkpoint's name is whole to its end."""
-    nameless = path.with_name(f"{path.name}.tmp-{fence}")
-    path.rename(nameless)
-    _remove(nameless)
+def _delete(path: Path, fence: int) -> None:
+    """Delete a checkpoint. Renamed first, so that its final name implies that it is complete."""
+    unfinished = path.with_name(f"{path.name}.tmp-{fence}")
+    path.rename(unfinished)
+    _remove(unfinished)
 
 
 def _remove(unfinished: Path) -> None:
-    """Remove the files of a checkpoint that has no name yet, or no more. What is left is for the next sweep."""
+    """Remove an unfinished checkpoint. What can't be removed is left to the next sweep."""
     with suppress(OSError):
         remove_folder(unfinished, _FILES)
 
 
 def newest(folder: Path, run: str) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint that is whole, None where there is none yet; and one line for each newer, damaged one.
+    """The newest undamaged checkpoint, None if there are none yet, and one line for each newer, damaged one.
 
-    run: fingerprint of the run that they must be of. Raises UserError for a checkpoint of another run or format, and
-    where there are some but none of them is whole; RunError for one that can't be read now.
+    run: identity of the run. Raises UserError for a checkpoint of another run or format, and where all are damaged;
+    RunError for a failed read.
     """
     damaged: list[str] = []
     for path in reversed(numbered(folder)):
@@ -174,12 +176,12 @@ def newest(folder: Path, run: str) -> tuple[Path | None, list[str]]:
         except Damaged as damage:
             damaged.append(f"{path} is damaged ({damage})")
     if damaged:
-        raise UserError(f"no checkpoint is whole: {'; '.join(damaged)}: name another --run.dir to begin again")
+        raise UserError(f"all checkpoints are damaged: {'; '.join(damaged)}: name another --run.dir to begin again")
     return None, []
 
 
 def set_aside(checkpoint: Path) -> None:
-    """Take a damaged checkpoint out of the way, without losing it."""
+    """Rename a damaged checkpoint to ``NAME.damaged-N``."""
     number = 0
     while (aside := checkpoint.with_name(f"{checkpoint.name}.damaged-{number}")).exists():
         number += 1
@@ -188,14 +190,14 @@ def set_aside(checkpoint: Path) -> None:
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
-    """The state in a checkpoint, on the CPU: what belongs on a device moves there when it is taken up.
+    """Load the state in a checkpoint to the CPU.
 
-    Only tensors and plain values are read, so a hostile file can't run code. Raises RunError where the file can't be
-    read now, or memory runs out; UserError where it holds something else than a state.
+    Loads tensors and plain values only, so a malicious file can't run code. Raises RunError for a failed read or
+    exhausted memory, UserError where the file holds something else.
     """
     file = checkpoint / _STATE
     try:
-        with reading(file), _untranslated():
+        with reading(file), _original_error():
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds something else")
@@ -207,17 +209,14 @@ def load(checkpoint: Path) -> dict[str, Any]:
 
 
 def _verify(checkpoint: Path, run: str) -> None:
-    """Raise Damaged if a checkpoint isn't as it was written, UserError if it is none of this run's.
-
-    Raises RunError where that can't be known, because it can't be read.
-    """
+    """Raise Damaged if a checkpoint is, UserError for another run or format, RunError for a failed read."""
     with reading(checkpoint / _MANIFEST):
         manifest = _manifest(checkpoint)
     form, files = manifest["format"], manifest["files"]
     if form != FORMAT:
         raise UserError(f"{checkpoint} has format {form}, but this version reads {FORMAT}: name another --run.dir")
     if manifest["run"] != run:
-        raise UserError(f"{checkpoint} is of another run: take it out of there, or name another --run.dir")
+        raise UserError(f"{checkpoint} is of another run: move it elsewhere, or name another --run.dir")
     if files.keys() != {_STATE}:
         raise Damaged(f"{_MANIFEST} names other files than {_STATE}")
     with reading(checkpoint / _STATE):
@@ -230,21 +229,21 @@ def _verify(checkpoint: Path, run: str) -> None:
 
 
 def _manifest(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint's manifest says. Raises Damaged if it isn't what was written, and what the disk raises."""
+    """Read a checkpoint's manifest. Raises Damaged if it isn't what was written, and OSError."""
     try:
         manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
-        seal = manifest.pop("sha256")
+        digest = manifest.pop("sha256")
         manifest |= {"format": manifest["format"], "run": manifest["run"], "files": dict(manifest["files"])}
     except ABSENT as error:
         raise Damaged(f"{_MANIFEST}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{_MANIFEST}: it is no manifest") from None
-    if seal != _seal(manifest):
+    if digest != _digest(manifest):
         raise Damaged(f"{_MANIFEST} is not what was written")
     return dict(manifest)
 
 
-def _seal(manifest: dict[str, Any]) -> str:
+def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
@@ -254,12 +253,12 @@ def _describe(file: Path) -> dict[str, Any]:
 
 
 class Writer:
-    """Writes checkpoints behind the training, one at a time."""
+    """Writes checkpoints in a background thread, one at a time."""
 
     def __init__(
         self, folder: Path, owner: Owner, config: CheckpointConfig, flush: Callable[[], object] = lambda: None
     ) -> None:
-        """flush: sees on the disk what a checkpoint counts on, before there is one."""
+        """flush: fsyncs files that must not be behind a checkpoint; called before each write."""
         self.folder = folder
         self.owner = owner
         self.config = config
@@ -268,7 +267,7 @@ class Writer:
         self._writing: Future[None] | None = None
 
     def submit(self, step: int, state: dict[str, Any]) -> None:
-        """Copy a state to the CPU now, and write it later. Waits for the write before, if there is one."""
+        """Copy a state to the CPU, and start writing it. Waits for the previous write."""
         self.wait()
         with self._tolerated():
             with writing(self.folder / step_name(step)):
@@ -280,12 +279,12 @@ class Writer:
         save(self.folder, step, state, self.owner, self.config)
 
     def check(self) -> None:
-        """Raise RunError if a write has failed (`checkpoint.on_error: stop`), or say so once. Doesn't wait."""
+        """Raise RunError if a write has failed (`checkpoint.on_error: stop`), or warn once. Doesn't wait."""
         if self._writing is not None and self._writing.done():
             self.wait()
 
     def wait(self) -> None:
-        """Wait until all is written; else as ``check``."""
+        """Wait for the current write. Raises or warns as ``check``."""
         unfinished, self._writing = self._writing, None
         if unfinished is not None:
             with self._tolerated():
@@ -293,11 +292,11 @@ class Writer:
 
     @contextmanager
     def _tolerated(self) -> Iterator[None]:
-        """A checkpoint that can't be written is a RunError or a warning, as the settings say."""
+        """Turn a failed write into a warning, unless `checkpoint.on_error` is `stop`."""
         try:
             yield
         except RunError as error:
             self.owner.check_fence()
             if self.config.on_error == "stop":
                 raise
-            _log.warning("%s; training goes on", error)
+            _log.warning("%s; training continues", error)

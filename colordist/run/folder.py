@@ -1,4 +1,4 @@
-"""A run folder: what lies where, whose run it is, and how far it got."""
+"""Run folders: their files, the run that they belong to, and its progress."""
 
 import json
 import re
@@ -15,20 +15,20 @@ from colordist.run.identity import fingerprint, learning_keys
 
 _IMAGES, _WEIGHTS = "images", "init_from"
 _PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", _IMAGES, _WEIGHTS)
-"""What a run writes besides its settings and markers."""
+"""Files and folders of a run besides its settings and markers."""
 
 State = Literal["new", "unfinished", "stopped", "finished"]
 
 
 def step_name(step: int) -> str:
-    """What is named after a step, so that names sort like steps: ``step-000500``."""
+    """The name of a step's file or folder, sorted like the steps: ``step-000500``."""
     return f"step-{step:06d}"
 
 
 def numbered(folder: Path, suffix: str = "") -> list[Path]:
-    """What is named after a step in a folder, lowest step first; anything else that lies there is left alone.
+    """List the paths in a folder that are named after a step, lowest step first; none if there is no folder.
 
-    Raises RunError where the folder can't be read: that doesn't mean that there is nothing.
+    Raises RunError where the folder can't be read.
     """
     with reading(folder):
         try:
@@ -40,7 +40,7 @@ def numbered(folder: Path, suffix: str = "") -> list[Path]:
 
 
 def folder_for(config: Config, name: str) -> Path:
-    """The config's run folder: the one it names, else one named after what is learned from which images."""
+    """The config's run folder: ``run.dir``, or by default one named after the config and the run's fingerprint."""
     if config.run.dir is not None:
         return Path(config.run.dir).expanduser()
     listing = registry.component("source", config.data.source)(config.data).listing()
@@ -65,7 +65,7 @@ class RunFolder:
 
     @property
     def specs_file(self) -> Path:
-        """What the scores are: labels, directions and roles of the metrics."""
+        """Specs of the scores: labels, directions and roles of the metrics."""
         return self.path / "metrics.json"
 
     @property
@@ -75,29 +75,29 @@ class RunFolder:
 
     @property
     def checkpoints(self) -> Path:
-        """For the trainer: everything needed to continue."""
+        """Checkpoints, for the trainer: everything needed to continue."""
         return self.path / "checkpoints"
 
     @property
     def snapshots(self) -> Path:
-        """For people: averaged weights, and what it takes to rebuild the network."""
+        """Snapshots, for people: EMA weights, and JSON to rebuild the network."""
         return self.path / "snapshots"
 
     @property
     def stop_file(self) -> Path:
-        """Made by whoever wants the run to stop after the step it is in."""
+        """A file that users create to stop the run after its current step."""
         return self.path / "stop"
 
     @property
     def state(self) -> State:
-        """How far the run got."""
+        """The run's state, by its marker files."""
         for marker in ("finished", "stopped"):
             if exists(self.path / marker):
                 return marker
         return "unfinished" if exists(self.config_file) else "new"
 
     def is_finished(self, steps: int) -> bool:
-        """Whether the run did all its steps, and isn't asked for more."""
+        """Whether the run has finished at least this number of steps."""
         return self.state == "finished" and bool(self.settings()["train"]["steps"] >= steps)
 
     def settings(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class RunFolder:
         return settings
 
     def check_same_run(self, config: Config) -> None:
-        """Raise UserError if the folder belongs to another run than this config's, or mustn't be continued."""
+        """Raise UserError if the folder belongs to another run than this config's, or `resume` is `never`."""
         if self.state == "new":
             return
         if config.resume == "never":
@@ -135,9 +135,9 @@ class RunFolder:
             raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
     def check_complete(self) -> None:
-        """Raise UserError if what a run needs was taken away, rather than begin again over what is left.
+        """Raise UserError if the settings or all checkpoints were removed, rather than overwrite the rest.
 
-        Without a config.yaml nothing that lies there can be shown to be a run's.
+        Without a config.yaml no file there can be shown to be of this run.
         """
         if self.state == "new":
             if left := [name for name in _PARTS if _holds_something(self.path / name)]:
@@ -147,16 +147,16 @@ class RunFolder:
 
     @property
     def images(self) -> str | None:
-        """Digest of the images that the run is bound to; None before it has begun."""
+        """Digest of the run's images; None before it has begun."""
         found = content(self.path / _IMAGES)
         return None if found is None else found.decode(errors="replace").strip()
 
     def check_same_images(self, fingerprint: str) -> None:
-        """Raise UserError unless these are the images that the run began to learn from and to be scored on."""
+        """Raise UserError if the training and test images differ from those that the run began with."""
         self._check_same(_IMAGES, fingerprint, "the images have changed")
 
     def check_same_weights(self, digest: str) -> None:
-        """Raise UserError unless these are the weights that the generator began with."""
+        """Raise UserError if the initial weights differ from those that the run began with."""
         self._check_same(_WEIGHTS, digest, "the snapshot that train.init_from names has changed")
 
     def _check_same(self, name: str, digest: str, changed: str) -> None:
@@ -165,16 +165,16 @@ class RunFolder:
             raise UserError(f"{changed} since the run in {self.path} began: name another --run.dir")
 
     def mark(self, state: Literal["finished", "stopped"], step: int, reason: str = "") -> None:
-        """Say how the run ended. A request to stop has been answered by that."""
+        """Write a marker file. Removes the stop file, which is answered by that."""
         with writing(self.path / state):
             self._unmark()
             replace_text(self.path / state, json.dumps({"step": step} | ({"reason": reason} if reason else {})) + "\n")
             self.stop_file.unlink(missing_ok=True)
 
     def begin(self, config: Config, images: str | None = None, weights: str | None = None) -> None:
-        """The run begins, or goes on, with these settings, images and weights.
+        """Write the settings, and the digests of images and initial weights, when a run begins or continues.
 
-        Nothing has been written before, and the settings come first: by them all else is known as this run's.
+        The settings are written before anything else: they show that all else belongs to this run.
         """
         self.write_settings(config)
         with writing(self.path):
@@ -189,17 +189,17 @@ class RunFolder:
             (self.path / marker).unlink(missing_ok=True)
 
     def flush_records(self) -> None:
-        """See the lines of metrics.jsonl on the disk."""
+        """Fsync metrics.jsonl."""
         with writing(self.metrics_file):
             flush(self.metrics_file)
 
     def records(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl."""
+        """Read metrics.jsonl."""
         return read_records(self.metrics_file)
 
 
 def read_records(file: Path) -> list[dict[str, Any]]:
-    """The lines of a JSONL file, none if there is no file; a last line that was cut off is left out.
+    """Read a JSONL file; empty if there is no file. A truncated last line is left out.
 
     Raises UserError for a line that is damaged in another way, RunError where the file can't be read.
     """
@@ -218,7 +218,7 @@ def read_records(file: Path) -> list[dict[str, Any]]:
 
 
 def _holds_something(path: Path) -> bool:
-    """Whether there is anything but an empty folder. Raises RunError where that can't be known."""
+    """Whether a path is a file or a folder that isn't empty. Raises RunError where it can't be read."""
     if not exists(path):
         return False
     with reading(path):

@@ -1,4 +1,4 @@
-"""What makes two runs the same run: the settings that decide what is learned, from which images, how and how long."""
+"""A run's identity: the settings that determine what is learned, from which images, how and for how long."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from colordist import registry
 from colordist.config import Config, Value, as_dict, flatten
 
-# Settings that may change when a run is continued, besides those that components name themselves.
+# Settings that may change when a run is continued, besides those that components declare.
 OPERATIONAL = (
     *("resume", "run.", "log.", "evaluate.", "checkpoint.", "track."),
     *("train.micro_batch_size", "train.activation_checkpointing"),
@@ -17,9 +17,9 @@ OPERATIONAL = (
 
 
 def learning_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
-    """The settings that make up a run's identity. settings: of ``as_dict(config)``, or a file with the same.
+    """The settings of a run's identity, by dotted key. settings: nested, as of ``as_dict(config)``.
 
-    A file that an older version wrote lacks the newest settings: those count as their defaults.
+    Missing ones, as in a file that an older version wrote, count as their defaults.
     """
     names = registry.Names.of(settings)
     whole = flatten(registry.defaults(names)) | flatten(settings)
@@ -28,25 +28,25 @@ def learning_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
 
 
 def fingerprint(config: Config, listing: str = "") -> str:
-    """Eight hexadecimal digits that stand for the learning keys and the images: the same command gives the same ones.
+    """Hash of the learning keys and the images, as eight hexadecimal digits.
 
-    listing: digest of the images' names and sizes, where settings don't say which they are.
+    listing: digest of the images' names and sizes, where the settings don't identify them.
     """
     return _digest(changed_keys(config) | ({"listing": listing} if listing else {}))
 
 
 def identity(config: Config) -> str:
-    """As ``fingerprint``, but for the number of steps: it stays the same when a run is extended."""
+    """Hash of the learning keys without the number of steps, so that a run can be extended."""
     return _digest({key: value for key, value in changed_keys(config).items() if key != "train.steps"})
 
 
 def changed_keys(config: Config) -> dict[str, Value]:
-    """The learning keys that differ from their defaults: settings that are added later change no fingerprint."""
+    """The learning keys that differ from their defaults, so that settings added later change no fingerprint."""
     settings = as_dict(config)
-    usual = flatten(registry.defaults(registry.Names()))
+    defaults = flatten(registry.defaults(registry.Names()))
     names = registry.Names.of(settings)
-    usual = flatten(registry.defaults(names)) | {key: usual.get(key) for key in registry.NAME_KEYS}
-    return {key: value for key, value in learning_keys(settings).items() if value != usual.get(key)}
+    defaults = flatten(registry.defaults(names)) | {key: defaults.get(key) for key in registry.NAME_KEYS}
+    return {key: value for key, value in learning_keys(settings).items() if value != defaults.get(key)}
 
 
 def _digest(keys: dict[str, Value]) -> str:

@@ -1,4 +1,4 @@
-"""Model cards (Mitchell et al. 2019, arXiv 1810.03993): what a snapshot is, what it is worth and what it can't do."""
+"""Model cards (Mitchell et al. 2019, arXiv 1810.03993): data, recipe, scores and limits of a snapshot."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from colordist.metrics.specs import MetricSpec, ScoreSpecs
 from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
 
-_PATHS = ("data.root", "train.init_from")  # of one machine
+_PATHS = ("data.root", "train.init_from")  # specific to a machine
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
   colour a thing was. Don't pass its pictures off as colour photographs.
@@ -25,7 +25,7 @@ _LIMITS = """\
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the cards of all of a run's snapshots have in common. The same run has the same cards on any machine."""
+    """The card of a run's snapshots: the same on any machine."""
 
     config: Config
     train_images: int
@@ -34,7 +34,7 @@ class ModelCard:
     """Revision of the code."""
 
     def text(self, step: int, scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
-        """The card of one snapshot, in Markdown. references: scores of the reference answers, by name."""
+        """Format the card of one snapshot in Markdown. references: scores of baselines and oracle, by name."""
         data, train, model = self.config.data, self.config.train, self.config.model
         size, classes = (
             f"{data.image_size}x{data.image_size}",
@@ -83,13 +83,13 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 """
 
     def _settings(self) -> str:
-        """The learning keys that differ from the defaults, one a line."""
+        """The learning keys that differ from their defaults, one per line."""
         changed = {key: value for key, value in changed_keys(self.config).items() if key not in _PATHS}
         return "\n".join(f"- `{key}: {json.dumps(value)}`" for key, value in changed.items()) or "- none"
 
 
 def _weakness(scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
-    """The score by which a network is least ahead of the better baseline."""
+    """A sentence on the score with the smallest gain over the better baseline."""
     ranked = [spec for spec in specs.metrics if spec.role != "diagnostic"]
     gains = [(gain, spec.label) for spec in ranked if (gain := _gain(spec, scores, references, specs)) is not None]
     if not gains:
@@ -101,7 +101,7 @@ def _weakness(scores: Scores, references: Mapping[str, Scores], specs: ScoreSpec
 
 
 def _gain(spec: MetricSpec, scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> float | None:
-    """The share of the way from the better baseline to the best score; None where there is no such way."""
+    """The gain over the better baseline, as a fraction of the oracle's; None where either is missing."""
     found = {name: of_all[spec.name] for name, of_all in references.items() if spec.name in of_all}
     baselines = [found[each.name] for each in specs.of_role("baseline") if each.name in found]
     limit = specs.best(spec)

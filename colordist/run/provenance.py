@@ -1,4 +1,4 @@
-"""Where results come from: the code, its revision, and what it ran on."""
+"""Provenance of results: digest and revision of the code."""
 
 import hashlib
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def code_digest() -> str:
-    """Eight hexadecimal digits that stand for the code of this package."""
+    """Digest of this package's code: eight hexadecimal digits."""
     digest = hashlib.blake2b(digest_size=4)
     package = Path(__file__).parents[1]
     for file in sorted(package.rglob("*.py")):
@@ -15,12 +15,12 @@ def code_digest() -> str:
 
 
 def revision() -> str:
-    """What stands for the code: of its files, and where it is a checkout, the commit."""
+    """The code's digest and, in a checkout, its commit."""
     return f"{code_digest()} (git {commit})" if (commit := git_revision()) else code_digest()
 
 
 def git_revision() -> str | None:
-    """The commit that the code is of; None where it isn't a checkout."""
+    """The code's commit; None outside of a checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -1,7 +1,7 @@
-"""The records of a run: what the keys of metrics.jsonl say, and the newest scores in them.
+"""Records of metrics.jsonl: their keys, and the newest scores.
 
-The first part of a key says what the number is: ``loss/NETWORK/NAME``, ``diagnostics/NETWORK/NAME``,
-``optimizer/NETWORK/lr``, ``pace/NAME``, ``score/METRIC``, ``reference/ANSWER/METRIC``.
+Keys: ``loss/NETWORK/NAME``, ``diagnostics/NETWORK/NAME``, ``optimizer/NETWORK/lr``, ``pace/NAME``, ``score/METRIC``,
+``reference/NAME/METRIC``.
 """
 
 import math
@@ -14,16 +14,16 @@ from colordist.run.score_specs import load_specs
 
 Record = Mapping[str, Any]
 References = Mapping[str, Scores]
-"""Scores of the reference answers, by the reference's name."""
+"""Scores of the references (baselines and oracle), by name."""
 
 LOSS, SCORE, REFERENCE = "loss/", "score/", "reference/"
 PACE = "pace/"
-"""Prefix of what depends on the machine: all that two runs of the same config may differ in."""
+"""Prefix of quantities that depend on the machine: only these may differ between two runs of the same config."""
 SPEED = f"{PACE}images_per_second"
 
 
 def number(record: Record, key: str) -> float | None:
-    """A finite number in a record; None where there is none."""
+    """A finite number of a record, None if there is none."""
     value = record.get(key)
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
@@ -35,12 +35,12 @@ def numbers(record: Record, prefix: str) -> dict[str, float]:
 
 
 def newest_scores(records: Sequence[Record]) -> dict[str, float]:
-    """The newest scores, by the metric's name; empty where there are none."""
+    """The newest scores, by metric; empty if there are none."""
     return _newest(records, SCORE)
 
 
 def newest_references(records: Sequence[Record]) -> dict[str, dict[str, float]]:
-    """Scores of the reference answers on the run's test images."""
+    """Scores of the references on the run's test images, by reference and metric."""
     found: dict[str, dict[str, float]] = {}
     for key, score in _newest(records, REFERENCE).items():
         reference, _, metric = key.partition("/")
@@ -49,7 +49,7 @@ def newest_references(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 
 
 def score_table(folder: RunFolder) -> str:
-    """A run's newest scores between those of the reference answers, as text."""
+    """Format a run's newest scores beside those of the references."""
     records = folder.records()
     answers = {str(folder.settings()["task"]["name"]): newest_scores(records)}
     return beside_references(load_specs(folder), newest_references(records), answers)

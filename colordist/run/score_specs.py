@@ -1,4 +1,4 @@
-"""What a run says of its scores: ``metrics.json``, written when it starts."""
+"""Metric specs of a run: ``metrics.json``, written when it starts."""
 
 from colordist.config import UserError
 from colordist.files.atomic import replace_text, writing
@@ -14,7 +14,7 @@ def save_specs(folder: RunFolder, specs: ScoreSpecs) -> None:
 
 
 def load_specs(folder: RunFolder) -> ScoreSpecs:
-    """Read metrics.json; without one, all scores that colordist itself knows. Raises UserError for a damaged file."""
+    """Read metrics.json; without one, the specs of colordist's own metrics. Raises UserError for a damaged file."""
     try:
         return ScoreSpecs.from_json(folder.specs_file.read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Snapshots: EMA weights and what it takes to rebuild the network. For people; no trainer code needed."""
+"""Snapshots: EMA weights, and JSON to rebuild the network without trainer code."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -19,22 +19,22 @@ _VERSION_01 = 1  # one generator, without its task
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A trained network, ready to colour: in eval mode, on the CPU, frozen."""
+    """A trained task for inference: in eval mode, on the CPU, frozen."""
 
     task: Task
     networks: nn.ModuleDict
-    """Those that ``task.sample`` runs, by name."""
+    """The networks that ``task.sample`` runs, by name."""
     about: dict[str, Any]
-    """All of model.json."""
+    """The content of model.json."""
     folder: Path
 
     def sample(self, grey: Tensor, noise: Tensor | None = None) -> Tensor:
-        """From grey to colours: ``Task.sample``."""
+        """Colours of grey images: ``Task.sample``."""
         return self.task.sample(dict(self.networks.items()), grey, noise)
 
     @property
     def step(self) -> int:
-        """The step that it is of. Raises UserError where model.json doesn't say."""
+        """The step at which it was saved. Raises UserError where model.json has none."""
         step = self.about.get("step")
         if not isinstance(step, int):
             raise UserError(f"the snapshot in {self.folder} is damaged: model.json has no step")
@@ -44,10 +44,10 @@ class Snapshot:
 def write(
     folder: Path, task: Task, networks: dict[str, nn.Module], about: dict[str, Any], card: str | None = None
 ) -> None:
-    """Write ``model.safetensors`` and ``model.json`` into a folder, and let ``latest`` beside it point there.
+    """Write ``model.safetensors`` and ``model.json`` into a folder, and point the link ``latest`` beside it there.
 
-    networks: those that the task samples with. about: ``step``, and what else should be known of the weights' origin;
-    plain JSON values. card: the same for people, as ``README.md``.
+    networks: those that the task samples with. about: ``step`` and provenance, plain JSON values. card: the text of
+    ``README.md``.
     """
     used: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
     settings: dict[str, Any] = {section: dataclasses.asdict(each) for section, each in used.items()}
@@ -57,15 +57,15 @@ def write(
 
 
 def require_own(folder: Path) -> None:
-    """Raise UserError for a folder that is there, unless it is a snapshot and nothing else: it may be replaced."""
+    """Raise UserError for an existing folder that isn't a snapshot, or holds other files: it mustn't be replaced."""
     weights.require_own(folder, "model")
 
 
 def read(folder: Path) -> Snapshot:
-    """Rebuild the network of a snapshot.
+    """Rebuild the networks of a snapshot.
 
-    Raises UserError for a folder that holds no snapshot, a damaged one, one that a newer version wrote, or one whose
-    components aren't there.
+    Raises UserError for a folder without a snapshot, and for one that is damaged, has an unknown format, or needs
+    components that aren't installed.
     """
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
@@ -81,7 +81,7 @@ def read(folder: Path) -> Snapshot:
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
-    """The weights of a snapshot's generator, on the CPU, and its settings. Raises UserError as ``read`` does."""
+    """Read the weights of a snapshot's generator, on the CPU, and its settings. Raises as ``read``."""
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
         model: GeneratorSettings = _settings(folder, about, "model")
@@ -90,7 +90,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and model.json in today's form."""
+    """Read tensors and model.json, converted to the current format."""
     tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))
     if about["format"] == _VERSION_01:
         if about["model"].get("norm") == "batch":
@@ -106,7 +106,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> Any:  # noqa: ANN401
-    """The settings of a section of model.json."""
+    """The component settings in a section of model.json."""
     values = about[section]
     if values["name"] not in registry.names(section):
         packages = ", ".join(each for each in about.get("requires", []) if each != "colordist") or "another package"
@@ -129,7 +129,7 @@ def latest(run: Path) -> Path:
 
 
 def find(model: Path) -> Path:
-    """The snapshot that MODEL stands for: a snapshot's folder, or a run's, for its newest."""
+    """Resolve MODEL: a snapshot's folder, or a run's, which stands for its newest snapshot."""
     model = model.expanduser()
     if not model.is_dir():
         raise UserError(f"there is no folder {model}: give the folder of a run, or of a snapshot")

@@ -13,10 +13,10 @@ from colordist.tracking.tracker import Record
 
 
 class JsonLines:
-    """metrics.jsonl: one record a line, on disk at once."""
+    """metrics.jsonl: one record per line, unbuffered."""
 
     def __init__(self, file: Path, start: int) -> None:
-        """start: the step that the run begins or continues with; records after it are dropped, they come again."""
+        """start: the first step to run; later records are removed, as they will be logged again."""
         kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
         self._path = file
         with writing(file):
@@ -31,10 +31,10 @@ class JsonLines:
                 rest = rest[self._file.write(rest) :]
 
     def picture(self, file: Path, step: int) -> None:
-        """Sample grids are in the run folder already."""
+        """Do nothing: sample grids are in the run folder."""
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """So are snapshots."""
+        """Do nothing: snapshots are in the run folder."""
 
     def close(self) -> None:
         """Close the file."""

@@ -1,6 +1,6 @@
-"""Trackers take flat records: ``{"step": 50, "images": 1600, "loss/generator/l1": 0.1, ...}``.
+"""Interface of trackers. Records are flat: ``{"step": 50, "images": 1600, "loss/generator/l1": 0.1, ...}``.
 
-``run.records`` says what the parts of a key are.
+For their keys see ``run.records``.
 """
 
 from pathlib import Path
@@ -10,18 +10,18 @@ Record = dict[str, float]
 
 
 class Tracker(Protocol):
-    """Takes records, sample grids and snapshots."""
+    """Tracks records, sample grids and snapshots."""
 
     def log(self, record: Record) -> None:
-        """Take a record."""
+        """Log a record."""
         ...
 
     def picture(self, file: Path, step: int) -> None:
-        """Take a sample grid in the run folder: rows grey, prediction, target."""
+        """Log a sample grid in the run folder: rows grey, prediction, target."""
         ...
 
     def snapshot(self, folder: Path, step: int) -> None:
-        """Take a snapshot in the run folder."""
+        """Log a snapshot in the run folder."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases, beside metrics.jsonl."""
+"""Weights & Biases."""
 
 import json
 import logging
@@ -33,9 +33,8 @@ _INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
 class WandB:
     """Weights & Biases: mirrors metrics.jsonl line by line.
 
-    A resumed run logs some lines again, bit-equal: those aren't sent twice. W&B itself is asked for its last line, for
-    a kill may lose lines that it had not stored yet. Missing lines are sent when the run resumes, or by
-    ``report --sync``.
+    Lines that a resumed run logs again aren't sent twice. The last line is queried from W&B, as a kill may lose lines
+    that it had not stored yet. Missing lines are sent when the run resumes, or by ``report --sync``.
     """
 
     def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
@@ -52,26 +51,26 @@ class WandB:
         """Lines sent by this object."""
         self._primary = load_specs(RunFolder(folder)).primary
         self._costs: list[float] = []
-        """Of each snapshot so far, by the primary metric: lower is better."""
+        """Cost of each snapshot so far, by the primary metric: lower is better."""
         stored = self._stored()
         self._run = self._begin()
-        # The server knows its own count; lines are W&B's steps.
+        # Lines are W&B's steps, so online the server knows the next one.
         self._next = self._run.step if self.mode == "online" else stored
         self._is_new = False
-        """Whether the newest line was not sent before; then what belongs to it was not, either."""
+        """Whether the newest line, with its sample grid and snapshot, was not sent before."""
         lines = read_records(folder / "metrics.jsonl")
         self._line = len(lines)
         for line, record in enumerate(lines):
             self._send(record, line)
 
     def _stored(self) -> int:
-        """Lines in the files for `wandb sync`; the number last noted, if those are gone."""
+        """Number of lines in the offline files of `wandb sync`; the number last saved, if those were removed."""
         files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known['id']}/*.wandb"), reverse=True)
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
-            told = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
+            output = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
             with suppress(ValueError, RecursionError, AttributeError):  # another program's output may be anything
-                step = json.loads(told).get("step")
+                step = json.loads(output).get("step")
                 if isinstance(step, int):
                     return step + 1
         return 0 if files else int(self._known["offline"])
@@ -105,7 +104,7 @@ class WandB:
         self._line += 1
 
     def picture(self, file: Path, step: int) -> None:
-        """Send a sample grid with the line before, and the a,b histograms of its predictions and targets."""
+        """Send a sample grid, and the a,b histograms of its predictions and targets, with the newest line."""
         if self._is_new:
             self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
@@ -135,13 +134,13 @@ class WandB:
         self._try(lambda: self._run.finish())
 
     def _send(self, record: Record, line: int) -> None:
-        """Send a line that was not sent yet."""
+        """Send a line, unless it was sent before."""
         if (key := f"{SCORE}{self._primary.name}") in record:
             self._costs.append(self._primary.cost(record[key]))
         self._is_new = line >= self._next
         if not self._is_new:
             return
-        # The line's number is W&B's own step, so a line sent twice counts once there.
+        # The line's number is W&B's step, so W&B ignores a line sent twice.
         if self._try(lambda: self._run.log(record, step=line)):
             self._next = line + 1
             self.sent += 1
@@ -151,41 +150,41 @@ class WandB:
 
     @property
     def is_broken(self) -> bool:
-        """Whether something failed: then nothing more is sent."""
+        """Whether sending has failed: then nothing more is sent."""
         return self._run is None
 
     def _try(self, work: Callable[[], object]) -> bool:
-        """Do something that may fail without harm to the run: the first failure is logged, and is the last try."""
+        """Run work that mustn't end the run if it fails. The first failure is logged, and nothing is tried after it."""
         if self._run is None:
             return False
         try:
             work()
         except Exception as error:
-            log.warning("wandb failed (%s): the run goes on; report --sync sends the rest later", _line(error))
+            log.warning("wandb failed (%s): the run continues; report --sync sends the rest later", _line(error))
             self._run = None
             return False
         return True
 
 
 def require_tracking(config: TrackConfig) -> None:
-    """Raise UserError where tracking is asked for that can't be had: `online` without a key."""
+    """Raise UserError for tracking `online` without a key."""
     if config.wandb != "off":
         _mode(config)
 
 
 def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> WandB | None:
-    """Follow a run; None, which is told, where that fails: the run doesn't depend on it. Raises UserError as above."""
+    """Open W&B for a run. Logs a failure and returns None. Raises UserError as above."""
     try:
         return WandB(config, folder, about)
     except UserError:
         raise
     except Exception as error:
-        log.warning("wandb failed (%s): the run goes on without; report --sync sends it all later", _line(error))
+        log.warning("wandb failed (%s): the run continues without; report --sync sends it all later", _line(error))
         return None
 
 
 def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
-    """Send the lines of metrics.jsonl that the server lacks. Returns how many they were.
+    """Send the lines of metrics.jsonl that the server lacks. Returns their number.
 
     Raises UserError without a key, RunError where the server can't be reached.
     """

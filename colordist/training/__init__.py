@@ -1,1 +1,1 @@
-"""The training loop, and what builds it."""
+"""The training loop and its construction."""

@@ -1,4 +1,4 @@
-"""How a global batch is divided: among processes, and into micro-batches. Without torch."""
+"""Division of the global batch among processes and into micro-batches. Without torch."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from colordist.config import TrainConfig, UserError
 
 @dataclass(frozen=True)
 class BatchArithmetic:
-    """How a global batch is divided."""
+    """Division of a global batch."""
 
     global_batch_size: int
     processes: int
     per_process: int
-    """Images that a process takes of each global batch."""
+    """Images per process and step."""
     accumulation: int
     """Micro-batches per step and process."""
 
@@ -25,7 +25,7 @@ class BatchArithmetic:
 
 
 def batch_arithmetic(train: TrainConfig, processes: int) -> BatchArithmetic:
-    """Divide the global batch among processes. Raises UserError, naming what would fit, if it doesn't divide."""
+    """Divide the global batch among processes. Raises UserError, with sizes that fit, if it doesn't divide evenly."""
     total = train.global_batch_size
     if total % processes:
         batches = [size for size in (total // processes * processes, (total // processes + 1) * processes) if size]

@@ -1,4 +1,4 @@
-"""From a config to the objects that a run is made of: one small function a part."""
+"""Construction of a run's objects from its config."""
 
 import logging
 import os
@@ -40,9 +40,9 @@ log = logging.getLogger(__name__)
 
 
 def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | None = None) -> Trainer:
-    """Everything that a run needs, on this process. Rank 0 takes the lock on the run folder.
+    """Build the trainer of this process. Rank 0 takes the lock on the run folder.
 
-    requests: signals and other requests to stop.
+    requests: signals and other stop requests.
     """
     train = config.train
     timeouts = Timeouts(config.run.heartbeat_timeout, config.run.stall_timeout)
@@ -88,9 +88,9 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
 def open_run(
     config: Config, folder: RunFolder, evaluator: Evaluator, images: str, weights: str | None, start: int
 ) -> Tracker:
-    """Mark a run as begun, and open its trackers: none except on rank 0.
+    """Mark a run as begun, and open its trackers; none except on rank 0.
 
-    images, weights: digests of the run's images and initial weights. start: the step that it begins or continues with.
+    images, weights: digests of the run's images and initial weights. start: the first step to run.
     """
     engine = evaluator.engine
     engine.on_ranks(lambda: begin(config, folder, images, weights, start), here=engine.is_main)
@@ -99,7 +99,7 @@ def open_run(
 
 
 def begin(config: Config, folder: RunFolder, images: str, weights: str | None, start: int) -> None:
-    """Write the settings and digests of a run, if nothing is in its way."""
+    """Write the settings and digests of a run. Raises UserError if foreign files would be overwritten later."""
     require_tracking(config.track)
     for path in numbered(folder.snapshots):
         if int(path.name.removeprefix("step-")) >= start:  # these are written again
@@ -108,26 +108,26 @@ def begin(config: Config, folder: RunFolder, images: str, weights: str | None, s
 
 
 def check_same_code(engine: Engine) -> None:
-    """Raise UserError on all processes unless they run the same."""
+    """Raise UserError on all ranks unless they run the same code and PyTorch."""
     way_out = "install the same version everywhere"
     check_same(engine, "runs other code", code_digest(), way_out)
     check_same(engine, "runs another version of PyTorch", torch.__version__, way_out)
 
 
 def precision_of(config: Config, folder: RunFolder) -> str:
-    """The number format to ask for: `auto` is resolved once, when the run begins."""
+    """The precision to request: `auto` is resolved once, when the run begins."""
     precision = config.train.precision
     return folder.settings()["train"]["precision"] if precision == "auto" and folder.state != "new" else precision
 
 
 def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Writer:
-    """What writes checkpoints, on the process that holds the lock."""
+    """Build the writer of checkpoints, on the rank that holds the lock."""
     owner = checkpoint.Owner(identity(config), lock.fence, lock.check_fence)
     return checkpoint.Writer(folder.checkpoints, owner, config.checkpoint, flush=folder.flush_records)
 
 
 def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> Loader:
-    """The loader of this process's share of each step's batch."""
+    """Build the loader of this process's share of each step's batch."""
     split, data = source.train, config.data
     if task.unpaired and len(split) < 2:
         raise UserError(
@@ -159,7 +159,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
 
 
 def check_devices(config: Config) -> dict[str, str]:
-    """What the engine runs on, and how fast its processes talk: as text, by name."""
+    """Device, precision, backend and all-reduce bandwidth of the engine: texts by name."""
     from colordist.engine.bandwidth import all_reduce
 
     engine = Engine(config.train.precision)
@@ -180,7 +180,7 @@ def _trackers(config: Config, folder: RunFolder, engine: Engine, start: int) -> 
 
 
 def _environment(engine: Engine) -> dict[str, Value]:
-    """What a run runs on, and by which code."""
+    """Environment info: devices, precision and code."""
     return {
         "engine": engine.name,
         "processes": engine.world_size,
@@ -193,15 +193,15 @@ def _environment(engine: Engine) -> dict[str, Value]:
 
 
 def take_folder(config: Config, folder: RunFolder, images: str, weights: str | None, on_failure: ExitStack) -> Lock:
-    """Make this process the writer of a run folder that fits.
+    """Check that a run folder fits this run, and take its lock.
 
-    images, weights: what stands for the run's images, and for the weights that it begins with, if not at random.
+    images, weights: digests of the images and, if there are any, of the initial weights.
     """
     folder.check_same_run(config)
     folder.check_complete()
     lock = Lock.acquire(folder.path, config.run.heartbeat_timeout, log=log.info)
     on_failure.callback(lock.release)
-    folder.check_same_run(config)  # the writer before may have begun one since
+    folder.check_same_run(config)  # again: the previous holder may have begun a run in the meantime
     folder.check_same_images(images)
     if weights is not None:
         folder.check_same_weights(weights)

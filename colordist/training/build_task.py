@@ -1,4 +1,4 @@
-"""From a config to the task and its networks."""
+"""Construction of a task and its networks from the config."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from colordist.training.initial_weights import load_initial_weights
 
 
 def build_task(config: Config) -> Task:
-    """The task with its modules. The same weights on every process: they depend on the seed alone."""
+    """Build the task with its modules. Weights depend on the seed alone, so they are the same on every process."""
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
     task.state = task.initial_state(config.train.global_batch_size, config.data.image_size)
@@ -22,7 +22,7 @@ def build_task(config: Config) -> Task:
 
 
 def build_networks(task: Task, config: Config) -> dict[str, Network]:
-    """The task's networks with optimizer, learning-rate schedule and EMA, by name."""
+    """Build the task's networks with optimizer, learning-rate schedule and EMA, by name."""
     networks = {name: _build_network(spec, config) for name, spec in task.networks.items()}
     if config.train.activation_checkpointing:
         for network in networks.values():
@@ -41,7 +41,7 @@ def _build_network(spec: NetworkSpec, config: Config) -> Network:
 
 
 def initialize(generator: Network, config: Config, engine: Engine) -> str | None:
-    """Load the initial weights that the config names. Returns their digest; None where it names none."""
+    """Load the initial weights of `train.init_from`. Returns their digest, None without any."""
     train = config.train
     if train.init_from is None:
         return None

@@ -1,4 +1,4 @@
-"""What a run would do: settings, batch arithmetic, parameters, memory."""
+"""Description of a run before it starts: settings, batch arithmetic, parameters, memory."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from colordist.training.memory import estimate
 
 
 def describe(config: Config, batches: BatchArithmetic) -> str:
-    """The resolved settings, the batch arithmetic, parameters and memory, as text."""
+    """Format the resolved settings, the batch arithmetic, parameter counts and the memory estimate."""
     task = build_task(config)
     networks = build_networks(task, config)
     counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
@@ -23,15 +23,15 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
 
 
 def estimate_memory(task: Task, networks: dict[str, Network], config: Config, batches: BatchArithmetic) -> str:
-    """The memory that a process will need to train a task, if its device is like the one here."""
+    """Estimate the memory of a training process, on a device like the one here. Returns one line."""
     device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
     if precision == "auto":
         precision = resolve_precision(precision, device)
     config = replace(config, train=replace(config.train, precision=precision))
     memory = estimate(task, networks, config, batches, device)
     image = f"{3 * config.data.image_size**2 / 2**10:.0f} KiB"
-    undivided = "" if zero_stage() is None else ", before ZeRO divides it"
+    undivided = "" if zero_stage() is None else ", before ZeRO partitions it"
     return (
-        f"memory per process ({device}, {precision}{undivided}): {memory}, besides PyTorch itself and the images "
+        f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and the images "
         f"({image} each; of `shards`, only the test images)"
     )

@@ -1,4 +1,4 @@
-"""Transfer: a network begins with what another one has learned, instead of at random."""
+"""Initial weights from another run's snapshot (fine-tuning)."""
 
 import dataclasses
 import hashlib
@@ -18,23 +18,23 @@ _NAMES_SHOWN = 3
 
 
 def load_initial_weights(generator: Network, model: GeneratorSettings, source: Path, *, strict: bool) -> str:
-    """Give a generator and its averaged copy the weights of a snapshot. Nothing else of the other run is taken over.
+    """Load a snapshot's weights into a generator and its EMA copy. No other state of that run is loaded.
 
     model: the generator's settings.
-    source: a snapshot, or a run, for its latest one.
-    strict: whether all has to fit; else the tensors of the same name and shape are taken, and the log tells of the
-        others.
+    source: a snapshot's folder, or a run's, for its newest snapshot.
+    strict: whether all settings and tensors must match; else tensors of equal name and shape are loaded, and the
+        others are logged.
 
-    Returns the SHA-256 of the snapshot's weights. Raises UserError where there is no snapshot, or where it doesn't fit.
+    Returns the SHA-256 of the snapshot's weights. Raises UserError where there is no snapshot, or it doesn't fit.
     """
     folder = snapshot.find(source)
     found, settings = snapshot.read_weights(folder)
     own = generator.module.state_dict()
     others = _others(own, found)
     if strict and (settings != model or others):
-        told = "; ".join([*_differing(settings, model), *others])
+        reasons = "; ".join([*_differing(settings, model), *others])
         raise UserError(
-            f"train.init_from: {folder} doesn't fit ({told}): set these as there, or take what fits with "
+            f"train.init_from: {folder} doesn't fit ({reasons}): set these as there, or load what fits with "
             "train.init_strict false"
         )
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
@@ -43,19 +43,19 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
     for module in [generator.module] + ([generator.ema.module] if generator.ema else []):
         module.load_state_dict(fitting, strict=False)
     if others:
-        told = "; ".join(others)
-        log.warning("train.init_from: took %d of %d tensors from %s (%s)", len(fitting), len(own), folder, told)
+        counts = f"{len(fitting)} of {len(own)}"
+        log.warning("train.init_from: loaded %s tensors from %s (%s)", counts, folder, "; ".join(others))
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:
-    """The settings in which two networks differ."""
+    """Differing settings of two networks, as text."""
     pairs = [(key, value, getattr(here, key, None)) for key, value in dataclasses.asdict(there).items()]
     return [f"model.{key} is {value} there, {own} here" for key, value, own in pairs if value != own]
 
 
 def _others(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
-    """What doesn't fit, by the reason: the first few names and how many more."""
+    """Tensors that don't match, by reason: the first few names, and how many more."""
     wrong = [name for name in own if name in found and own[name].shape != found[name].shape]
     reasons = {
         "missing": [name for name in own if name not in found],

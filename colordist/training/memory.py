@@ -1,7 +1,7 @@
-"""How much memory a process will need: an estimate, before anything is trained.
+"""Estimate of the memory of a training process.
 
-The engine takes steps on tensors that have a size but no contents, and the bytes of those that live at the same time
-are counted: activations, gradients, what the optimizer keeps, and whatever a loss makes on its way.
+The engine runs steps on fake tensors, which have shapes but no data, and the bytes of live storages are counted:
+weights, activations, gradients, optimizer states and the intermediate results of losses.
 """
 
 import copy
@@ -30,17 +30,17 @@ from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_STEPS = 2  # the first makes what the optimizer keeps, so the second needs more
+_STEPS = 2  # the first creates the optimizer states, so the second needs more
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that one process needs on its device, by what they are for."""
+    """Memory of one process on its device, in bytes."""
 
     lasting: int
-    """What it has between two steps: weights, gradients, Adam's two moments, the generator's EMA copy, pools."""
+    """Between two steps: weights, gradients, Adam's moments, the generator's EMA copy, image buffers."""
     peak: int
-    """The most that it has at once within a step."""
+    """Peak within a step."""
 
     def __str__(self) -> str:
         whole, lasting, passing = (f"{n / 2**20:.0f}" for n in (self.peak, self.lasting, self.peak - self.lasting))
@@ -50,11 +50,11 @@ class Memory:
 def estimate(
     task: Task, networks: Mapping[str, Network], config: Config, batches: BatchArithmetic, device: str = "cpu"
 ) -> Memory:
-    """Estimate the memory of a process that trains a task on a device, to which it moves the networks.
+    """Estimate the memory of a process that trains a task on a device. Moves the networks there.
 
-    config: its precision isn't `auto`. The step is one after the warm-up, as the engine runs it with
-    DistributedDataParallel and without ``train.compile``: what DeepSpeed divides among processes counts as whole. What
-    an operation needs for itself alone, e.g. a convolution's workspace, isn't seen.
+    config: with a precision other than `auto`. The step is one after the warm-up, with DistributedDataParallel and
+    without ``train.compile``: what DeepSpeed partitions counts in full. Workspaces of operations, as of convolutions,
+    aren't counted.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
     for module in chain(*map(_modules, networks.values())):
@@ -77,7 +77,7 @@ def estimate(
 
 
 class LiveBytes(TorchDispatchMode):
-    """While it is on, counts the bytes that tensors hold: those it was told of, and those that are made."""
+    """Counts the bytes of live tensors: those added, and those created while it is active."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -88,13 +88,13 @@ class LiveBytes(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: object, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:  # noqa: ANN401  whatever an operation returns
-        """Do what is asked, and count what comes of it."""
+        """Run an operation, and count its results."""
         answer = func(*args, **(kwargs or {}))
         self.add(tree_leaves(answer))
         return answer
 
     def add(self, tensors: Iterable[Any]) -> None:
-        """Count what tensors hold, once for all that share it. Anything else is passed over."""
+        """Count the storages of tensors, each once. Anything else is ignored."""
         for tensor in tensors:
             if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage())._cdata not in self._storages:
                 self._storages.add(storage._cdata)
@@ -112,7 +112,7 @@ def _modules(network: Network) -> list[nn.Module]:
 
 
 class _Engine(Engine):
-    """The engine of one process, without the others, for networks that are on their device already."""
+    """The engine of one process without a process group, for networks that are on their device already."""
 
     def __init__(self, networks: Mapping[str, Network], precision: str, processes: int, device: torch.device) -> None:
         self.world_size, self.compiled, self.monitor = processes, "off", Monitor()
@@ -120,27 +120,27 @@ class _Engine(Engine):
 
 
 class _Strategy(DDPStrategy):
-    """A network as DistributedDataParallel would run it."""
+    """A stand-in for DistributedDataParallel."""
 
     def __init__(self, network: Network, precision: str, processes: int, device: torch.device) -> None:
         self.network, self.narrow = network, _NARROW.get(precision)
         self.skipped_in_a_row = torch.zeros((), device=device)
         self.trainable = self.frozen = self._call  # type: ignore[assignment]
-        self.scaler = torch.amp.GradScaler(enabled=False)  # a real one would look at its scale
+        self.scaler = torch.amp.GradScaler(enabled=False)  # an enabled one would read its scale on the host
         self.bytes_sent = None
         self.last = False
         if processes > 1:
             for parameter in network.trainable_parameters:
-                parameter.register_post_accumulate_grad_hook(partial(self._send, torch.empty_like(parameter)))
+                parameter.register_post_accumulate_grad_hook(partial(self._to_bucket, torch.empty_like(parameter)))
 
     def _call(self, *inputs: Tensor) -> Tensor:
-        """As Accelerate calls it: in half precision it answers in float32 all the same."""
+        """Run the network as Accelerate does: with autocast, and outputs in float32."""
         with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
             answer: Tensor = self.network.module(*inputs)
         return answer if self.narrow is None else answer.float()
 
-    def _send(self, bucket: Tensor, parameter: Tensor) -> None:
-        """With the last micro-batch, gradients go where DistributedDataParallel sends them from."""
+    def _to_bucket(self, bucket: Tensor, parameter: Tensor) -> None:
+        """Move the gradient into its bucket with the last micro-batch, as DistributedDataParallel does."""
         if self.last:
             parameter.grad = bucket
 
@@ -151,7 +151,7 @@ class _Strategy(DDPStrategy):
 
 
 def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, dtype: torch.dtype) -> list[Batch]:
-    """A process's micro-batches of a step."""
+    """Empty micro-batches of a process and step."""
     size, channels = config.data.image_size, task.color_space.channels
     empty = partial(torch.empty, device=device, dtype=dtype)
 

@@ -26,7 +26,7 @@ class Meter:
     """Seconds that the host waited for batches."""
 
     def add(self, values: dict[str, Tensor]) -> None:
-        """Add the values of a step: scalars."""
+        """Add the values of a step, scalars by key."""
         self.steps += 1
         for key, value in values.items():
             self.sums[key] = self.sums[key].to(value) if key in self.sums else torch.zeros_like(value)
@@ -36,9 +36,9 @@ class Meter:
             torch._foreach_add_([self.sums[key] for key in new], list(new.values()))  # few kernel launches
 
     def finish_interval(self, engine: Engine) -> tuple[dict[str, float], dict[str, float]]:
-        """Means over steps and processes, in one all-reduce; and the pace. Starts the next interval.
+        """Compute means over steps and ranks, in one all-reduce, and the pace. Starts the next interval.
 
-        Pace: ``images_per_second`` over all processes, and ``waiting_for_data``, a fraction of this process's time.
+        Pace: ``images_per_second`` of all ranks, and ``waiting_for_data``, a fraction of this rank's time.
         """
         means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
         seconds = time.perf_counter() - self.since
@@ -51,7 +51,7 @@ class Meter:
         return means, pace
 
     def _means(self, sums: dict[str, float]) -> dict[str, float]:
-        """Skipped updates are counted, and excluded from their network's means."""
+        """Means over steps. Skipped updates are counted, and excluded from their network's means."""
         means: dict[str, float] = {}
         for key, total in sums.items():
             skipped = f"diagnostics/{key.split('/')[1]}/skipped"
@@ -97,7 +97,7 @@ class Meter:
         return values
 
     def state_dict(self, engine: Engine) -> dict[str, Any]:
-        """The interval so far: the sums of all processes, so that each can continue its own bit by bit."""
+        """The current interval: the sums of each rank, so that resuming is bit-exact. A collective."""
         if not self.sums:
             return {"sums": {}, "counts": {}}
         mine = self._to_cpu()
@@ -106,7 +106,7 @@ class Meter:
         return {"sums": dict(zip(self.sums, engine.sum(every).unbind(1), strict=True)), "counts": dict(self.counts)}
 
     def load_state_dict(self, state: dict[str, Any], engine: Engine) -> None:
-        """Continue an interval. With another number of processes, each takes the mean."""
+        """Continue an interval. With another number of ranks, each continues with the mean."""
         for key, sums in state["sums"].items():
             self.sums[key] = sums[engine.rank] if len(sums) == engine.world_size else sums.mean()
         self.counts = dict(state["counts"])

@@ -1,4 +1,4 @@
-"""Being asked to stop: by a signal, by a file, by the clock."""
+"""Stop requests by signal, file or time limit."""
 
 import os
 import signal
@@ -7,20 +7,20 @@ from pathlib import Path
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-_AGAIN = 2.0  # seconds: launchers pass one signal on twice, so only a later one means "now"
-_LOOK = 2.0  # seconds between two looks for the file, which may lie on a slow disk
+_AGAIN = 2.0  # seconds: launchers forward a signal twice, so only a later one means "now"
+_POLL_INTERVAL = 2.0  # seconds between two checks for the file, which may be on a slow disk
 
 
 class StopRequests:
-    """What asks a process to finish its step and stop. The reason is told once and stays."""
+    """Requests to stop after the current step. The first reason stays."""
 
     def __init__(self) -> None:
         self._reason: str | None = None
         self._signalled: float | None = None
-        self._begin = self._looked = time.monotonic()
+        self._begin = self._polled = time.monotonic()
 
     def listen(self) -> None:
-        """Take signals as requests from now on. Must be called in the main thread."""
+        """Install the signal handlers. Must be called in the main thread."""
         for number in SIGNALS:
             signal.signal(number, self._handle)
 
@@ -33,15 +33,15 @@ class StopRequests:
             raise KeyboardInterrupt
 
     def reason(self, file: Path | None = None, max_minutes: float | None = None) -> str | None:
-        """Why to stop; None as long as there is no reason to.
+        """The reason to stop, or None.
 
-        file: whose existence is a request. max_minutes: time since this object was made, which is one, too.
+        file: requests a stop if it exists. max_minutes: time limit, from the construction of this object.
         """
         now = time.monotonic()
         if self._reason is None and max_minutes is not None and now - self._begin > 60 * max_minutes:
             self._reason = f"train.max_minutes {max_minutes:g}"
-        if self._reason is None and file is not None and now - self._looked > _LOOK:
-            self._looked = now
-            if os.path.exists(file):  # False also where the disk doesn't answer
+        if self._reason is None and file is not None and now - self._polled > _POLL_INTERVAL:
+            self._polled = now
+            if os.path.exists(file):  # False for an I/O error, too
                 self._reason = f"the file {file}"
         return self._reason

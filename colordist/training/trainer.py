@@ -1,4 +1,4 @@
-"""The training loop, and what is saved and restored."""
+"""The training loop; saving and restoring."""
 
 import dataclasses
 import logging
@@ -40,7 +40,7 @@ class Diverged(RunError):
 
 @dataclass
 class Trainer:
-    """Trains a task to its last step, from its newest checkpoint. The same on every process."""
+    """Trains a task to its last step, from its newest checkpoint. All ranks run the same."""
 
     config: Config
     folder: RunFolder
@@ -49,7 +49,7 @@ class Trainer:
     loader: Loader
     evaluator: Evaluator
     open_run: Callable[[int], Tracker]
-    """Marks the run as begun and opens its trackers, given the step that it begins or continues with."""
+    """Marks the run as begun and opens its trackers, given the first step to run."""
     meter: Meter
     card: ModelCard
     requests: StopRequests
@@ -80,13 +80,13 @@ class Trainer:
         self._end(step, "finished")
 
     def begin(self) -> int:
-        """Restore, then open the run folder and the trackers. Returns the step to begin or to continue with."""
+        """Restore, then open the run folder and the trackers. Returns the first step to run."""
         step = self.restore()
         self.tracker = self.open_run(step)
         return step
 
     def advance(self, step: int) -> str | None:
-        """Run a step, counted from 0, and what is due after it. Returns the reason to stop after it, or None."""
+        """Run a step (from 0), then log, evaluate and save as due. Returns the reason to stop after it, or None."""
         config, meter = self.config, self.meter
         with meter.waiting():
             batches = self.loader.micro_batches(step)
@@ -110,20 +110,20 @@ class Trainer:
 
     def save(self, step: int) -> None:
         """Save a checkpoint. All ranks gather the state; rank 0 writes it in the background."""
-        check_replicas(self.engine, step)  # so that a checkpoint can be trusted
+        check_replicas(self.engine, step)  # never save a corrupted state
         state = {
             "networks": self.engine.state_dict(),
-            "task": self.engine.whole(self.task.state),
+            "task": self.engine.gather_state(self.task.state),
             "meter": self.meter.state_dict(self.engine),
         }
         if self.writer is not None:
             self.writer.submit(step, state)
 
     def restore(self) -> int:
-        """Load the newest complete checkpoint. Returns the step to continue with, 0 where there is none.
+        """Load the newest complete checkpoint. Returns the first step to run, 0 without a checkpoint.
 
-        Raises UserError if it doesn't fit: another version may have other networks by the same settings. Raises
-        RunError where memory runs out.
+        Raises UserError if it doesn't fit, as another version may build other networks by the same settings; RunError
+        if memory runs out.
         """
         state = load_newest(self.config, self.folder, self.engine)
         if state is None:
@@ -147,7 +147,7 @@ class Trainer:
         return step
 
     def _stop_requested(self) -> str | None:
-        """The reason to stop that this process knows of. Only rank 0 looks at the file and the clock."""
+        """The reason of a stop requested on this rank, or None. Only rank 0 checks the stop file and the time limit."""
         if not self.engine.is_main:
             return self.requests.reason()
         return self.requests.reason(self.folder.stop_file, self.config.train.max_minutes)
@@ -165,9 +165,9 @@ class Trainer:
         self.engine.wait()
 
     def close(self) -> None:
-        """Close trackers and loader, then release the run folder: another process may write there now."""
-        stall_exempt = self.engine.stall_exempt("handing over what was tracked")
-        with stall_exempt, ExitStack() as last_first:  # each of them, even if another one fails
+        """Close writer, loader and trackers, then release the lock. Each of them, even if another one fails."""
+        stall_exempt = self.engine.stall_exempt("closing trackers")
+        with stall_exempt, ExitStack() as last_first:
             if self.lock is not None:
                 last_first.callback(self.lock.release)
             last_first.callback(self.tracker.close)
@@ -180,7 +180,7 @@ class Trainer:
 
     @property
     def _ema(self) -> dict[str, nn.Module]:
-        """The networks that the task samples with, by their EMA weights: evaluated and saved as snapshots."""
+        """EMA copies of the networks that the task samples with: evaluated and saved as snapshots."""
         found = {name: self.engine.networks[name].ema for name in self.task.sampled}
         assert None not in found.values(), "networks that sample have EMA weights"
         return {name: ema.module for name, ema in found.items() if ema is not None}
@@ -246,20 +246,20 @@ class Trainer:
 
 
 def skips_allowed(train: TrainConfig, precision: str) -> int:
-    """How many updates in a row may be skipped. fp16 needs some: its loss scale, 2**16 at first, overflows."""
+    """Number of consecutive updates that may be skipped. fp16 needs some: its first loss scale, 2**16, overflows."""
     if train.nonfinite == "skip":
         return train.skip_limit
     return 16 if precision == "fp16" else 0
 
 
 def load_newest(config: Config, folder: RunFolder, engine: Engine) -> dict[str, Any] | None:
-    """The state in the newest complete checkpoint that rank 0 sees, on every rank; None where there is none."""
+    """Load the newest complete checkpoint, as found by rank 0, on every rank; None if there is none."""
     newest: Path | None = engine.from_main(engine.on_ranks(lambda: find_newest(config, folder), here=engine.is_main))
     return None if newest is None else engine.on_all_ranks(lambda: checkpoint.load(newest))
 
 
 def find_newest(config: Config, folder: RunFolder) -> Path | None:
-    """The newest complete checkpoint. Newer, damaged ones are logged and set aside."""
+    """Find the newest complete checkpoint. Newer, damaged ones are logged and set aside."""
     newest, damaged = checkpoint.newest(folder.checkpoints, identity(config))
     for line in damaged:
         log.warning("%s, so the run continues from %s", line, newest)

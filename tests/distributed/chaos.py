@@ -1,8 +1,7 @@
-"""Kills a run at random moments, starts it again with the same command each time, and counts what happened.
+"""Chaos testing: kills a run at random moments and restarts it with the same command.
 
-Real runs of ``colordist.train``, small ones, and SIGKILL: half of the time in the middle of the writing of a
-checkpoint, as nearly as that can be hit, else in a step, now and then while the run starts. With several processes it
-hits all of them, launcher included, or a single one.
+Small, real runs of ``colordist.train``, and SIGKILL: in half of the cases while a checkpoint is being written, else in
+a step, rarely during start-up. With several processes it kills all of them, launcher included, or a single one.
 """
 
 import os
@@ -24,7 +23,7 @@ from colordist.run.folder import numbered
 from launch import TIMEOUT, arguments, last_step, ranks, several, wait_for
 
 Moment = Literal["start", "step", "write"]
-# Small, with everything on that has a state: accumulation, averaged weights, warm-ups, schedules, clipping.
+# Small, with all features that have a state: accumulation, EMA, warm-ups, schedules, clipping.
 SETTINGS = {
     **{"data.train_images": 64, "data.test_images": 16, "data.image_size": 16, "train.precision": "fp32"},
     **{"model.width": 8, "model.depth": 2, "discriminator.width": 8, "discriminator.depth": 2},
@@ -36,21 +35,21 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Kill:
-    """When to kill, and whom."""
+    """A planned kill."""
 
     moment: Moment
     step: int
-    """Not before this one; nothing to a kill at the start."""
+    """The earliest step; unused for a kill at the start."""
     delay: float
-    """Seconds to wait then."""
+    """Seconds to wait at that moment."""
     rank: int | None
-    """The process to kill; None for all of them."""
+    """The rank to kill; None for all processes."""
     damage: bool
-    """Spoil the newest checkpoint afterwards."""
+    """Whether to damage the newest checkpoint afterwards."""
 
 
 def draw_kills(kills: int, seed: int, steps: int, processes: int, *, damage: bool) -> list[Kill]:
-    """All kills of a run, in order. The last one leaves it some steps to go."""
+    """Draw all kills of a run, in order, within the first four fifths of its steps."""
     dice = random.Random(seed)
     longest = {"start": 8.0, "step": 0.1, "write": 0.01}
     moments: list[Moment] = ["start", "step", "write"]
@@ -65,7 +64,7 @@ def draw_kills(kills: int, seed: int, steps: int, processes: int, *, damage: boo
 
 @dataclass
 class Run:
-    """A run that may die."""
+    """A run to be killed and restarted."""
 
     folder: Path
     task: str
@@ -73,7 +72,7 @@ class Run:
     processes: int
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Start it, or continue it: the same command. What it says is kept in a file."""
+        """Start or continue the run by the same command. Its output goes to a file."""
         settings = fitting(SETTINGS, {"task.name": self.task})
         launch = [sys.executable] if self.processes == 1 else several(self.processes)
         more = arguments(settings, train__steps=self.steps, log__every=1, run__dir=self.folder)
@@ -88,41 +87,41 @@ class Run:
 
     @property
     def said(self) -> Path:
-        """What it has said since it was started the last time."""
+        """Output of the latest start."""
         return self.folder.with_suffix(".txt")
 
     @property
     def checkpoints(self) -> list[Path]:
-        """Those that have their name, oldest first."""
+        """Complete checkpoints, oldest first."""
         return numbered(self.folder / "checkpoints")
 
     def checkpoint_step(self) -> int:
-        """The step that it would continue from."""
+        """The step of the newest checkpoint, 0 without one."""
         return int(self.checkpoints[-1].name.removeprefix("step-")) if self.checkpoints else 0
 
     def is_writing(self) -> bool:
-        """Whether there is a checkpoint that hasn't its name yet."""
+        """Whether there is an unfinished checkpoint."""
         return any((self.folder / "checkpoints").glob("step-*.tmp-*"))
 
     def finish(self) -> None:
-        """Start it, or continue it, to its end."""
+        """Start or continue the run, to its end."""
         assert self.start().wait(TIMEOUT) == 0, self.said.read_text()
 
 
 def seconds(count: float) -> Callable[[], bool]:
-    """They are over."""
+    """A condition that becomes true after some seconds."""
     end = time.monotonic() + count
     return lambda: time.monotonic() > end
 
 
 def die(run: Run, kill: Kill) -> bool:
-    """Start a run and kill it when it is time. Returns whether it has lived until then."""
+    """Start a run and kill it as planned. Returns False if it ended before."""
     process, begin = run.start(), last_step(run.folder)
     if kill.moment == "start":
         over = seconds(kill.delay)
         if not wait_for(lambda: over() or last_step(run.folder) > begin, process):
             return False
-        os.kill(process.pid, signal.SIGSTOP)  # so that a launcher starts no more
+        os.kill(process.pid, signal.SIGSTOP)  # so that a launcher starts no more processes
         hit = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
     else:
         if not wait_for(lambda: last_step(run.folder) > max(begin, kill.step), process):
@@ -136,12 +135,12 @@ def die(run: Run, kill: Kill) -> bool:
     for pid in hit:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    process.wait(TIMEOUT)  # where one was hit, the others and the launcher have to notice
+    process.wait(TIMEOUT)  # after the kill of one rank, the others and the launcher must end by themselves
     return True
 
 
 def spoil(checkpoint: Path, dice: random.Random) -> None:
-    """What a disk may do: flip a bit, cut a file, lose it."""
+    """Damage a checkpoint: flip a bit, truncate a file or remove it."""
     file = checkpoint / dice.choice(["state.pt", "manifest.json"])
     data = bytearray(file.read_bytes())
     offset = dice.randrange(len(data))
@@ -157,13 +156,13 @@ def spoil(checkpoint: Path, dice: random.Random) -> None:
 
 @dataclass
 class Count:
-    """What happened."""
+    """Counts of kills and their consequences."""
 
     kills: int = 0
     at_start: int = 0
     in_step: int = 0
     in_write: int = 0
-    """Where a checkpoint without a name was left behind."""
+    """Kills that left an unfinished checkpoint."""
     of_one_process: int = 0
     lost_steps: int = 0
     most_lost: int = 0
@@ -172,7 +171,7 @@ class Count:
 
 
 def torment(run: Run, kills: list[Kill], seed: int) -> Count:
-    """Kill a run as planned, and let it end."""
+    """Kill a run as planned, then run it to its end."""
     count, dice = Count(), random.Random(seed)
     for kill in kills:
         assert die(run, kill), f"it ended by itself after {count.kills} kills: {run.said.read_text()}"

@@ -13,7 +13,7 @@ from colordist.engine.runtime import Engine
 
 
 def plant(fault: str, at: int) -> None:
-    """Let this process do what it shouldn't."""
+    """Plant a fault in this process, at the start or in a step."""
     if fault == "other code":
         colordist.training.build.code_digest = lambda: "another"  # type: ignore[attr-defined]
     elif fault == "other settings":

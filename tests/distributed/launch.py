@@ -1,4 +1,4 @@
-"""Starts the real thing, in one process or several, as a user would."""
+"""Starts verbs in one process or several, by the launcher, as a user would."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from runs import learned
 
 from colordist.run.folder import RunFolder
 
-# Small enough to be quick. What a case needs besides, or otherwise, it adds.
+# Small, so quick. Tests add or override settings.
 TINY: dict[str, Any] = {
     **{"data.train_images": 40, "data.test_images": 19, "data.image_size": 16, "model.width": 4, "model.depth": 2},
     **{"train.global_batch_size": 12, "train.steps": 6, "train.precision": "fp64"},
     "optimizer.generator.clip_norm": 1.0,
     **{"log.every": 2, "evaluate.every": 3, "checkpoint.every": 3},
 }
-# With a discriminator, and everything on that could make processes differ.
+# With a discriminator, and more that could make processes differ.
 TINY_GAN: dict[str, Any] = TINY | {
     **{"discriminator.width": 4, "discriminator.depth": 2, "task.warmup_steps": 1},
     **{"optimizer.discriminator.schedule": "linear"},
@@ -33,19 +33,19 @@ LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 # All values given, so that accelerate has nothing to guess.
 GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")
 
-TIMEOUT = 300.0  # seconds that anything may take
+TIMEOUT = 300.0  # seconds
 
 Finished = subprocess.CompletedProcess[str]
 
 
 def arguments(settings: Mapping[str, Any], **more: Any) -> list[str]:  # noqa: ANN401  any setting
-    """Settings by dotted key as a command line; ``more``, as in ``run__dir=...``, replaces some."""
+    """Convert settings by dotted key to command-line arguments. more: overrides, as ``run__dir=...``."""
     given = {**settings, **{key.replace("__", "."): value for key, value in more.items()}}
     return [f"--{key}={value}" for key, value in given.items()]
 
 
 def several(processes: int) -> list[str]:
-    """The launcher's command for several processes; what they run follows."""
+    """The launcher's command for several processes, without what they run."""
     return [*LAUNCHER, "--num_processes", str(processes), *GIVEN, "--multi_gpu"]
 
 
@@ -61,7 +61,7 @@ def begin(command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
 
 
 def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Finished:
-    """Wait until a command ends. One that hangs is ended, and its processes with it: a launcher passes that on."""
+    """Wait for a command. After the timeout it is terminated; a launcher forwards the signal to its processes."""
     try:
         out, err = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -71,7 +71,7 @@ def finish(process: subprocess.Popen[str], timeout: float = TIMEOUT) -> Finished
 
 
 def wait_for(event: Callable[[], bool], process: subprocess.Popen[Any]) -> bool:
-    """Wait until something happens. Returns whether the process has lived to see it."""
+    """Poll until an event has happened. Returns False if the process ended before."""
     deadline = time.monotonic() + TIMEOUT
     while not event():
         if process.poll() is not None:
@@ -82,7 +82,7 @@ def wait_for(event: Callable[[], bool], process: subprocess.Popen[Any]) -> bool:
 
 
 def last_step(run: Path) -> int:
-    """The step of the last whole line of metrics.jsonl; -1 where there is none. Cheap, to be asked again and again."""
+    """The step of the last complete line of metrics.jsonl, -1 without one. Cheap enough for polling."""
     try:
         with (run / "metrics.jsonl").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
@@ -92,7 +92,7 @@ def last_step(run: Path) -> int:
 
 
 def ranks(launcher: subprocess.Popen[Any]) -> dict[int, psutil.Process]:
-    """A launcher's processes by rank."""
+    """A launcher's worker processes, by rank."""
     found = {}
     for child in psutil.Process(launcher.pid).children(recursive=True):
         with suppress(psutil.NoSuchProcess, KeyError):
@@ -101,22 +101,22 @@ def ranks(launcher: subprocess.Popen[Any]) -> dict[int, psutil.Process]:
 
 
 def launch(flags: Sequence[str], module: str, *arguments: str, **environment: str) -> Finished:
-    """``accelerate launch FLAGS -m MODULE ARGUMENTS``, to its end."""
+    """Run ``accelerate launch FLAGS -m MODULE ARGUMENTS``."""
     return finish(begin([*LAUNCHER, *flags, "-m", module, *arguments], **environment))
 
 
 def start(module: str, *arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
-    """Run a verb to its end."""
+    """Run a verb on a number of processes."""
     return launch(["--num_processes", str(processes), *GIVEN, *(flags if processes > 1 else ())], module, *arguments)
 
 
 def train(*arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
-    """Run the trainer to its end."""
+    """Run the trainer on a number of processes."""
     return start("colordist.train", *arguments, processes=processes, flags=flags)
 
 
 def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
-    """Do jobs of ``worker.py``, one after the other, all in the same processes."""
+    """Run jobs of ``worker.py`` one after the other, in one launch."""
     file = folder / f"jobs-{processes}.json"
     file.write_text(json.dumps(jobs))
     worker = [str(Path(__file__).with_name("worker.py")), str(file)]
@@ -125,5 +125,5 @@ def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what depends on the clock or on the number of processes."""
+    """Records of metrics.jsonl without speed, memory and traffic."""
     return learned(RunFolder(run))

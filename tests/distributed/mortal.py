@@ -1,11 +1,11 @@
-"""Trainings that die at given moments, but once each: several, one after the other, in the processes of one launch.
+"""Several trainings, one after the other, in the processes of one launch, each killed once at given moments.
 
     accelerate launch --multi_gpu --num_processes 2 --max_restarts 9 ... mortal.py JOBS.json
 
-A job is ``{"run": FOLDER, "settings": {"train.steps": 5}, "deaths": [...], "stop": STEP}``. ``stop``: ask to stop after
-that many steps. Each start leaves a line in ``JOBS.starts``. A death is one of
+A job is ``{"run": FOLDER, "settings": {"train.steps": 5}, "deaths": [...], "stop": STEP}``. ``stop``: request a stop
+after that step. Each start appends a line to ``JOBS.starts``. A death is one of
 
-- ``{"ranks": [0, 1], "step": 4}``: right after that many steps;
+- ``{"ranks": [0, 1], "step": 4}``: right after that step;
 - ``{"ranks": [0], "step": 4, "operation": 7}``: at a file operation, while the checkpoint of that step is written.
 """
 
@@ -35,7 +35,7 @@ Job = dict[str, Any]
 
 
 def main() -> None:
-    """Do all jobs."""
+    """Run all jobs."""
     file = Path(sys.argv[1])
     jobs: list[Job] = json.loads(file.read_text())
     if os.environ.get("RANK", "0") == "0":
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 class Requests(StopRequests):
-    """Asks to stop after a step."""
+    """Requests a stop after a step."""
 
     def __init__(self, step: int | None) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Requests(StopRequests):
 
 
 class Death:
-    """What a process is to die of."""
+    """A planned kill of this process."""
 
     def __init__(self, run: Path, rank: int, ranks: list[int], step: int, operation: int | None = None) -> None:
         self.step, self.operation = step, operation
@@ -83,7 +83,7 @@ class Death:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def at(self, operation: int) -> Callable[[str], None]:
-        """Come at an operation of the disk."""
+        """Kill at the operation of this number, from 1."""
         count = 0
 
         def fault(_: str) -> None:
@@ -96,7 +96,7 @@ class Death:
 
 
 def prepare(trainer: Trainer, deaths: list[Death]) -> None:
-    """Let deaths come when it is time."""
+    """Patch the trainer so that the deaths occur as planned."""
     in_step = {death.step: death for death in deaths if death.operation is None}
     in_write = {death.step: death for death in deaths if death.operation is not None}
     real_step, real_save = trainer.engine.step, checkpoint.save

@@ -1,7 +1,7 @@
-"""What DeepSpeed trains at ZeRO stages 1, 2 and 3 is what one process trains without it; each continues the other's.
+"""DeepSpeed at ZeRO stages 1, 2 and 3 trains the same as one process without it, and each continues the other's runs.
 
-Five starts for all tests: the worker runs several trainings in each. Two processes, float32; each takes 7 images a
-step, in micro-batches of 4 and 3; 19 test images, which two processes can't share equally.
+Five launches for all tests, with several trainings in each. Two processes, float32, 7 images per process and step in
+micro-batches of 4 and 3; 19 test images, which two processes can't share equally.
 """
 
 import json
@@ -33,13 +33,13 @@ SETTINGS: dict[str, Any] = TINY_GAN | {
 HALF = {"train.precision": "bf16", "train.steps": 6}
 FOUR_NETWORKS = {"task.name": "cyclegan", "task.image_buffer_slots": 2, "train.steps": 6}
 CHECKPOINTED = {"train.activation_checkpointing": True}
-AT_ONCE = {"train.micro_batch_size": 14}  # the generator runs once a step, for both phases
+AT_ONCE = {"train.micro_batch_size": 14}  # no accumulation, so the generator runs once per step for both phases
 NO_WARMUP = {"task.warmup_steps": 0}
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: ``plain`` of one process, ``zero1`` to ``zero3`` of two."""
+    """Folder of all runs: ``plain`` on one process, ``zero1`` to ``zero3`` on two."""
     folder = tmp_path_factory.mktemp("runs")
 
     def job(action: str, name: str, settings: dict[str, Any] | None = None) -> list[str]:
@@ -69,26 +69,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def work(folder: Path, jobs: list[list[str]], stage: int | None = None) -> None:
-    """Have the worker do jobs: in one process, or in two with DeepSpeed."""
+    """Run jobs of the worker: in one process, or in two with DeepSpeed."""
     (folder / "jobs.json").write_text(json.dumps(jobs))
     command = [sys.executable, str(Path(__file__).with_name("zero_worker.py")), str(folder / "jobs.json")]
     environment = clean_environment()
     if stage is not None:
         config = str(ROOT / f"launch/deepspeed_zero{stage}.yaml")
         command[:1] = [*LAUNCHER, "--config_file", config, "--num_processes", "2"]
-        environment["ACCELERATE_USE_CPU"] = str(stage == 1)  # with it, Accelerate on its own runs no DeepSpeed
+        environment["ACCELERATE_USE_CPU"] = str(stage == 1)  # with it, Accelerate by itself ignores DeepSpeed
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert "JIT" not in done.stdout + done.stderr
 
 
 def checkpoint(run: Path, step: int = 20) -> dict[str, Any]:
-    """What a run's checkpoint holds, by path in it."""
+    """The networks' state in a run's checkpoint, by path."""
     return flat(torch.load(run / "checkpoints" / step_name(step) / "state.pt", weights_only=True)["networks"])
 
 
 def assert_same(run: Path, other: Path) -> None:
-    """Bit by bit."""
+    """Assert that checkpoints are bit-equal, and records equal."""
     first, second = checkpoint(run), checkpoint(other)
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -97,7 +97,7 @@ def assert_same(run: Path, other: Path) -> None:
 
 
 def assert_close(run: Path, other: Path, step: int = 20) -> None:
-    """As close as float32 lets sums in different order be. Everything has the same names, shapes and types."""
+    """Assert that runs agree within the rounding of float32 sums, with equal names, shapes and dtypes."""
     first, second = checkpoint(run, step), checkpoint(other, step)
     assert first.keys() == second.keys()
     for name, value in first.items():
@@ -110,7 +110,7 @@ def assert_close(run: Path, other: Path, step: int = 20) -> None:
 
 
 def reports(run: Path, name: str) -> list[Any]:
-    """What each process found."""
+    """Reports of the worker, by rank."""
     return [json.loads(file.read_text()) for file in sorted(run.glob(f"{name}-*.json"))]
 
 
@@ -129,13 +129,13 @@ def test_each_process_keeps_its_part(stage: int, runs: Path) -> None:
         assert (one["engine"], one["moments"]) == ("DDPStrategy", one["weights"])
         for kept in [each[name] for each in both]:
             assert kept["engine"] == "DeepSpeedStrategy"
-            assert kept["moments"] == pytest.approx(one["moments"] / 2, abs=50)  # parts of one size
+            assert kept["moments"] == pytest.approx(one["moments"] / 2, abs=50)  # padded to equal sizes
             assert kept["weights"] == (0 if stage == 3 else one["weights"])
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_continued_it_is_bit_equal_to_unbroken(stage: int, runs: Path) -> None:
-    """Also with activation checkpointing from then on."""
+    """The continued run uses activation checkpointing."""
     assert reports(runs / f"zero{stage}/again", "loaded") == [True, True]
     assert_same(runs / f"zero{stage}/again", runs / f"zero{stage}/whole")
 
@@ -148,7 +148,7 @@ def test_one_process_without_deepspeed_continues_it(stage: int, runs: Path) -> N
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_it_continues_what_one_process_began_without(stage: int, runs: Path) -> None:
-    """And with one micro-batch a step, where the discriminator's phase comes between the generator's two passes."""
+    """With one micro-batch per step: the discriminator's phase is between the generator's forward and backward."""
     assert reports(runs / f"zero{stage}/taken", "loaded") == [True, True]
     assert_close(runs / f"zero{stage}/taken", runs / "plain/whole")
 
@@ -165,7 +165,7 @@ def test_what_is_not_finite_on_one_process_is_skipped_by_all(stage: int, runs: P
         for name in ("plain/plant/weights-0.pt", f"zero{stage}/plant/weights-0.pt", f"zero{stage}/plant/weights-1.pt")
     )
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    torch.testing.assert_close(first, expected, rtol=5e-5, atol=5e-6)  # and what follows is as it should be
+    torch.testing.assert_close(first, expected, rtol=5e-5, atol=5e-6)  # later steps are correct
 
 
 @pytest.mark.parametrize("stage", STAGES)

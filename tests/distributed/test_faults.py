@@ -1,4 +1,4 @@
-"""A process that differs, dies, freezes, hangs or fails: all others stop, and one line says which it was."""
+"""A rank that differs, dies, freezes, hangs or fails: all others stop, and one line names it."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 WORKER = [sys.executable, str(Path(__file__).with_name("faulty_worker.py"))]
 HOST = socket.gethostname()
 HEARTBEAT_TIMEOUT, STALL_TIMEOUT = 4, 6
-LOST = f"has not been heard of for {HEARTBEAT_TIMEOUT} s"
+UNRESPONSIVE = f"has not responded for {HEARTBEAT_TIMEOUT} s"
 
 
 class Run:
@@ -32,30 +32,30 @@ class Run:
         ]
 
     def codes(self, *numbers: int) -> list[int]:
-        """Exit codes of some of them, when they have ended."""
+        """Wait for some processes, and return their exit codes."""
         return [self.processes[number].wait(timeout=120) for number in numbers]
 
     def messages(self, number: int) -> list[str]:
-        """What one of them says to its user."""
+        """colordist's messages on a process's standard error."""
         return [line for line in self.errors[number].read_text().splitlines() if line.startswith("colordist:")]
 
 
 def port() -> str:
-    """A free one."""
+    """A free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return str(free.getsockname()[1])
 
 
 def trained(folder: Path) -> list[str]:
-    """Settings whose faults are noticed soon."""
+    """Arguments of a run with short timeouts."""
     fast = {"run__heartbeat_timeout": HEARTBEAT_TIMEOUT, "run__stall_timeout": STALL_TIMEOUT}
     return arguments(TINY, task__name="autoencoder", run__dir=folder / "run", **fast)
 
 
 @contextmanager
 def running(folder: Path, fault: str, rank: int, step: int = 4, processes: int = 2) -> Iterator[Run]:
-    """Processes without a launcher, which would end all as soon as one has ended."""
+    """Start processes without a launcher, which would end all as soon as one ends."""
     command = [*WORKER, str(rank), fault, str(step), *trained(folder)]
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port(), "WORLD_SIZE": str(processes)}
     common |= {"LOCAL_WORLD_SIZE": str(processes), "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
@@ -111,18 +111,18 @@ def test_the_others_of_a_killed_process_stop(tmp_path: Path) -> None:
     with running(tmp_path, "killed", rank=1, processes=3) as run:
         assert run.codes(0, 1, 2) == [1, -9, 1]
         (message,) = run.messages(0)
-        assert message.startswith(f"colordist: process 1 on {HOST} {LOST} (it was at step")
+        assert message.startswith(f"colordist: process 1 on {HOST} {UNRESPONSIVE} (it was at step")
         assert message.endswith("): all stop; the same command continues")
         assert run.messages(2) == []
         refute_tracebacks(run, 0, 2)
 
 
 def test_the_others_of_a_frozen_first_process_stop(tmp_path: Path) -> None:
-    """It holds the store that they meet at."""
+    """Rank 0 holds the store of the rendezvous."""
     with running(tmp_path, "frozen", rank=0) as run:
         assert run.codes(1) == [1]
         (message,) = run.messages(1)
-        assert message.startswith(f"colordist: process 0 on {HOST} {LOST} (it was at step")
+        assert message.startswith(f"colordist: process 0 on {HOST} {UNRESPONSIVE} (it was at step")
         refute_tracebacks(run, 1)
 
 
@@ -146,7 +146,7 @@ def test_the_others_of_one_that_fails_stop(tmp_path: Path) -> None:
 
 
 def test_a_machine_with_the_first_process_is_lost(tmp_path: Path) -> None:
-    """Two launchers as on two machines; the one that holds the store dies with its process."""
+    """Two launchers, as on two machines. The one that holds the store dies with rank 0."""
     flags = ["--multi_gpu", "--num_machines", "2", "--num_processes", "2", "--main_process_ip", "127.0.0.1"]
     flags += ["--main_process_port", port(), "--rdzv_backend", "static", "--same_network"]
     flags += ["--mixed_precision", "no", "--dynamo_backend", "no"]

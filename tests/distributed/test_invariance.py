@@ -1,13 +1,12 @@
-"""The heart: what is learned depends on the config, the seed and the step, and not on how many processes there are.
+"""The central invariant: training depends on config, seed and step, not on the number of processes.
 
-Each config is trained on 1, 2, 3 and 4 processes, with and without accumulation, and compared with one process that
-takes each batch whole. In fp64 what differs is the order of sums, and nothing blows that up: the largest relative
-difference of any tensor after 20 steps was 6e-14.
+Each config is trained on 1, 2, 3 and 4 processes, with and without accumulation, and compared with one process without
+accumulation. In fp64 only the order of sums differs: the largest relative difference of any tensor after 20 steps was
+6e-14.
 
-In fp32 each rounding also may move a value across a kink (L1 at 0, LeakyReLU at 0), whose slope then is another. Until
-that happens weights differ by about 5e-9 a step (relative to the norm of a network): 1e-7 after 20 steps, 5e-7 after
-160. One kink adds 1e-5 to 4e-4, and a GAN multiplies that: of 12 trainings of 160 steps, two ended between 2e-3 and
-6e-3.
+In fp32 rounding may also move a value across a kink (L1 at 0, LeakyReLU at 0), where the slope changes. Until then
+weights differ by about 5e-9 per step (relative to the norm of a network): 1e-7 after 20 steps, 5e-7 after 160. One kink
+adds 1e-5 to 4e-4, which a GAN amplifies: of 12 trainings of 160 steps, two ended between 2e-3 and 6e-3.
 """
 
 import functools
@@ -32,7 +31,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 STEPS = 20
 COMMON: dict[str, Any] = TINY_GAN | {
     "task.warmup_steps": 4,
-    "data.train_images": 25,  # no whole number of batches: steps cross from one epoch into the next
+    "data.train_images": 25,  # not a multiple of the batch size: some batches span two epochs
     "data.test_images": 7,
     **{"optimizer.generator.schedule": "cosine", "optimizer.generator.warmup_steps": 5},
     **{"optimizer.discriminator.clip_norm": 0.1, "optimizer.discriminator.warmup_steps": 3},
@@ -70,7 +69,7 @@ ROUNDED: dict[str, dict[str, Any]] = {
     "fp32-autoencoder": FP32 | AUTOENCODER,
 }
 CASES = EXACT | ROUNDED
-# Processes, and the most images that each computes at once: none, or what gives a few micro-batches.
+# Number of processes: micro-batch size that gives a few micro-batches.
 MICRO = {1: 4, 2: 4, 3: 3, 4: 2}
 ALONE, *TOGETHER = [(processes, most) for processes, micro in MICRO.items() for most in (None, micro)]
 
@@ -80,7 +79,7 @@ Runs = Callable[[str, Division], Path]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """The folder of a case on so many processes, in such micro-batches. One launch a number of processes."""
+    """Function from case and division to the run's folder. One launch per number of processes."""
     root = tmp_path_factory.mktemp("invariance")
     shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
 
@@ -108,13 +107,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 
 
 def learned(run: Path) -> dict[str, Tensor]:
-    """Weights, optimizer states and averages, in double precision."""
+    """Weights, optimizer states and EMA weights, in double precision, by path."""
     state = tensors(flat(torch.load(run / "state.pt", weights_only=True)))
     return {path: value.double() for path, value in state.items()}
 
 
 def seen(run: Path, processes: int) -> list[dict[str, Any]]:
-    """What each process saw."""
+    """Records of the worker, by rank."""
     return [json.loads((run / f"seen-{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -161,7 +160,7 @@ def test_the_log_has_the_same_keys(case: str, division: Division, runs: Runs) ->
 
 
 def distances(runs: Runs, case: str, division: Division) -> list[float]:
-    """How far the networks' weights and averages are from those of one process, each relative to its own norm."""
+    """Relative distances of each network's weights and EMA weights from those of one process."""
     expected, found = learned(runs(case, ALONE)), learned(runs(case, division))
     parts = {tuple(name.split("/")[1:3]) for name in expected}
     return [
@@ -175,7 +174,7 @@ def distances(runs: Runs, case: str, division: Division) -> list[float]:
 
 
 def test_in_single_precision_differences_stay_roundings(runs: Runs) -> None:
-    """About 1e-7 as a rule; where a kink was crossed up to 4e-4 was seen, so 1e-2 at most."""
+    """Usually about 1e-7. Where a kink was crossed, up to 4e-4 was observed, so the limit is 1e-2."""
     found = [each for case in ROUNDED for division in TOGETHER for each in distances(runs, case, division)]
     assert statistics.median(found) < 1e-6
     assert max(found) < 1e-2
@@ -184,7 +183,7 @@ def test_in_single_precision_differences_stay_roundings(runs: Runs) -> None:
 @pytest.mark.parametrize("division", TOGETHER, ids=str)
 @pytest.mark.parametrize("case", ROUNDED)
 def test_in_single_precision_the_log_is_the_same_at_first(case: str, division: Division, runs: Runs) -> None:
-    """Over the first 5 steps; at most 5e-7 was seen."""
+    """Over the first 5 steps, where at most 5e-7 was observed."""
     alone, all_at_once = (
         next(line for line in records(runs(case, each)) if line["step"] == 5) for each in (ALONE, division)
     )

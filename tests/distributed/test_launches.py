@@ -1,4 +1,4 @@
-"""Never silently alone: whatever is typed, all processes work as one, or one line says why not.
+"""Launches: all processes train one run, or are refused with one line; never several independent runs.
 
 ``accelerate launch --multi_gpu --num_processes 2`` and ``--cpu`` are in ``test_smoke.py``, DeepSpeed is in
 ``test_deepspeed.py``.
@@ -31,12 +31,12 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def trainer(run: Path, **more: Any) -> list[str]:  # noqa: ANN401  any setting
-    """The trainer's part of a command."""
+    """Arguments of Python that run the trainer."""
     return ["-m", "colordist.train", *arguments(TINY_GAN, run__dir=run, **more)]
 
 
 def launch_file(folder: Path, distributed_type: str) -> Path:
-    """As ``accelerate config`` writes it for two processes on CPUs."""
+    """Write a file as ``accelerate config`` does for two processes on CPUs."""
     file = folder / "launch.yaml"
     settings = {"compute_environment": "LOCAL_MACHINE", "distributed_type": distributed_type, "debug": False}
     settings |= {"num_machines": 1, "num_processes": 2, "machine_rank": 0, "main_process_port": 0}
@@ -46,7 +46,7 @@ def launch_file(folder: Path, distributed_type: str) -> Path:
 
 
 def assert_work_as_one(run: Path, done: list[Finished], processes: int, alone: Path) -> None:
-    """They divided the work, exchanged gradients, wrote one run, and learned what one process learns."""
+    """Assert that processes shared the work, all-reduced gradients, wrote one run, and match a single process."""
     assert [each.returncode for each in done] == [0] * len(done), [each.stderr for each in done]
     output = "".join(each.stdout for each in done)
     assert output.count("run folder") == 1
@@ -62,7 +62,7 @@ def assert_work_as_one(run: Path, done: list[Finished], processes: int, alone: P
 
 
 def assert_refused(done: Finished, run: Path, message: str) -> None:
-    """One line, once, and nothing is written."""
+    """Assert that one line was printed, once, and nothing written."""
     assert done.returncode != 0
     mistakes = [line for line in done.stderr.splitlines() if line.startswith("colordist:")]
     assert len(mistakes) == 1, done.stderr
@@ -75,7 +75,7 @@ def assert_refused(done: Finished, run: Path, message: str) -> None:
 
 def test_without_file_or_flag_accelerate_starts_one_process(alone: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    # Nobody has ever called `accelerate config` there.
+    # An HF_HOME without the default file of `accelerate config`.
     done = launch([], "colordist.train", *arguments(TINY_GAN, run__dir=run), HF_HOME=str(tmp_path))
     assert_work_as_one(run, [done], 1, alone)
 
@@ -87,7 +87,7 @@ def test_two_processes_from_our_file(alone: Path, tmp_path: Path) -> None:
 
 
 def test_use_cpu_in_a_file_is_not_needed_and_does_no_harm(alone: Path, tmp_path: Path) -> None:
-    """Accelerate alone would run two processes of which each takes itself for the first of one."""
+    """Accelerate by itself would run two processes, each with rank 0 and world size 1."""
     run = tmp_path / "run"
     flags = ["--config_file", str(launch_file(tmp_path, "MULTI_GPU"))]
     assert_work_as_one(run, [launch(flags, "colordist.train", *arguments(TINY_GAN, run__dir=run))], 2, alone)
@@ -100,7 +100,7 @@ def test_torchrun(alone: Path, tmp_path: Path) -> None:
 
 
 def test_two_machines(alone: Path, tmp_path: Path) -> None:
-    """Both on this one; the second is started first."""
+    """Both simulated on this machine; the second is started first."""
     run = tmp_path / "run"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""A loss that is no number on one of two processes: both skip that update, count it, and stay one."""
+"""Inf or NaN loss on one of two ranks: both skip that update, count it, and stay bit-equal."""
 
 import json
 import math
@@ -32,31 +32,31 @@ JOBS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All of them, on two processes."""
+    """Folder of all runs, on two processes."""
     root = tmp_path_factory.mktemp("nonfinite")
     work([{"run": str(root / name)} | job for name, job in JOBS.items()], root, processes=2)
     return root
 
 
 def seen(run: Path) -> list[dict[str, Any]]:
-    """What each process saw."""
+    """Records of the worker, by rank."""
     return [json.loads((run / f"seen-{rank}.json").read_text()) for rank in (0, 1)]
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """The log, without references and scores."""
+    """Records of losses in metrics.jsonl, without references and scores."""
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in found if "pace/sync_bytes" in line]
 
 
 def networks(run: Path) -> dict[str, Any]:
-    """What each network has learned."""
+    """State of the networks at the end."""
     state: dict[str, Any] = torch.load(run / "state.pt", weights_only=True)
     return {name: part for name, part in state.items() if name != "task"}
 
 
 def updates(run: Path) -> dict[str, int]:
-    """How many each network had."""
+    """Number of updates, by network."""
     return {name: int(network["optimizer"]["state"][0]["step"]) for name, network in networks(run).items()}
 
 
@@ -119,7 +119,7 @@ def test_what_was_skipped_is_no_part_of_a_mean(runs: Path) -> None:
 
 def test_too_many_in_a_row_end_the_run_at_the_next_line_of_the_log(runs: Path) -> None:
     error = seen(runs / "limit")[0]["error"]
-    # Four were skipped, the last in step 6, which is one of the log's.
+    # Four were skipped, the last in step 6, which is logged.
     assert error.startswith(
         "Diverged: the gradient of the generator was not finite in 4 updates in a row, up to step 6"
     )

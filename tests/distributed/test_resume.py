@@ -1,5 +1,6 @@
-"""A run that is killed or stopped, and started again with the same command, ends as if nothing had happened: bit-equal
-weights, optimizer states, averaged weights and lines of metrics.jsonl, but for the clock. Real processes, real signals.
+"""Runs that are killed or stopped, and continued by the same command, are bit-equal to uninterrupted ones.
+
+Compared: weights, optimizer states, EMA weights and records, without speed and memory. Real processes, real signals.
 """
 
 import json
@@ -28,7 +29,7 @@ from launch import TINY_GAN, arguments, begin, finish, last_step, ranks, records
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-# Accumulation, warm-ups, schedules, averaging, clipping; intervals that don't meet, so that some span a checkpoint.
+# Accumulation, warm-ups, schedules, EMA, clipping; intervals without a common multiple, so that some span a checkpoint.
 SETTINGS: dict[str, Any] = TINY_GAN | {
     **{"train.micro_batch_size": 3, "train.steps": 14, "train.precision": "fp32", "train.ema_images": 100},
     **{"task.warmup_steps": 3, "optimizer.generator.warmup_steps": 5, "optimizer.generator.schedule": "cosine"},
@@ -44,11 +45,11 @@ KINDS: dict[str, dict[str, Any]] = {
 ELASTIC = ("cgan", "cyclegan", "shards")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
-# Time enough to send a signal.
+# Long enough to send a signal.
 LONG = {"train.steps": 120, "evaluate.every": 60, "log.every": 1, "checkpoint.every": 30, "train.micro_batch_size": 6}
 
 
-# --- what a run has learned
+# --- comparison
 
 
 def newest(run: Path) -> Path:
@@ -56,7 +57,7 @@ def newest(run: Path) -> Path:
 
 
 def assert_bit_equal(found: Path, expected: Path) -> None:
-    """Whatever a run leaves: checkpoint, snapshot, metrics.jsonl but for how fast it went, marker."""
+    """Assert that checkpoints, snapshots, records (without speed and memory) and markers are equal."""
     one, other = RunFolder(found), RunFolder(expected)
     runs.assert_bit_equal(one, other)
     assert learned(one) == learned(other)
@@ -64,7 +65,7 @@ def assert_bit_equal(found: Path, expected: Path) -> None:
 
 
 def distance(one: Path, other: Path) -> float:
-    """The greatest difference of two runs' weights, optimizer states and averages."""
+    """Largest absolute difference of two runs' weights, optimizer states and EMA weights."""
     first, second = (tensors(everything(RunFolder(run))) for run in (one, other))
     pairs = [(value, second[path]) for path, value in first.items() if path.startswith("/networks/")]
     return max(float((a.double() - b.double()).abs().max()) for a, b in pairs)
@@ -79,7 +80,7 @@ def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # 
 
 
 def mortal(folder: Path, jobs: list[dict[str, Any]]) -> str:
-    """The command that does jobs, written down."""
+    """Write jobs for ``mortal.py`` to a file, and return its path."""
     file = folder / f"jobs-{len(list(folder.glob('jobs-*')))}.json"
     file.write_text(json.dumps(jobs))
     return str(file)
@@ -93,7 +94,7 @@ def starts(file: str) -> int:
 
 
 def alone(folder: Path, jobs: list[dict[str, Any]]) -> int:
-    """Do jobs on one process, which is started again whenever it has been killed. Returns how often it was started."""
+    """Run jobs in one process, restarted whenever it is killed. Returns the number of starts."""
     file = mortal(folder, jobs)
     while (done := finish(begin([*ALONE, MORTAL, file]))).returncode == -signal.SIGKILL:
         pass
@@ -102,7 +103,7 @@ def alone(folder: Path, jobs: list[dict[str, Any]]) -> int:
 
 
 def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
-    """Do jobs on several processes, which the launcher starts again. Returns how often it started them."""
+    """Run jobs in several processes, restarted by the launcher. Returns the number of starts."""
     file = mortal(folder, jobs)
     done = finish(begin([*several(processes), "--max_restarts", "9", MORTAL, file]))
     assert done.returncode == 0, done.stderr
@@ -111,7 +112,7 @@ def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs of this file lie, and shards for some of them."""
+    """Folder of all runs, with a shard store."""
     folder = tmp_path_factory.mktemp("runs")
     packed(folder, train=SETTINGS["data.train_images"], test=SETTINGS["data.test_images"])
     return folder
@@ -119,7 +120,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def killed_alone(folder: Path) -> int:
-    """Uninterrupted and killed runs on one process: how often it was started."""
+    """Uninterrupted and killed runs on one process. Returns the number of starts."""
     (folder / "1").mkdir()
     deaths = {
         "autoencoder": [{"ranks": [0], "step": 3}, {"ranks": [0], "step": 8, "operation": 5}],
@@ -135,11 +136,11 @@ def killed_alone(folder: Path) -> int:
 
 @pytest.fixture(scope="module")
 def killed_together(folder: Path) -> int:
-    """The same on two processes. And a run that is stopped, to be continued on one."""
+    """The same on two processes, and runs that are stopped, to be continued on one."""
     (folder / "2").mkdir()
     deaths = {
         "autoencoder": [{"ranks": [0, 1], "step": 5}],
-        "cgan": [{"ranks": [1], "step": 6}],  # one process only: the other one has to notice
+        "cgan": [{"ranks": [1], "step": 6}],  # one rank only: the other must detect it
         "cyclegan": [{"ranks": [1], "step": 10}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
         "shards": [{"ranks": [0], "step": 7}],
@@ -159,13 +160,13 @@ def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
-    """The launcher starts them again when they have died, and not when they are finished or stopped."""
+    """The launcher restarts dead processes, but not finished or stopped ones."""
     assert killed_together == 6
     assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
 
 
 def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
-    """Sums of three numbers depend on their order, which DDP changes after its first step."""
+    """Sums over three processes depend on DDP's buckets, which it rebuilds after its first step."""
     (folder / "3").mkdir()
     straight = job(folder / "3" / "straight", KINDS["cgan"])
     killed = job(folder / "3" / "cgan", KINDS["cgan"], deaths=[{"ranks": [2], "step": 6}])
@@ -175,7 +176,7 @@ def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def there_and_back(folder: Path, killed_together: int) -> None:
-    """Runs that two processes began go on on one, and end on two."""
+    """Runs begun on two processes, continued on one, and finished on two."""
     elastic = {kind: folder / "2" / f"{kind}-elastic" for kind in ELASTIC}
     assert killed_together
     for run in elastic.values():
@@ -191,7 +192,7 @@ def there_and_back(folder: Path, killed_together: int) -> None:
 @pytest.mark.parametrize("kind", ELASTIC)
 @pytest.mark.usefixtures("killed_alone", "there_and_back")
 def test_from_two_processes_to_one_and_back(kind: str, folder: Path) -> None:
-    """As near to the run on two processes as the run on one is."""
+    """The distance to a run on two processes is that of a run on one process."""
     run = folder / "2" / f"{kind}-elastic"
     two, one = folder / "2" / f"{kind}-straight", folder / "1" / f"{kind}-straight"
     assert 0 < distance(run, two) < 3 * distance(one, two)
@@ -201,7 +202,7 @@ def test_from_two_processes_to_one_and_back(kind: str, folder: Path) -> None:
 
 
 def test_a_number_of_processes_that_does_not_fit_is_refused(killed_alone: int, folder: Path) -> None:
-    """As each process of such a launch would find out, before anything else."""
+    """Each process of such a launch checks it before anything else."""
     run = folder / "1" / "cgan"
     before = newest(run).stat().st_mtime_ns
     of_five = {"WORLD_SIZE": "5", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}
@@ -223,7 +224,7 @@ def trained(run: Path, settings: dict[str, Any]) -> list[str]:
 
 @pytest.fixture
 def started() -> Iterator[list[subprocess.Popen[str]]]:
-    """What was started; with it ends whatever it has started itself."""
+    """Started processes. They and their children are killed at the end."""
     processes: list[subprocess.Popen[str]] = []
     yield processes
     for process in processes:
@@ -239,7 +240,7 @@ def has_reached(run: Path, step: int) -> bool:
 
 
 def stopped(run: Path) -> dict[str, Any]:
-    """What the marker says. The checkpoint is of that step, and nothing came after it."""
+    """Read the marker. Asserts that the newest checkpoint and the last record are of its step."""
     marker: dict[str, Any] = json.loads((run / "stopped").read_text())
     assert newest(run).name == f"step-{marker['step']:06d}"
     assert last_step(run) == marker["step"]
@@ -248,7 +249,7 @@ def stopped(run: Path) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("killed_alone")
 def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: Path) -> None:
-    """One run, stopped again and again, each time with exit code 0; then the same command ends it."""
+    """One run, stopped repeatedly with exit code 0; then the same command finishes it."""
     run, at = folder / "stopped", 0
 
     def begin_again(*more: str) -> subprocess.Popen[str]:
@@ -281,7 +282,7 @@ def test_every_way_to_stop_a_run(started: list[subprocess.Popen[str]], folder: P
 
 @pytest.mark.usefixtures("killed_together")
 def test_a_signal_to_one_of_two_processes_stops_both(started: list[subprocess.Popen[str]], folder: Path) -> None:
-    """Both stop after the same step; the launcher, which may start them again, takes that for the end."""
+    """Both stop after the same step, and the launcher doesn't restart them."""
     run = folder / "one-of-two"
     more = trained(run, LONG | {"log.every": 7})
     command = [*several(2), "--max_restarts", "2", "-m", "colordist.train", *more]
@@ -303,7 +304,7 @@ def test_a_signal_to_one_of_two_processes_stops_both(started: list[subprocess.Po
 def test_wandb_has_each_line_of_a_run_killed_twice_once_and_in_order(
     started: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    """W&B stores what it is given a little later, so a kill takes lines from it that metrics.jsonl has."""
+    """W&B stores lines with a delay, so a kill loses lines there that metrics.jsonl has."""
     run = tmp_path / "run"
     settings = LONG | {"track.wandb": "offline", "train.steps": 60, "evaluate.every": 20, "checkpoint.every": 10}
     quiet = {"WANDB_SILENT": "true"} | {f"WANDB_{kind}_DIR": str(tmp_path / kind) for kind in ("DATA", "CACHE")}
@@ -324,12 +325,12 @@ def test_wandb_has_each_line_of_a_run_killed_twice_once_and_in_order(
     assert shown == [0, 20, 40, 60]
 
 
-# --- two at once
+# --- two writers
 
 
 @pytest.mark.usefixtures("killed_alone")
 def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None:
-    """One is paused, taken for dead, and wakes while its successor trains: it ends with a line, and spoils nothing."""
+    """One is suspended, taken for dead, and resumed while its successor trains: it ends and changes nothing."""
     run = folder / "two-writers"
     command = [*ALONE, "-m", "colordist.train", *trained(run, LONG), "--run.heartbeat_timeout", "1"]
     started.append(begin(command))
@@ -348,6 +349,6 @@ def test_two_writers(started: list[subprocess.Popen[str]], folder: Path) -> None
     assert re.fullmatch(message, ended.stderr)
     done = finish(new)
     assert done.returncode == 0, done.stderr
-    assert f"process {old.pid} on" in done.stderr  # for whose signs of life it listened
+    assert f"process {old.pid} on" in done.stderr  # it waited for its heartbeat
     assert_bit_equal(run, folder / "1" / "long")
     assert not list((run / "checkpoints").glob("*.damaged-*"))

@@ -1,4 +1,4 @@
-"""evaluate gives the same bits on any number of processes, also where the images don't divide."""
+"""evaluate is bit-equal on any number of processes, also where the images don't divide evenly."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
 def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
-    """150 images in batches of 64: two whole ones and a rest, so with three processes each has one, with four none."""
+    """150 images are three batches of at most 64: on three processes one each, on four one process has none."""
     run = tmp_path / "run"
     done = train(*arguments(TINY_GAN, run__dir=run, train__precision="fp32"))
     assert done.returncode == 0, done.stderr

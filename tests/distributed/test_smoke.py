@@ -1,4 +1,4 @@
-"""Two processes work as one, and no launch trains side by side while looking fine."""
+"""Two processes train the same as one, and no launch trains independent copies."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.dist
 
 
 def test_two_processes_are_equal_to_one(tmp_path: Path) -> None:
-    """Same samples, losses, scores and weights: two processes with micro-batches, one without, in float64."""
+    """Same losses, scores and weights in fp64: two processes with accumulation, one without."""
     for processes, micro in ((1, 12), (2, 4)):
         more = arguments(TINY_GAN, run__dir=tmp_path / str(processes), train__micro_batch_size=micro)
         done = train(*more, processes=processes)

@@ -1,4 +1,4 @@
-"""What travels between processes, as the profiler sees it: each gradient once a step, and nothing that nobody needs."""
+"""Communication as seen by the profiler: each gradient is all-reduced once per phase, and nothing else is sent."""
 
 import json
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from launch import work
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
-# The generator's gradients fill more than the first bucket of DDP, which holds 1 MiB.
+# The generator's gradients exceed DDP's first bucket, of 1 MiB.
 COMMON: dict[str, Any] = {
     **{"task.warmup_steps": 4, "data.train_images": 16, "data.test_images": 4, "data.image_size": 16},
     **{"train.global_batch_size": 8, "train.steps": 12, "train.precision": "fp32"},
@@ -28,7 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "frozen": {"train.freeze": ["encoder"], "optimizer.generator.lr_scales": {"decoder": 0.5}},
 }
 ITEMSIZE = {case: 8 if "fp64" in settings.values() else 4 for case, settings in CASES.items()}
-# In its second phase DDP sorts a network's gradients into new buckets, and tells the other processes how.
+# In a network's second phase DDP rebuilds its buckets, and broadcasts their order.
 SETTLED = dict.fromkeys(["generator", "decolorizer"], 2)
 SETTLED |= dict.fromkeys(["discriminator", "grey_discriminator"], COMMON["task.warmup_steps"] + 2)
 PHASES = {
@@ -42,7 +42,7 @@ Event = dict[str, Any]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All cases on two processes."""
+    """Folder of all runs, on two processes."""
     root = tmp_path_factory.mktemp("traffic")
     jobs = [
         {"run": str(root / case), "settings": fitting(COMMON, settings), "trace": min(SETTLED.values())}
@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sections(run: Path, rank: int = 0) -> Iterator[tuple[str, int, list[Event]]]:
-    """What happened in each phase, as (network, step, events); and between a step and the next, as ("after", ...)."""
+    """Events of each phase, as (network, step, events), and after each step, as ("after", step, events)."""
     events = json.loads((run / f"trace-{rank}.json").read_text())
     mark = ""
     marked = []
@@ -67,12 +67,12 @@ def sections(run: Path, rank: int = 0) -> Iterator[tuple[str, int, list[Event]]]
 
 
 def collectives(events: list[Event]) -> list[Event]:
-    """What gloo carried."""
+    """Collectives of gloo."""
     return [event for event in events if event["name"].startswith("gloo:")]
 
 
 def parameters(run: Path) -> dict[str, int]:
-    """How many numbers each network learns."""
+    """Number of trainable parameters, by network."""
     counts: dict[str, int] = json.loads((run / "seen-0.json").read_text())["parameters"]
     return counts
 
@@ -128,7 +128,7 @@ def test_the_log_tells_what_travelled(case: str, runs: Path) -> None:
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("case", ["whole", "accumulated", "autoencoder"])
 def test_gradients_travel_while_backward_still_runs(case: str, rank: int, runs: Path) -> None:
-    """The first bucket is on its way before the last convolution's gradients are computed."""
+    """The first bucket is sent before the gradients of the last convolution are computed."""
     for name, step, events in sections(runs / case, rank):
         if name != "generator" or step < SETTLED["discriminator"]:
             continue

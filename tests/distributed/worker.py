@@ -1,15 +1,14 @@
-"""Several trainings, one after the other, in the processes of one launch: a launch takes longer than most of them.
+"""Several trainings, one after the other, in the processes of one launch, which takes longer than most trainings.
 
     accelerate launch --multi_gpu --num_processes 2 ... worker.py JOBS.json
 
-A job is ``{"run": FOLDER, "settings": {"train.steps": 5}}``. Its run lies in the folder. Beside the run's own files:
+A job is ``{"run": FOLDER, "settings": {"train.steps": 5}}``. Files in the run folder, besides the run's own:
 
-- ``seen-RANK.json``: what a process learned from, the error that it ended with, numbers of parameters, and digests of
-  all that it learned;
-- ``state.pt``: ``Engine.state_dict()`` at the end, and the whole state of the task as ``task``;
-- ``trace-RANK.json``, where a job has ``"trace": STEP``: from that step on, what the profiler saw.
+- ``seen-RANK.json``: digests of the images of each step, the final error, parameter counts, digests of the final state;
+- ``state.pt``: ``Engine.state_dict()`` at the end, and the gathered state of the task as ``task``;
+- ``trace-RANK.json``, for jobs with ``"trace": STEP``: events of the profiler from that step on.
 
-``"plant": {"network": N, "steps": [...], "rank": R, "value": "nan"}`` spoils losses of one network on one process.
+``"plant": {"network": N, "steps": [...], "rank": R, "value": "nan"}`` makes a network's losses Inf or NaN on one rank.
 """
 
 import json
@@ -34,12 +33,12 @@ from colordist.training.trainer import Trainer
 
 Job = dict[str, Any]
 _ITEMSIZE = {"float": 4, "double": 8}
-# What is kept of a trace: our marks, what travels, and a sign of a backward pass.
+# Prefixes of the events kept of a trace: our marks, collectives, and backward passes of convolutions.
 _KEPT = ("phase ", "after ", "c10d::", "gloo:", "autograd::engine::evaluate_function: ConvolutionBackward0")
 
 
 def main(jobs: list[Job]) -> None:
-    """Do all jobs."""
+    """Run all jobs."""
     for job in jobs:
         trainer = do(job)
         trainer.engine.wait()
@@ -48,10 +47,10 @@ def main(jobs: list[Job]) -> None:
 
 
 def do(job: Job) -> Trainer:
-    """Train, and leave behind what this process saw."""
+    """Train, then write this rank's records."""
     folder = RunFolder(Path(job["run"]))
     trainer = build_trainer(config_with(job["settings"]), folder)
-    torch.set_num_threads(1)  # networks this small are slower on several, much slower where others work beside
+    torch.set_num_threads(1)  # networks this small are slower on several threads, much slower on a busy machine
     rank, error, images = trainer.engine.rank, None, note_images(trainer)
     if "plant" in job and job["plant"]["rank"] == rank:
         plant(trainer.task, job["plant"])
@@ -64,7 +63,7 @@ def do(job: Job) -> Trainer:
         trainer.close()
     if finish_trace is not None:
         (folder.path / f"trace-{rank}.json").write_text(json.dumps(finish_trace(folder.path / f"chrome-{rank}.json")))
-    state = trainer.engine.state_dict() | {"task": trainer.engine.whole(trainer.task.state)}
+    state = trainer.engine.state_dict() | {"task": trainer.engine.gather_state(trainer.task.state)}
     if rank == 0:
         torch.save(state, folder.path / "state.pt")
     parameters = {name: network.trainable_parameter_count() for name, network in trainer.engine.networks.items()}
@@ -74,7 +73,7 @@ def do(job: Job) -> Trainer:
 
 
 def note_images(trainer: Trainer) -> list[list[int]]:
-    """The images of each step, in order, as digests of what the network gets to see of them."""
+    """Record digests of the images of each step, in order, as the networks get them."""
     noted: list[list[int]] = []
     real = trainer.engine.step
 
@@ -89,7 +88,7 @@ def note_images(trainer: Trainer) -> list[list[int]]:
 
 
 def plant(task: Task, what: dict[str, Any]) -> None:
-    """Spoil losses of one network, and what is logged of them."""
+    """Multiply losses of one network, and their logged parts, by Inf or NaN."""
     real = task.loss
 
     def loss(phase: str, calls: Calls, batch: Batch, generated: Generated, step: int) -> Loss:
@@ -103,7 +102,7 @@ def plant(task: Task, what: dict[str, Any]) -> None:
 
 
 def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str, Any]]]:
-    """Let the profiler look on from a step on. Returns what ends it and returns what it saw, in order."""
+    """Start the profiler at a step. Returns a function that stops it and returns its events, in order."""
     profiler = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
     real = trainer.engine.step
 
@@ -143,7 +142,7 @@ def begin_trace(trainer: Trainer, first: int) -> Callable[[Path], list[dict[str,
 
 
 def size_of(event: dict[str, Any]) -> int | None:
-    """Bytes of an event's tensors, where the profiler tells them."""
+    """Bytes of an event's tensors, None where their types are unknown."""
     arguments = event["args"]
     types, shapes = arguments.get("Input type", []), arguments.get("Input Dims", [])
     if not set(types) <= set(_ITEMSIZE):
@@ -153,7 +152,7 @@ def size_of(event: dict[str, Any]) -> int | None:
 
 
 def digests(state: object, name: str = "") -> dict[str, int]:
-    """What stands for each tensor, by its path."""
+    """Digests of tensors, by path."""
     if isinstance(state, Tensor):
         return {name: zlib.crc32(state.contiguous().numpy().tobytes())}
     parts = state.items() if isinstance(state, dict) else ()

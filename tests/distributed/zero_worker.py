@@ -1,6 +1,6 @@
-"""Runs several trainings in one launch: ``zero_worker.py jobs.json``, a list of [what to do, settings as typed].
+"""Runs several trainings in one launch: ``zero_worker.py jobs.json``, a list of [action, command-line arguments...].
 
-DeepSpeed divides even the smallest weights here, in small portions. Each job leaves what tests ask for in its folder.
+DeepSpeed partitions even the smallest weights here, in small buckets. Each job writes reports into its run folder.
 """
 
 import json
@@ -24,11 +24,11 @@ from colordist.training.trainer import Trainer
 
 RANK = int(os.environ.get("RANK", "0"))
 PLANTED = {2: "discriminator", 4: "generator"}
-"""The network of which one process finds a gradient that isn't finite, by step."""
+"""The network whose loss is Inf on one rank, by step."""
 
 
 def train(trainer: Trainer) -> None:
-    """Train to the end, then tell what this process keeps of each network; before, what it has got if it continues."""
+    """Train to the end. Reports whether a continued run was loaded exactly, and this rank's partitions."""
     if start := trainer.restore():
         report(trainer, "loaded", is_as_saved(trainer, start))
     kinds: dict[str, str] = {}
@@ -40,7 +40,7 @@ def train(trainer: Trainer) -> None:
 
 
 def is_as_saved(trainer: Trainer, start: int) -> bool:
-    """Whether the engine's state is the checkpoint's, bit by bit."""
+    """Whether the engine's state is bit-equal to the checkpoint's."""
     saved = checkpoint.load(trainer.folder.checkpoints / step_name(start))["networks"]
 
     def same(one: Any, two: Any) -> bool:  # noqa: ANN401  nested dicts of tensors and plain values
@@ -52,12 +52,12 @@ def is_as_saved(trainer: Trainer, start: int) -> bool:
 
 
 def strategies(trainer: Trainer) -> list[tuple[str, Strategy]]:
-    """Those of all networks, by name."""
+    """Strategies of all networks, by name."""
     return list(trainer.engine.strategies.items())
 
 
 def kept(strategy: Strategy) -> dict[str, Any]:
-    """How many numbers this process keeps of a network."""
+    """Number of elements of weights and moments on this rank."""
     parameters = list(strategy.network.module.parameters())
     return {
         "engine": type(strategy).__name__,
@@ -68,7 +68,7 @@ def kept(strategy: Strategy) -> dict[str, Any]:
 
 
 def plant(trainer: Trainer) -> None:
-    """Six steps, in two of which the last process's first micro-batch has a loss that is infinite."""
+    """Run six steps, in two of which the loss of the last rank's first micro-batch is Inf."""
     engine, task, loss = trainer.engine, trainer.task, trainer.task.loss
     found: list[tuple[int, str, float, bool]] = []
     calls: list[str] = []
@@ -93,14 +93,14 @@ def plant(trainer: Trainer) -> None:
 
 
 def state(strategy: Strategy) -> list[Tensor]:
-    """A copy of every tensor that an update changes: weights, then what Adam keeps."""
+    """Copies of all tensors that an update changes: weights, then Adam's moments."""
     state, names = strategy.state_dict(), [name for name, _ in strategy.network.module.named_parameters()]
     moments = [moment for moments in state["optimizer"]["state"].values() for moment in moments.values()]
     return [tensor.clone() for tensor in [state["module"][name] for name in names] + moments]
 
 
 def misuse(trainer: Trainer) -> None:
-    """Take each network's state apart and put it together; then let one learn in another's phase."""
+    """Save and load each network's state; then train one in another's phase, which must fail."""
     engine, batch = trainer.engine, trainer.loader.micro_batches(0)[0]
     engine.step(trainer.task, [batch], 0)
     found = []
@@ -119,18 +119,18 @@ def misuse(trainer: Trainer) -> None:
 
 
 def learn(strategy: Strategy, *inputs: Tensor) -> None:
-    """Learn from something else than the loss of its phase, which then begins."""
+    """Accumulate gradients before a phase begins."""
     strategy.network.module(*inputs).sum().backward()
     strategy.begin_phase(1)
 
 
 def report(trainer: Trainer, name: str, found: Any) -> None:  # noqa: ANN401  whatever JSON takes
-    """Leave what this process found in the run folder."""
+    """Write a report of this rank into the run folder."""
     (trainer.folder.path / f"{name}-{RANK}.json").write_text(json.dumps(found))
 
 
 def fork(run: str, copy: str) -> None:
-    """Copy a finished run as it was after step 10."""
+    """Copy a finished run, in its state after step 10."""
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("finished", "step-000020*"), symlinks=True)
 
 
@@ -138,21 +138,21 @@ JOBS: dict[str, Callable[[Trainer], None]] = {"train": train, "plant": plant, "m
 
 
 def main() -> None:
-    """Do all jobs, one after the other."""
-    if "RANK" not in os.environ:  # a second thread costs more than it gives where networks are that small
+    """Run all jobs, one after the other."""
+    if "RANK" not in os.environ:  # networks this small are slower on several threads
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
         os.environ["DS_ACCELERATOR"] = "cpu"
         from colordist.engine import deepspeed
 
-        deepspeed.KEPT_WHOLE, deepspeed.BUCKET = 0, 500
+        deepspeed.PERSISTENCE_THRESHOLD, deepspeed.BUCKET = 0, 500
     for job, *arguments in json.loads(Path(sys.argv[1]).read_text()):
         if job == "fork":
-            if RANK == 0:  # the others wait for it where the next job begins
+            if RANK == 0:  # the others wait for it in the next job's first collective
                 fork(*arguments)
             continue
         config = parse(arguments).config
-        AcceleratorState._reset_state()  # it remembers the precision
+        AcceleratorState._reset_state()  # the next job may have another precision
         trainer = build_trainer(config, RunFolder(folder_for(config, job)))
         JOBS[job](trainer)
         trainer.close()

@@ -1,6 +1,6 @@
-"""A disk that fails at the n-th operation, whoever asks for it: what Python's files and folders do is counted here.
+"""Injection of disk faults into all file operations of Python in this process.
 
-Changes are operations; so are, where that is asked for, reads: of a file, of a folder's names, of what a name is.
+Operations are writes to files and changes of folders; optionally also reads of files, folders and metadata.
 """
 
 import errno
@@ -18,11 +18,11 @@ PATHS = ("mkdir", "rename", "replace", "unlink", "rmdir", "symlink", "fsync", "o
 READS = ("listdir", "scandir", "stat", "lstat")
 KILLED = 77
 Fault = Callable[[str], None]
-"""Called before each operation with its name; may raise, or never return."""
+"""Called with the name of each operation before it. May raise, or end the process."""
 
 
 class _Raw(io.FileIO):
-    """A file each write of which is an operation: half of it is done before."""
+    """A file whose writes are operations. A failing one writes half of its data first."""
 
     before: Fault
 
@@ -37,7 +37,7 @@ class _Raw(io.FileIO):
 
 
 class _Read(io.FileIO):
-    """A file each read of which is an operation."""
+    """A file whose reads are operations."""
 
     before: Fault
 
@@ -45,14 +45,14 @@ class _Read(io.FileIO):
         self.before("read")
         return super().readinto(buffer)
 
-    def readall(self) -> Any:  # noqa: ANN401  as the class that it is of
+    def readall(self) -> Any:  # noqa: ANN401  as in the base class
         self.before("read")
         return super().readall()
 
 
 @contextmanager
 def watched(before: Fault, *, reads: bool = False) -> Iterator[None]:
-    """Every change of the disk in here asks first; reads: and every read."""
+    """Context in which ``before`` is called before each operation. reads: include reads."""
 
     def checked(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
@@ -91,16 +91,16 @@ def watched(before: Fault, *, reads: bool = False) -> Iterator[None]:
 
 
 def counting(done: list[str]) -> Fault:
-    """Note the operations."""
+    """Record the names of operations."""
     return done.append
 
 
 OUT_OF_MEMORY = 0
-"""Stands for a MemoryError among the numbers of errors."""
+"""Pseudo error code for a MemoryError."""
 
 
 def refusing(at: int, code: int = errno.ENOSPC, *, for_good: bool = False) -> Fault:
-    """Fail the operation number ``at``, counted from 0; and all after it, if that is for good."""
+    """Fail operation number ``at``, from 0. for_good: and all later ones."""
     count = -1
 
     def fault(name: str) -> None:
@@ -113,7 +113,7 @@ def refusing(at: int, code: int = errno.ENOSPC, *, for_good: bool = False) -> Fa
 
 
 def refusing_kind(name: str, code: int = errno.ENOSPC) -> Fault:
-    """Fail every operation of a kind."""
+    """Fail all operations of this name."""
 
     def fault(done: str) -> None:
         if done == name:
@@ -123,7 +123,7 @@ def refusing_kind(name: str, code: int = errno.ENOSPC) -> Fault:
 
 
 def killing(at: int) -> Fault:
-    """End this process at the operation number ``at``, as a kill would."""
+    """End this process at operation number ``at``, as a kill would."""
     count = -1
 
     def fault(_: str) -> None:
@@ -136,7 +136,7 @@ def killing(at: int) -> Fault:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Do something in a forked process. Returns its exit code: ``KILLED`` if it was killed."""
+    """Run work in a forked process. Returns its exit code: ``KILLED`` if ``killing`` ended it."""
     sys.stdout.flush()
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -1,4 +1,4 @@
-"""What several tests need: every setting by its dotted key, and runs small enough to take a second."""
+"""Shared helpers: settings by dotted key, configs of runs that take a second, random batches and networks."""
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def leaves(names: Names | None = None) -> Iterator[tuple[str, Any]]:
-    """Every key that some components have, with its type: ``("train.steps", int), ...``."""
+    """All keys of a selection of components, with their types: ``("train.steps", int), ...``."""
     chosen = names or Names()
     optimizers = {f"optimizer.{name}": kind for name, kind in registry.optimizers(chosen).items()}
     yield from (("seed", int), ("resume", Literal["auto", "never"]))
@@ -38,7 +38,7 @@ def leaves(names: Names | None = None) -> Iterator[tuple[str, Any]]:
 
 
 def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
+    """Convert ``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         *sections, name = key.split(".")
@@ -50,13 +50,13 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Config:
-    """Defaults but for these keys: ``{"train.steps": 5}``."""
+    """Build a config from settings by dotted key, ``{"train.steps": 5}``, and defaults."""
     before = flatten(as_dict(base)) if base else {}
     return registry.make_config(nested(before | dict(settings)))
 
 
 def fitting(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's own settings, and of the common ones those that its components have. All by dotted key."""
+    """A run's own settings, plus those of the common ones that its components have. All by dotted key."""
     known = {key for key, _ in leaves(Names.of(nested(own)))}
     return {key: value for key, value in common.items() if key in known} | dict(own)
 
@@ -81,12 +81,12 @@ TINY: dict[str, Any] = {
 
 
 def tiny(**settings: Any) -> Config:  # noqa: ANN401  any setting
-    """A run of about a second; sections and keys are joined by two underscores: ``train__steps=5``."""
+    """Config of a run of about a second. Keys are written with two underscores: ``train__steps=5``."""
     return config_with(fitting(TINY, {key.replace("__", "."): value for key, value in settings.items()}))
 
 
 def prepared(config: Config) -> tuple[Engine, Task, dict[str, Network]]:
-    """An engine, a task and its networks, ready for a step."""
+    """Build an engine, a task and its networks, ready for a step."""
     engine, task = Engine(config.train.precision), build_task(config)
     networks = build_networks(task, config)
     engine.prepare(task, networks)
@@ -100,7 +100,7 @@ def random_batch(
     dtype: torch.dtype = torch.float64,
     noise: tuple[int, ...] = (1, 0),
 ) -> Batch:
-    """Images of noise. noise: its shape, candidates first."""
+    """A batch of random images. noise: shape of the noise, candidates first."""
     random = torch.Generator().manual_seed(count)
     grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
     target = torch.randn(count, channels, size, size, generator=random, dtype=dtype)
@@ -111,14 +111,14 @@ def random_batch(
 
 
 def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
-    """Images without anything left to chance."""
+    """A batch with constant uniforms and without noise."""
     count = len(grey)
     uniforms, noise = grey.new_full((count, UNIFORMS), 0.5), grey.new_zeros(count, 0, 0)
     return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
 
 
 def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
-    """A generator every weight of which is random, in eval mode: a new one answers grey."""
+    """A generator in eval mode with all weights random, as a newly built one predicts grey."""
     torch.manual_seed(0)
     module = build_generator(settings)
     for parameter in module.parameters():
@@ -127,25 +127,25 @@ def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module
 
 
 def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
-    """Write a snapshot of a generator of the task ``autoencoder``."""
+    """Write a snapshot of a generator, with the task ``autoencoder``."""
     snapshot.write(
         folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
     )
 
 
 def clean_environment() -> dict[str, str]:
-    """Ours, without what a launcher may have left in it."""
+    """This process's environment without the variables of launchers, for subprocesses."""
     left = ("RANK", "WORLD_SIZE", "GROUP_RANK", "LOCAL_", "MASTER_", "ACCELERATE_", "TORCHELASTIC_", "PET_", "FSDP_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(left)}
-    # Whatever is started sees this checkout, and what tests share; and its threads leave the cores to others while they
-    # wait, which halves the time where there are more processes than cores.
+    # Subprocesses import this checkout and the shared helpers. Their OpenMP threads don't spin, which halves the time
+    # where there are more processes than cores.
     found = os.pathsep.join([str(ROOT), str(ROOT / "tests/unit")])
     return environment | {"PYTHONPATH": found, "GOMP_SPINCOUNT": "0"}
 
 
 @contextmanager
 def alone_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One process without a GPU; whatever an engine changes for the whole process is put back."""
+    """A single process without a GPU. Restores all process-wide settings that an engine changes."""
     from accelerate.state import AcceleratorState, PartialState
 
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):

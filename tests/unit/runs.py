@@ -1,4 +1,4 @@
-"""Whole runs in this process, small enough for a second; killed, if that is wanted; and what they have learned."""
+"""Complete runs within this process, of about a second, optionally killed; and comparison of their results."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from colordist.train import train
 
 
 def run(path: Path, **settings: Any) -> RunFolder:  # noqa: ANN401  any setting
-    """Train, or go on training."""
+    """Train, or continue training."""
     train(Command(tiny(run__dir=str(path), **settings), Path("tiny.yaml"), False))
     return RunFolder(path)
 
 
 class Killed(BaseException):
-    """As sudden as a signal."""
+    """Simulates a kill: no handler of exceptions catches it."""
 
 
 def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings: Any) -> RunFolder:  # noqa: ANN401
-    """Train, and be killed in a step."""
+    """Train until the run is killed in a step."""
     real = Engine.step
 
     def step(engine: Engine, task: Task, batches: list[Batch], step: int) -> dict[str, Tensor]:
@@ -45,12 +45,12 @@ def killed_run(path: Path, monkeypatch: pytest.MonkeyPatch, at: int, **settings:
 
 
 def learned(folder: RunFolder) -> list[dict[str, float]]:
-    """metrics.jsonl without how fast it went."""
+    """Records of metrics.jsonl without speed and memory."""
     return [{key: v for key, v in line.items() if not key.startswith(PACE)} for line in folder.records()]
 
 
 def flat(state: object, prefix: str = "") -> dict[str, object]:
-    """All values in nested dicts and lists."""
+    """Flatten nested dicts and lists: values by path."""
     if isinstance(state, dict | list):
         pairs = state.items() if isinstance(state, dict) else enumerate(state)
         return {k: v for key, value in pairs for k, v in flat(value, f"{prefix}/{key}").items()}
@@ -63,7 +63,7 @@ def tensors(state: dict[str, object]) -> dict[str, Tensor]:
 
 
 def everything(folder: RunFolder) -> dict[str, object]:
-    """All that the newest checkpoint holds."""
+    """The state in the newest checkpoint, by path."""
     return flat(torch.load(numbered(folder.checkpoints)[-1] / "state.pt", weights_only=True))
 
 

@@ -150,7 +150,7 @@ def test_from_images_to_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str
     about = classifier_file.read(tmp_path / "classifier")[1]
     assert about.classes == ("azure", "green", "rose")
     assert about.accuracy > 60 > 40 > about.accuracy_on_grey == pytest.approx(100 / 3)
-    assert "% of the test images" in capsys.readouterr().out
+    assert "% on the test images" in capsys.readouterr().out
 
     settings = {"data__source": "folder", "data__root": str(root), "data__image_size": 16}
     folder = RunFolder(tmp_path / "run")
@@ -193,7 +193,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     single = image_folder(tmp_path / "single", ("rose",))
     for arguments, told in {
-        (*words(root, tmp_path / "out")[:6],): "nowhere to write",
+        (*words(root, tmp_path / "out")[:6],): "no output folder",
         (*words(root, tmp_path / "notes"),): "is no classifier, or holds other files, too: name another folder",
         (*words(single, tmp_path / "out"),): "no labels of two classes or more",
         (*words(root, tmp_path / "out", "--epochs", "0"),): "--epochs is 0, but must be at least 1",

@@ -16,7 +16,7 @@ from colordist import registry
 from colordist.config import UserError
 from colordist.data.source import ImageSource
 from colordist.engine import preflight
-from colordist.engine.preflight import Facts, Finding, Place, judge, meet
+from colordist.engine.preflight import Facts, Finding, Rendezvous, assess, exchange
 
 RUN = Path("runs/a")
 WELL = Facts(
@@ -24,12 +24,12 @@ WELL = Facts(
 )
 
 
-def found(*everybody: Facts) -> dict[str, Finding]:
-    return {finding.name: finding for finding in judge(everybody, RUN)}
+def found(*facts: Facts) -> dict[str, Finding]:
+    return {finding.name: finding for finding in assess(facts, RUN)}
 
 
 def test_where_all_is_well_nothing_is_told_but_facts() -> None:
-    findings = judge([WELL, replace(WELL, rank=1, host="b", skew=-0.2)], RUN)
+    findings = assess([WELL, replace(WELL, rank=1, host="b", skew=-0.2)], RUN)
     assert {finding.status for finding in findings} == {"ok"}
     assert not any(finding.way_out for finding in findings)
     assert not preflight.failed(findings)
@@ -68,10 +68,10 @@ def test_the_table_is_one_line_a_finding() -> None:
 
 
 @pytest.fixture
-def place() -> Place:
+def rendezvous() -> Rendezvous:
     """Two processes, and a port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return Place(0, 2, "127.0.0.1", server.getsockname()[1])
+        return Rendezvous(0, 2, "127.0.0.1", server.getsockname()[1])
 
 
 @pytest.fixture(autouse=True)
@@ -82,64 +82,67 @@ def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
 class Other:
     """The second of two processes, in a thread."""
 
-    def __init__(self, place: Place, facts: Facts, run: Path) -> None:
-        self.goes_on: bool | None = None
-        self._thread = threading.Thread(target=self._meet, args=(place, facts, run))
+    def __init__(self, rendezvous: Rendezvous, facts: Facts, run: Path) -> None:
+        self.passed: bool | None = None
+        self._thread = threading.Thread(target=self._meet, args=(rendezvous, facts, run))
         self._thread.start()
 
-    def _meet(self, place: Place, facts: Facts, run: Path) -> None:
-        findings, self.goes_on = meet(replace(place, rank=1), facts, run)
+    def _meet(self, rendezvous: Rendezvous, facts: Facts, run: Path) -> None:
+        findings, self.passed = exchange(replace(rendezvous, rank=1), facts, run)
         assert findings == []
 
     def join(self) -> bool | None:
         self._thread.join()
-        return self.goes_on
+        return self.passed
 
 
-def test_two_processes_meet(place: Place, tmp_path: Path) -> None:
-    other = Other(place, replace(WELL, rank=1, host="b"), tmp_path / "run")
-    findings, go_on = meet(place, WELL, tmp_path / "run")
-    assert go_on
+def test_two_processes_meet(rendezvous: Rendezvous, tmp_path: Path) -> None:
+    other = Other(rendezvous, replace(WELL, rank=1, host="b"), tmp_path / "run")
+    findings, passed = exchange(rendezvous, WELL, tmp_path / "run")
+    assert passed
     assert other.join() is True
     assert findings[0].value == "2 on 2 machines: a, b"
     assert {finding.status for finding in findings} == {"ok"}
     assert not (tmp_path / "run").exists()  # nothing is left behind
 
 
-def test_both_learn_that_something_failed(place: Place, tmp_path: Path) -> None:
-    other = Other(place, replace(WELL, rank=1, host="b", data="no images"), tmp_path / "run")
-    _, go_on = meet(place, WELL, tmp_path / "run")
-    assert not go_on
+def test_both_learn_that_something_failed(rendezvous: Rendezvous, tmp_path: Path) -> None:
+    other = Other(rendezvous, replace(WELL, rank=1, host="b", data="no images"), tmp_path / "run")
+    _, passed = exchange(rendezvous, WELL, tmp_path / "run")
+    assert not passed
     assert other.join() is False
 
 
-def test_another_folder_by_the_same_name_is_found(place: Place, tmp_path: Path) -> None:
-    other = Other(place, replace(WELL, rank=1, host="b"), tmp_path / "elsewhere")
-    findings, go_on = meet(place, WELL, tmp_path / "run")
+def test_another_folder_by_the_same_name_is_found(rendezvous: Rendezvous, tmp_path: Path) -> None:
+    other = Other(rendezvous, replace(WELL, rank=1, host="b"), tmp_path / "elsewhere")
+    findings, passed = exchange(rendezvous, WELL, tmp_path / "run")
     other.join()
-    assert not go_on
+    assert not passed
     assert [finding.name for finding in findings if finding.status == "failed"] == ["shared disk"]
 
 
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_taken_port_is_told(world_size: int, place: Place, tmp_path: Path) -> None:
-    with socket.create_server(("", place.port or 0)), pytest.raises(UserError, match="set another MASTER_PORT") as told:
-        meet(replace(place, world_size=world_size), WELL, tmp_path / "run")
-    assert f"port {place.port} on {socket.gethostname()} is taken" in str(told.value)
+def test_a_taken_port_is_told(world_size: int, rendezvous: Rendezvous, tmp_path: Path) -> None:
+    with (
+        socket.create_server(("", rendezvous.port or 0)),
+        pytest.raises(UserError, match="set another MASTER_PORT") as told,
+    ):
+        exchange(replace(rendezvous, world_size=world_size), WELL, tmp_path / "run")
+    assert f"port {rendezvous.port} on {socket.gethostname()} is taken" in str(told.value)
 
 
-def test_who_does_not_come_is_named(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_does_not_come_is_named(rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
-    with pytest.raises(UserError, match="process 1 didn't come"):
-        meet(place, WELL, tmp_path / "run")
+    with pytest.raises(UserError, match="process 1 didn't connect"):
+        exchange(rendezvous, WELL, tmp_path / "run")
 
 
 def test_a_first_process_that_is_not_there_is_named(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
-    with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{place.port}"):
-        meet(replace(place, rank=1), WELL, tmp_path / "run")
+    with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{rendezvous.port}"):
+        exchange(replace(rendezvous, rank=1), WELL, tmp_path / "run")
 
 
 def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,10 +151,10 @@ def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SLURM_PROCID", "1")
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     with pytest.raises(UserError, match="set both"):
-        Place.here()
+        Rendezvous.from_environment()
     monkeypatch.setenv("MASTER_ADDR", "a")
     monkeypatch.setenv("MASTER_PORT", "4711")
-    assert Place.here() == Place(1, 2, "a", 4711)
+    assert Rendezvous.from_environment() == Rendezvous(1, 2, "a", 4711)
 
 
 # --- facts

@@ -17,8 +17,8 @@ from colordist.engine.environment import (
     check_clipping,
     check_gradient_penalties,
     check_launch,
-    deepspeed_settled,
     resolve_precision,
+    without_deepspeed_plugin,
     zero_stage,
 )
 from colordist.engine.runtime import Engine
@@ -375,11 +375,11 @@ def test_gradients_are_not_clipped_in_two_ways(monkeypatch: pytest.MonkeyPatch) 
 
 def test_accelerate_does_not_run_deepspeed_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DS_ACCELERATOR", raising=False)
-    with deepspeed_settled("cpu"):
+    with without_deepspeed_plugin("cpu"):
         pass
     assert not {"ACCELERATE_USE_DEEPSPEED", "DS_ACCELERATOR"} & os.environ.keys()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-    with deepspeed_settled("cpu"):
+    with without_deepspeed_plugin("cpu"):
         assert "ACCELERATE_USE_DEEPSPEED" not in os.environ
         assert os.environ["DS_ACCELERATOR"] == "cpu"
     assert os.environ["ACCELERATE_USE_DEEPSPEED"] == "true"

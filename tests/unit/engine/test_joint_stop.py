@@ -42,7 +42,7 @@ class Processes:
             self.parts[0].lead([self.parts[0].vote(), *self.votes[1:]])
             self.proposal = self.parts[0].proposal
         else:
-            self.parts[process].hear(self.proposal)
+            self.parts[process].receive(self.proposal)
 
     def run(self) -> None:
         """All go on until nothing changes any more."""
@@ -93,14 +93,14 @@ def test_whoever_is_past_the_proposed_step_gets_a_later_one() -> None:
     first.request("SIGTERM")
     first.lead([first.vote(), Vote(passed=1)])  # as process 0 knows it
     assert first.proposal == Proposal(1, 2, "SIGTERM")
-    second.hear(first.proposal)
+    second.receive(first.proposal)
     assert second.undecided(5)  # it waits at its next step, to be found there
     first.lead([first.vote(), second.vote()])
     assert first.proposal == Proposal(2, 5, "SIGTERM")
-    second.hear(first.proposal)
+    second.receive(first.proposal)
     first.lead([first.vote(), second.vote()])
     assert first.proposal == Proposal(2, 5, "SIGTERM", agreed=True)
-    second.hear(first.proposal)
+    second.receive(first.proposal)
     assert second.stops_after(5) == "SIGTERM"
     assert [first.stops_after(step) for step in (1, 2, 3, 4, 5)] == [None] * 4 + ["SIGTERM"]
 
@@ -109,5 +109,5 @@ def test_the_first_reason_stays() -> None:
     part = JointStop()
     assert part.request("SIGUSR1")
     assert not part.request("SIGTERM")
-    assert part.vote().asked == "SIGUSR1"
+    assert part.vote().requested == "SIGUSR1"
     assert part.pending

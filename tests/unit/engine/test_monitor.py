@@ -27,7 +27,7 @@ class Room:
     def __init__(self, hosts: str = "aabb", heartbeat_timeout: float = 10, stall_timeout: float = 100) -> None:
         self.detector = FailureDetector(Timeouts(heartbeat_timeout, stall_timeout))
         self.heartbeats = {rank: Heartbeat(host=host, step=41) for rank, host in enumerate(hosts)}
-        self.detector.listen(self.heartbeats, 0)
+        self.detector.observe(self.heartbeats, 0)
 
     def change(self, *ranks: int, **values: object) -> None:
         for rank in ranks:
@@ -38,8 +38,10 @@ class Room:
         for _ in range(seconds):
             for rank, heartbeat in self.heartbeats.items():
                 lives, moves = str(rank) in living, str(rank) in moving
-                self.heartbeats[rank] = replace(heartbeat, count=heartbeat.count + lives, marks=heartbeat.marks + moves)
-            self.detector.listen(self.heartbeats, 1)
+                self.heartbeats[rank] = replace(
+                    heartbeat, count=heartbeat.count + lives, progress=heartbeat.progress + moves
+                )
+            self.detector.observe(self.heartbeats, 1)
             if verdict := self.detector.verdict():
                 return verdict
         return None
@@ -50,7 +52,7 @@ def test_a_silent_process_is_named() -> None:
     assert room.listen(50) is None
     assert room.listen(10, living="013") is None
     assert room.listen(1, living="013") == (
-        "process 2 on b has not been heard of for 10 s (it was at step 41): all stop; the same command continues"
+        "process 2 on b has not responded for 10 s (it was at step 41): all stop; the same command continues"
     )
 
 
@@ -59,26 +61,26 @@ def test_a_silent_machine_is_named_whole() -> None:
     room.listen(1, living="023")
     told = room.listen(99, living="0")
     assert told
-    assert told.startswith("process 1 on b and 2 others have not been heard of for 10 s (they were at step 41): all")
+    assert told.startswith("process 1 on b and 2 others have not responded for 10 s (they were at step 41): all")
 
 
 def test_a_broken_connection_shortens_the_wait() -> None:
     room = Room(heartbeat_timeout=30)
     room.change(0, state="lost")
     assert room.listen(5, living="012") is None
-    assert (room.listen(1, living="012") or "").startswith("process 3 on b has not been heard of for 5 s")
+    assert (room.listen(1, living="012") or "").startswith("process 3 on b has not responded for 5 s")
 
 
 def test_a_broken_connection_among_living_processes_is_told_too() -> None:
     room = Room(heartbeat_timeout=30)
     room.change(1, state="lost", reason="reset by peer")
     assert room.listen(31) is None
-    assert (room.listen(1) or "").startswith("process 1 on a has lost touch (reset by peer): all stop")
+    assert (room.listen(1) or "").startswith("process 1 on a has lost a connection (reset by peer): all stop")
 
 
 def test_who_is_behind_and_does_not_get_on_is_named() -> None:
     room = Room()
-    room.change(0, 1, 3, place=8)  # waiting for process 2
+    room.change(0, 1, 3, collectives=8)  # waiting for process 2
     assert room.listen(100, moving="") is None
     assert room.listen(1, moving="") == (
         "process 2 on b has made no progress for 100 s (it was at step 41): all stop; the same command continues"
@@ -87,13 +89,13 @@ def test_who_is_behind_and_does_not_get_on_is_named() -> None:
 
 def test_nobody_is_stuck_as_long_as_the_one_behind_gets_on() -> None:
     room = Room()
-    room.change(0, 1, 3, place=8)
+    room.change(0, 1, 3, collectives=8)
     assert room.listen(300, moving="2") is None
 
 
 def test_nobody_is_stuck_as_long_as_the_one_behind_is_busy() -> None:
     room = Room()
-    room.change(0, 1, 3, place=8)
+    room.change(0, 1, 3, collectives=8)
     room.change(2, stall_exempt="decoding images")
     assert room.listen(3000, moving="") is None
     room.change(2, stall_exempt="")
@@ -104,7 +106,7 @@ def test_nobody_is_stuck_as_long_as_the_one_behind_is_busy() -> None:
 def test_a_busy_process_can_die() -> None:
     room = Room()
     room.change(2, stall_exempt="decoding images")
-    assert (room.listen(11, living="013") or "").startswith("process 2 on b has not been heard of")
+    assert (room.listen(11, living="013") or "").startswith("process 2 on b has not responded")
 
 
 def test_all_hang_in_the_same_place() -> None:
@@ -130,7 +132,7 @@ def test_after_a_failure_a_broken_connection_is_no_riddle() -> None:
 def test_whoever_is_done_is_not_missed() -> None:
     room = Room()
     room.change(1, 2, state="closed")
-    room.change(0, 3, place=8)
+    room.change(0, 3, collectives=8)
     assert room.listen(1000, living="03") is None
 
 
@@ -172,15 +174,15 @@ class Desk:
                 f"node{rank}",
                 timeouts,
                 launchers_store=launchers_store,
-                say=partial(self._say, rank),
-                end=self.ended[rank].set,
+                report=partial(self._report, rank),
+                terminate=self.ended[rank].set,
             )
             for rank, store in enumerate(stores)
         ]
         for each in self.watches:
             each.start()
 
-    def _say(self, rank: int, line: str) -> None:
+    def _report(self, rank: int, line: str) -> None:
         self.said.append((rank, line))
 
     def all_end(self, *ranks: int) -> bool:
@@ -232,7 +234,7 @@ def test_a_single_process_has_no_thread() -> None:
     alone = Monitor()
     alone.start()
     with alone.stall_exempt("decoding"):
-        alone.enter()
+        alone.enter_collective()
         alone.progress()
         alone.at_step(1)
     alone.lost("never")
@@ -262,13 +264,13 @@ def test_a_frozen_process_ends_the_others_and_one_of_them_speaks() -> None:
         assert made.all_end(0, 2)
         ((rank, line),) = [said for said in made.said if said[0] != 1]
         assert rank == 0
-        assert line.startswith("process 1 on node1 has not been heard of")
+        assert line.startswith("process 1 on node1 has not responded")
 
 
 def test_a_hanging_process_is_ended_with_the_others() -> None:
     with desk(3) as (made, _):
-        made.watches[0].enter()
-        made.watches[2].enter()
+        made.watches[0].enter_collective()
+        made.watches[2].enter_collective()
         assert made.all_end(0, 1, 2)
         ((rank, line),) = made.said
         assert rank == 0
@@ -285,7 +287,7 @@ def test_when_the_store_is_gone_the_heir_speaks(fault: str, launchers_store: boo
         assert made.all_end(*range(0 if launchers_store else 1, 3))
         told = [(rank, line) for rank, line in made.said if rank]
         who = "the launcher of process 0" if launchers_store else "process 0"
-        how = "is gone" if fault == "cut" else "has not been heard of"
+        how = "is gone" if fault == "cut" else "has not responded"
         assert [rank for rank, _ in told] == [1]
         assert told[0][1].startswith(f"{who} on node0 {how}")
 
@@ -297,7 +299,7 @@ def test_when_the_first_process_is_frozen_the_heir_speaks() -> None:
         assert made.all_end(1, 2)
         told = [(rank, line) for rank, line in made.said if rank]
         assert [rank for rank, _ in told] == [1]
-        assert told[0][1].startswith("process 0 on node0 has not been heard of")
+        assert told[0][1].startswith("process 0 on node0 has not responded")
 
 
 def test_a_failure_of_all_is_told_by_nobody_here() -> None:

@@ -82,7 +82,7 @@ def test_the_manifest_tells_what_was_written_and_by_whom(tmp_path: Path) -> None
     manifest = json.loads((tmp_path / "step-000007" / "manifest.json").read_text())
     described = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     expected = {"format": checkpoint.FORMAT, "step": 7, "run": RUN, "fence": 12, "files": {"state.pt": described}}
-    assert manifest == expected | {"sha256": checkpoint._seal(expected)}
+    assert manifest == expected | {"sha256": checkpoint._digest(expected)}
 
 
 def test_none_yet(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def rewrite(*, sealed: bool = True, **changes: object) -> Callable[[Path], objec
         manifest = json.loads(file.read_text()) | changes
         if sealed:
             del manifest["sha256"]
-            manifest["sha256"] = checkpoint._seal(manifest)
+            manifest["sha256"] = checkpoint._digest(manifest)
         file.write_text(json.dumps(manifest))
 
     return damage
@@ -253,7 +253,7 @@ def test_where_none_is_whole_nothing_is_begun_again(tmp_path: Path) -> None:
     for step in (5, 10):
         save(tmp_path, step, step, keep=2)
         flip(tmp_path / f"step-{step:06d}" / "state.pt")
-    with pytest.raises(UserError, match=r"no checkpoint is whole: .*step-000010.*step-000005") as refused:
+    with pytest.raises(UserError, match=r"all checkpoints are damaged: .*step-000010.*step-000005") as refused:
         newest(tmp_path, RUN)
     one_line(refused.value)
 
@@ -268,7 +268,7 @@ def test_a_damaged_one_is_set_aside_but_not_lost(tmp_path: Path) -> None:
 
 def test_another_format_and_another_run_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(tmp_path, 5)
-    with pytest.raises(UserError, match="is of another run: take it out of there") as refused:
+    with pytest.raises(UserError, match="is of another run: move it elsewhere") as refused:
         newest(tmp_path, "another")
     one_line(refused.value)
     with monkeypatch.context() as patch:
@@ -370,7 +370,7 @@ def test_a_fault_at_every_operation(
                 refused = one_line(error)
         if refused is not None:
             assert re.match(rf"{folder / 'step-000010'} can't be (read|written) \({told(code)}\)", refused)
-        outcomes.add("not written" if refused else "not dropped" if "can't be dropped" in caplog.text else "")
+        outcomes.add("not written" if refused else "not dropped" if "can't be removed" in caplog.text else "")
         check_that_it_goes_on(folder)
     assert outcomes >= {"not written", "not dropped"}
 
@@ -575,7 +575,7 @@ def test_a_failure_is_a_warning_if_that_is_wanted(tmp_path: Path, caplog: pytest
     writer = failing(tmp_path / "file", "warn")
     writer.submit(5, state())
     wait_until_told(writer)
-    assert len(re.findall("step-000005 can't be written .*; training goes on", caplog.text)) == 1
+    assert len(re.findall("step-000005 can't be written .*; training continues", caplog.text)) == 1
     (tmp_path / "file").unlink()
     writer.submit(10, state(10))
     writer.wait()

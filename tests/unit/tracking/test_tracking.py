@@ -301,7 +301,7 @@ def test_tracking_that_cannot_begin_is_a_warning(tmp_path: Path, caplog: pytest.
     assert open_wandb(TrackConfig(wandb="offline"), tmp_path, {}) is None
     (record,) = caplog.records
     assert "wandb failed" in record.message
-    assert "the run goes on without" in record.message
+    assert "the run continues without" in record.message
     assert "\n" not in record.message
     with pytest.raises(UserError, match="there is no key"):
         require_tracking(TrackConfig(wandb="online"))

@@ -107,7 +107,7 @@ def test_a_snapshot_that_has_changed_is_another_run(before: Path, tmp_path: Path
 def test_what_does_not_fit_is_told(settings: dict[str, Any], told: str, before: Path, tmp_path: Path) -> None:
     line = refused(tmp_path / "run", train__init_from=str(before), **settings)
     assert line.startswith(f"train.init_from: {before} doesn't fit ({told}")
-    assert line.endswith("set these as there, or take what fits with train.init_strict false")
+    assert line.endswith("set these as there, or load what fits with train.init_strict false")
     assert not (tmp_path / "run").exists()
 
 
@@ -137,7 +137,7 @@ def test_what_fits_is_taken_when_asked_for(before: Path, tmp_path: Path, caplog:
         assert torch.equal(begun[name], value) == (not name.startswith("decoder.1.")), name
     assert not begun["decoder.1.weight"].any()  # as a new network begins
     (told,) = [each.message for each in caplog.records if "init_from" in each.message]
-    assert f"took {len(begun) - 2} of {len(begun)} tensors" in told
+    assert f"loaded {len(begun) - 2} of {len(begun)} tensors" in told
     assert "of another shape: decoder.1.weight [2, 4, 1, 1] for [3, 4, 1, 1], decoder.1.bias [2] for [3]" in told
 
 

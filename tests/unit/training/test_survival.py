@@ -93,7 +93,7 @@ def test_the_stop_file_is_gone_when_it_has_been_obeyed(straight: RunFolder, tmp_
     folder.path.mkdir()
     folder.stop_file.touch()
     requests = StopRequests()
-    requests._looked -= 10
+    requests._polled -= 10
     train(Command(tiny(run__dir=str(folder.path), **FOUR), Path("tiny.yaml"), False), requests)
     told = {"step": 1, "reason": f"the file {folder.stop_file}"}
     assert json.loads((folder.path / "stopped").read_text()) == told
@@ -232,7 +232,7 @@ def test_a_start_that_is_refused_changes_nothing(straight: RunFolder, tmp_path: 
         flip(path / "state.pt")
     before = contents(folder)
     for _ in range(2):  # also not that it may be tried again
-        with pytest.raises(UserError, match="no checkpoint is whole"):
+        with pytest.raises(UserError, match="all checkpoints are damaged"):
             run(folder.path, **FOUR, train__steps=8)
         assert is_silent(folder)
         assert contents(folder) == before

@@ -236,7 +236,7 @@ def rewrite_checkpoint(path: Path, state: dict[str, Any]) -> None:
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["files"]["state.pt"] = {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     del manifest["sha256"]
-    manifest["sha256"] = checkpoint._seal(manifest)
+    manifest["sha256"] = checkpoint._digest(manifest)
     (path / "manifest.json").write_text(json.dumps(manifest))
 
 
