@@ -170,7 +170,7 @@ def open_trainer(config: Config) -> Iterator[Trainer]:
     """A trainer that has begun a run in a temporary folder. Nothing is printed."""
     with contextlib.redirect_stdout(io.StringIO()), tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         trainer = build_trainer(config, RunFolder(Path(folder) / "run"))
-        trainer.begin()
+        trainer.start()
         yield trainer
         trainer.close()
         trainer.engine.close()

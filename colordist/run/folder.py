@@ -151,9 +151,9 @@ class RunFolder:
         found = content(self.path / _IMAGES)
         return None if found is None else found.decode(errors="replace").strip()
 
-    def check_same_images(self, fingerprint: str) -> None:
+    def check_same_images(self, digest: str) -> None:
         """Raise UserError if the training and test images differ from those that the run began with."""
-        self._check_same(_IMAGES, fingerprint, "the images have changed")
+        self._check_same(_IMAGES, digest, "the images have changed")
 
     def check_same_weights(self, digest: str) -> None:
         """Raise UserError if the initial weights differ from those that the run began with."""

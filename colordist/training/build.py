@@ -93,12 +93,12 @@ def open_run(
     images, weights: digests of the run's images and initial weights. start: the first step to run.
     """
     engine = evaluator.engine
-    engine.on_ranks(lambda: begin(config, folder, images, weights, start), here=engine.is_main)
+    engine.on_ranks(lambda: mark_begun(config, folder, images, weights, start), here=engine.is_main)
     engine.on_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
     return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
 
 
-def begin(config: Config, folder: RunFolder, images: str, weights: str | None, start: int) -> None:
+def mark_begun(config: Config, folder: RunFolder, images: str, weights: str | None, start: int) -> None:
     """Write the settings and digests of a run. Raises UserError if foreign files would be overwritten later."""
     require_tracking(config.track)
     for path in numbered(folder.snapshots):

@@ -59,13 +59,13 @@ class Trainer:
     writer: checkpoint.Writer | None
     """Writes checkpoints in the background; None except on rank 0."""
     tracker: Tracker = dataclasses.field(default_factory=lambda: Trackers([]))
-    """Empty until ``begin``."""
+    """Empty until ``start``."""
     references: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)
     """Scores of the baselines and the oracle on the test split, by name, then by metric."""
 
     def fit(self) -> None:
         """Restore, then train until the last step or a stop request. Raises Diverged on repeated Inf or NaN."""
-        step = self.begin()
+        step = self.start()
         if step == 0:
             self._log_references()
             self._evaluate(0)
@@ -79,7 +79,7 @@ class Trainer:
                 return
         self._end(step, "finished")
 
-    def begin(self) -> int:
+    def start(self) -> int:
         """Restore, then open the run folder and the trackers. Returns the first step to run."""
         step = self.restore()
         self.tracker = self.open_run(step)

@@ -95,7 +95,7 @@ def test_between_lines_of_the_log_nobody_waits_for_the_device(
 
 
 def learned(trainer: Trainer, steps: int = 3) -> dict[str, Tensor]:
-    trainer.begin()
+    trainer.start()
     for step in range(steps):
         trainer.advance(step)
     return {
