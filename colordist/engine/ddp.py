@@ -42,7 +42,7 @@ class DDPStrategy:
         return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
 
     def begin_phase(self, step: int) -> None:
-        """Set the step's learning rate and clear the gradients."""
+        """Set the step's learning rate, clear the gradients and iterate spectral norms."""
         self.network.begin_phase(step)
         self.bytes_sent = 0
 

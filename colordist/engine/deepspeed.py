@@ -82,7 +82,7 @@ class DeepSpeedStrategy:
         return answer
 
     def begin_phase(self, step: int) -> None:
-        """Set the step's learning rate and clear the gradients."""
+        """Set the step's learning rate, clear the gradients and iterate spectral norms."""
         if any(parameter.grad is not None for parameter in self._parameters):
             raise RuntimeError("a network has gradients from outside its phase: freeze it there")
         layers = [layer for layer in self.network.module.modules() if isinstance(layer, ParametrizationList)]

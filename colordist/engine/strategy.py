@@ -31,7 +31,7 @@ class Strategy(Protocol):
         ...
 
     def begin_phase(self, step: int) -> None:
-        """Set the step's learning rate and clear the gradients."""
+        """Set the step's learning rate, clear the gradients and iterate spectral norms."""
         ...
 
     def gradient_sync(self, *, last: bool) -> AbstractContextManager[None]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from colordist.engine.runtime import Engine
+from colordist.run.records import PACE, SPEED
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Meter:
         means = self._means({key: float(value) for key, value in self._reduced(engine).items()})
         seconds = time.perf_counter() - self.since
         pace = {
-            "pace/images_per_second": self.steps * self.global_batch_size / seconds,
-            "pace/waiting_for_data": self.waited / seconds,
+            SPEED: self.steps * self.global_batch_size / seconds,
+            f"{PACE}waiting_for_data": self.waited / seconds,
         }
         self.sums, self.counts, self.steps = {}, {}, 0
         self.restart_clock()

@@ -23,15 +23,13 @@ from colordist.run.folder import RunFolder, numbered, step_name
 from colordist.run.identity import identity
 from colordist.run.lock import Lock
 from colordist.run.model_card import ModelCard
-from colordist.run.records import newest_references
+from colordist.run.records import PACE, REFERENCE, SCORE, newest_references
 from colordist.tasks.base import Task
 from colordist.tracking import Record, Tracker, Trackers
 from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
 
 log = logging.getLogger(__name__)
-
-_REFERENCE = "reference/"  # prefix of baseline and oracle scores in records
 
 
 class Diverged(RunError):
@@ -191,7 +189,7 @@ class Trainer:
     def _log(self, step: int) -> None:
         means, pace = self.meter.finish_interval(self.engine)
         record: Record = {"step": step, "images": step * self.config.train.global_batch_size}
-        record |= pace | {"pace/peak_memory_mb": self.engine.peak_memory()} | means
+        record |= pace | {f"{PACE}peak_memory_mb": self.engine.peak_memory()} | means
         for name in self.task.phases(step - 1):
             record[f"optimizer/{name}/lr"] = self.engine.networks[name].learning_rate(step - 1)
         self._write_record(record)
@@ -214,7 +212,7 @@ class Trainer:
             median = median_ab(self.loader.sample())
         references = self.evaluator.references(median)
         for name, scores in references.items():
-            record |= {f"{_REFERENCE}{name}/{metric}": score for metric, score in scores.items()}
+            record |= {f"{REFERENCE}{name}/{metric}": score for metric, score in scores.items()}
         self.references = newest_references([record])
         self._write_record(record)
 
@@ -229,7 +227,7 @@ class Trainer:
         check_replicas(self.engine, step)
         scores = self.evaluator.scores(self._sample)
         images = step * self.config.train.global_batch_size
-        self._write_record({"step": step, "images": images} | {f"score/{name}": each for name, each in scores.items()})
+        self._write_record({"step": step, "images": images} | {f"{SCORE}{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
         picture = self.folder.samples / f"{step_name(step)}.png"
