@@ -70,11 +70,11 @@ def load_modules(modules: Iterable[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"--import {module}: it can't be imported ({reason}): name a module on PYTHONPATH"
-            ) from None
+        except (Exception, SystemExit) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            missing = isinstance(error, ModuleNotFoundError) and module.startswith(f"{error.name}")
+            way_out = "name a module on PYTHONPATH" if missing else "correct it, or name another module"
+            raise UserError(f"--import {module}: it can't be imported ({reason}): {way_out}") from None
 
 
 def names(kind: Kind) -> list[str]:
@@ -132,7 +132,7 @@ class Names:
             if not isinstance(given, Mapping):
                 raise UserError(f"{section} is {given!r}, but must be a section: {section}: {{{name}: ...}}")
             value = given.get(name)
-            if value is not None and not isinstance(value, str):
+            if value is not None and not (value and isinstance(value, str)):
                 raise UserError(f"{key} is {value!r}, but must be a name: {', '.join(names(field.name))}")  # type: ignore[arg-type]
             if value:
                 found[field.name] = value
