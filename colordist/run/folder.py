@@ -142,8 +142,14 @@ class RunFolder:
         if self.state == "new":
             if left := [name for name in _PARTS if _holds_something(self.path / name)]:
                 raise UserError(f"{self.path} holds {', '.join(left)} but no config.yaml: name another --run.dir")
-        elif self.state != "unfinished" and not numbered(self.checkpoints):
+        elif not numbered(self.checkpoints) and (self.state != "unfinished" or self._had_checkpoints()):
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
+
+    def _had_checkpoints(self) -> bool:
+        """Whether the records go so far that a checkpoint was written: the second save waits for the first."""
+        checkpoint = self.settings()["checkpoint"]
+        steps = [record["step"] for record in self.records()]
+        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * int(checkpoint["every"])
 
     @property
     def images(self) -> str | None:
