@@ -360,7 +360,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
         options = {
             action.dest: getattr(action, "_typehint", None) or action.type
             for action in parser._actions
-            if action.dest.partition(".")[0] not in sections
+            if action.dest.partition(".")[0] not in sections and not action.dest.endswith("_shtab")
         }
         raise UserError(_one_line(str(error), {**options, **keys}, selected)) from None
 
