@@ -81,11 +81,12 @@ def read(folder: Path) -> Snapshot:
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
-    """The weights of a snapshot's generator, on the CPU, and its settings. Raises UserError as ``read`` does."""
+    """The weights of a snapshot's first network, on the CPU, and its settings. Raises UserError as ``read`` does."""
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
         model: GeneratorSettings = _settings(folder, about, "model")
-    prefix = "generator."
+        _settings(folder, about, "task")
+        prefix = f"{registry.component('task', about['task']['name']).sampled[0]}."
     return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model
 
 
