@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
 
-from colordist.config import COMMON, Config, UserError
+from colordist.config import (
+    COMMON,
+    Config,
+    DataConfig,
+    DiscriminatorSettings,
+    GeneratorSettings,
+    TaskSettings,
+    UserError,
+)
 
 Kind = Literal["task", "model", "discriminator", "source", "metric"]
 
@@ -44,25 +52,43 @@ OURS: dict[Kind, dict[str, str]] = {
         "lpips": "colordist.metrics.lpips:LPIPSMetric",
     },
 }
+BASES: dict[Kind, type] = {
+    "task": TaskSettings,
+    "model": GeneratorSettings,
+    "discriminator": DiscriminatorSettings,
+    "source": DataConfig,
+}
+"""Base classes of components' settings, by kind."""
 _registered: dict[tuple[Kind, str], type] = {}
 
 C = TypeVar("C", bound=type)
 
 
 def register(kind: Kind, name: str) -> Callable[[C], C]:
-    """Register a component class. Raises ValueError for a name that is taken::
+    """Register a component class. Raises ValueError for a name that is taken, TypeError for unfit ``Settings``::
 
     @register("model", "tiny")
     class Tiny(nn.Module): ...
     """
 
     def add(component: C) -> C:
+        _check_settings(kind, component)
         if name in OURS[kind] or _registered.get((kind, name), component) is not component:
             raise ValueError(f"there is a {kind} named {name} already")
         _registered[kind, name] = component
         return component
 
     return add
+
+
+def _check_settings(kind: Kind, component: C) -> C:
+    """Return the component. Raises TypeError unless its ``Settings`` are a dataclass derived from the kind's."""
+    base = BASES.get(kind, object)
+    settings = getattr(component, "Settings", None)
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings) and issubclass(settings, base)):
+        derived = f" derived from {base.__name__}" if kind in BASES else ""
+        raise TypeError(f"{component.__name__}.Settings must be a dataclass{derived}")
+    return component
 
 
 def load_modules(modules: Iterable[str]) -> None:
@@ -92,7 +118,7 @@ def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kin
         return _registered[kind, name]
     if (entry := _entry_points(kind).get(name)) is not None:
         try:
-            return entry.load()
+            return _check_settings(kind, entry.load())
         except Exception as error:
             raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {error}") from None
     known = names(kind)

@@ -19,29 +19,20 @@ from colordist.cli import IMPORT_HELP, legacy
 from colordist.config import (
     COMMON,
     Config,
-    DataConfig,
-    DiscriminatorSettings,
     GeneratorOptimizerConfig,
-    GeneratorSettings,
     OptimizerConfig,
-    TaskSettings,
     UserError,
 )
 from colordist.registry import NAME_KEYS, Names
 
 QUICKSTART = "quickstart_cgan"
-_BASES: dict[str, type] = {
-    "task": TaskSettings,
-    "model": GeneratorSettings,
-    "discriminator": DiscriminatorSettings,
-    "data": DataConfig,
-}
 _KINDS: dict[str, registry.Kind] = {
     "task": "task",
     "model": "model",
     "discriminator": "discriminator",
     "data": "source",
 }
+_BASES = {section: registry.BASES[kind] for section, kind in _KINDS.items()}
 _USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 

@@ -174,7 +174,16 @@ def test_numbers_as_names_of_classes(text: str, tmp_path: Path) -> None:
         assert data.class_names == names
 
 
-@pytest.mark.parametrize("text", ["raise ValueError('two\\nlines')", "raise SystemExit(3)", "def ("])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise ValueError('two\\nlines')",
+        "raise SystemExit(3)",
+        "def (",
+        "from colordist.registry import register\n@register('model', 'unet')\nclass Taken: pass",
+        "from colordist.registry import register\n@register('model', 'bare')\nclass WithoutSettings: pass",
+    ],
+)
 def test_module_that_fails(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "failing_component.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
