@@ -94,13 +94,14 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and model.json in today's form."""
     tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))
     if about["format"] == _VERSION_01:
-        if about["model"].get("norm") == "batch":
+        given = dict(about["model"])
+        if given.get("norm") == "batch":
             raise UserError(
                 f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist "
                 "that wrote it, or train again with model.norm group"
             )
-        known = {each.name for each in dataclasses.fields(registry.component("model", about["model"]["name"]).Settings)}
-        model = {key: value for key, value in about["model"].items() if key in known}
+        known = {each.name for each in dataclasses.fields(registry.component("model", given["name"]).Settings)}
+        model = {key: value for key, value in given.items() if key in known}
         about = {**about, "task": {"name": "autoencoder"}, "model": model}
         tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
     return tensors, about

@@ -496,6 +496,19 @@ def test_run_turns_an_error_into_a_line_and_a_code(
     assert capsys.readouterr().err == "colordist: this\n"
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])
+def test_out_of_memory_is_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(verb)
+    told = capsys.readouterr().err
+    assert (left.value.code, told.count("\n")) == (1, 1)
+    assert "out of memory" in told
+    assert "train.micro_batch_size" in told
+
+
 def test_bug_keeps_its_traceback() -> None:
     def verb() -> None:
         raise RuntimeError("a bug")
