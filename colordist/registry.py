@@ -116,17 +116,23 @@ def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kin
         return getattr(importlib.import_module(module), attribute)
     if (kind, name) in _registered:
         return _registered[kind, name]
-    if (entry := _entry_points(kind).get(name)) is not None:
-        try:
-            return _check_settings(kind, entry.load())
-        except Exception as error:
-            raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {error}") from None
-    known = names(kind)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    raise UserError(
-        f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? A custom one needs "
-        "--import MODULE"
-    )
+    check_name(kind, name)
+    entry = _entry_points(kind)[name]
+    try:
+        return _check_settings(kind, entry.load())
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {reason}") from None
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Raise UserError for an unknown name. Imports nothing."""
+    if name not in (known := names(kind)):
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise UserError(
+            f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? A custom one "
+            "needs --import MODULE"
+        )
 
 
 def key_of(kind: Kind) -> str:

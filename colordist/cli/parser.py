@@ -343,7 +343,10 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
         for key, value in found.items():
             if value is None and key in keys and type(None) not in get_args(keys[key]):
                 raise UserError(f"{key} is null, but must be {_wanted(keys[key], 'null')}")
-        return parser.instantiate(found)
+        settings = parser.instantiate(found)
+        for metric in settings.evaluate.metrics if "evaluate" in settings else ():  # before anything is read
+            registry.check_name("metric", metric["name"] if isinstance(metric, dict) else metric)
+        return settings
     except UserError:
         raise
     except Exception as error:

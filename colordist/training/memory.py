@@ -133,10 +133,10 @@ class _Strategy(DDPStrategy):
             for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._send, torch.empty_like(parameter)))
 
-    def _call(self, *inputs: Tensor) -> Tensor:
+    def _call(self, *inputs: Tensor, **options: Any) -> Tensor:  # noqa: ANN401  what a network takes
         """As Accelerate calls it: in half precision it answers in float32 all the same."""
         with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
-            answer: Tensor = self.network.module(*inputs)
+            answer: Tensor = self.network.module(*inputs, **options)
         return answer if self.narrow is None else answer.float()
 
     def _send(self, bucket: Tensor, parameter: Tensor) -> None:

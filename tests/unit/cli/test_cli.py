@@ -79,6 +79,7 @@ ON_THE_COMMAND_LINE = {
     "section of a section": ("--optimizer.generator 5", ["optimizer.generator is a section"]),
     "key of a key": ("--train.steps.x 5", ["unknown key train.steps.x"]),
     "key of a key deeper": ("--optimizer.generator.lr.x 5", ["unknown key optimizer.generator.lr.x"]),
+    "misspelt metric": ("--evaluate.metrics [lpip]", ["evaluate.metrics", "'lpip'", "did you mean lpips?"]),
     "rubbish": ("rubbish", ["'rubbish'", "--section.key value"]),
     "rubbish after settings": ("--train.steps=5 rubbish", ["'rubbish'", "--section.key value"]),
     "missing file": ("--config nowhere.yaml", ["--config", "no file", "nowhere.yaml"]),
