@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import re
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -257,6 +258,7 @@ def _print_help(verb: str, description: str, add_options: Callable[[Any], None])
     parser = new_parser(verb, description, epilog=epilog)
     add_options(parser)
     _add_sections(parser, _BASES, {"generator": GeneratorOptimizerConfig, "discriminator": OptimizerConfig})
+    parser.set_defaults(dict(zip(NAME_KEYS, dataclasses.astuple(Names()), strict=True)))
     parser.print_help()
     sys.exit(0)
 
@@ -300,6 +302,15 @@ def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[st
         parser.add_class_arguments(kind, section)
     for name, kind in optimizers.items():
         parser.add_class_arguments(kind, f"optimizer.{name}")
+    _hide_sections(parser)
+
+
+def _hide_sections(parser: Any) -> None:  # noqa: ANN401  a jsonargparse parser
+    """Leave jsonargparse's own ``--SECTION FILE`` out of the help: a section is no option here."""
+    known = {action.dest for action in parser._actions}
+    for action in parser._actions:
+        if any(key.startswith(f"{action.dest}.") for key in known):
+            action.help = SUPPRESS
 
 
 def read_sections(
@@ -329,6 +340,7 @@ def read_sections(
         known = {each.name for each in dataclasses.fields(kind)}
         settings = {key: value for key, value in usual.get(section, {}).items() if key in known}
         parser.set_defaults({f"{section}.{key}": value for key, value in settings.items()})
+    _hide_sections(parser)
     parser.set_defaults({"data.source": selected.source})
     return dict(vars(read(parser, given.arguments, _keys(kinds, {}), selected)))
 

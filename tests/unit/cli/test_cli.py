@@ -355,6 +355,7 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
     blocks = {  # from the option's name to what follows up to the next option
         block.split()[0]: " ".join(block.split()[1:]) for block in re.split(r"\n  (?=--)", said)
     }
+    assert not {f"--{key.rpartition('.')[0]}" for key, _ in leaves() if "." in key} & blocks.keys()  # sections
     names = dict(zip(arguments[::2], arguments[1::2], strict=True)) if len(arguments) > 1 else {}
     chosen = Names.of(nested({key.removeprefix("--"): value for key, value in names.items()}))
     for key, hint in leaves(chosen):
@@ -366,6 +367,8 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
         assert len(found["meaning"].split()) >= 2, key
         assert hint not in (int, float, bool, str) or found["type"] == hint.__name__
     if not arguments:
+        for key, name in zip(registry.NAME_KEYS, dataclasses.astuple(Names()), strict=True):
+            assert f"default: {name})" in blocks[f"--{key}"]
         for kind in registry.OURS:
             assert f"--{registry.key_of(kind)}: {', '.join(registry.names(kind))}" in said
 
