@@ -195,11 +195,13 @@ class FileDataConfig(DataConfig):
 
     root: str = "data"
     """Folder of the images."""
-    classes: list[str] | str = "all"
-    """Classes to use, e.g. [horse, cat], or `all`."""
+    classes: list[str | int] | str | int = "all"
+    """Classes to use, e.g. [horse, cat], or `all`. Kept as text: quote names such as '007' in YAML."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        given = self.classes
+        object.__setattr__(self, "classes", [str(each) for each in given] if isinstance(given, list) else str(given))
         if not self.classes:
             raise UserError("data.classes is empty: name at least one class, or try data.classes all")
 
@@ -208,7 +210,7 @@ class FileDataConfig(DataConfig):
         """The classes to use; None for all of them."""
         if self.classes == "all":
             return None
-        return (self.classes,) if isinstance(self.classes, str) else tuple(self.classes)
+        return tuple(map(str, self.classes)) if isinstance(self.classes, list) else (str(self.classes),)
 
 
 # Common sections
@@ -226,6 +228,8 @@ class RunConfig:
     """Seconds that one operation may keep other processes waiting, except loading of images."""
 
     def __post_init__(self) -> None:
+        if self.dir == "":
+            raise UserError("run.dir is empty: name a folder, or leave it out")
         at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1)
         at_least("run.stall_timeout", self.stall_timeout, 1)
 

@@ -13,7 +13,15 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
 
-from colordist.config import COMMON, Config, UserError
+from colordist.config import (
+    COMMON,
+    Config,
+    DataConfig,
+    DiscriminatorSettings,
+    GeneratorSettings,
+    TaskSettings,
+    UserError,
+)
 
 Kind = Literal["task", "model", "discriminator", "source", "metric"]
 
@@ -44,19 +52,27 @@ OURS: dict[Kind, dict[str, str]] = {
         "lpips": "colordist.metrics.lpips:LPIPSMetric",
     },
 }
+BASES: dict[Kind, type] = {
+    "task": TaskSettings,
+    "model": GeneratorSettings,
+    "discriminator": DiscriminatorSettings,
+    "source": DataConfig,
+}
+"""Base classes of components' settings, by kind."""
 _registered: dict[tuple[Kind, str], type] = {}
 
 C = TypeVar("C", bound=type)
 
 
 def register(kind: Kind, name: str) -> Callable[[C], C]:
-    """Register a component class. Raises ValueError for a name that is taken::
+    """Register a component class. Raises ValueError for a name that is taken, TypeError for unfit ``Settings``::
 
     @register("model", "tiny")
     class Tiny(nn.Module): ...
     """
 
     def add(component: C) -> C:
+        _check_settings(kind, component)
         if name in OURS[kind] or _registered.get((kind, name), component) is not component:
             raise ValueError(f"there is a {kind} named {name} already")
         _registered[kind, name] = component
@@ -65,16 +81,26 @@ def register(kind: Kind, name: str) -> Callable[[C], C]:
     return add
 
 
+def _check_settings(kind: Kind, component: C) -> C:
+    """Return the component. Raises TypeError unless its ``Settings`` are a dataclass derived from the kind's."""
+    base = BASES.get(kind, object)
+    settings = getattr(component, "Settings", None)
+    if not (isinstance(settings, type) and dataclasses.is_dataclass(settings) and issubclass(settings, base)):
+        derived = f" derived from {base.__name__}" if kind in BASES else ""
+        raise TypeError(f"{component.__name__}.Settings must be a dataclass{derived}")
+    return component
+
+
 def load_modules(modules: Iterable[str]) -> None:
     """Import the modules of ``--import``, which register components. Raises UserError for one that fails."""
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise UserError(
-                f"--import {module}: it can't be imported ({reason}): name a module on PYTHONPATH"
-            ) from None
+        except (Exception, SystemExit) as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            missing = isinstance(error, ModuleNotFoundError) and module.startswith(f"{error.name}")
+            way_out = "name a module on PYTHONPATH" if missing else "correct it, or name another module"
+            raise UserError(f"--import {module}: it can't be imported ({reason}): {way_out}") from None
 
 
 def names(kind: Kind) -> list[str]:
@@ -90,17 +116,23 @@ def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kin
         return getattr(importlib.import_module(module), attribute)
     if (kind, name) in _registered:
         return _registered[kind, name]
-    if (entry := _entry_points(kind).get(name)) is not None:
-        try:
-            return entry.load()
-        except Exception as error:
-            raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {error}") from None
-    known = names(kind)
-    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
-    raise UserError(
-        f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? A custom one needs "
-        "--import MODULE"
-    )
+    check_name(kind, name)
+    entry = _entry_points(kind)[name]
+    try:
+        return _check_settings(kind, entry.load())
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {reason}") from None
+
+
+def check_name(kind: Kind, name: str) -> None:
+    """Raise UserError for an unknown name. Imports nothing."""
+    if name not in (known := names(kind)):
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0)[0]
+        raise UserError(
+            f"{key_of(kind)}: there is no {name!r} among {', '.join(known)}: did you mean {nearest}? A custom one "
+            "needs --import MODULE"
+        )
 
 
 def key_of(kind: Kind) -> str:
@@ -132,7 +164,7 @@ class Names:
             if not isinstance(given, Mapping):
                 raise UserError(f"{section} is {given!r}, but must be a section: {section}: {{{name}: ...}}")
             value = given.get(name)
-            if value is not None and not isinstance(value, str):
+            if value is not None and not (value and isinstance(value, str)):
                 raise UserError(f"{key} is {value!r}, but must be a name: {', '.join(names(field.name))}")  # type: ignore[arg-type]
             if value:
                 found[field.name] = value

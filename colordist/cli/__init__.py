@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
+from colordist.files.atomic import out_of_memory
 
 VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
 IMPORT_HELP = "Module that registers components. May be repeated."
@@ -52,7 +53,11 @@ def run(verb: Callable[[], None]) -> None:
         sys.exit(1)
     except Exception as error:
         monitor.fail(repr(error))
-        raise
+        if not out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        print(f"colordist: out of memory ({reason}): try a smaller train.micro_batch_size or model", file=sys.stderr)
+        sys.exit(1)
 
 
 def main() -> None:

@@ -31,6 +31,8 @@ def hint_for(settings: Mapping[str, Any]) -> str | None:
     """The same for the first key of version 0.1 in a file's settings."""
     if isinstance(settings.get("task"), str):
         return hint("task")
+    if "loss" in settings and not isinstance(settings["loss"], dict):
+        return hint("loss")
     for section, keys in settings.items():
         for key, value in keys.items() if isinstance(keys, dict) else ():
             nested = value if section == "optimizer" and isinstance(value, dict) else {"": None}

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import re
 import sys
+from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,29 +20,20 @@ from colordist.cli import IMPORT_HELP, legacy
 from colordist.config import (
     COMMON,
     Config,
-    DataConfig,
-    DiscriminatorSettings,
     GeneratorOptimizerConfig,
-    GeneratorSettings,
     OptimizerConfig,
-    TaskSettings,
     UserError,
 )
 from colordist.registry import NAME_KEYS, Names
 
 QUICKSTART = "quickstart_cgan"
-_BASES: dict[str, type] = {
-    "task": TaskSettings,
-    "model": GeneratorSettings,
-    "discriminator": DiscriminatorSettings,
-    "data": DataConfig,
-}
 _KINDS: dict[str, registry.Kind] = {
     "task": "task",
     "model": "model",
     "discriminator": "discriminator",
     "data": "source",
 }
+_BASES = {section: registry.BASES[kind] for section, kind in _KINDS.items()}
 _USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 
@@ -129,9 +121,8 @@ class Given:
         names: dict[str, dict[str, Any]] = {}
         keys: list[str] = []
         files = {value: _load(value) for key, value in values if key == "config"}
-        for path, settings in files.items():
-            if line := legacy.hint_for(settings):
-                raise UserError(f"--config {path}: {line}")
+        for settings in files.values():
+            modules += _modules(settings)
             for name in NAME_KEYS:
                 section, _, key = name.partition(".")
                 if isinstance(settings.get(section), dict) and settings[section].get(key) is not None:
@@ -200,7 +191,7 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 def _load(path: str) -> dict[str, Any]:
     """Load a config file. Raises UserError if it is unreadable, or not a mapping."""
     try:
-        settings = yaml.safe_load(Path(path).read_text())
+        settings = yaml.load(Path(path).read_text(), _Loader)
     except FileNotFoundError:
         raise UserError(f"--config: there is no file {path}") from None
     except OSError as error:
@@ -210,7 +201,44 @@ def _load(path: str) -> dict[str, Any]:
         raise UserError(f"--config: {path} is no YAML of `section: {{key: value}}`: {reason}") from None
     if not isinstance(settings, dict):
         raise UserError(f"--config: {path} is no YAML of `section: {{key: value}}`: it has {settings!r:.50}")
+    if line := legacy.hint_for(settings) or _misplaced(settings):
+        raise UserError(f"--config {path}: {line}")
     return settings
+
+
+class _Loader(yaml.SafeLoader):
+    """Raises YAMLError for a key that is given twice in a mapping, instead of ignoring the first value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a dict."""
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _misplaced(settings: Mapping[Any, Any]) -> str | None:
+    """One line for the first key of a file that must be a section and isn't, or the other way round."""
+    sections, optimizer = {**settings}, settings.get("optimizer")
+    if isinstance(optimizer, dict):
+        known = {each.name for each in dataclasses.fields(OptimizerConfig)}  # a name left out: an unknown key
+        sections |= {f"optimizer.{name}": value for name, value in optimizer.items() if name not in known}
+    for key, value in sections.items():
+        section, _, name = str(key).partition(".")
+        if section == "config":
+            return "a file can't name another one: give --config several times"
+        if name and key in settings:
+            return f"write {key} as `{section}: {{{name}: ...}}`"
+        if not isinstance(value, dict) and (section in COMMON or section in _BASES or section == "optimizer"):
+            return f"{key} is {'empty' if value is None else repr(value)}, but must be a section: {key}: {{KEY: value}}"
+    return None
+
+
+def _modules(settings: Mapping[str, Any]) -> list[str]:
+    """A file's `import`: a module or a list of modules."""
+    found = settings.get("import") or []
+    return [str(each) for each in (found if isinstance(found, list) else [found])]
 
 
 def _check_common(given: Given) -> None:
@@ -230,6 +258,7 @@ def _print_help(verb: str, description: str, add_options: Callable[[Any], None])
     parser = new_parser(verb, description, epilog=epilog)
     add_options(parser)
     _add_sections(parser, _BASES, {"generator": GeneratorOptimizerConfig, "discriminator": OptimizerConfig})
+    parser.set_defaults(dict(zip(NAME_KEYS, dataclasses.astuple(Names()), strict=True)))
     parser.print_help()
     sys.exit(0)
 
@@ -273,6 +302,15 @@ def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[st
         parser.add_class_arguments(kind, section)
     for name, kind in optimizers.items():
         parser.add_class_arguments(kind, f"optimizer.{name}")
+    _hide_sections(parser)
+
+
+def _hide_sections(parser: Any) -> None:  # noqa: ANN401  a jsonargparse parser
+    """Leave jsonargparse's own ``--SECTION FILE`` out of the help: a section is no option here."""
+    known = {action.dest for action in parser._actions}
+    for action in parser._actions:
+        if any(key.startswith(f"{action.dest}.") for key in known):
+            action.help = SUPPRESS
 
 
 def read_sections(
@@ -302,6 +340,7 @@ def read_sections(
         known = {each.name for each in dataclasses.fields(kind)}
         settings = {key: value for key, value in usual.get(section, {}).items() if key in known}
         parser.set_defaults({f"{section}.{key}": value for key, value in settings.items()})
+    _hide_sections(parser)
     parser.set_defaults({"data.source": selected.source})
     return dict(vars(read(parser, given.arguments, _keys(kinds, {}), selected)))
 
@@ -316,11 +355,20 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
         for key, value in found.items():
             if value is None and key in keys and type(None) not in get_args(keys[key]):
                 raise UserError(f"{key} is null, but must be {_wanted(keys[key], 'null')}")
-        return parser.instantiate(found)
+        settings = parser.instantiate(found)
+        for metric in settings.evaluate.metrics if "evaluate" in settings else ():  # before anything is read
+            registry.check_name("metric", metric["name"] if isinstance(metric, dict) else metric)
+        return settings
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_one_line(str(error), keys, selected)) from None
+        sections = {key.partition(".")[0] for key in keys if "." in key}
+        options = {
+            action.dest: getattr(action, "_typehint", None) or action.type
+            for action in parser._actions
+            if action.dest.partition(".")[0] not in sections and not action.dest.endswith("_shtab")
+        }
+        raise UserError(_one_line(str(error), {**options, **keys}, selected)) from None
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:
@@ -339,19 +387,19 @@ def _one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
         if not argument.startswith("--"):
             return f"unexpected argument {argument!r}: settings are given as --section.key value"
         key = argument.removeprefix("--").split("=")[0]
-        return _of_another(key, selected) or _unknown_key(key, [*keys, "config", "dry_run", "print_config", "import"])
+        return _of_another(key, selected) or _unknown_key(key, [*keys])
     if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
         key = f"{unknown[1]}.{unknown[2]}"
         return _of_another(key, selected) or _unknown_key(key, list(keys))
     if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
         return _of_another(unknown[1], selected) or _unknown_key(unknown[1], list(keys))
-    if "must be a mapping" in message:
-        return "--config: each section of the file must be a mapping, as in `train: {steps: 100}`"
+    if nested := re.search(r'key "([\w.]+)":.*Got value: NestedArg\(key=\'([\w.]+)\'', message, re.DOTALL):
+        return _unknown_key(f"{nested[1]}.{nested[2]}", list(keys))
     if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
         key, value = wrong[1], wrong[2].splitlines()[0]
         if key in keys:
             return f"{key} is {value!r}, but must be {_wanted(keys[key], value)}"
-    if section := re.search(r'Parser key "(\w+)":\s+Unable to load config', message):
+    if section := re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message):
         first = next(key for key in keys if key.startswith(f"{section[1]}."))
         return f"{section[1]} is a section, not a key: set its keys, as in --{first}"
     return " ".join(message.split())
@@ -367,9 +415,10 @@ def _of_another(key: str, selected: Names) -> str | None:
             return f"{key}: task {selected.task} has no discriminator: remove it, or choose --task.name cgan"
     kind = _KINDS.get(section)
     current = getattr(selected, kind, None) if kind else None
+    common = {each.name for each in dataclasses.fields(_BASES[section])} if kind else set()
     for other in registry.OURS[kind] if kind else ():
         settings = registry.component(kind, other).Settings  # type: ignore[arg-type]
-        if other != current and name in {each.name for each in dataclasses.fields(settings)}:
+        if other != current and name in {each.name for each in dataclasses.fields(settings)} - common:
             setting = registry.key_of(kind)  # type: ignore[arg-type]
             return (
                 f"{key} is a setting of {setting} {other}, not of {current}: remove it, or choose --{setting} {other}"
@@ -389,8 +438,11 @@ def _wanted(hint: Any, value: str) -> str:  # noqa: ANN401  any type that a fiel
         choices = [str(choice) for choice in get_args(hint)]
         nearest = difflib.get_close_matches(value, choices, n=1, cutoff=0)[0]
         return f"one of {', '.join(choices)}: did you mean {nearest}?"
-    if get_origin(hint) in (list, dict):
-        form = "[A, B]" if get_origin(hint) is list else "{KEY: number}"
-        return f"a {get_origin(hint).__name__}, as in {form}"
+    if get_origin(hint) is dict:
+        return "a dict, as in {KEY: number}"
+    if get_origin(hint) is list:
+        (element,) = get_args(hint)
+        return f"a list, as in [{', '.join(get_args(element)) if get_origin(element) is Literal else 'A, B'}]"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    return " or ".join(words.get(part, str(part)) for part in get_args(hint) or (hint,))
+    parts = get_args(hint) or (hint,)
+    return " or ".join(_wanted(part, value) if get_origin(part) else words.get(part, str(part)) for part in parts)

@@ -1,5 +1,6 @@
 """Run folders: their files, the run that they belong to, and its progress."""
 
+import dataclasses
 import json
 import re
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import Config, UserError, as_dict
+from colordist.config import COMMON, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
 from colordist.run.identity import fingerprint, learning_keys
 
@@ -101,18 +102,26 @@ class RunFolder:
         return self.state == "finished" and bool(self.settings()["train"]["steps"] >= steps)
 
     def settings(self) -> dict[str, Any]:
-        """The settings in config.yaml. Raises UserError where there are none, RunError where they can't be read."""
+        """The settings in config.yaml; common ones that an older version didn't write have their defaults.
+
+        Raises UserError where there are none, RunError where they can't be read.
+        """
         if (text := content(self.config_file)) is None:
             raise UserError(f"{self.path} is no run folder: it has no config.yaml")
         try:
             settings = yaml.safe_load(text.decode())
         except (yaml.YAMLError, ValueError) as error:
             raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
-        if not isinstance(settings, dict) or not {"task", "data", "train"} <= settings.keys():
-            raise UserError(f"{self.config_file} is damaged: it doesn't hold all settings")
-        if isinstance(settings["task"], str):
+        settings = settings if isinstance(settings, dict) else {}
+        if isinstance(settings.get("task"), str):
             raise UserError(f"the run in {self.path} is of version 0.1: this version reads its snapshots only")
-        return settings
+        for section in ("task", "model", "data", "optimizer", *COMMON):
+            if not isinstance(settings.get(section), dict):
+                raise UserError(f"{self.config_file} is damaged: it has no section {section}")
+        common = {section: dataclasses.asdict(kind()) | settings[section] for section, kind in COMMON.items()}
+        if not isinstance(common["train"]["steps"], int):
+            raise UserError(f"{self.config_file} is damaged: train.steps is no number")
+        return settings | common
 
     def check_same_run(self, config: Config) -> None:
         """Raise UserError if the folder belongs to another run than this config's, or `resume` is `never`."""
@@ -123,6 +132,8 @@ class RunFolder:
         before, now = learning_keys(self.settings()), learning_keys(as_dict(config))
         differing = [key for key in sorted(before | now) if not _same(key, before.get(key), now.get(key))]
         if differing:
+            # Of components that were replaced, the names say enough.
+            differing = [key for key in differing if key in before and key in now] or differing
             told = ", ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differing)
             raise UserError(f"{self.path} holds another run ({told}): name another --run.dir, or change these back")
 
@@ -142,8 +153,14 @@ class RunFolder:
         if self.state == "new":
             if left := [name for name in _PARTS if _holds_something(self.path / name)]:
                 raise UserError(f"{self.path} holds {', '.join(left)} but no config.yaml: name another --run.dir")
-        elif self.state != "unfinished" and not numbered(self.checkpoints):
+        elif not numbered(self.checkpoints) and (self.state != "unfinished" or self._had_checkpoints()):
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")
+
+    def _had_checkpoints(self) -> bool:
+        """Whether the records go so far that a checkpoint was written: the second save waits for the first."""
+        checkpoint = self.settings()["checkpoint"]
+        steps = [record["step"] for record in self.records()]
+        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * int(checkpoint["every"])
 
     @property
     def images(self) -> str | None:

@@ -81,11 +81,12 @@ def read(folder: Path) -> Snapshot:
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
-    """Read the weights of a snapshot's generator, on the CPU, and its settings. Raises as ``read``."""
+    """Read the weights of a snapshot's first network, on the CPU, and its settings. Raises as ``read``."""
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
         model: GeneratorSettings = _settings(folder, about, "model")
-    prefix = "generator."
+        _settings(folder, about, "task")
+        prefix = f"{registry.component('task', about['task']['name']).sampled[0]}."
     return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model
 
 
@@ -93,13 +94,14 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and model.json, converted to the current format."""
     tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))
     if about["format"] == _VERSION_01:
-        if about["model"].get("norm") == "batch":
+        given = dict(about["model"])
+        if given.get("norm") == "batch":
             raise UserError(
                 f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist "
                 "that wrote it, or train again with model.norm group"
             )
-        known = {each.name for each in dataclasses.fields(registry.component("model", about["model"]["name"]).Settings)}
-        model = {key: value for key, value in about["model"].items() if key in known}
+        known = {each.name for each in dataclasses.fields(registry.component("model", given["name"]).Settings)}
+        model = {key: value for key, value in given.items() if key in known}
         about = {**about, "task": {"name": "autoencoder"}, "model": model}
         tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
     return tensors, about

@@ -1,14 +1,18 @@
 """Construction of a task and its networks from the config."""
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from torch import nn
+
 from colordist import registry
-from colordist.config import Config, GeneratorOptimizerConfig
+from colordist.config import Config, GeneratorOptimizerConfig, Part, UserError
 from colordist.engine.consistency import check_same
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.factory import ModelFactory
+from colordist.models.parts import part_of
 from colordist.tasks.base import NetworkSpec, Task
 from colordist.training.initial_weights import load_initial_weights
 
@@ -35,9 +39,21 @@ def _build_network(spec: NetworkSpec, config: Config) -> Network:
     if not spec.ema:
         return Network(spec.module, optimizer, train.steps)
     scales = optimizer.lr_scales if isinstance(optimizer, GeneratorOptimizerConfig) else {}
+    _check_parts(spec.module, config, {"train.freeze": train.freeze, f"optimizer.{spec.optimizer}.lr_scales": scales})
     return Network(
         spec.module, optimizer, train.steps, ema_images=train.ema_images, frozen=train.freeze, lr_scales=scales
     )
+
+
+def _check_parts(module: nn.Module, config: Config, settings: Mapping[str, Collection[Part]]) -> None:
+    """Raise UserError if settings name a part that the generator doesn't have, or freeze all that it has."""
+    present = {part_of(module, name) for name, _ in module.named_parameters()}
+    for key, parts in settings.items():
+        for part in parts:
+            if part not in present:
+                raise UserError(f"{key} has {part}, but model.name {config.model.name} has no {part}: remove it")
+    if present <= {*config.train.freeze}:
+        raise UserError(f"train.freeze names all parts of model.name {config.model.name}: nothing would be trained")
 
 
 def initialize(generator: Network, config: Config, engine: Engine) -> str | None:

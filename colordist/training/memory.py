@@ -133,10 +133,10 @@ class _Strategy(DDPStrategy):
             for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._to_bucket, torch.empty_like(parameter)))
 
-    def _call(self, *inputs: Tensor) -> Tensor:
+    def _call(self, *inputs: Tensor, **options: Any) -> Tensor:  # noqa: ANN401  what a network takes
         """Run the network as Accelerate does: with autocast, and outputs in float32."""
         with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
-            answer: Tensor = self.network.module(*inputs)
+            answer: Tensor = self.network.module(*inputs, **options)
         return answer if self.narrow is None else answer.float()
 
     def _to_bucket(self, bucket: Tensor, parameter: Tensor) -> None:

@@ -105,14 +105,17 @@ def launch(flags: Sequence[str], module: str, *arguments: str, **environment: st
     return finish(begin([*LAUNCHER, *flags, "-m", module, *arguments], **environment))
 
 
-def start(module: str, *arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
-    """Run a verb on a number of processes."""
-    return launch(["--num_processes", str(processes), *GIVEN, *(flags if processes > 1 else ())], module, *arguments)
+def start(
+    module: str, *arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",), **environment: str
+) -> Finished:
+    """Run a verb on a number of processes, to its end."""
+    launcher = ["--num_processes", str(processes), *GIVEN, *(flags if processes > 1 else ())]
+    return launch(launcher, module, *arguments, **environment)
 
 
-def train(*arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",)) -> Finished:
-    """Run the trainer on a number of processes."""
-    return start("colordist.train", *arguments, processes=processes, flags=flags)
+def train(*arguments: str, processes: int = 1, flags: Sequence[str] = ("--multi_gpu",), **environment: str) -> Finished:
+    """Run the trainer on a number of processes, to its end."""
+    return start("colordist.train", *arguments, processes=processes, flags=flags, **environment)
 
 
 def work(jobs: list[dict[str, Any]], folder: Path, processes: int) -> None:

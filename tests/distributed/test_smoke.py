@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from class_images import image_folder
 from helpers import fitting
 from runs import everything, tensors
 
@@ -14,11 +15,18 @@ pytestmark = pytest.mark.dist
 
 
 def test_two_processes_are_equal_to_one(tmp_path: Path) -> None:
-    """Same losses, scores and weights in fp64: two processes with accumulation, one without."""
+    """Same losses, scores and weights in fp64: two processes with accumulation, one without.
+
+    From a folder of images: rank 0 decodes them, and the other reads its cache.
+    """
+    root = image_folder(tmp_path / "images")
+    settings = fitting(TINY_GAN, {"data.source": "folder", "data.root": root})
     for processes, micro in ((1, 12), (2, 4)):
-        more = arguments(TINY_GAN, run__dir=tmp_path / str(processes), train__micro_batch_size=micro)
-        done = train(*more, processes=processes)
+        cache = tmp_path / f"cache-{processes}"
+        more = arguments(settings, run__dir=tmp_path / str(processes), train__micro_batch_size=micro)
+        done = train(*more, processes=processes, XDG_CACHE_HOME=str(cache))
         assert done.returncode == 0, done.stderr
+        assert any(cache.rglob("*"))
 
     alone, both = records(tmp_path / "1"), records(tmp_path / "2")
     assert [line.keys() for line in alone] == [line.keys() for line in both]

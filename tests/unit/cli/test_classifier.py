@@ -213,3 +213,19 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
             )
         )
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ("--epochs many", "epochs is 'many', but must be a whole number"),
+        ("--precision fp16", "precision is 'fp16', but must be one of auto, fp32, bf16"),
+        ("--task.name cgan", "unknown key task.name"),
+        ("--data.source folder --data.train_images 5", "choose --data.source synthetic"),
+    ],
+)
+def test_mistake_on_the_command_line(arguments: str, told: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse(["-o", "classifier", *arguments.split()])
+    assert told in str(refusal.value)
+    assert "\n" not in str(refusal.value)

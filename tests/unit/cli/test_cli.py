@@ -16,7 +16,7 @@ from helpers import ROOT, config_with, leaves, nested
 
 from colordist import cli, registry
 from colordist.cli.parser import parse
-from colordist.config import COMMON, RunConfig, RunError, UserError
+from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
 from colordist.train import train
@@ -74,6 +74,12 @@ ON_THE_COMMAND_LINE = {
     "above 0": ("--optimizer.discriminator.lr 0", ["optimizer.discriminator.lr is 0", "above 0", "try"]),
     "optional out of range": ("--train.micro_batch_size 0", ["train.micro_batch_size is 0", "at least 1"]),
     "empty list": ("--data.source folder --data.classes []", ["data.classes is empty", "data.classes all"]),
+    "no component": ("--task.name=", ["task.name is ''", "autoencoder, cgan"]),
+    "no folder": ("--run.dir=", ["run.dir is empty"]),
+    "section of a section": ("--optimizer.generator 5", ["optimizer.generator is a section"]),
+    "key of a key": ("--train.steps.x 5", ["unknown key train.steps.x"]),
+    "key of a key deeper": ("--optimizer.generator.lr.x 5", ["unknown key optimizer.generator.lr.x"]),
+    "misspelt metric": ("--evaluate.metrics [lpip]", ["evaluate.metrics", "'lpip'", "did you mean lpips?"]),
     "rubbish": ("rubbish", ["'rubbish'", "--section.key value"]),
     "rubbish after settings": ("--train.steps=5 rubbish", ["'rubbish'", "--section.key value"]),
     "missing file": ("--config nowhere.yaml", ["--config", "no file", "nowhere.yaml"]),
@@ -133,6 +139,18 @@ IN_A_FILE = {
     "a word": ("hello\n", ["--config", "no YAML"]),
     "empty": ("", ["--config", "no YAML"]),
     "comments only": ("# nothing yet\n", ["--config", "no YAML"]),
+    "empty section": ("train:\nseed: 3\n", ["train is empty", "must be a section"]),
+    "value for a section": ("train: 3\n", ["train is 3", "train: {KEY: value}"]),
+    "value for an optimizer": ("optimizer: 5\n", ["optimizer is 5", "must be a section"]),
+    "value for a network's optimizer": ("optimizer: {generator: 5}\n", ["optimizer.generator is 5"]),
+    "level left out": ("optimizer: {lr: 5}\n", ["optimizer.lr", "did you mean optimizer.generator.lr?"]),
+    "section twice": ("train: {steps: 400}\ntrain: {tf32: true}\n", ["train is given twice"]),
+    "key with a dot": ("task.name: autoencoder\n", ["write task.name as `task: {name: ...}`"]),
+    "another file": ("config: own.yaml\n", ["--config several times"]),
+    "missing module": ("import: [nowhere]\n", ["--import nowhere", "PYTHONPATH"]),
+    "no name": ("task: {name: ''}\n", ["task.name is ''", "autoencoder, cgan"]),
+    "choice in a list": ("train: {freeze: [all]}\n", ["train.freeze is 'all'", "[encoder, decoder]"]),
+    "loss of version 0.1": ("loss: 5\n", ["version 0.1", "task"]),
 }
 
 
@@ -146,12 +164,31 @@ def test_mistake_in_a_file(name: str, tmp_path: Path) -> None:
         assert words in message
 
 
-def test_value_for_a_section_in_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["3", "[3]", "[3, horse]", "['007']"])
+def test_numbers_as_names_of_classes(text: str, tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
-    file.write_text("train: 3\n")
-    message = mistake(["--config", str(file)])
-    assert "train" in message
-    assert "functools" not in message
+    file.write_text(f"data: {{source: folder, classes: {text}}}\n")
+    names = tuple(name.strip("' ") for name in text.strip("[]").split(","))
+    for arguments in (["--config", str(file)], ["--data.source", "folder", "--data.classes", text]):
+        data = parse(arguments).config.data
+        assert isinstance(data, FileDataConfig)
+        assert data.class_names == names
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "raise ValueError('two\\nlines')",
+        "raise SystemExit(3)",
+        "def (",
+        "from colordist.registry import register\n@register('model', 'unet')\nclass Taken: pass",
+        "from colordist.registry import register\n@register('model', 'bare')\nclass WithoutSettings: pass",
+    ],
+)
+def test_module_that_fails(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "failing_component.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "--import failing_component: it can't be imported" in mistake(["--import", "failing_component"])
 
 
 def test_file_that_is_no_text(tmp_path: Path) -> None:
@@ -272,6 +309,9 @@ def test_a_component_of_another_package(tmp_path: Path) -> None:
         "    Settings = Settings\n"
     )
     own, paths = ["--import", "own_task", "--task.name", "own"], {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    (tmp_path / "own.yaml").write_text("import: own_task\ntask: {name: own, sigma: 2}\n")
+    from_file = started("--config", str(tmp_path / "own.yaml"), "--print_config", **paths)
+    assert (from_file.returncode, yaml.safe_load(from_file.stdout)["task"]) == (0, {"name": "own", "sigma": 2.0})
     printed = started(*own, "--task.sigma", "2", "--print_config", **paths)
     assert (printed.returncode, printed.stderr) == (0, "")
     assert yaml.safe_load(printed.stdout)["task"] == {"name": "own", "sigma": 2.0}
@@ -315,6 +355,7 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
     blocks = {  # from the option's name to what follows up to the next option
         block.split()[0]: " ".join(block.split()[1:]) for block in re.split(r"\n  (?=--)", said)
     }
+    assert not {f"--{key.rpartition('.')[0]}" for key, _ in leaves() if "." in key} & blocks.keys()  # sections
     names = dict(zip(arguments[::2], arguments[1::2], strict=True)) if len(arguments) > 1 else {}
     chosen = Names.of(nested({key.removeprefix("--"): value for key, value in names.items()}))
     for key, hint in leaves(chosen):
@@ -326,6 +367,8 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
         assert len(found["meaning"].split()) >= 2, key
         assert hint not in (int, float, bool, str) or found["type"] == hint.__name__
     if not arguments:
+        for key, name in zip(registry.NAME_KEYS, dataclasses.astuple(Names()), strict=True):
+            assert f"default: {name})" in blocks[f"--{key}"]
         for kind in registry.OURS:
             assert f"--{registry.key_of(kind)}: {', '.join(registry.names(kind))}" in said
 
@@ -455,6 +498,19 @@ def test_run_turns_an_error_into_a_line_and_a_code(
         cli.run(verb)
     assert left.value.code == code
     assert capsys.readouterr().err == "colordist: this\n"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])
+def test_out_of_memory_is_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as left:
+        cli.run(verb)
+    told = capsys.readouterr().err
+    assert (left.value.code, told.count("\n")) == (1, 1)
+    assert "out of memory" in told
+    assert "train.micro_batch_size" in told
 
 
 def test_bug_keeps_its_traceback() -> None:

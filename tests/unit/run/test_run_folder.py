@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from faults import refusing_kind, watched
-from helpers import config_with
+from helpers import config_with, tiny
 
 from colordist.config import Config, RunError, UserError, as_dict, flatten
 from colordist.files.atomic import replace_text
@@ -205,3 +205,39 @@ def test_records(begun: RunFolder) -> None:
     begun.metrics_file.write_text('{"step": 1, "x": NaN}\n{"step": 2}\n{"step": 3, "gener')
     first, second = begun.records()
     assert (first["step"], second) == (1, {"step": 2})
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"train": None}, "no section train"),
+        ({"data": 5}, "no section data"),
+        ({"task": ["cgan"]}, "no section task"),
+        ({"track": None}, "no section track"),
+        ({"train": {"steps": "many"}}, "train.steps is no number"),
+    ],
+)
+def test_damaged_settings_are_one_line(change: dict[str, object], told: str, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_settings(tiny())
+    folder.config_file.write_text(yaml.safe_dump(yaml.safe_load(folder.config_file.read_text()) | change))
+    with pytest.raises(UserError, match=f"config.yaml is damaged: .*{told}"):
+        folder.settings()
+
+
+def test_common_settings_that_are_missing_have_their_defaults(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_settings(tiny())
+    written = yaml.safe_load(folder.config_file.read_text())
+    del written["train"]["tf32"]
+    folder.config_file.write_text(yaml.safe_dump(written))
+    assert folder.settings()["train"]["tf32"] is False
+
+
+def test_another_task_is_told_by_what_both_have(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.write_settings(tiny(task__name="cgan"))
+    with pytest.raises(UserError) as refusal:
+        folder.check_same_run(tiny(task__name="autoencoder", seed=3))
+    told = str(refusal.value)
+    assert "(seed was 0, now 3, task.name was cgan, now autoencoder)" in told

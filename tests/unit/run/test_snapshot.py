@@ -230,6 +230,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "half of the weights": (halve("model.safetensors"), "is damaged"),
     "no text": (lambda folder: (folder / "model.json").write_bytes(b"\xff\x00"), "is damaged"),
     "a list": (lambda folder: (folder / "model.json").write_text("[1]"), "is damaged"),
+    "a model that is none": (rewrite(lambda about: about.update(format=1, model=5)), "is damaged"),
     "no model": (rewrite(lambda about: about.pop("model")), "is damaged"),
     "unknown key": (rewrite(lambda about: about["model"].update(magic=1)), "unknown key model.magic"),
     "unknown network": (

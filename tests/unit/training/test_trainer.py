@@ -272,6 +272,20 @@ def test_a_run_from_which_something_was_taken_is_not_begun_again_over_the_rest(t
     assert done.metrics_file.read_bytes() == before
 
 
+def test_a_run_that_was_killed_is_not_begun_again_once_it_had_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"log__every": 1, "train__steps": 8}
+    early = killed_run(tmp_path / "early", monkeypatch, at=6, checkpoint__every=5, **settings)
+    shutil.rmtree(early.checkpoints)  # as if the write of the first one had been cut off
+    assert run(early.path, **settings).is_finished(8)
+    late = killed_run(tmp_path / "late", monkeypatch, at=7, checkpoint__every=3, **settings)
+    before = late.metrics_file.read_bytes()
+    shutil.rmtree(late.checkpoints)
+    assert "no checkpoint to continue it from" in refused(late.path, **settings)
+    assert late.metrics_file.read_bytes() == before
+
+
 def test_a_damaged_line_is_named_and_nothing_is_dropped(tmp_path: Path) -> None:
     done = run(tmp_path / "run", train__steps=3)
     lines = done.metrics_file.read_text().splitlines()
