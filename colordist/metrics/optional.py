@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from colordist.config import UserError
 from colordist.metrics import METRICS
 from colordist.metrics.features import FeatureScores
-from colordist.metrics.metric import EvalSet, Metric
+from colordist.metrics.metric import EvalSet, Metric, MetricComponent
 from colordist.metrics.vivid import rarest, vivid
 from colordist.registry import component
 
@@ -17,7 +17,7 @@ _PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), 
 
 
 def build_metrics(items: Sequence[str | Mapping[str, Any]], eval_set: EvalSet) -> list[Metric | FeatureScores]:
-    """What a test split is scored by. items: as in ``evaluate.metrics``.
+    """Build the metrics of a test split. items: as in ``evaluate.metrics``.
 
     Raises UserError for an unknown name or key, settings that don't fit, and what can't be had.
     """
@@ -27,7 +27,8 @@ def build_metrics(items: Sequence[str | Mapping[str, Any]], eval_set: EvalSet) -
         name, given = (item, {}) if isinstance(item, str) else (item["name"], {**item})
         given.pop("name", None)
         kind = component("metric", name)
-        found += kind(_settings(kind.Settings, name, given), eval_set).metrics
+        added: MetricComponent = kind(_settings(kind.Settings, name, given), eval_set)
+        found += added.metrics
     counts = Counter(spec.name for each in found for spec in each.specs)
     for name, count in counts.items():
         if count > 1:

@@ -165,8 +165,8 @@ def _remove(unfinished: Path) -> None:
 def newest(folder: Path, run: str) -> tuple[Path | None, list[str]]:
     """The newest undamaged checkpoint, None if there are none yet, and one line for each newer, damaged one.
 
-    run: identity of the run. Raises UserError for a checkpoint of another run or format, and where all are damaged;
-    RunError for a failed read.
+    run: identity of the run. Raises UserError for a checkpoint of another run or format, for a folder with other
+    files, and where all are damaged; RunError for a failed read.
     """
     damaged: list[str] = []
     for path in reversed(numbered(folder)):
@@ -174,10 +174,18 @@ def newest(folder: Path, run: str) -> tuple[Path | None, list[str]]:
             _verify(path, run)
             return path, damaged
         except Damaged as damage:
+            _require_own(path)
             damaged.append(f"{path} is damaged ({damage})")
     if damaged:
         raise UserError(f"all checkpoints are damaged: {'; '.join(damaged)}: name another --run.dir to begin again")
     return None, []
+
+
+def _require_own(damaged: Path) -> None:
+    """Raise UserError for a folder that holds other files than a checkpoint: it is somebody else's."""
+    with reading(damaged), suppress(*ABSENT):
+        if others := sorted({path.name for path in damaged.iterdir()} - {*_FILES}):
+            raise UserError(f"{damaged} holds {others[0]}, which is no part of a checkpoint: move the folder elsewhere")
 
 
 def set_aside(checkpoint: Path) -> None:

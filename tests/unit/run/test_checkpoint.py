@@ -258,6 +258,16 @@ def test_where_none_is_whole_nothing_is_begun_again(tmp_path: Path) -> None:
     one_line(refused.value)
 
 
+def test_a_folder_of_somebody_else_is_refused_and_stays(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    (tmp_path / "step-000010").mkdir()
+    (tmp_path / "step-000010" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"step-000010 holds notes\.txt, which is no part of a checkpoint") as refused:
+        newest(tmp_path, RUN)
+    one_line(refused.value)
+    assert names(tmp_path) == ["step-000005", "step-000010"]
+
+
 def test_a_damaged_one_is_set_aside_but_not_lost(tmp_path: Path) -> None:
     for _ in range(2):
         save(tmp_path, 5, 5)
