@@ -1,4 +1,4 @@
-"""Scores of colourized images, and reference answers (baselines, oracle, target) to compare them with."""
+"""Scores of colourized images, and references to compare them with: baselines, oracle, ground truth."""
 
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.baselines import REFERENCES

@@ -1,1 +1,1 @@
-"""What comes of runs, read from their folders."""
+"""Reports on runs: page, tables, pictures, Weights & Biases."""

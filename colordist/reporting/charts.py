@@ -1,4 +1,4 @@
-"""The charts of the page, with titles and notes."""
+"""Charts of the report page, with titles and notes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from colordist.reporting.runs import Run
 from colordist.run.records import LOSS, SCORE, SPEED, References
 
 COLORS = 8
-"""Number of colours; beyond that, dashes tell groups apart."""
+"""Number of colours; further groups are told apart by dashes."""
 
 _DASHES: tuple[Dash, ...] = ("solid", "dashed", "dotted", "dashdot")  # first run of a group, second, ...
 _LOWEST = 0.01  # percent of pixels: where empty bins are drawn
@@ -28,14 +28,14 @@ class Chart:
 
     title: str
     note: str
-    """The direction; may be empty."""
+    """Direction of the metric; may be empty."""
     digits: int | None
-    """Decimals of its values; None: four significant digits."""
+    """Decimals of values; None: four significant digits."""
     figure: figure
 
 
 def styles(groups: Sequence[Group]) -> dict[Run, Style]:
-    """A colour for each group, a dash for each of its runs."""
+    """Line styles: a colour per group, a dash per run of it."""
     return {
         run: Style(number % COLORS, _DASHES[(number // COLORS + seed) % len(_DASHES)])
         for number, group in enumerate(groups)
@@ -44,14 +44,14 @@ def styles(groups: Sequence[Group]) -> dict[Run, Style]:
 
 
 def charted(specs: ScoreSpecs) -> list[MetricSpec]:
-    """The metrics worth a chart: the primary one, and those to watch."""
+    """Metrics with a chart: the primary and the diagnostic ones."""
     return [specs.primary, *(each for each in specs.metrics if each.role == "diagnostic")]
 
 
 def score_charts(
     runs: Mapping[Run, Style], references: References, specs: ScoreSpecs, steps: DataRange1d
 ) -> list[Chart]:
-    """Scores at every evaluation, with those of reference answers. steps: the range that curves share."""
+    """Plot the scores of all evaluations, with those of the references. steps: the shared x range."""
     charts = []
     for metric in charted(specs):
         curves = _curves(runs, f"{SCORE}{metric.name}")
@@ -66,13 +66,13 @@ def score_charts(
 
 
 def speed_chart(runs: Mapping[Run, Style], steps: DataRange1d) -> list[Chart]:
-    """Images per second, if it was logged."""
+    """Plot images per second, if logged."""
     curves = _curves(runs, SPEED)
     return [Chart("Images/s", "higher is faster", 0, drawing.lines(curves, steps, from_zero=True))] if curves else []
 
 
 def loss_charts(runs: Mapping[Run, Style], steps: DataRange1d) -> dict[str, list[Chart]]:
-    """A chart for each loss, by network."""
+    """Plot each loss, by network."""
     return {
         network: [
             Chart(name, "", None, drawing.lines(_curves(runs, f"{LOSS}{network}/{name}"), steps)) for name in names
@@ -82,7 +82,7 @@ def loss_charts(runs: Mapping[Run, Style], steps: DataRange1d) -> dict[str, list
 
 
 def histogram_charts(runs: Mapping[Run, Style], found: Mapping[Run, Histograms], target: Histograms) -> list[Chart]:
-    """Histograms of a and b. found: of the runs that have samples."""
+    """Plot histograms of a and b. found: those of the runs with samples."""
     numbers = {run: (number, style) for number, (run, style) in enumerate(runs.items())}
     a = {numbers[run]: histograms.a for run, histograms in found.items()}
     b = {numbers[run]: histograms.b for run, histograms in found.items()}
@@ -98,7 +98,7 @@ def _curves(runs: Mapping[Run, Style], key: str) -> dict[Styled, Curve]:
 
 
 def _limits(metric: MetricSpec, references: References, specs: ScoreSpecs) -> list[tuple[ReferenceSpec, float]]:
-    """Lines drawn across a metric's chart: baselines, as one where they are equal, and the best possible score."""
+    """Horizontal lines of a metric's chart: baselines, equal ones as one, and the best possible score."""
     limit = specs.best(metric)
     wanted = [*specs.of_role("baseline"), *([limit] if limit else [])]
     known = [(each, scores[metric.name]) for each in wanted if metric.name in (scores := references.get(each.name, {}))]

@@ -1,4 +1,4 @@
-"""Runs, read and compared: the input of every kind of report."""
+"""Comparison of runs: the input of all reports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ class Comparison:
     """Runs of the same settings."""
     names: dict[Run, str]
     specs: ScoreSpecs
-    """What the scores are."""
+    """Specs of the scores."""
     references: References
     rows: list[Row]
     """Scores of the groups, one row per metric."""
     verdict: Verdict
     notes: list[str]
-    """The verdict's caveats, and others."""
+    """Caveats of the verdict, and other notes."""
 
     @property
     def title(self) -> str:
-        """Names of the groups, or their number."""
+        """Names of the groups, or their number if there are many."""
         names = [each.name for each in self.groups]
         if len(names) <= 3:
             return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
@@ -41,13 +41,13 @@ class Comparison:
 
     @property
     def table(self) -> str:
-        """The newest scores of each run between those of the reference answers, as text."""
+        """Format the newest scores of each run between baselines and oracle."""
         answers = {name: run.scores for run, name in self.names.items() if run.scores}
         return beside_references(self.specs, self.references, answers) if answers else "no scores yet"
 
 
 def compare(folders: Sequence[RunFolder]) -> Comparison:
-    """Read runs and compare them. Raises UserError for what is no run, and for runs that can't be compared."""
+    """Read and compare runs. Raises UserError for a folder that is no run, and for runs that can't be compared."""
     groups = group(load_runs(folders))
     runs = [run for each in groups for run in each.runs]
     notes = _images_note(runs)
@@ -71,6 +71,6 @@ def _images_note(runs: Sequence[Run]) -> list[str]:
 
 
 def _digests(run: Run) -> list[str]:
-    """Digests of the training and the test images; empty where the run folder has none."""
+    """Digests of training and test images; empty if the run folder has none."""
     file = run.folder.path / "images"
     return file.read_text(errors="replace").split() if file.is_file() else []

@@ -1,4 +1,4 @@
-"""Curves of what a run logged, thinned to as many points as a chart can show."""
+"""Curves of logged numbers, downsampled to the number of points that a chart can show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from colordist.run.records import LOSS, number
 
 STRETCHES = 200
 MOST_POINTS = 4 * STRETCHES
-"""A curve of more points is thinned: of each stretch the first, last, lowest and highest are kept."""
+"""Longer curves are downsampled: each section keeps its first, last, lowest and highest point."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A logged number over a run."""
+    """A logged number over the steps of a run."""
 
     steps: NDArray[np.int32]
     images: NDArray[np.int32]
@@ -24,7 +24,7 @@ class Curve:
 
 
 def curve(run: Run, key: str) -> Curve | None:
-    """A number wherever the run's records have it; None where none does."""
+    """Curve of a record key; None if no record has it."""
     batch = int(run.settings["train"]["global_batch_size"])
     found = [
         (record["step"], record.get("images", record["step"] * batch), value)
@@ -38,7 +38,7 @@ def curve(run: Run, key: str) -> Curve | None:
 
 
 def thin(whole: Curve) -> Curve:
-    """At most MOST_POINTS of a curve's points, which draw the same line at any width below as many pixels."""
+    """Downsample a curve to MOST_POINTS, which draw the same line in any chart of fewer pixels."""
     if len(whole.steps) <= MOST_POINTS:
         return whole
     kept: set[int] = set()
@@ -50,7 +50,7 @@ def thin(whole: Curve) -> Curve:
 
 
 def losses(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The names of the losses that any run logged, by network, in the order in which they were logged."""
+    """Names of all logged losses, by network, in the order of logging."""
     found: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for run in runs for record in run.records for key in record if key.startswith(LOSS)):
         network, _, name = key.removeprefix(LOSS).partition("/")

@@ -1,4 +1,4 @@
-"""Charts by Bokeh. The page's script sets colours, axis, readout and visible runs.
+"""Bokeh charts. The page's script sets colours, axis, readout and visible runs.
 
 A figure knows runs by their number alone (``run-0``), so no text of a user gets into its script.
 """
@@ -30,37 +30,37 @@ Dash = Literal["solid", "dashed", "dotted", "dashdot"]
 
 @dataclass(frozen=True)
 class Style:
-    """How a run's lines look, wherever they are."""
+    """Line style of a run in all charts."""
 
     color: int
-    """Index of the page's colours: the same for all runs of a group."""
+    """Index into the page's colours, the same for all runs of a group."""
     dash: Dash
 
 
 Styled = tuple[int, Style]
-"""A run's number, and how its lines look."""
+"""A run's number and line style."""
 
 
 def library() -> str:
-    """Bokeh's own script."""
+    """Return Bokeh's script."""
     return "\n".join(Resources(mode="inline", components=["bokeh"], log_level="warn").js_raw)
 
 
 def embed(figures: Sequence[figure]) -> tuple[str, list[str]]:
-    """The figures' script, and the element that each of them fills."""
+    """Return the figures' script, and the HTML element of each figure."""
     script, elements = components(list(figures), wrap_script=False)
     return script, list(elements)
 
 
 def step_range() -> DataRange1d:
-    """The axis that all curves share."""
+    """Build the x axis that all curves share."""
     return DataRange1d(range_padding=0.02, only_visible=True)
 
 
 def lines(
     curves: Mapping[Styled, Curve], steps: DataRange1d, *, marks: bool = False, from_zero: bool = False
 ) -> figure:
-    """Curves over steps. marks: also mark each point, where there are few."""
+    """Plot curves over steps. marks: mark each point, for curves with few points."""
     shown = _empty(steps)
     shown.y_range = DataRange1d(only_visible=True, range_padding=0.08)
     if from_zero:
@@ -78,7 +78,7 @@ def lines(
 def stairs(
     centers: NDArray[np.float64], runs: Mapping[Styled, NDArray[np.float64]], target: NDArray[np.float64], lowest: float
 ) -> figure:
-    """Histograms on a logarithmic axis, the target's filled. lowest: where empty bins are drawn."""
+    """Plot histograms on a logarithmic axis, the target's filled. lowest: value at which empty bins are drawn."""
     shown = _empty(DataRange1d(only_visible=True, range_padding=0), "log")
     shown.y_range = DataRange1d(only_visible=True)
     shown.yaxis.formatter = NumeralTickFormatter(format="0.[00]")

@@ -1,4 +1,4 @@
-"""The same test images through every run, from the runs' newest sample grids."""
+"""Predictions of several runs for the same test images, cut from their newest sample grids."""
 
 import io
 from base64 import b64encode
@@ -33,7 +33,7 @@ class Gallery:
     predictions: dict[Run, Images]
     target: Images
     left_out: dict[Run, str]
-    """Runs that can't be shown beside the others, with the reason."""
+    """Runs left out, with the reason."""
 
     @property
     def size(self) -> int:
@@ -42,13 +42,13 @@ class Gallery:
 
     @cached_property
     def to_target(self) -> dict[Run, NDArray[np.float64]]:
-        """CIEDE2000 between prediction and target, mean over each image: [N]."""
+        """Mean CIEDE2000 of each image between prediction and target: [N]."""
         target = _lab(self.target)
         return {run: _distance(lab, target) for run, lab in self._labs.items()}
 
     @cached_property
     def between_runs(self) -> NDArray[np.float64]:
-        """CIEDE2000 between two runs' predictions, mean over each image and over all pairs: [N]; 0 for one run."""
+        """Mean CIEDE2000 of each image between predictions, over all pairs of runs: [N]; 0 for one run."""
         pairs = [_distance(one, other) for one, other in combinations(self._labs.values(), 2)]
         return np.mean(pairs, axis=0) if pairs else np.zeros(len(self.target))
 
@@ -58,7 +58,7 @@ class Gallery:
 
 
 def gallery(runs: Sequence[Run]) -> Gallery | None:
-    """Cut up each run's newest grid; None where no run has one."""
+    """Cut images out of each run's newest grid. Returns None if no run has one."""
     grids: dict[Run, list[Images]] = {}
     left_out: dict[Run, str] = {}
     for run in runs:
@@ -81,7 +81,7 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
 
 
 def data_uri(tile: NDArray[np.uint8]) -> str:
-    """An image as a data URI: lossless up to 64 pixels, else JPEG without chroma subsampling, at most 192 pixels."""
+    """Encode an image as a data URI: lossless up to 64 pixels, else JPEG without chroma subsampling, at most 192."""
     picture = Image.fromarray(tile)
     buffer = io.BytesIO()
     if len(tile) <= _LOSSLESS:
@@ -95,7 +95,7 @@ def data_uri(tile: NDArray[np.uint8]) -> str:
 
 
 def storage_note(size: int) -> str | None:
-    """How tiles of a size are stored, if not losslessly."""
+    """Describe the encoding of images of a size; None if lossless."""
     if size <= _LOSSLESS:
         return None
     reduced = f"reduced from {size} to {_MAX_SIZE} pixels and " if size > _MAX_SIZE else ""
@@ -103,7 +103,7 @@ def storage_note(size: int) -> str | None:
 
 
 def _cut(grid: NDArray[np.uint8]) -> list[Images]:
-    """Rows of a grid, each as images [N, size, size, 3]."""
+    """Split a grid into rows of images, [N, size, size, 3] each."""
     size = len(grid) // 3
     if len(grid) != 3 * size or size == 0 or grid.shape[1] % size:
         raise ValueError("no grid of three rows of square images")
@@ -111,7 +111,7 @@ def _cut(grid: NDArray[np.uint8]) -> list[Images]:
 
 
 def _lab(tiles: Images) -> torch.Tensor:
-    """CIE Lab: float32 [N, 3, size, size], reduced to _MEASURED."""
+    """Convert images to CIE Lab, float32 [N, 3, size, size], downsampled to at most _MEASURED pixels."""
     if tiles.shape[1] > _MEASURED:
         small = [Image.fromarray(tile).resize((_MEASURED, _MEASURED), Image.Resampling.BOX) for tile in tiles]
         tiles = np.stack([np.asarray(tile) for tile in small])

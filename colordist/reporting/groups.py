@@ -20,7 +20,7 @@ class Group:
 
     @property
     def counted(self) -> tuple[Run, ...]:
-        """One run per seed, the one that was scored last: the same seed again is no independent sample."""
+        """One run per seed, the last evaluated one: a repeated seed is not an independent sample."""
         best: dict[int, Run] = {}
         for run in self.runs:
             if run.scores and (run.seed not in best or (run.scored_step or 0) > (best[run.seed].scored_step or 0)):
@@ -28,12 +28,12 @@ class Group:
         return tuple(best.values())
 
     def scores(self, metric: str) -> list[float]:
-        """One score per seed, of the runs that have it."""
+        """Scores by one metric, one per seed; runs without it are left out."""
         return [run.scores[metric] for run in self.counted if metric in run.scores]
 
 
 def group(runs: Sequence[Run]) -> list[Group]:
-    """Put runs together whose learning keys differ in `seed` only. In the order in which they are named.
+    """Group runs whose learning keys differ in `seed` only, in the order given.
 
     Operational keys (where a run lives, how often it logs) don't count: they don't change what is learned.
     """
@@ -45,7 +45,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
 
 def run_names(groups: Sequence[Group]) -> dict[Run, str]:
-    """A name for each run: its group's; with the seed where there are several; with the folder where one is twice."""
+    """Run names: the group's, with the seed if it has several, with the folder if a seed occurs twice."""
     names: dict[Run, str] = {}
     for each in groups:
         seeds = [run.seed for run in each.runs]
@@ -61,7 +61,7 @@ def _settings(run: Run) -> dict[str, Value]:
 
 
 def _names(runs: Sequence[Run]) -> list[str]:
-    """What groups are called: by task; where several have the same, by what differs, or else by their first folder.
+    """Group names: the task; if several groups share it, the settings that differ, or else the first folder.
 
     A task that all have isn't repeated.
     """

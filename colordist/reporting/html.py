@@ -1,4 +1,4 @@
-"""The local page: one self-contained file."""
+"""The report page: one self-contained HTML file."""
 
 import json
 import re
@@ -28,7 +28,7 @@ _DASHES = {"solid": "none", "dashed": "5 3", "dotted": "2 3", "dashdot": "6 2 2 
 
 
 def page(comparison: Comparison) -> str:
-    """The whole report as HTML."""
+    """Render the report as HTML."""
     looks = charts.styles(comparison.groups)
     gallery = images.gallery(comparison.runs)
     curves = _curves(comparison, looks)
@@ -63,7 +63,7 @@ def page(comparison: Comparison) -> str:
 
 
 def _text(comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
-    """All but charts and images: verdict, scores, runs, settings, commands."""
+    """Template variables except charts and images: verdict, scores, runs, settings, commands."""
     steps = {run.scored_step for run in comparison.runs if run.scored_step is not None}
     return {
         "title": comparison.title,
@@ -166,13 +166,13 @@ def _digits(row: Row, score: float | None) -> str:
 
 
 def _references(row: Row, comparison: Comparison) -> str:
-    """The scores of the reference answers in a line, for narrow windows."""
+    """Format the references' scores in one line, for narrow windows."""
     known = [each for each in comparison.specs.references if each.name in row.references]
     return " · ".join(f"{each.label} {_digits(row, row.references[each.name])}" for each in known)
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may be wrapped after each full stop, but not within a number."""
+    """Allow a name to wrap after a full stop, but not within a number."""
     return Markup(re.sub(r"\.(?=[a-z])", ".<wbr>", str(escape(name))))
 
 
@@ -184,5 +184,5 @@ def _signed(row: Row, found: Difference) -> str:
 
 
 def _island(data: object) -> str:
-    """JSON that can't end the script element it stands in."""
+    """Encode as JSON that is safe inside a script element."""
     return json.dumps(data).replace("<", "\\u003c")

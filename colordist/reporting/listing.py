@@ -14,7 +14,7 @@ from colordist.run.records import SCORE, number
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of the list."""
+    """A row of the list."""
 
     path: Path
     task: str
@@ -22,20 +22,20 @@ class Listed:
     step: int
     steps: int
     changed: float
-    """Time of its last write, in seconds since 1970."""
+    """Time of the last write, in seconds since 1970."""
     best: str
-    """Its best score by the primary metric, and the step of that."""
+    """Best score by the primary metric, and its step."""
 
 
 def find(folder: Path) -> list[Listed]:
-    """The runs in a folder and below, newest first; damaged ones as such. Raises UserError where there is no folder."""
+    """List the runs below a folder, newest first, also damaged ones. Raises UserError if there is no folder."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: name the one that holds your runs")
     return sorted((_listed(path) for path in _run_folders(folder)), key=lambda run: run.changed, reverse=True)
 
 
 def listing(runs: Sequence[Listed], folder: Path) -> str:
-    """Runs as an aligned table. folder: where they were searched."""
+    """Format runs as an aligned table. folder: the one that was searched."""
     if not runs:
         return f"no runs under {folder}"
     lines = [("run", "task", "state", "step", "best score", "changed")]
@@ -54,7 +54,7 @@ def listing(runs: Sequence[Listed], folder: Path) -> str:
 
 
 def _run_folders(folder: Path) -> list[Path]:
-    """Folders with a config.yaml beside metrics or checkpoints: alone it may be anybody's."""
+    """Find folders with a config.yaml beside metrics or checkpoints; a config.yaml alone may belong to anything."""
     found = []
     for path, folders, names in os.walk(folder):
         if "config.yaml" in names and ("metrics.jsonl" in names or "checkpoints" in folders):

@@ -1,4 +1,4 @@
-"""One picture of several runs: the same test images through each of them."""
+"""One picture of several runs' predictions for the same test images."""
 
 import math
 
@@ -14,7 +14,7 @@ _GAP = 12  # beside a name
 
 
 def picture(comparison: Comparison) -> Image.Image:
-    """Rows: the grey input, each run's newest predictions, the target. Raises UserError for what can't be shown."""
+    """Draw the grey input, each run's newest predictions and the target as rows. Raises UserError if a run has none."""
     found = gallery(comparison.runs)
     if found is None:
         raise UserError(f"{comparison.runs[0].folder.path} has no samples yet: train it first")
@@ -25,7 +25,7 @@ def picture(comparison: Comparison) -> Image.Image:
 
 
 def _draw(rows: dict[str, Images]) -> Image.Image:
-    """Rows below each other, enlarged, each with its name at the left."""
+    """Stack rows, enlarged, each with its name on the left."""
     count, tile = next(iter(rows.values())).shape[:2]
     scale = -(-_TILE // tile)
     height, width = tile * scale, count * tile * scale

@@ -1,4 +1,4 @@
-"""Runs, read from their folders once."""
+"""Runs, each read from its folder once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Run:
 
     @property
     def task(self) -> str:
-        """What is learned."""
+        """Name of the task."""
         return str(self.settings["task"]["name"])
 
     @property
@@ -32,48 +32,48 @@ class Run:
 
     @property
     def state(self) -> State:
-        """How far the run got."""
+        """State of the run."""
         return self.folder.state
 
     @property
     def steps(self) -> int:
-        """Steps to do."""
+        """Number of training steps."""
         return int(self.settings["train"]["steps"])
 
     @cached_property
     def specs(self) -> ScoreSpecs:
-        """What its scores are."""
+        """Specs of the scores."""
         return load_specs(self.folder)
 
     @cached_property
     def step(self) -> int:
-        """Steps done, according to the log."""
+        """Last logged step."""
         return max((int(record["step"]) for record in self.records), default=0)
 
     @cached_property
     def scored_step(self) -> int | None:
-        """The step of its newest scores; None where there are none."""
+        """Step of the newest scores; None if there are none."""
         return next((int(record["step"]) for record in reversed(self.records) if numbers(record, SCORE)), None)
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """Its newest scores, by the metric's name; empty where there are none."""
+        """Newest scores by metric; empty if there are none."""
         return newest_scores(self.records)
 
     @cached_property
     def references(self) -> dict[str, dict[str, float]]:
-        """Scores of the reference answers on its test images: by the reference's name, then the metric's."""
+        """Scores of baselines and oracle on the run's test images, by reference, then by metric."""
         return newest_references(self.records)
 
     @cached_property
     def images_per_second(self) -> float | None:
-        """Median over the run; None where it wasn't logged."""
+        """Median of images per second over the run; None if it wasn't logged."""
         speeds = sorted(value for record in self.records if (value := number(record, SPEED)) is not None)
         return speeds[len(speeds) // 2] if speeds else None
 
 
 def load_runs(folders: Sequence[RunFolder]) -> list[Run]:
-    """Read run folders. Raises UserError for what is none, and for one that is named twice."""
+    """Read run folders. Raises UserError for a folder that is no run, or is given twice."""
     paths = [folder.path.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         raise UserError("a run is named twice: name each once")

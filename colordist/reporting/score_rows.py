@@ -1,4 +1,4 @@
-"""Scores of groups of runs beside those of the reference answers: which is best, and by how much."""
+"""Scores of groups of runs beside baselines and oracle: which is best, and by how much."""
 
 import math
 from collections.abc import Sequence
@@ -15,46 +15,46 @@ from colordist.run.records import References
 
 @dataclass(frozen=True)
 class Cell:
-    """A group's scores by one metric."""
+    """Scores of one group by one metric."""
 
     scores: list[float]
-    """One per seed."""
+    """One score per seed."""
     is_best: bool
-    """Its mean is the best of several groups'."""
+    """Whether its mean is the best of several groups."""
     is_below_baseline: bool
-    """Its mean is no better than the best baseline. Never so of a diagnostic metric."""
+    """Whether its mean is no better than the best baseline; False for diagnostic metrics."""
     to_best: Difference | None
-    """Its mean minus the best group's; of distances to the target where that is to be met. None for the best itself."""
+    """Difference to the best group's mean, of distances to the target for metrics with one; None for the best group."""
 
     @property
     def mean(self) -> float:
-        """Over seeds."""
+        """Mean over seeds."""
         return fmean(self.scores)
 
 
 @dataclass(frozen=True)
 class Row:
-    """All scores by one metric."""
+    """Scores of all groups by one metric."""
 
     metric: MetricSpec
     references: dict[str, float]
-    """By the reference's name."""
+    """Scores of baselines and oracle, by name."""
     baseline: float | None
-    """The better baseline's score."""
+    """Score of the best baseline."""
     limit: float | None
-    """The best possible score: the oracle's, or the target's where that is to be met."""
+    """Best possible score: the oracle's, or the ground truth's for metrics with a target."""
     target: float
-    """The score of the ground truth; nan if unknown."""
+    """Score of the ground truth; nan if unknown."""
     cells: list[Cell | None]
-    """One per group; None where it has no such score."""
+    """One per group; None for a group without this score."""
 
     def cost(self, score: float) -> float:
-        """Lower is better, whatever the metric."""
+        """Sort key of a score: lower is better for every metric."""
         return self.metric.cost(score, self.target)
 
 
 def score_rows(groups: Sequence[Group], specs: ScoreSpecs, references: References) -> list[Row]:
-    """A row for each metric that a group has a score for, in the order of tables."""
+    """Build a row for each metric that any group has, in table order."""
     return [
         _row(metric, groups, references, specs)
         for metric in specs.metrics
@@ -63,7 +63,7 @@ def score_rows(groups: Sequence[Group], specs: ScoreSpecs, references: Reference
 
 
 def common_specs(runs: Sequence[Run]) -> ScoreSpecs:
-    """What the scores of all runs are."""
+    """Merge the score specs of all runs."""
     specs = runs[0].specs
     for run in runs[1:]:
         specs = specs.merged(run.specs)
@@ -71,7 +71,7 @@ def common_specs(runs: Sequence[Run]) -> ScoreSpecs:
 
 
 def common_references(runs: Sequence[Run]) -> References:
-    """The scores of the reference answers. Raises UserError for runs that were scored on different images."""
+    """Scores of baselines and oracle that all runs share. Raises UserError for runs with different test images."""
     first: Run | None = None
     found: dict[str, dict[str, float]] = {}
     for run in runs:
@@ -89,7 +89,7 @@ def common_references(runs: Sequence[Run]) -> References:
 
 
 def _alike(one: References, other: References) -> bool:
-    """Whether two sets of references are of the same images: on another device the last digits may differ.
+    """Whether two sets of references are of the same images; the last digits may differ between devices.
 
     One of them may have been scored by more metrics.
     """

@@ -19,13 +19,13 @@ class Setting:
 
     key: str
     values: list[str]
-    """One per run; a dash where a run's version didn't know the key."""
+    """One value per run; a dash if the run's version had no such key."""
     is_identity: bool
-    """It is part of a run's identity; the others are operational."""
+    """Whether it is part of a run's identity; if not, it is operational."""
 
 
 def differences(runs: Sequence[Run]) -> list[Setting]:
-    """The settings that differ between runs, but for the run folder; those of the identity first."""
+    """Find the settings that differ between runs, those of the identity first; without the run folder."""
     flat = [flatten(run.settings) for run in runs]
     learned = [learning_keys(run.settings) for run in runs]
     keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in _LOCATION]
@@ -42,7 +42,7 @@ def differences(runs: Sequence[Run]) -> list[Setting]:
 
 
 def command(run: Run) -> str:
-    """The command that trains the run again, into another folder: its settings where they aren't the defaults."""
+    """Build the command that repeats a run in another folder, from the settings that differ from their defaults."""
     kept = learning_keys(run.settings) | {"log.every": None, "evaluate.every": None}
     flat = flatten(run.settings)
     names = registry.Names.of(run.settings)
@@ -55,5 +55,5 @@ def command(run: Run) -> str:
 
 
 def as_text(value: Value) -> str:
-    """As the command line and YAML write it."""
+    """Format a value as on the command line and in YAML."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -14,16 +14,16 @@ class Difference:
 
     mean: float
     margin: float | None
-    """Half the width of its confidence interval; None where the spread of seeds isn't known."""
+    """Half the width of the confidence interval; None with fewer than two seeds on either side."""
 
     @property
     def is_clear(self) -> bool:
-        """Whether the confidence interval leaves zero out."""
+        """Whether the confidence interval excludes zero."""
         return self.margin is not None and abs(self.mean) > self.margin
 
 
 def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> Difference:
-    """The first's mean minus the second's, with the confidence interval of Welch (Biometrika 34, 1947).
+    """Difference of the means, with Welch's confidence interval (Biometrika 34, 1947).
 
     comparisons: made at once, by which the error probability is divided (Bonferroni). With fewer than two values on
     either side, or no variance on both, the margin is unknown.
@@ -41,7 +41,7 @@ def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int 
 
 
 def student_quantile(share: float, freedom: int) -> float:
-    """The t between whose -t and t lies a `share` of Student's distribution. share: in (0, 1); freedom: 1 or more."""
+    """Two-sided quantile t of Student's distribution. share: between -t and t, in (0, 1); freedom: at least 1."""
     low, high = 0.0, 1.0
     while student_share(high, freedom) < share:
         low, high = high, 2 * high
@@ -52,7 +52,7 @@ def student_quantile(share: float, freedom: int) -> float:
 
 
 def student_share(t: float, freedom: int) -> float:
-    """How much of Student's distribution lies between -t and t (Abramowitz, Stegun 1964, 26.7.3 and 26.7.4)."""
+    """Probability of [-t, t] under Student's distribution (Abramowitz, Stegun 1964, 26.7.3 and 26.7.4)."""
     angle = math.atan(t / math.sqrt(freedom))
     cosine, total, term = math.cos(angle), 0.0, 1.0
     if freedom % 2:

@@ -1,4 +1,4 @@
-"""The verdict on runs in a line or two: no claim beyond the spread over seeds."""
+"""Verdict on runs in a line or two; claims nothing within the spread over seeds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ class Verdict:
     """Plain text."""
 
     line: str
-    """The verdict itself."""
+    """Verdict by the primary metric."""
     reasons: list[str]
-    """The other scores."""
+    """How the other metrics compare."""
     caveats: list[str]
     """Limitations of the comparison."""
 
@@ -74,7 +74,7 @@ def _compared(ranked: list[tuple[Group, Cell]], row: Row) -> str:
 
 
 def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[Row]) -> list[str]:
-    """How the best by the primary metric does by the others."""
+    """Compare the best group by the primary metric with the others by all other metrics."""
     place = list(groups).index(best)
     ahead, behind, open_ = [], [], []
     for row in rows:

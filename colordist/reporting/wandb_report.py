@@ -1,4 +1,4 @@
-"""The report at Weights & Biases: the same verdict, scores and curves, and W&B's own panels."""
+"""Report on Weights & Biases: verdict and scores as text, curves as W&B panels."""
 
 import json
 import re
@@ -41,7 +41,7 @@ def publish(comparison: Comparison) -> str:
 
 
 def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> Any:  # noqa: ANN401  its own is untyped
-    """A ``wandb_workspaces.reports.v2.Report``, made and validated without a network. ids: the runs' at W&B."""
+    """Build a ``wandb_workspaces.reports.v2.Report`` without network access. ids: the runs' W&B ids."""
     import wandb_workspaces.reports.v2 as wr
 
     logged = {key for run in comparison.runs for record in run.records for key in record}
@@ -68,7 +68,7 @@ def build(comparison: Comparison, ids: list[str], project: str, entity: str) -> 
 
 
 def markdown(comparison: Comparison) -> str:
-    """Verdict, notes and scores."""
+    """Format verdict, notes and scores as Markdown."""
     verdict = comparison.verdict
     notes = "\n".join(f"- {_plain(note)}" for note in comparison.notes)
     means: dict[str, dict[str, float]] = {_plain(group.name): {} for group in comparison.groups}
@@ -81,7 +81,7 @@ def markdown(comparison: Comparison) -> str:
 
 
 def wandb_id(run: Run) -> str:
-    """A run's id at W&B. Raises UserError for a run that wasn't tracked there."""
+    """Read a run's W&B id. Raises UserError for a run that wasn't tracked with W&B."""
     file, former = run.folder.path / "wandb.json", run.folder.path / "wandb_id"
     try:
         return str(json.loads(file.read_text())["id"]) if file.exists() else former.read_text().strip()
@@ -96,12 +96,12 @@ def _layout(number: int) -> Any:  # noqa: ANN401  wandb-workspaces is imported o
 
 
 def _plain(text: str) -> str:
-    """Text with Markdown's special characters escaped."""
+    """Escape Markdown's special characters."""
     return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
 
 
 def _common(comparison: Comparison, key: str) -> str:
-    """A tracking setting that all runs share; empty where it isn't set."""
+    """Value of a tracking setting that all runs share; empty if unset."""
     values = {str(run.settings.get("track", {}).get(key) or "") for run in comparison.runs}
     if len(values) > 1:
         raise UserError(f"--wandb: the runs differ in track.{key} ({', '.join(sorted(values))}), a report has one")
