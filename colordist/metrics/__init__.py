@@ -35,6 +35,6 @@ METRICS: tuple[Metric, ...] = (
 SPECS = score_specs(
     (*METRICS, VIVID, RAREST, CLASSIFIER_FRECHET, CLASSIFIER_KERNEL, CLASSIFIER_ACCURACY, FID, KID, LPIPS), REFERENCES
 )
-"""All scores that colordist itself knows, for runs that don't say what theirs are."""
+"""Specs of all built-in scores, for runs without specs of their own."""
 
 __all__ = ["METRICS", "REFERENCES", "SPECS", "EvalBatch", "Metric", "MetricSpec", "Scorer"]

@@ -1,4 +1,4 @@
-"""Reference answers, which need no network: baselines, the oracle and the target."""
+"""References, which need no network: baselines, oracle and ground truth."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ def constant(rgb: Tensor, ab: tuple[float, float]) -> Tensor:
 
 
 def oracle(rgb: Tensor) -> Tensor:
-    """The L of the grey image with the target's a and b: the best possible answer in `lab` mode. uint8 [B, 3, H, W]."""
+    """The L of the grey image with the target's a and b: the best prediction in `lab` mode. uint8 [B, 3, H, W]."""
     return to_8_bits(_LAB.join(*_LAB.split(rgb, precision(rgb.device))))
 
 
 @dataclass(frozen=True)
 class Reference(ReferenceSpec):
-    """An answer that needs no network."""
+    """A reference: predictions without a network."""
 
     answer: Callable[[Tensor, tuple[float, float]], Tensor]
-    """From targets (uint8 [B, 3, H, W]) and the training split's median a,b to answers (same shape, uint8)."""
+    """Maps targets (uint8 [B, 3, H, W]) and the training split's median a,b to predictions (same shape, uint8)."""
 
 
 REFERENCES: tuple[Reference, ...] = (

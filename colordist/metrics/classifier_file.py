@@ -12,7 +12,7 @@ _WHAT = _STEM = "classifier"
 
 @dataclass(frozen=True)
 class About:
-    """What a classifier was trained on, and how good it is."""
+    """Training data and accuracy of a classifier."""
 
     classes: tuple[str, ...]
     """Their names, in the order of its logits."""
@@ -25,11 +25,11 @@ class About:
     accuracy: float
     """Accuracy on the test images in percent."""
     accuracy_on_grey: float
-    """The same on grey images: what needs no colour."""
+    """Accuracy on grey images, which needs no colour."""
 
 
 def write(folder: Path, classifier: Classifier, about: About) -> None:
-    """Write a folder that exists whole or not at all. Raises what the disk raises."""
+    """Write a folder atomically. Raises OSError."""
     weights.write(folder, _STEM, classifier, {"format": FORMAT, **asdict(about)})
 
 

@@ -28,7 +28,7 @@ class FeatureScores:
     features: Callable[[Tensor], Tensor]
     """From uint8 [B, 3, H, W] to [B, width], any float dtype."""
     scores: Callable[[Tensor, Tensor, Tensor], Sequence[float]]
-    """One score per spec; nan where there is none. From the features of predictions and targets ([N, width] each,
+    """One score per spec; nan if undefined. From the features of predictions and targets ([N, width] each,
     float64) and the images' indices in the test split (int64 [N])."""
 
 

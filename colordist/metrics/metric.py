@@ -1,4 +1,4 @@
-"""What a metric is, and what it compares.
+"""Interfaces of metrics, and their input.
 
 A metric of one's own is a class with a ``Settings`` dataclass, registered under a name and chosen by
 ``evaluate.metrics``::
@@ -72,7 +72,7 @@ class EvalBatch:
         return [self.lab[0], *map(rgb_to_lab, others)]
 
     def colored(self) -> "EvalBatch":
-        """The images whose target has any colour: those with R = G = B everywhere are left out."""
+        """Images whose target has any colour; those with R = G = B everywhere are left out."""
         red, green, blue = self.target.unbind(1)
         keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
         if keep.all():
@@ -104,7 +104,7 @@ class Metric(MetricSpec):
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
-    """What a metric may know of the test split before it sees the images."""
+    """Test split, as known to a metric before it sees images."""
 
     image_size: int
     """Width and height in pixels."""

@@ -26,7 +26,7 @@ class Scorer:
 
     @property
     def sums(self) -> Tensor:
-        """What this process counted: float64, on the CPU, of the same length in every process. Add them over all."""
+        """Sums of this process, to be added over all: float64, on the CPU, of the same length in every process."""
         return self._sums.clone()
 
     def scores(self, sums: Tensor) -> dict[str, float]:

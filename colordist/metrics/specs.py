@@ -1,4 +1,4 @@
-"""What a score is: its name, label, direction, format and role. Written beside a run's scores, read by every report."""
+"""Specs of scores: name, label, direction, format and role. Written beside a run's scores, read by every report."""
 
 import json
 import math
@@ -12,13 +12,13 @@ MetricRole = Literal["primary", "comparison", "diagnostic"]
 """``primary``: ranks runs. ``comparison``: set beside baselines and oracle. ``diagnostic``: shown, but no verdict rests
 on it."""
 ReferenceRole = Literal["baseline", "oracle", "target"]
-"""``baseline``: an answer without a network, to be beaten. ``oracle``: the best answer possible. ``target``: the ground
+"""``baseline``: predictions without a network, to be beaten. ``oracle``: the best possible ones. ``target``: the ground
 truth."""
 
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What tables and reports need to know of a metric."""
+    """Spec of a metric, for tables and reports."""
 
     name: str
     """Key in files, e.g. ``ciede2000``."""
@@ -50,7 +50,7 @@ class MetricSpec:
 
 @dataclass(frozen=True)
 class ReferenceSpec:
-    """What tables and reports need to know of a reference answer: one that needs no network."""
+    """Spec of a reference, for tables and reports."""
 
     name: str
     """Key in files."""
@@ -61,7 +61,7 @@ class ReferenceSpec:
 
 @dataclass(frozen=True)
 class ScoreSpecs:
-    """What the scores of a run are."""
+    """Specs of a run's scores."""
 
     metrics: tuple[MetricSpec, ...]
     """In the order of tables."""
@@ -82,7 +82,7 @@ class ScoreSpecs:
         return next(iter(self.of_role(role)), None)
 
     def merged(self, other: Self) -> Self:
-        """Also what another run has, below what is there already."""
+        """Merge with another run's specs; these come first."""
         metrics = {each.name: each for each in (*self.metrics, *other.metrics)}
         references = {each.name: each for each in (*self.references, *other.references)}
         return type(self)(tuple(metrics.values()), tuple(references.values()))
@@ -93,7 +93,7 @@ class ScoreSpecs:
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Raises ValueError, KeyError or TypeError for what ``to_json`` didn't write."""
+        """Parse the output of ``to_json``. Raises ValueError, KeyError or TypeError for anything else."""
         found = json.loads(text)
         return cls(
             tuple(MetricSpec(**each) for each in found["metrics"]),
@@ -102,7 +102,7 @@ class ScoreSpecs:
 
 
 def score_specs(metrics: Iterable[MetricSpec], references: Iterable[ReferenceSpec]) -> ScoreSpecs:
-    """The plain specs of metrics and references, without what computes them."""
+    """Plain specs of metrics and references, without their computation."""
     return ScoreSpecs(
         tuple(MetricSpec(m.name, m.label, m.better, digits=m.digits, role=m.role) for m in metrics),
         tuple(ReferenceSpec(each.name, each.label, each.role) for each in references),

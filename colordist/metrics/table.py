@@ -10,7 +10,7 @@ Scores = Mapping[str, float]
 
 
 def table(columns: Mapping[str, Scores], metrics: Sequence[MetricSpec]) -> str:
-    """Lay scores out in an aligned table: one line per metric, one column per answer; "-" where there is no score.
+    """Format scores as an aligned table: one line per metric, one column per run or reference; "-" without a score.
 
     columns: from an answer's label to its scores. Arrows show the better direction.
     """

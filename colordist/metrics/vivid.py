@@ -44,7 +44,7 @@ def _counts(eval_batch: EvalBatch, colors: Colors) -> Tensor:
 
 
 def vivid(colors: Colors) -> Metric:
-    """Share of ambiguous objects, in percent, whose predicted colour is one of the colours that they may have.
+    """Share of ambiguous objects, in percent, whose predicted colour is one of their possible colours.
 
     Such an object has one of `colors`, all equally likely, and grey does not tell which. It counts as vivid when the
     mean a,b of the prediction over its pixels is nearer to one of `colors` than to what an average would give: their
