@@ -21,7 +21,7 @@ HOLDER = """
 import sys, threading
 from pathlib import Path
 from colordist.run import lock
-lock.BEAT = 0.1
+lock.HEARTBEAT = 0.1
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)
 threading.Event().wait()
@@ -228,7 +228,7 @@ import sys
 from pathlib import Path
 from colordist.run import lock
 from colordist.config import UserError
-lock.BEAT = 0.05
+lock.HEARTBEAT = 0.05
 print("ready", flush=True)
 sys.stdin.readline()
 try:
@@ -300,7 +300,7 @@ import sys, threading
 from pathlib import Path
 from colordist.run import lock
 from colordist.config import RunError
-lock.BEAT = 0.02
+lock.HEARTBEAT = 0.02
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)
 while True:
