@@ -26,7 +26,7 @@ class DDPStrategy:
         with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet
             warnings.simplefilter("ignore", FutureWarning)
             self.trainable: nn.Module = accelerator.prepare(network.module)
-        self.frozen: Callable[..., Tensor] = network.module
+        self.frozen: Callable[..., Tensor] = network.module  # with autocast too: prepare patches its forward
         # A loss scaler for each network: an overflow in one says nothing about another.
         half = accelerator.mixed_precision == "fp16"
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)

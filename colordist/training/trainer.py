@@ -151,7 +151,7 @@ class Trainer:
         return self.requests.reason(self.folder.stop_file, self.config.train.max_minutes)
 
     def _end(self, step: int, how: Literal["finished", "stopped"], reason: str = "") -> None:
-        """Wait for the last checkpoint, then mark the run as finished or stopped."""
+        """Save if stopped between two checkpoints, wait for the write, then mark the run as finished or stopped."""
         if how == "stopped" and step % self.config.checkpoint.every:
             self.save(step)
         if self.writer is not None and self.lock is not None:
