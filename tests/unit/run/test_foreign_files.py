@@ -115,8 +115,12 @@ def test_a_file_that_is_none_of_ours_is_not_replaced(name: str, trained: Path, t
 
 
 def test_a_picture_of_ours_is_replaced(trained: Path, tmp_path: Path) -> None:
-    for _ in range(2):
-        report([RunFolder(trained)], tmp_path / "out.png")
+    out = tmp_path / "out.png"
+    report([RunFolder(trained)], out)
+    drawn, inode = out.read_bytes(), out.stat().st_ino
+    report([RunFolder(trained)], out)
+    assert out.read_bytes() == drawn
+    assert out.stat().st_ino != inode
 
 
 @pytest.mark.parametrize("name", ["classifier", "pack"])
