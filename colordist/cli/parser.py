@@ -4,19 +4,18 @@ Plain ``--help`` and an unknown common key don't import components, and so not t
 """
 
 import dataclasses
-import difflib
-import re
 import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 
 from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
+from colordist.cli.mistakes import BASES, one_line, unknown_key, wanted
 from colordist.config import (
     COMMON,
     Config,
@@ -27,13 +26,6 @@ from colordist.config import (
 from colordist.registry import NAME_KEYS, Names
 
 QUICKSTART = "quickstart_cgan"
-_KINDS: dict[str, registry.Kind] = {
-    "task": "task",
-    "model": "model",
-    "discriminator": "discriminator",
-    "data": "source",
-}
-_BASES = {section: registry.BASES[kind] for section, kind in _KINDS.items()}
 _USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 
@@ -230,7 +222,7 @@ def _misplaced(settings: Mapping[Any, Any]) -> str | None:
             return "a file can't name another one: give --config several times"
         if name and key in settings:
             return f"write {key} as `{section}: {{{name}: ...}}`"
-        if not isinstance(value, dict) and (section in COMMON or section in _BASES or section == "optimizer"):
+        if not isinstance(value, dict) and (section in COMMON or section in BASES or section == "optimizer"):
             return f"{key} is {'empty' if value is None else repr(value)}, but must be a section: {key}: {{KEY: value}}"
     return None
 
@@ -248,7 +240,7 @@ def _check_common(given: Given) -> None:
         if section in COMMON:
             known = [each.name for each in dataclasses.fields(COMMON[section])]
             if name not in known:
-                raise UserError(_unknown_key(key, [*_keys(COMMON, {}), *_keys(_BASES, {})]))
+                raise UserError(unknown_key(key, [*_keys(COMMON, {}), *_keys(BASES, {})]))
 
 
 def _print_help(verb: str, description: str, add_options: Callable[[Any], None]) -> None:
@@ -257,7 +249,7 @@ def _print_help(verb: str, description: str, add_options: Callable[[Any], None])
     epilog = "Components (a name and --help list the settings of one):\n" + "\n".join(listed)
     parser = new_parser(verb, description, epilog=epilog)
     add_options(parser)
-    _add_sections(parser, _BASES, {"generator": GeneratorOptimizerConfig, "discriminator": OptimizerConfig})
+    _add_sections(parser, BASES, {"generator": GeneratorOptimizerConfig, "discriminator": OptimizerConfig})
     parser.set_defaults(dict(zip(NAME_KEYS, dataclasses.astuple(Names()), strict=True)))
     parser.print_help()
     sys.exit(0)
@@ -354,7 +346,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
         found = parser.parse_args(list(arguments))
         for key, value in found.items():
             if value is None and key in keys and type(None) not in get_args(keys[key]):
-                raise UserError(f"{key} is null, but must be {_wanted(keys[key], 'null')}")
+                raise UserError(f"{key} is null, but must be {wanted(keys[key], 'null')}")
         settings = parser.instantiate(found)
         for metric in settings.evaluate.metrics if "evaluate" in settings else ():  # before anything is read
             registry.check_name("metric", metric["name"] if isinstance(metric, dict) else metric)
@@ -368,7 +360,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
             for action in parser._actions
             if action.dest.partition(".")[0] not in sections and not action.dest.endswith("_shtab")
         }
-        raise UserError(_one_line(str(error), {**options, **keys}, selected)) from None
+        raise UserError(one_line(str(error), {**options, **keys}, selected)) from None
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:
@@ -378,71 +370,3 @@ def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str
         hints = get_type_hints(kind)
         found |= {f"{section}.{each.name}": hints[each.name] for each in dataclasses.fields(kind)}
     return found
-
-
-def _one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
-    """Rewrite jsonargparse's message as one line: the key, the value and the nearest valid one."""
-    if unknown := re.search(r"unrecognized arguments: (.*)", message):
-        argument = unknown[1].split()[0]
-        if not argument.startswith("--"):
-            return f"unexpected argument {argument!r}: settings are given as --section.key value"
-        key = argument.removeprefix("--").split("=")[0]
-        return _of_another(key, selected) or _unknown_key(key, [*keys])
-    if unknown := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", message):
-        key = f"{unknown[1]}.{unknown[2]}"
-        return _of_another(key, selected) or _unknown_key(key, list(keys))
-    if unknown := re.search(r"Option '([\w.]+)' is not accepted", message):
-        return _of_another(unknown[1], selected) or _unknown_key(unknown[1], list(keys))
-    if nested := re.search(r'key "([\w.]+)":.*Got value: NestedArg\(key=\'([\w.]+)\'', message, re.DOTALL):
-        return _unknown_key(f"{nested[1]}.{nested[2]}", list(keys))
-    if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
-        key, value = wrong[1], wrong[2].splitlines()[0]
-        if key in keys:
-            return f"{key} is {value!r}, but must be {_wanted(keys[key], value)}"
-    if section := re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message):
-        first = next(key for key in keys if key.startswith(f"{section[1]}."))
-        return f"{section[1]} is a section, not a key: set its keys, as in --{first}"
-    return " ".join(message.split())
-
-
-def _of_another(key: str, selected: Names) -> str | None:
-    """One line for a key of a component that isn't selected; None for any other."""
-    section, _, name = key.partition(".")
-    if section in ("discriminator", "optimizer"):
-        task = registry.component("task", selected.task).Settings
-        network = section if section == "discriminator" else name.partition(".")[0]
-        if network == "discriminator" and not task.has_discriminator:
-            return f"{key}: task {selected.task} has no discriminator: remove it, or choose --task.name cgan"
-    kind = _KINDS.get(section)
-    current = getattr(selected, kind, None) if kind else None
-    common = {each.name for each in dataclasses.fields(_BASES[section])} if kind else set()
-    for other in registry.OURS[kind] if kind else ():
-        settings = registry.component(kind, other).Settings  # type: ignore[arg-type]
-        if other != current and name in {each.name for each in dataclasses.fields(settings)} - common:
-            setting = registry.key_of(kind)  # type: ignore[arg-type]
-            return (
-                f"{key} is a setting of {setting} {other}, not of {current}: remove it, or choose --{setting} {other}"
-            )
-    return None
-
-
-def _unknown_key(key: str, keys: Sequence[str]) -> str:
-    nearest = difflib.get_close_matches(key, keys, n=1, cutoff=0)
-    # The right name in a wrong section is preferred to another name in the right one.
-    namesakes = [known for known in keys if known.split(".")[-1] == key.split(".")[-1]]
-    return f"unknown key {key}: did you mean {(namesakes or nearest)[0]}? --help lists them all"
-
-
-def _wanted(hint: Any, value: str) -> str:  # noqa: ANN401  any type that a field may have
-    if get_origin(hint) is Literal:
-        choices = [str(choice) for choice in get_args(hint)]
-        nearest = difflib.get_close_matches(value, choices, n=1, cutoff=0)[0]
-        return f"one of {', '.join(choices)}: did you mean {nearest}?"
-    if get_origin(hint) is dict:
-        return "a dict, as in {KEY: number}"
-    if get_origin(hint) is list:
-        (element,) = get_args(hint)
-        return f"a list, as in [{', '.join(get_args(element)) if get_origin(element) is Literal else 'A, B'}]"
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
-    parts = get_args(hint) or (hint,)
-    return " or ".join(_wanted(part, value) if get_origin(part) else words.get(part, str(part)) for part in parts)
