@@ -84,9 +84,10 @@ def fetch(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
         return _download(model, options)
     state = _read(model)
     try:
-        # Once as a whole, because timm loads parts of a model without complaints about missing tensors.
-        whole = create(model.name, model.key, state=state)
-        return create(model.name, model.key, state=whole.state_dict(), **options)
+        with quiet("timm"):  # which warns about the classifier that a part of a model doesn't have
+            # Once as a whole, because timm loads parts of a model without complaints about missing tensors.
+            whole = create(model.name, model.key, state=state)
+            return create(model.name, model.key, state=whole.state_dict(), **options)
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"{model.weights_key}: {model.weights} has no weights of {model.name} ({_reason(error)}): name the file of "
@@ -106,7 +107,7 @@ def state_digest(module: nn.Module) -> str:
 def _download(model: Pretrained, options: dict[str, Any]) -> nn.Module:
     try:
         log.info("fetching the weights of %s, unless they are here already", model.name)
-        with download_timeout(), quiet("huggingface_hub"):  # which announces each of its many retries
+        with download_timeout(), quiet("timm"), quiet("huggingface_hub"):  # which announces each retry
             return cast(nn.Module, _timm(model.key).create_model(model.name, pretrained=True, **options))
     except Exception as error:  # of several HTTP clients, of the hub, of the file system
         raise UserError(
