@@ -77,10 +77,10 @@ def test_statistics_of_pretraining_stay_as_they_are() -> None:
     network = build("test_efficientnet", "pretrained").train()
     before = {name: each.clone() for name, each in network.named_buffers()}
     assert any("running_mean" in name for name in before)
-    alone, together = network(grey(1, 1, 64, 64)), network(torch.cat([grey(1, 1, 64, 64), grey(3, 1, 64, 64)]))
+    alone, beside = network(grey(1, 1, 64, 64)), network(torch.cat([grey(1, 1, 64, 64), grey(3, 1, 64, 64)]))
     for name, each in network.named_buffers():
         assert torch.equal(each, before[name]), name
-    torch.testing.assert_close(together[:1], alone)
+    torch.testing.assert_close(beside[:1], alone)
 
 
 def test_without_weights_there_is_no_batch_norm() -> None:
