@@ -82,17 +82,33 @@ def train(job: Job, cores: Sequence[int], deadline: float | None) -> None:
         return
     command = [sys.executable, "-m", "colordist.train", "--run.dir", str(job.folder.path)]
     command += ["--config", str(job.config)] if job.config else []
-    command += [f"--{key}={_text(value)}" for key, value in job.settings.items()]
+    command += as_arguments(job.settings)
     command += [] if deadline is None else [f"--train.max_minutes={(deadline - started) / 60}"]
+    seconds = cpu_seconds(command, cores)
+    wall = time.monotonic() - started
+    print(f"{job.folder.path} {job.folder.state} after {wall:.0f} s, {seconds:.0f} CPU seconds", flush=True)
+
+
+def cpu_seconds(command: Sequence[str], cores: Sequence[int] = ()) -> float:
+    """Run a command, and return its CPU time. cores: to use; none: all. Raises SystemExit if it fails."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     if cores:
         os.sched_setaffinity(process.pid, cores)
-    if process.wait():
-        raise SystemExit(f"{job.folder.path} failed")
-    print(f"{job.folder.path} {job.folder.state} after {time.monotonic() - started:.0f} s", flush=True)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)  # else it is waited for again
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed")
+    return usage.ru_utime + usage.ru_stime
+
+
+def as_arguments(settings: Mapping[str, object]) -> list[str]:
+    """Settings by dotted key as arguments of the command line."""
+    return [f"--{key}={_text(value)}" for key, value in settings.items()]
 
 
 def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {each}' for key, each in value.items())}}}"
     return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
 
 
