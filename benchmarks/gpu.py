@@ -25,10 +25,10 @@ TINY += ["train.global_batch_size=4", "data.train_images=8"]
 CHOICES = ["bf16", "TF32", "fp16", "cuDNN search", "activation checkpointing"]
 COMPILED = ["compiled", "CUDA graphs"]
 UNDONE = ["not channels_last", "foreach Adam", "generator run in each phase", "discriminator not frozen"]
-WIDE = ["--config", "configs/cgan256.yaml"]  # networks that fill a GPU
-# Without what saves memory; few images, as all arms hold them at once.
-WHOLE = ["train.global_batch_size=8", "train.micro_batch_size=null", "train.activation_checkpointing=false"]
-WHOLE += ["data.train_images=32"]
+WIDE = ["--config", "configs/photos_cgan.yaml"]
+# Networks that fill a GPU; few images, as all arms hold them at once.
+WHOLE = ["model.encoder=convnext_tiny", "model.weights=none", "model.width=64", "discriminator.width=64"]
+WHOLE += ["data.image_size=256", "train.global_batch_size=8", "data.train_images=32"]
 
 
 class Part(NamedTuple):
@@ -49,7 +49,7 @@ def parts(*, rehearse: bool) -> list[Part]:
         compiled = []
         speed = ["--seconds", "0.01", "--matrix", "64", "--precisions", "bf16"]
     large = [] if rehearse else ["train.global_batch_size=1024"]
-    cases = ["quickstart"] if rehearse else ["cgan", "cgan, bf16", "cgan256"]
+    cases = ["quickstart"] if rehearse else ["cgan", "cgan, bf16", "photos, 256x256"]
     one = ["--processes", "1", *few, *blocks]
     bf16 = ["--set", "train.precision=bf16", *tiny]
     return [

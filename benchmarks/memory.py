@@ -38,7 +38,7 @@ from colordist.training.memory import estimate
 STEPS = 2
 MIB = 2**20
 CHECKPOINTING = {"train.activation_checkpointing": True}
-NO_CHECKPOINTING = {"train.activation_checkpointing": False}
+RANDOM_WEIGHTS = {"model.weights": "none"}
 # By name: a file in configs/, the number of processes, and settings that differ from the file.
 CASES: dict[str, tuple[str, int, dict[str, object]]] = {
     "quickstart": ("quickstart_cgan", 1, {}),
@@ -57,12 +57,11 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {
     "cgan, residual blocks and attention": ("ladder/11-backbone", 1, {}),
     "cyclegan": ("cyclegan", 1, {"train.global_batch_size": 16}),
     "cyclegan, checkpointing": ("cyclegan", 1, {"train.global_batch_size": 16, **CHECKPOINTING}),
-    "cgan256, batch 2": ("cgan256", 1, {"train.global_batch_size": 2}),
-    "cgan256, batch 2, not checkpointing": ("cgan256", 1, {"train.global_batch_size": 2, **NO_CHECKPOINTING}),
-    "cgan256": ("cgan256", 1, {}),
-    "cgan256, not checkpointing": ("cgan256", 1, NO_CHECKPOINTING),
+    "photos": ("photos_cgan", 1, RANDOM_WEIGHTS),
+    "photos, checkpointing": ("photos_cgan", 1, {**RANDOM_WEIGHTS, **CHECKPOINTING}),
+    "photos, 256x256": ("photos_cgan", 1, {"data.image_size": 256, **RANDOM_WEIGHTS}),
 }
-FOR_GPUS = ("cgan256", "cgan256, not checkpointing")
+FOR_GPUS = ("photos, 256x256",)
 
 
 def settings(case: str) -> Config:

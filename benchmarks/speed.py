@@ -1,7 +1,7 @@
 """Training speed on one device: images per second by batch size and precision, compared with the hardware's peak.
 
     python benchmarks/speed.py --json speed.json
-    python benchmarks/speed.py --configs configs/cgan256.yaml --batches 16 64 --precisions bf16
+    python benchmarks/speed.py --configs configs/cyclegan.yaml --batches 16 64 --precisions bf16
 
 In a process of its own for each config and precision, the engine takes steps on images that are held on the device.
 Blocks of steps are timed, from device idle to device idle. Also, for each batch size:
