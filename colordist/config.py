@@ -303,7 +303,7 @@ class EvaluateConfig:
     every: int = 500
     """Interval in steps."""
     metrics: list[str | dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Additional metrics: names, or {name: ..., key: value}, e.g. [lpips, {name: classifier, folder: DIR}]."""
+    """Additional metrics: names, or {name: ..., key: value}, e.g. [inception, lpips]."""
 
     def __post_init__(self) -> None:
         at_least("evaluate.every", self.every, 1)

@@ -47,7 +47,6 @@ OURS: dict[Kind, dict[str, str]] = {
         "shards": "colordist.data.sources.shards:ShardSource",
     },
     "metric": {
-        "classifier": "colordist.metrics.classifier:ClassifierMetric",
         "inception": "colordist.metrics.inception:InceptionMetric",
         "lpips": "colordist.metrics.lpips:LPIPSMetric",
     },

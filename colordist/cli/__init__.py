@@ -14,7 +14,7 @@ from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
-VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
+VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
 

@@ -11,7 +11,7 @@ _RENAMED = {
     "run.patience": "run.stall_timeout",
     "optimizer.generator.factors": "optimizer.generator.lr_scales",
     "train.gradient_checkpointing": "train.activation_checkpointing",
-    "evaluate.classifier": "evaluate.metrics, as in [{name: classifier, folder: DIR}]",
+    "evaluate.classifier": "evaluate.metrics",
     "evaluate.networks": "evaluate.metrics",
 }
 

@@ -37,20 +37,13 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
     noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
     evaluator = Evaluator(target, objects, noise if noise.numel() else None, metrics, task.color_space, engine)
     networks = [each.network for each in evaluator.features]
-    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    check_same(engine, "scores by other feature networks", networks, "give all machines the same")
     return evaluator
 
 
 def eval_set(source: Source, target: Tensor) -> EvalSet:
     """Properties of a source's test split, for metrics. target: its images, uint8 [N, 3, H, W]."""
-    labels = source.labels
-    return EvalSet(
-        image_size=target.shape[-1],
-        device=target.device,
-        classes=() if labels is None else labels.classes,
-        labels=None if labels is None else torch.from_numpy(labels.test),
-        ambiguous_colors=source.ambiguous_colors,
-    )
+    return EvalSet(image_size=target.shape[-1], device=target.device, ambiguous_colors=source.ambiguous_colors)
 
 
 def _noise(shape: tuple[int, ...], images: int) -> Tensor:

@@ -27,9 +27,8 @@ class FeatureScores:
     """Features per image."""
     features: Callable[[Tensor], Tensor]
     """From uint8 [B, 3, H, W] to [B, width], any float dtype."""
-    scores: Callable[[Tensor, Tensor, Tensor], Sequence[float]]
-    """One score per spec; nan if undefined. From the features of predictions and targets ([N, width] each,
-    float64) and the images' indices in the test split (int64 [N])."""
+    scores: Callable[[Tensor, Tensor], Sequence[float]]
+    """One score per spec; nan if undefined. From the features of predictions and targets: [N, width] each, float64."""
 
 
 def distances(prediction: Tensor, target: Tensor) -> tuple[float, float]:
