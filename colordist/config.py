@@ -155,6 +155,11 @@ class GeneratorSettings(ComponentSettings):
         """Length of the noise vector per sample; 0 for a deterministic network."""
         return 0
 
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Names of the timm models whose weights training starts from."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiscriminatorSettings(ComponentSettings):

@@ -34,6 +34,7 @@ OURS: dict[Kind, dict[str, str]] = {
     "model": {
         "unet": "colordist.models.unet:UNet",
         "autoencoder": "colordist.models.autoencoder:Autoencoder",
+        "timm_unet": "colordist.models.timm_unet:TimmUNet",
     },
     "discriminator": {
         "patchgan": "colordist.models.discriminator:Discriminator",

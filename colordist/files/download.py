@@ -1,6 +1,7 @@
 """Downloads."""
 
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 
@@ -16,3 +17,15 @@ def download_timeout() -> Iterator[None]:
         yield
     finally:
         socket.setdefaulttimeout(before)
+
+
+@contextlib.contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Context in which a library logs errors only."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

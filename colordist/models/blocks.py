@@ -137,14 +137,14 @@ class SelfAttention(nn.Module):
 
 
 class Up(nn.Sequential):
-    """Upsampling by 2. [B, inputs, H, W] -> [B, outputs, 2H, 2W].
+    """Upsampling by a factor f. [B, inputs, H, W] -> [B, outputs, f H, f W].
 
     The 1x1 convolution comes first, at the lower resolution; the convolution that follows the block smooths the result.
     Unlike transposed convolutions, no checkerboard artifacts: https://distill.pub/2016/deconv-checkerboard.
     """
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=2, mode="nearest"))
+    def __init__(self, inputs: int, outputs: int, factor: int = 2) -> None:
+        super().__init__(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=factor, mode="nearest"))
 
 
 def last_convolution(inputs: int, outputs: int) -> nn.Conv2d:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from colordist import registry
@@ -14,6 +15,8 @@ from colordist.models.factory import ModelFactory
 from colordist.tasks.base import Task
 
 FORMAT = 2
+BUNDLED = Path(__file__).parents[1] / "bundled"
+"""Folder with the snapshots of bundled models."""
 _VERSION_01 = 1  # one generator, without its task
 
 
@@ -74,7 +77,8 @@ def read(folder: Path) -> Snapshot:
         networks = nn.ModuleDict(
             {name: spec.module for name, spec in task.build_sampled(ModelFactory(0, model)).items()}
         )
-        networks.to(next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()))
+        stored = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
+        networks.to(stored if stored.itemsize >= 4 else torch.float32)  # half precision only saves space on disk
         networks.load_state_dict(tensors)
     networks.eval().requires_grad_(False)
     return Snapshot(task, networks, about, folder)
@@ -130,9 +134,21 @@ def latest(run: Path) -> Path:
     return folder
 
 
+def bundled() -> list[str]:
+    """Names of the models that come with colordist."""
+    return sorted(path.parent.name for path in BUNDLED.glob("*/model.json") if not path.parent.is_symlink())
+
+
 def find(model: Path) -> Path:
-    """Resolve MODEL: a snapshot's folder, or a run's, which stands for its newest snapshot."""
+    """Resolve MODEL: a snapshot's folder, a run's, for its newest snapshot, or the name of a bundled model.
+
+    A folder of that name goes first.
+    """
     model = model.expanduser()
     if not model.is_dir():
-        raise UserError(f"there is no folder {model}: give the folder of a run, or of a snapshot")
+        names = bundled()
+        if str(model) in names:
+            return BUNDLED / model
+        or_bundled = f", or a bundled model's name: {', '.join(names)}" if names else ""
+        raise UserError(f"there is no folder {model}: give the folder of a run, or of a snapshot{or_bundled}")
     return model if (model / "model.json").exists() else latest(model)

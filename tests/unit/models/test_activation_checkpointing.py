@@ -15,6 +15,12 @@ from colordist.training.build_task import build_networks, build_task
 CASES: dict[str, dict[str, Any]] = {
     "unet": {"task__name": "autoencoder", "model__blocks": 1, "model__attention_level": 1},
     "autoencoder": {"task__name": "autoencoder", "model__name": "autoencoder", "model__norm": "instance"},
+    "timm_unet": {
+        "task__name": "autoencoder",
+        "model__name": "timm_unet",
+        "model__encoder": "test_efficientnet",
+        "data__image_size": 64,
+    },
     "half": {"task__name": "autoencoder", "train__freeze": ["encoder"]},
     "noise": {"task__name": "autoencoder", "model__noise": 3, "task__candidates": 2},
     "cgan": {"discriminator__norm": "group"},
@@ -27,13 +33,17 @@ CASES: dict[str, dict[str, Any]] = {
 
 def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, **settings: Any) -> dict[str, Tensor]:  # noqa: ANN401
     """All that training changes in three steps, and what is logged of the last one."""
-    sizes: dict[str, Any] = {"model__depth": 2, "data__image_size": 16}
+    sizes: dict[str, Any] = {}
+    if "model__encoder" not in settings:
+        sizes |= {"model__depth": 2, "data__image_size": 16}
     if settings.get("task__name") != "autoencoder":
         sizes["discriminator__depth"] = 2
     config = tiny(train__activation_checkpointing=activation_checkpointing, **sizes, **settings)
     with alone_on_the_cpu(monkeypatch):
         engine, task, networks = prepared(config)
-        batch = random_batch(4, dtype=torch.float32, noise=(task.candidates, config.model.noise_size))
+        batch = random_batch(
+            4, config.data.image_size, dtype=torch.float32, noise=(task.candidates, config.model.noise_size)
+        )
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)

@@ -281,3 +281,33 @@ def test_a_step_that_is_not_there_is_one_line(about: dict[str, object], tmp_path
     write(tmp_path / "a", **about)
     with pytest.raises(UserError, match=r"^the snapshot in \S+a is damaged: model\.json has no step$"):
         _ = snapshot.read(tmp_path / "a").step
+
+
+# --- bundled models
+
+
+def half_precision(folder: Path) -> None:
+    """Store the weights of a snapshot in half precision."""
+    tensors = {name: each.half() for name, each in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    about = json.loads((folder / "model.json").read_text()) | {"sha256": None}
+    (folder / "model.json").write_text(json.dumps(about))
+
+
+def test_half_precision_only_saves_space(tmp_path: Path) -> None:
+    write(tmp_path / "half", step=1)
+    half_precision(tmp_path / "half")
+    assert {each.dtype for each in snapshot.read(tmp_path / "half").networks.state_dict().values()} == {torch.float32}
+
+
+def test_a_bundled_model_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"there is no folder tiny: give the folder of a run, or of a snapshot$"):
+        snapshot.find(Path("tiny"))
+    write(tmp_path / "bundled" / "tiny", step=1)
+    assert snapshot.find(Path("tiny")) == tmp_path / "bundled" / "tiny"
+    with pytest.raises(UserError, match=r"or of a snapshot, or a bundled model's name: tiny$"):
+        snapshot.find(Path("tny"))
+    write(tmp_path / "tiny", step=1)
+    assert snapshot.find(Path("tiny")) == Path("tiny")  # a folder goes first

@@ -1,0 +1,114 @@
+"""Weights of timm models: where they come from, and what is said where they can't be had."""
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from colordist.config import UserError
+from colordist.models.pretrained import FeatureNetwork, Pretrained, fetch, layout, state_digest
+
+
+@pytest.fixture
+def whole() -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_resnet").eval()
+
+
+@pytest.fixture
+def file(whole: nn.Module, tmp_path: Path) -> Path:
+    save_file(whole.state_dict(), tmp_path / "weights.safetensors")
+    return tmp_path / "weights.safetensors"
+
+
+def rgb(*shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_pooled_features_are_those_before_the_classifier(whole: nn.Module, file: Path) -> None:
+    network = FeatureNetwork(Pretrained("test_resnet", str(file)))
+    digest = network.load_pretrained()
+    mean, std = (torch.tensor(whole.pretrained_cfg[key]).view(1, 3, 1, 1) for key in ("mean", "std"))  # type: ignore[index]
+    features = network(rgb(2, 3, 64, 64))
+    assert features.shape == (2, network.width)
+    torch.testing.assert_close(whole.fc(features), whole((rgb(2, 3, 64, 64) - mean) / std))  # type: ignore[operator]
+    assert digest == state_digest(network.body)
+
+
+def test_layers_by_name(whole: nn.Module, file: Path) -> None:
+    network = FeatureNetwork(Pretrained("test_resnet", str(file)), ["layer1", "layer3.0"])
+    network.load_pretrained()
+    seen: list[Tensor] = []
+    for name in ("layer1", "layer3.0"):
+        whole.get_submodule(name).register_forward_hook(lambda *each: seen.append(each[-1]))
+    whole((rgb(1, 3, 64, 64) - network.mean) / network.std)
+    found = network(rgb(1, 3, 64, 64))
+    assert [each.shape for each in found] == [each.shape for each in seen]
+    for one, other in zip(found, seen, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_frozen_and_in_eval_mode_for_good(file: Path) -> None:
+    network = FeatureNetwork(Pretrained("test_resnet", str(file))).train()
+    assert not any(each.training for each in network.modules())
+    assert not any(each.requires_grad for each in network.parameters())
+
+
+def test_sha256(file: Path) -> None:
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    fetch(Pretrained("test_resnet", str(file), digest.upper()))
+    with pytest.raises(UserError, match=f"has SHA-256 {digest}, not 0000: fetch it again, or correct"):
+        fetch(Pretrained("test_resnet", str(file), "0000"))
+
+
+def test_a_tag_is_part_of_the_name(file: Path) -> None:
+    fetch(Pretrained("test_resnet.r160_in1k", str(file)))
+
+
+def one_line(model: Pretrained) -> str:
+    with pytest.raises(UserError) as caught:
+        fetch(model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_mistakes(file: Path, tmp_path: Path) -> None:
+    assert "has no weights of test_efficientnet" in one_line(Pretrained("test_efficientnet", str(file)))
+    assert "there is no file" in one_line(Pretrained("test_resnet", str(tmp_path / "missing.pth")))
+    assert "there is no file" in one_line(Pretrained("test_resnet", str(tmp_path)))
+    (tmp_path / "text.pth").write_text("no weights")
+    assert "holds no weights" in one_line(Pretrained("test_resnet", str(tmp_path / "text.pth")))
+    (tmp_path / "half.safetensors").write_bytes(file.read_bytes()[:1000])
+    assert "holds no weights" in one_line(Pretrained("test_resnet", str(tmp_path / "half.safetensors")))
+    assert "did you mean test_resnet" in one_line(Pretrained("test_resnett", str(file)))
+
+
+def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"weights": Path("anything")}, tmp_path / "code.pth")
+    assert "holds no weights" in one_line(Pretrained("test_resnet", str(tmp_path / "code.pth")))
+
+
+def test_an_unknown_layer() -> None:
+    with pytest.raises(UserError, match=r"the model has no layer layer9: did you mean layer\d"):
+        FeatureNetwork(Pretrained("test_resnet"), ["layer9"])
+
+
+def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    message = one_line(Pretrained("test_resnet"))
+    assert "the weights of test_resnet can't be fetched" in message
+    assert "fetch https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors where" in message
+    assert message.endswith("name that file: model.weights FILE")
+
+
+def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
+    layout.cache_clear()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"model\.encoder needs the package timm: pip install timm"):
+        layout("test_resnet", "model.encoder")
