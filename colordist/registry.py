@@ -48,6 +48,7 @@ OURS: dict[Kind, dict[str, str]] = {
         "shards": "colordist.data.sources.shards:ShardSource",
     },
     "metric": {
+        "features": "colordist.metrics.timm_features:TimmFeaturesMetric",
         "inception": "colordist.metrics.inception:InceptionMetric",
         "lpips": "colordist.metrics.lpips:LPIPSMetric",
     },

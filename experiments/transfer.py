@@ -20,7 +20,7 @@ from training_runs import Job, add_options, run
 
 from colordist.run.folder import RunFolder
 
-SHOWN = ("ciede2000", "fid")  # the latter where evaluate.metrics has it
+SHOWN = ("ciede2000", "kernel_tf_efficientnet_lite1", "fid")  # the latter two where evaluate.metrics has them
 
 
 def main() -> None:

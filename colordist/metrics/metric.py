@@ -112,6 +112,8 @@ class EvalSet:
     """Where the images are."""
     ambiguous_colors: Colors = ()
     """Colours that an ambiguous object may have; empty where the source marks no objects."""
+    trained_with: frozenset[str] = frozenset()
+    """Names of the timm models whose weights the training of the network used."""
 
 
 class MetricComponent(Protocol):

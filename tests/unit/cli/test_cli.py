@@ -281,7 +281,7 @@ VERSION_01 = {
     "--run.patience 9": "run.stall_timeout",
     "--optimizer.generator.factors {encoder: 0.1}": "optimizer.generator.lr_scales",
     "--train.gradient_checkpointing true": "train.activation_checkpointing",
-    "--evaluate.classifier DIR": "evaluate.metrics",
+    "--evaluate.classifier DIR": "evaluate.metrics, as in [features]",
     "--evaluate.networks [lpips]": "evaluate.metrics",
 }
 
@@ -467,6 +467,8 @@ def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "colordist: unknown verb 'trian': did you mean train?\n"
+    assert call_main(monkeypatch, "classifier", "-o", "x") == 2
+    assert capsys.readouterr().err == "colordist: the command classifier has been removed: use the metric features\n"
 
 
 def test_verbs_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
