@@ -135,6 +135,11 @@ class TaskSettings(ComponentSettings):
         """Weights of losses with second derivatives, by key. Neither DeepSpeed nor torch.compile supports these."""
         return {}
 
+    @property
+    def pretrained(self) -> tuple[str, ...]:
+        """Names of the timm models whose weights the losses use."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorSettings(ComponentSettings):
@@ -308,7 +313,7 @@ class EvaluateConfig:
     every: int = 500
     """Interval in steps."""
     metrics: list[str | dict[str, Any]] = dataclasses.field(default_factory=list)
-    """Additional metrics: names, or {name: ..., key: value}, e.g. [lpips, {name: classifier, folder: DIR}]."""
+    """Additional metrics: names, or {name: ..., key: value}, e.g. [lpips, {name: features, model: resnet18}]."""
 
     def __post_init__(self) -> None:
         at_least("evaluate.every", self.every, 1)

@@ -48,7 +48,7 @@ OURS: dict[Kind, dict[str, str]] = {
         "shards": "colordist.data.sources.shards:ShardSource",
     },
     "metric": {
-        "classifier": "colordist.metrics.classifier:ClassifierMetric",
+        "features": "colordist.metrics.timm_features:TimmFeaturesMetric",
         "inception": "colordist.metrics.inception:InceptionMetric",
         "lpips": "colordist.metrics.lpips:LPIPSMetric",
     },

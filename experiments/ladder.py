@@ -27,7 +27,7 @@ from colordist.run.folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 RUNGS = {file.stem: file for file in sorted((ROOT / "configs" / "ladder").glob("*.yaml"))}
-SHOWN = ("mae", "psnr", "accuracy5", "ciede2000", "histogram", "colorfulness", "classifier_frechet", "fid")
+SHOWN = ("mae", "psnr", "accuracy5", "ciede2000", "histogram", "colorfulness", "kernel_tf_efficientnet_lite1", "fid")
 WIDTHS = ("model.width", "model.bottleneck", "discriminator.width")
 WARM_UPS = ("task.warmup_steps", "optimizer.generator.warmup_steps", "optimizer.discriminator.warmup_steps")
 

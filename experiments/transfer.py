@@ -20,7 +20,7 @@ from training_runs import Job, add_options, run
 
 from colordist.run.folder import RunFolder
 
-SHOWN = ("ciede2000", "classifier_frechet", "fid")  # the latter two where evaluate.metrics has them
+SHOWN = ("ciede2000", "kernel_tf_efficientnet_lite1", "fid")  # the latter two where evaluate.metrics has them
 
 
 def main() -> None:

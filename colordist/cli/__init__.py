@@ -10,11 +10,12 @@ import time
 import warnings
 from collections.abc import Callable
 
+from colordist.cli import legacy
 from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
-VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier")
+VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
 
@@ -70,7 +71,8 @@ def main() -> None:
         return
     if verb not in VERBS:
         nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
-        print(f"colordist: unknown verb {verb!r}: did you mean {nearest}?", file=sys.stderr)
+        line = legacy.removed_verb(verb) or f"unknown verb {verb!r}: did you mean {nearest}?"
+        print(f"colordist: {line}", file=sys.stderr)
         sys.exit(2)
     sys.argv = [f"colordist {verb}", *sys.argv[2:]]
     importlib.import_module(f"colordist.{verb}").main()

@@ -1,4 +1,4 @@
-"""Settings of version 0.1 and their current names."""
+"""Settings of version 0.1, and what has been removed since: their current names."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,9 +11,21 @@ _RENAMED = {
     "run.patience": "run.stall_timeout",
     "optimizer.generator.factors": "optimizer.generator.lr_scales",
     "train.gradient_checkpointing": "train.activation_checkpointing",
-    "evaluate.classifier": "evaluate.metrics, as in [{name: classifier, folder: DIR}]",
+    "evaluate.classifier": "evaluate.metrics, as in [features]",
     "evaluate.networks": "evaluate.metrics",
 }
+
+_REMOVED = "classifier"  # a metric, and the command that trained its network
+
+
+def removed_metric(name: str) -> str | None:
+    """One line for the name of a metric that has been removed; None for others."""
+    return f"evaluate.metrics: the metric {name} has been removed: use features" if name == _REMOVED else None
+
+
+def removed_verb(name: str) -> str | None:
+    """One line for a command that has been removed; None for others."""
+    return f"the command {name} has been removed: use the metric features" if name == _REMOVED else None
 
 
 def hint(key: str) -> str | None:

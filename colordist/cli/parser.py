@@ -349,7 +349,10 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
                 raise UserError(f"{key} is null, but must be {wanted(keys[key], 'null')}")
         settings = parser.instantiate(found)
         for metric in settings.evaluate.metrics if "evaluate" in settings else ():  # before anything is read
-            registry.check_name("metric", metric["name"] if isinstance(metric, dict) else metric)
+            name = metric["name"] if isinstance(metric, dict) else metric
+            if line := legacy.removed_metric(name):
+                raise UserError(line)
+            registry.check_name("metric", name)
         return settings
     except UserError:
         raise

@@ -1,1 +1,1 @@
-"""Evaluation on a test split, and training of the classifier for the metric `classifier`."""
+"""Evaluation on a test split."""

@@ -33,23 +33,21 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
     if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
     with engine.stall_exempt("loading metrics"):
-        metrics = build_metrics(config.metrics, eval_set(source, target))
+        metrics = build_metrics(config.metrics, eval_set(task, source, target))
     noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
     evaluator = Evaluator(target, objects, noise if noise.numel() else None, metrics, task.color_space, engine)
     networks = [each.network for each in evaluator.features]
-    check_same(engine, "scores by another classifier", networks, "give all machines the same")
+    check_same(engine, "scores by other feature networks", networks, "give all machines the same")
     return evaluator
 
 
-def eval_set(source: Source, target: Tensor) -> EvalSet:
-    """Properties of a source's test split, for metrics. target: its images, uint8 [N, 3, H, W]."""
-    labels = source.labels
+def eval_set(task: Task, source: Source, target: Tensor) -> EvalSet:
+    """Properties of a source's test split and of the task, for metrics. target: the images, uint8 [N, 3, H, W]."""
     return EvalSet(
         image_size=target.shape[-1],
         device=target.device,
-        classes=() if labels is None else labels.classes,
-        labels=None if labels is None else torch.from_numpy(labels.test),
         ambiguous_colors=source.ambiguous_colors,
+        trained_with=frozenset((*task.settings.pretrained, *task.model.pretrained)),
     )
 
 

@@ -140,10 +140,10 @@ class Evaluator:
     def _compare(self, features: list[Tensor]) -> Scores:
         """Compute scores from features of predictions and targets, without the images that have no colour."""
         red, green, blue = self.target.unbind(1)
-        indices = ((red != green) | (green != blue)).flatten(1).any(dim=1).nonzero().flatten().cpu()
+        colored = ((red != green) | (green != blue)).flatten(1).any(dim=1).cpu()
         scores: Scores = {}
         for each, rows, target in zip(self.features, features, self._target_features, strict=True):
-            found = each.scores(self.engine.sum(rows)[indices], target[indices], indices)
+            found = each.scores(self.engine.sum(rows)[colored], target[colored])
             scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
         return scores
 

@@ -3,7 +3,6 @@
 from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.baselines import REFERENCES
 from colordist.metrics.ciede2000 import CIEDE2000
-from colordist.metrics.classifier import CLASSIFIER_ACCURACY, CLASSIFIER_FRECHET, CLASSIFIER_KERNEL
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
 from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
@@ -12,6 +11,7 @@ from colordist.metrics.lpips import LPIPS
 from colordist.metrics.mae import MAE
 from colordist.metrics.metric import EvalBatch, Metric
 from colordist.metrics.psnr import PSNR, PSNR_SET
+from colordist.metrics.removed import REMOVED
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.specs import MetricSpec, score_specs
 from colordist.metrics.ssim import SSIM
@@ -32,9 +32,7 @@ METRICS: tuple[Metric, ...] = (
 )
 """Scored on every test split, in the order of tables."""
 
-SPECS = score_specs(
-    (*METRICS, VIVID, RAREST, CLASSIFIER_FRECHET, CLASSIFIER_KERNEL, CLASSIFIER_ACCURACY, FID, KID, LPIPS), REFERENCES
-)
+SPECS = score_specs((*METRICS, VIVID, RAREST, *REMOVED, FID, KID, LPIPS), REFERENCES)
 """Specs of all built-in scores, for runs without specs of their own."""
 
 __all__ = ["METRICS", "REFERENCES", "SPECS", "EvalBatch", "Metric", "MetricSpec", "Scorer"]

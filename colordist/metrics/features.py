@@ -1,13 +1,14 @@
 """Scores of a whole set of predictions, by the features that a network computes of each image."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from colordist.metrics.frechet import frechet
-from colordist.metrics.kernel import kernel_distance
+from colordist.metrics.kernel import kernel_distance, kernel_interval
 from colordist.metrics.specs import MetricSpec
 
 
@@ -27,19 +28,29 @@ class FeatureScores:
     """Features per image."""
     features: Callable[[Tensor], Tensor]
     """From uint8 [B, 3, H, W] to [B, width], any float dtype."""
-    scores: Callable[[Tensor, Tensor, Tensor], Sequence[float]]
-    """One score per spec; nan if undefined. From the features of predictions and targets ([N, width] each,
-    float64) and the images' indices in the test split (int64 [N])."""
+    scores: Callable[[Tensor, Tensor], Sequence[float]]
+    """One score per spec; nan if undefined. From the features of predictions and targets: [N, width] each, float64."""
 
 
 def distances(prediction: Tensor, target: Tensor) -> tuple[float, float]:
-    """Fréchet and kernel distance, the latter times 1000 as is usual. [N, D] each, float64, on the CPU.
+    """Fréchet and kernel distance, the latter times 1000 as is usual. [N, D] each, float64, on the CPU."""
+    with single_thread():
+        return frechet(prediction, target), 1000 * kernel_distance(prediction, target)
 
-    On one thread: the last bit depends on the number of threads.
-    """
+
+def distances_and_interval(prediction: Tensor, target: Tensor) -> tuple[float, float, float, float]:
+    """The same, and both ends of the kernel distance's 95 % interval, times 1000."""
+    with single_thread():
+        kernel, low, high = kernel_interval(prediction, target)
+        return frechet(prediction, target), 1000 * kernel, 1000 * low, 1000 * high
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Compute on one thread: the last bit depends on the number of threads."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return frechet(prediction, target), 1000 * kernel_distance(prediction, target)
+        yield
     finally:
         torch.set_num_threads(threads)

@@ -38,8 +38,4 @@ class InceptionMetric:
             found: Tensor = network(rgb)[0]
             return found
 
-        self.metrics = [
-            FeatureScores(
-                "inception", (FID, KID), WIDTH, features, lambda prediction, target, _: distances(prediction, target)
-            )
-        ]
+        self.metrics = [FeatureScores("inception", (FID, KID), WIDTH, features, distances)]

@@ -1,4 +1,4 @@
-"""The kernel distance between two sets of features."""
+"""The kernel distance between two sets of features, and its bootstrap interval."""
 
 import math
 
@@ -7,7 +7,10 @@ from torch import Tensor
 
 MOST = 5000
 """Most images that are compared, each with every other one."""
+RESAMPLES = 1000
+"""Bootstrap resamples."""
 _ROWS = 500  # compared at once
+_TAILS = torch.tensor([0.025, 0.975], dtype=torch.float64)
 
 
 def kernel_distance(one: Tensor, other: Tensor) -> float:
@@ -21,23 +24,55 @@ def kernel_distance(one: Tensor, other: Tensor) -> float:
 
     one, other: [N, D] each, float64. nan for fewer than two rows.
     """
+    one, other = _at_most(one), _at_most(other)
+    return float(_weighted(one, other, one.new_ones(1, len(one))))
+
+
+def kernel_interval(one: Tensor, other: Tensor) -> tuple[float, float, float]:
+    """The kernel distance and the ends of its 95 % interval, by the bootstrap (Efron 1979): percentiles of resamples.
+
+    Images are resampled, with their row in both sets, by the same random numbers for the same N. Pairs of an image and
+    its own copy are left out: they would pull each resample's distance away from the distance of the images.
+
+    one, other: [N, D] each, float64. nan for fewer than two rows.
+    """
+    one, other = _at_most(one), _at_most(other)
     if len(one) < 2:
-        return math.nan
-    if len(one) > MOST:
-        chosen = torch.arange(MOST, device=one.device) * len(one) // MOST
-        one, other = one[chosen], other[chosen]
-    total = torch.zeros((), dtype=one.dtype, device=one.device)
-    for x, y in zip(one.split(_ROWS), other.split(_ROWS), strict=True):
-        total += _kernel(x, one).sum() + _kernel(y, other).sum() - 2 * _kernel(x, other).sum()
-    paired = _paired(one, one) + _paired(other, other) - 2 * _paired(one, other)
-    return float((total - paired.sum()) / (len(one) * (len(one) - 1)))
+        return math.nan, math.nan, math.nan
+    counts = torch.cat([one.new_ones(1, len(one)), resamples(len(one)).to(one)])
+    found = _weighted(one, other, counts)
+    low, high = torch.nanquantile(found[1:], _TAILS.to(found)).tolist()  # nan: a single image, N times
+    return float(found[0]), low, high
+
+
+def resamples(images: int) -> Tensor:
+    """How often each image is drawn: RESAMPLES times ``images`` draws with replacement. float64 [RESAMPLES, images]."""
+    drawn = torch.randint(images, (RESAMPLES, images), generator=torch.Generator().manual_seed(0))
+    counts = torch.zeros(RESAMPLES, images, dtype=torch.float64)
+    return counts.scatter_add_(1, drawn, torch.ones_like(counts))
+
+
+def _at_most(rows: Tensor) -> Tensor:
+    """MOST rows, evenly spaced; all of them if there are fewer."""
+    return rows[torch.arange(MOST, device=rows.device) * len(rows) // MOST] if len(rows) > MOST else rows
+
+
+def _weighted(one: Tensor, other: Tensor, counts: Tensor) -> Tensor:
+    """Kernel distance of sets in which row i occurs counts[i] times: [N, D] twice and [R, N], to [R].
+
+    sum c_i c_j h_ij / sum c_i c_j over i != j, with h_ij = k(x_i, x_j) + k(y_i, y_j) - 2 k(x_i, y_j).
+    """
+    total = counts.new_zeros(len(counts))
+    for start in range(0, len(one), _ROWS):
+        rows = slice(start, start + _ROWS)
+        x, y = one[rows], other[rows]
+        difference = _kernel(x, one) + _kernel(y, other) - 2 * _kernel(x, other)
+        difference.diagonal(start).zero_()
+        total += ((counts @ difference.T) * counts[:, rows]).sum(dim=1)
+    pairs: Tensor = counts.sum(dim=1).square() - counts.square().sum(dim=1)
+    return total / pairs
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
     """Of each row with each: [N, D], [M, D] to [N, M]."""
     return (x @ y.T / x.shape[1] + 1) ** 3
-
-
-def _paired(x: Tensor, y: Tensor) -> Tensor:
-    """Of each row with the one at the same index: [N, D] twice, to [N]."""
-    return ((x * y).sum(dim=1) / x.shape[1] + 1) ** 3

@@ -110,12 +110,10 @@ class EvalSet:
     """Width and height in pixels."""
     device: torch.device
     """Where the images are."""
-    classes: tuple[str, ...] = ()
-    """Names of the classes; empty where the source has no labels."""
-    labels: Tensor | None = None
-    """Index into ``classes`` of each image: int64 [N], on the CPU; None where the source has no labels."""
     ambiguous_colors: Colors = ()
     """Colours that an ambiguous object may have; empty where the source marks no objects."""
+    trained_with: frozenset[str] = frozenset()
+    """Names of the timm models whose weights the training of the network used."""
 
 
 class MetricComponent(Protocol):

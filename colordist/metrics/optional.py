@@ -13,7 +13,11 @@ from colordist.metrics.metric import EvalSet, Metric, MetricComponent
 from colordist.metrics.vivid import rarest, vivid
 from colordist.registry import component
 
-_PLAIN: dict[Any, tuple[type, ...]] = {str: (str,), bool: (bool,), int: (int,), float: (int, float)}
+_PLAIN: dict[Any, tuple[type, ...]] = {
+    **{str: (str,), bool: (bool,), int: (int,), float: (float, int)},
+    str | None: (str, type(None)),
+}
+_PLAIN |= {str | None: (str, type(None))}
 
 
 def build_metrics(items: Sequence[str | Mapping[str, Any]], eval_set: EvalSet) -> list[Metric | FeatureScores]:
@@ -48,7 +52,7 @@ def _settings(kind: type[Any], name: str, given: Mapping[str, Any]) -> Any:  # n
     for key, value in given.items():
         plain = _PLAIN.get(types[key])
         if plain and (not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain)):
-            raise UserError(f"evaluate.metrics: {key} of {name} is {value!r}, but must be {types[key].__name__}")
+            raise UserError(f"evaluate.metrics: {key} of {name} is {value!r}, but must be {plain[0].__name__}")
     for key, field in fields.items():
         if key not in given and field.default is field.default_factory is dataclasses.MISSING:
             raise UserError(f"evaluate.metrics: {name} needs {key}: write {{name: {name}, {key}: ...}}")

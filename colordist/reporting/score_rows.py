@@ -82,7 +82,7 @@ def common_references(runs: Sequence[Run]) -> References:
         elif not _alike(first.references, run.references):
             one, other = first.folder.path, run.folder.path
             raise UserError(
-                f"{one} and {other} were scored on different images, or by other classifiers: they can't be compared"
+                f"{one} and {other} were scored on different images or by different feature networks: not comparable"
             )
         found = {name: found.get(name, {}) | scores for name, scores in run.references.items()}
     return found

@@ -5,13 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from colordist.metrics import classifier_file
-from colordist.metrics.classifier_file import About
-from colordist.models.classifier import Classifier
-from colordist.run.folder import RunFolder
 from launch import TINY_GAN, arguments, start, train
 
+timm = pytest.importorskip("timm")
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
 
@@ -21,10 +19,8 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
     done = train(*arguments(TINY_GAN, run__dir=run, train__precision="fp32"))
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
-    image_size = RunFolder(run).settings()["data"]["image_size"]
-    about = About(("cat", "dog"), image_size, "0 1", epochs=1, seed=0, accuracy=50, accuracy_on_grey=50)
-    classifier_file.write(tmp_path / "classifier", Classifier(2), about)
-    metrics = f"[{{name: classifier, folder: {tmp_path / 'classifier'}}}]"
+    save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.safetensors")
+    metrics = f"[{{name: features, model: test_efficientnet, weights: {tmp_path / 'weights.safetensors'}}}]"
     more = ("--data.test_images", "150", "--evaluate.metrics", metrics)
     found = []
     for processes in (1, 2, 3, 4):
@@ -33,5 +29,5 @@ def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None
         assert done.returncode == 0, done.stderr
         found.append(json.loads(file.read_text()))
     assert found[0]["images"] == 150
-    assert {"classifier_frechet", "classifier_kernel"} < set(found[0]["scores"])
+    assert {"kernel_test_efficientnet", "kernel_test_efficientnet_low"} < set(found[0]["scores"])
     assert all(each == found[0] for each in found)

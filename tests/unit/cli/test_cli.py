@@ -281,7 +281,7 @@ VERSION_01 = {
     "--run.patience 9": "run.stall_timeout",
     "--optimizer.generator.factors {encoder: 0.1}": "optimizer.generator.lr_scales",
     "--train.gradient_checkpointing true": "train.activation_checkpointing",
-    "--evaluate.classifier DIR": "evaluate.metrics, as in [{name: classifier, folder: DIR}]",
+    "--evaluate.classifier DIR": "evaluate.metrics, as in [features]",
     "--evaluate.networks [lpips]": "evaluate.metrics",
 }
 
@@ -377,7 +377,7 @@ def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["--task.name", "cyclegan", "--seed", "9", "--data.source", "folder", "--data.classes", "[cat]"]
     arguments += ["--model.bottleneck", "7", "--optimizer.generator.clip_norm", "2"]
     arguments += ["--optimizer.generator.lr_scales", "{encoder: 0.5}", "--optimizer.discriminator.lr", "1e-4"]
-    arguments += ["--evaluate.metrics", "[lpips, {name: classifier, folder: x}]"]
+    arguments += ["--evaluate.metrics", "[lpips, {name: inception}]"]
     arguments += ["--train.micro_batch_size", "3", "--track.wandb", "off"]
     with pytest.raises(SystemExit) as left:
         parse([*arguments, "--print_config"])
@@ -467,6 +467,8 @@ def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "colordist: unknown verb 'trian': did you mean train?\n"
+    assert call_main(monkeypatch, "classifier", "-o", "x") == 2
+    assert capsys.readouterr().err == "colordist: the command classifier has been removed: use the metric features\n"
 
 
 def test_verbs_are_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,7 +69,7 @@ def test_another_metric_is_trained_evaluated_and_shown(tmp_path: Path, capsys: p
     [
         (
             "lpip",
-            "evaluate.metrics: there is no 'lpip' among classifier, inception, lpips, redness: did you mean lpips?",
+            "evaluate.metrics: there is no 'lpip' among features, inception, lpips, redness: did you mean lpips?",
         ),
         ({"name": "redness", "lest": 1}, "evaluate.metrics: redness has no key lest: did you mean least?"),
         ({"name": "redness"}, "evaluate.metrics: redness needs label: write {name: redness, label: ...}"),

@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("engine", "run", "tracking"),
     ("evaluation", "reporting"),
     ("training", "inference"),
-    ("train", "evaluate", "colorize", "export", "report", "doctor", "classifier", "cli", ""),
+    ("train", "evaluate", "colorize", "export", "report", "doctor", "cli", ""),
 )
 # Of the same level or a lower one, and yet not to be known.
 FORBIDDEN = {

@@ -8,13 +8,16 @@ import pytest
 from helpers import config_with
 from numpy.typing import NDArray
 from PIL import Image
+from report_runs import trained
 
 from colordist.config import UserError
+from colordist.metrics import SPECS
 from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.comparison import compare
 from colordist.reporting.picture import picture
 from colordist.run.folder import RunFolder
 from colordist.run.records import score_table
+from colordist.run.score_specs import save_specs
 
 
 def pixels(seed: int, tile: int = 16, images: int = 2) -> NDArray[np.uint8]:
@@ -122,6 +125,16 @@ def test_the_primary_metric_decides_and_a_diagnostic_one_never(tmp_path: Path) -
     for role, told in (("primary", "cgan reaches Saturation 33.0"), ("diagnostic", "cgan reaches Error 4.000")):
         found = compare([own_metric(run(tmp_path / role), role)])
         assert found.verdict.line.startswith(told)
+
+
+@pytest.mark.parametrize("has_specs", [True, False])
+def test_scores_of_a_removed_metric_are_still_shown(has_specs: bool, tmp_path: Path) -> None:
+    """Of a run with specs beside it, and of one from before there were any."""
+    settings = {"evaluate.metrics": [{"name": "classifier", "folder": "classifier"}]}
+    folder = trained(tmp_path / "a", scores={"mae": 9.0, "classifier_frechet": 0.3736}, settings=settings)
+    if has_specs:
+        save_specs(folder, SPECS)
+    assert "Fréchet (custom classifier) ↓ - - 0.374 - -" in " ".join(compare([folder]).table.split())
 
 
 def test_damaged_specs_are_one_line(tmp_path: Path) -> None:

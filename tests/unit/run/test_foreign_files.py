@@ -5,13 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from class_images import image_folder, words
+from class_images import image_folder
 from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from runs import run
 
-from colordist.classifier import parse as parse_classifier
-from colordist.classifier import train as train_classifier
 from colordist.cli.parser import Command
 from colordist.colorize import colorize
 from colordist.config import UserError
@@ -78,14 +76,12 @@ def verb(name: str, trained: Path, out: Path) -> None:
             photos.mkdir(exist_ok=True)
             Image.new("RGB", (16, 16), "red").save(photos / "a.png")
             colorize_all(photos, trained, out, overwrite=True)
-        case "classifier":
-            train_classifier(*parse_classifier([*words(image_folder(out.parent / "images"), out), "--epochs", "1"]))
         case "pack":
             pack(image_folder(out.parent / "images"), out)
 
 
 FILES = {"evaluate": "out.json", "report": "out.html", "export": "out.onnx"}
-FOLDERS = ("train", "colorize", "classifier")
+FOLDERS = ("train", "colorize")
 
 
 @pytest.mark.parametrize("name", [*FILES, *FOLDERS])
@@ -123,16 +119,13 @@ def test_a_picture_of_ours_is_replaced(trained: Path, tmp_path: Path) -> None:
     assert out.stat().st_ino != inode
 
 
-@pytest.mark.parametrize("name", ["classifier", "pack"])
-def test_a_folder_with_something_else_is_not_replaced(name: str, trained: Path, tmp_path: Path) -> None:
+def test_a_folder_with_something_else_is_not_replaced(trained: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    if name == "classifier":
-        verb(name, trained, out)
-    out.mkdir(exist_ok=True)
+    out.mkdir()
     (out / "thesis.tex").write_text("mine")
     before = {path: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(UserError, match=r"already.*name another folder"):
-        verb(name, trained, out)
+        verb("pack", trained, out)
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
