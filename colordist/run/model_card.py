@@ -10,7 +10,7 @@ from colordist.metrics.specs import MetricSpec, ScoreSpecs
 from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
 
-_PATHS = ("data.root", "train.init_from")  # specific to a machine
+_PATHS = ("data.root", "train.init_from", "model.weights", "task.feature_weights")  # specific to a machine
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
   colour a thing was. Don't pass its pictures off as colour photographs.
@@ -42,6 +42,8 @@ class ModelCard:
         )
         batch, seed = train.global_batch_size, self.config.seed
         begin = "the weights of another snapshot" if train.init_from else "random weights"
+        if model.pretrained:
+            begin += f", in the encoder those of timm's {', '.join(model.pretrained)}"
         noise = ", one for each noise vector" if model.noise_size else ""
         task, source = registry.component("task", self.config.task.name), registry.component("source", data.source)
         return f"""\
