@@ -5,11 +5,13 @@ import json
 import logging
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from colordist.config import FileDataConfig, RunError
+from colordist.config import FileDataConfig, RunError, UserError, in_range
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import FlatSplit, Image, ImageSource, Labels, Source, cache_folder
 from colordist.data.sources import folder_cache
@@ -30,18 +32,31 @@ _MOST_HASHED, _SAMPLE_HASHED = 100_000, 1_000  # files whose bytes are read for 
 _NEAR_GREY = 3.0  # mean chroma of a grey photo whose JPEG compression left a tint, or of a toned one
 
 
+@dataclass(frozen=True, kw_only=True)
+class FolderSettings(FileDataConfig):
+    """A folder of photographs."""
+
+    min_chroma: float = 0.0
+    """Leave out training images of less mean chroma, max(R,G,B) - min(R,G,B): 0 is grey, 255 the most; try 3."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        in_range("data.min_chroma", self.min_chroma, 0, 255)
+
+
 class FolderSource(ImageSource):
     """A folder of photographs."""
 
-    Settings = FileDataConfig
+    Settings = FolderSettings
     description = (
         "a folder of images. Their content, origin, licence and JPEG compression, which blurs colours, are not recorded"
     )
 
     def open(self) -> Source:
         """Decode the images, or read them from the cache."""
-        settings: FileDataConfig = self.settings
-        return folder(Path(settings.root), settings.class_names, Scaling.of(settings), cache_folder())
+        settings: FolderSettings = self.settings
+        scaling, cache = Scaling.of(settings), cache_folder()
+        return folder(Path(settings.root), settings.class_names, scaling, cache, settings.min_chroma)
 
     def listing(self) -> str:
         """Digest of the images' relative names and sizes."""
@@ -54,7 +69,9 @@ class FolderSource(ImageSource):
         return "" if root.is_dir() else f"there is no folder {root}"
 
 
-def folder(root: Path, classes: tuple[str, ...] | None, scaling: Scaling, cache: Path | None) -> Source:
+def folder(
+    root: Path, classes: tuple[str, ...] | None, scaling: Scaling, cache: Path | None, min_chroma: float = 0.0
+) -> Source:
     """Read all photos below a folder, scaled, in the order of their names.
 
     root: with train/ and test/; else a tenth of the images, selected by a hash of the name, is the test split.
@@ -62,6 +79,7 @@ def folder(root: Path, classes: tuple[str, ...] | None, scaling: Scaling, cache:
     scaling: of training images; test images are cropped at the centre.
     cache: folder for the decoded images; None for no cache. Invalidated by any change of a file's name, size or
         modification time. Safe for concurrent processes.
+    min_chroma: training images with a mean chroma below this are left out.
 
     Unusable files are skipped and logged. Raises UserError if there is no such folder or class, or no usable image for
     one of the splits.
@@ -75,9 +93,11 @@ def folder(root: Path, classes: tuple[str, ...] | None, scaling: Scaling, cache:
         if stem and folder_cache.store(stem, content):
             content = folder_cache.load(stem) or content  # memory-mapped: shared between processes
     _report(root, content, found)
+    kept = _colorful(root, content.chroma, min_chroma)
     images = FlatSplit.of(content.pixels, content.sizes, scaling.size)
     train, test = np.split(np.arange(len(images)), [len(content.train)])
-    return Source("folder", images.part(train), images.part(test), _labels(content, found), digest=content.digest)
+    labels = _labels(content, found, kept)
+    return Source("folder", images.part(train[kept]), images.part(test), labels, digest=content.digest)
 
 
 # Reading
@@ -146,8 +166,32 @@ def _listing_digest(rows: list[tuple[object, ...]]) -> str:
     return hashlib.blake2b(json.dumps(rows).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
-def _labels(content: Content, found: Found) -> Labels | None:
-    """Class labels, if every image lies in a class folder."""
+def _colorful(root: Path, chroma: list[float], least: float) -> NDArray[np.int64]:
+    """Training images with at least this mean chroma, as indices. Logs how many are nearly grey, and are left out.
+
+    Raises UserError if none is left.
+    """
+    kept = np.flatnonzero(np.array(chroma) >= least)
+    total, left_out, near_grey = len(chroma), len(chroma) - len(kept), sum(each < _NEAR_GREY for each in chroma)
+    if not len(kept):
+        raise UserError(
+            f"data.min_chroma is {least:g}, but no training image in {root} has more than {max(chroma):.1f}: "
+            f"try data.min_chroma {_NEAR_GREY if max(chroma) >= _NEAR_GREY else 0:g}"
+        )
+    if near_grey:
+        way_out = f"data.min_chroma {least:g} leaves out {left_out}" if least else "data.min_chroma 3 leaves them out"
+        logger.log(
+            logging.INFO if least >= _NEAR_GREY else logging.WARNING,
+            "%s: %d of %d training images are nearly grey (mean chroma below %g), and teach grey answers; %s",
+            *(root, near_grey, total, _NEAR_GREY, way_out),
+        )
+    elif left_out:
+        logger.info("%s: data.min_chroma %g leaves out %d of %d training images", root, least, left_out, total)
+    return kept
+
+
+def _labels(content: Content, found: Found, kept: NDArray[np.int64]) -> Labels | None:
+    """Class labels, if every image lies in a class folder. kept: the training images to use."""
     train, test = (
         [class_of(found.files[index].name, found.has_split_folders) for index in part]
         for part in (content.train, content.test)
@@ -155,7 +199,8 @@ def _labels(content: Content, found: Found) -> Labels | None:
     names = sorted({*train, *test})
     if "" in names:
         return None
-    return Labels(tuple(names), *(np.searchsorted(names, part).astype(np.int64) for part in (train, test)))
+    train_labels, test_labels = (np.searchsorted(names, part).astype(np.int64) for part in (train, test))
+    return Labels(tuple(names), train_labels[kept], test_labels)
 
 
 # Logging
@@ -167,10 +212,3 @@ def _report(root: Path, content: Content, found: Found) -> None:
     logger.info("%s: %s (%s), %d other files ignored", root, counts, rule, found.others)
     if skipped := merge(found.skipped, content.skipped):
         logger.warning("%s: skipped %s", root, list_skipped(skipped))
-    if near_grey := sum(chroma < _NEAR_GREY for chroma in content.chroma):
-        logger.warning(
-            "%s: %d of %d training images are grey or nearly so, and teach grey answers",
-            root,
-            near_grey,
-            len(content.train),
-        )

@@ -22,7 +22,7 @@ from colordist.data.sampler import Sampler
 from colordist.data.source import Source, Split
 from colordist.data.sources import folder as module
 from colordist.data.sources import folder_files
-from colordist.data.sources.folder import folder
+from colordist.data.sources.folder import folder, mean_chroma
 
 SIZE = 16
 
@@ -231,7 +231,72 @@ def test_colorless_photos_are_kept_and_counted(tmp_path: Path, caplog: pytest.Lo
     Image.new("L", (SIZE, SIZE), 50).save(tmp_path / "test" / "grey.jpg")
     source = read(tmp_path)
     assert (len(source.train), len(source.test)) == (7, 3)
-    assert "3 of 7 training images are grey or nearly so" in caplog.text
+    assert "3 of 7 training images are nearly grey (mean chroma below 3), and teach grey answers" in caplog.text
+    assert "; data.min_chroma 3 leaves them out" in caplog.text
+
+
+def test_chroma_by_hand() -> None:
+    image = np.array([[[10, 20, 30], [7, 7, 7]], [[255, 0, 0], [5, 4, 6]]], np.uint8)
+    assert mean_chroma(image) == (20 + 0 + 255 + 2) / 4
+    assert mean_chroma(np.full((3, 1, 3), 200, np.uint8)) == 0
+    assert mean_chroma(np.tile(np.array([255, 0, 9], np.uint8), (300, 300, 1))) == 255
+
+
+def tinted(root: Path) -> Path:
+    """Training images with a mean chroma of 0, 1, 2, 3, 40 and 80, and grey test images."""
+    for chroma in (0, 1, 2, 3, 40, 80):
+        for part, color in ("train", (100 + chroma, 100, 100)), ("test", (50, 50, 50)):
+            path = root / part / ("cat" if chroma % 2 else "dog") / f"{chroma:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (SIZE, SIZE), color).save(path)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("least", "kept", "said"),
+    [
+        (
+            0.0,
+            [101, 103, 100, 102, 140, 180],
+            "are nearly grey (mean chroma below 3), and teach grey answers; data.min",
+        ),
+        (
+            2.5,
+            [103, 140, 180],
+            "3 of 6 training images are nearly grey (mean chroma below 3), and teach grey answers; ",
+        ),
+        (3.0, [103, 140, 180], "data.min_chroma 3 leaves out 3"),
+        (40.0, [140, 180], "data.min_chroma 40 leaves out 4"),
+    ],
+)
+def test_photos_of_little_chroma_are_left_out(
+    least: float, kept: list[int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tinted(tmp_path / "root")
+    for _ in range(2):  # the second time from the cache, which holds all images
+        source = folder(root, None, Scaling(SIZE), tmp_path / "cache", least)
+        assert levels(source.train) == kept
+        assert len(source.test) == 6
+        assert source.labels is not None
+        assert source.labels.train.tolist() == [0 if (level - 100) % 2 else 1 for level in kept]
+        assert source.digest == folder(root, None, Scaling(SIZE), None).digest
+    assert said in caplog.text
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_colorful_photos_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    has_split_folders(tmp_path)
+    Image.new("RGB", (SIZE, SIZE), (120, 100, 100)).save(tmp_path / "train" / "dull.png")
+    assert levels(folder(tmp_path, None, Scaling(SIZE), None, 100).train) == [2, 3, 4, 5]
+    assert caplog.messages[-1] == f"{tmp_path}: data.min_chroma 100 leaves out 1 of 5 training images"
+
+
+def test_no_photo_has_so_much_chroma(tmp_path: Path) -> None:
+    tinted(tmp_path)
+    with pytest.raises(UserError) as caught:
+        folder(tmp_path, None, Scaling(SIZE), None, 80.5)
+    expected = f"data.min_chroma is 80.5, but no training image in {tmp_path} has more than 80.0: try data.min_chroma 3"
+    assert str(caught.value) == expected
 
 
 def test_clean_folders_give_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
