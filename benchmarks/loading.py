@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from colordist.color import ColorSpace
 from colordist.data.batch import Share
+from colordist.data.decode import Scaling
 from colordist.data.loader import Loader, ResidentLoader
 from colordist.data.pack import pack
 from colordist.data.sampler import Sampler
@@ -83,7 +84,7 @@ def resident(images: Tensor, batch: int) -> Loading:
 
 def streamed(packed: Path, size: int, batch: int, workers: int) -> Loading:
     """Images in shards."""
-    split = shards(str(packed), None, size, packed).train
+    split = shards(str(packed), None, Scaling(size), packed).train
     assert isinstance(split, ShardSplit)
     sampler = Sampler(0, len(split), batch, True, shards=split.shard_sizes(), shuffle_shards=8)
     yield from _ours(StreamingLoader(split, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1), workers))

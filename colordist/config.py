@@ -207,9 +207,17 @@ class FileDataConfig(DataConfig):
     """Folder of the images."""
     classes: list[str | int] | str | int = "all"
     """Classes to use, e.g. [horse, cat], or `all`. Kept as text: quote names such as '007' in YAML."""
+    resize: int | None = None
+    """Shorter side in pixels that images are scaled to before they are cropped. Default: data.image_size."""
+    crop: Literal["center", "random"] = "center"
+    """Crop of training images; test images are always cropped at the centre."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.resize is not None:
+            in_range("data.resize", self.resize, self.image_size, 4 * 512)
+        if self.resize == self.image_size:
+            object.__setattr__(self, "resize", None)  # the same run
         given = self.classes
         object.__setattr__(self, "classes", [str(each) for each in given] if isinstance(given, list) else str(given))
         if not self.classes:

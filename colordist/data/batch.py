@@ -56,16 +56,22 @@ class Share:
         local = samples[share(len(samples), self.rank, self.world_size)]
         return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
-    def batch(self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64]], Tensor]) -> Batch:
-        """Build the batch of some samples. images: maps indices to uint8 [n, 3, H, W] on the device."""
+    def batch(
+        self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64], NDArray[np.float64]], Tensor]
+    ) -> Batch:
+        """Build the batch of some samples.
+
+        images: maps indices [n] and positions of crops [n, 2] to uint8 [n, 3, H, W] on the device.
+        """
         # Converted on the host: not every device has float64.
         uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
         noise = send(torch.from_numpy(sample_slice.noise).to(self.dtype), self.device)
         batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
-        grey, target = self._flip_and_split(images(sample_slice.index), sample_slice.flip)
+        grey, target = self._flip_and_split(images(sample_slice.index, sample_slice.crop), sample_slice.flip)
         target_grey = grey
         if self.sampler.unpaired:
-            target_grey, target = self._flip_and_split(images(sample_slice.target_index), sample_slice.target_flip)
+            rgb = images(sample_slice.target_index, sample_slice.target_crop)
+            target_grey, target = self._flip_and_split(rgb, sample_slice.target_flip)
         return Batch(grey, target, uniforms, noise, target_grey, batch_index)
 
     def _flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from colordist.config import UserError
+from colordist.config import FileDataConfig, UserError
 
 MIN_SIDE = 8  # pixels: smaller images are icons or tracking pixels, not photos
 
@@ -23,6 +24,7 @@ EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; a folder's 
 # The format is detected from the content, not from the name. Others are refused: PIL would hand an EPS file named .jpg
 # to Ghostscript.
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+_LONGEST = 8  # shorter sides, of an image that is kept whole
 _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3 "almost indistinguishable" from exact
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
@@ -107,22 +109,67 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     return _to_srgb(opaque, profile), rgba.getchannel("A")
 
 
-def fit(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Scale the shorter side to `size` and crop the centre: RGB image -> uint8 [size, size, 3].
+def fit(image: Image.Image, size: int, shorter: int | None = None) -> NDArray[np.uint8]:
+    """Scale the shorter side to `shorter` (default: `size`) and crop the centre: RGB image -> uint8 [size, size, 3].
 
     Lanczos with antialiasing for downscaling, bicubic for upscaling; unchanged pixels at the same size.
     """
-    side = min(image.size)
+    side = min(image.size) * size / (shorter or size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     return np.asarray(scale(image, (size, size), (left, top, left + side, top + side)))
 
 
-def scale(image: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> Image.Image:
+def fit_shorter(image: Image.Image, shorter: int) -> NDArray[np.uint8]:
+    """Scale the shorter side as `fit` does, and keep the whole image: RGB image -> uint8 [H, W, 3].
+
+    Of an image longer than 8:1, which might fill the memory, the middle is kept.
+    """
+    side = min(image.size)
+    width, height = (min(each, _LONGEST * side) for each in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    size = (round(width * shorter / side), round(height * shorter / side))
+    return np.asarray(scale(image, size, (left, top, left + width, top + height)))
+
+
+def scale(
+    image: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float] | None = None
+) -> Image.Image:
     """Scale an image, or a box in it (left, top, right, bottom), to (width, height), with the filters of `fit`."""
     left, top, right, bottom = box or (0, 0, *image.size)
     grows = min(right - left, bottom - top) < min(size)
     resample = Image.Resampling.BICUBIC if grows else Image.Resampling.LANCZOS
     return image.resize(size, resample, box=(left, top, right, bottom), reducing_gap=_GAP)
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Scaling of photographs to training or test images."""
+
+    size: int
+    """Side of the crops in pixels."""
+    resize: int | None = None
+    """Shorter side after scaling, in pixels: at least `size`, the default."""
+    whole: bool = False
+    """Keep the whole image; else crop the centre."""
+
+    @classmethod
+    def of(cls, settings: FileDataConfig) -> "Scaling":
+        """That of training images."""
+        return cls(settings.image_size, settings.resize, whole=settings.crop == "random")
+
+    @property
+    def shorter(self) -> int:
+        """Shorter side after scaling."""
+        return self.resize or self.size
+
+    @property
+    def of_test_images(self) -> "Scaling":
+        """That of test images, which are always cropped at the centre."""
+        return replace(self, whole=False)
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Scale an RGB image to uint8 [H, W, 3]."""
+        return fit_shorter(image, self.shorter) if self.whole else fit(image, self.size, self.shorter)
 
 
 def over_white(image: Image.Image) -> Image.Image:

@@ -16,15 +16,26 @@ from torch import Tensor
 from tqdm import tqdm
 
 from colordist.data.batch import Batch, Share, send
-from colordist.data.source import Split, StreamedSplit
+from colordist.data.crops import CENTER, Layout
+from colordist.data.source import Split, StreamedSplit, UncroppedSplit
 
 _SAMPLE = 4096  # images
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
-    """Load all images of a split: uint8 [N, 3, H, W] on the device."""
+    """Load all images of a split, cropped at the centre: uint8 [N, 3, H, W] on the device."""
     images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def load_uncropped(
+    split: UncroppedSplit, device: torch.device, name: str = "", *, quiet: bool = True
+) -> tuple[Tensor, Layout]:
+    """Load all images of a split whole: their pixels on the device, uint8 [P, 3], and where each image lies in them."""
+    order = tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)
+    images = [split.uncropped(index) for index in order]
+    layout = Layout(np.array([image.shape[:2] for image in images], np.int64), split.image_size)
+    return torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images])).to(device), layout
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
@@ -66,24 +77,29 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class ResidentLoader:
-    """Loader of images held on the device.
-
-    images: uint8 [N, 3, H, W].
-    """
+    """Loader of images held on the device."""
 
     images: Tensor
+    """uint8 [N, 3, H, W]; of images that are larger than the crops all pixels, [P, 3]."""
     share: Share
+    layout: Layout | None = None
+    """Where each of these images lies in the pixels."""
 
     def micro_batches(self, step: int) -> list[Batch]:
         """Index this process's samples of a step, in micro-batches of at most micro_batch_size."""
-        return [self.share.batch(sample_slice, self._images) for sample_slice in self.share.sample_slices(step)]
+        return [self.share.batch(sample_slice, self._crops) for sample_slice in self.share.sample_slices(step)]
 
-    def _images(self, index: NDArray[np.int64]) -> Tensor:
-        return self.images[send(torch.from_numpy(index), self.images.device)]
+    def _crops(self, index: NDArray[np.int64], positions: NDArray[np.float64]) -> Tensor:
+        if self.layout is None:
+            return self.images[send(torch.from_numpy(index), self.images.device)]
+        return self.layout.crops(self.images, index, positions)
 
     def sample(self) -> Iterable[Tensor]:
-        """All images: batches of uint8 [B, 3, H, W]."""
-        yield from self.images.split(1024)
+        """All images, cropped at the centre: batches of uint8 [B, 3, H, W]."""
+        count = len(self.images if self.layout is None else self.layout.sizes)
+        for part in in_batches(count, 1024):
+            index = np.arange(part.start, part.stop)
+            yield self._crops(index, np.full((len(index), 2), CENTER))
 
     @property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 # One random stream per use, so that another use doesn't change the others.
 _ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _SHARD_ORDER = range(9)
+_CROP, _TARGET_CROP = 9, 10
 
 UNIFORMS = 8
 """Uniform random numbers per sample for the task."""
@@ -85,6 +86,8 @@ class SampleSlice:
     """Index into the training split: [n]."""
     flip: NDArray[np.bool_]
     """Whether to flip it horizontally: [n]."""
+    crop: NDArray[np.float64]
+    """Vertical and horizontal position of its crop in [0, 1): [n, 2]; see ``crops.corners``."""
     uniforms: NDArray[np.float64]
     """Uniform random numbers in [0, 1) for the task: [n, UNIFORMS]."""
     noise: NDArray[np.float64]
@@ -93,6 +96,8 @@ class SampleSlice:
     """Index of the target image: [n]; equals ``index``, unless training is unpaired."""
     target_flip: NDArray[np.bool_]
     """Whether to flip the target image: [n]."""
+    target_crop: NDArray[np.float64]
+    """Position of the target image's crop: [n, 2]."""
     batch_index: NDArray[np.int64]
     """Index in the global batch: [n]."""
 
@@ -127,20 +132,33 @@ class Sampler:
     """Images in each shard, in the order of their index, ``length`` in all. Empty: no shards."""
     shuffle_shards: int = 1
     """Shards shuffled together; all of them: a full shuffle."""
+    random_crops: bool = False
+    """Whether crops have uniformly random positions; else they are central."""
 
     def step(self, step: int) -> SampleSlice:
         """The global_batch_size samples of a step, counted from 0."""
         size = self.global_batch_size
         index, flip = self._indices(step, _ORDER, self._shards), self._coin_flips(step, _FLIP)
-        target_index, target_flip = index, flip
+        crop = self._crops(step, _CROP)
+        target_index, target_flip, target_crop = index, flip, crop
         if self.unpaired:
             grey_half, target_half = self.halves()
             index = grey_half.index[self._indices(step, _ORDER, grey_half.shards)]
             target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards)]
-            target_flip = self._coin_flips(step, _TARGET_FLIP)
+            target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP), self._crops(step, _TARGET_CROP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
         noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise_shape)).reshape(size, *self.noise_shape)
-        return SampleSlice(index, flip, uniforms, noise, target_index, target_flip, batch_index=np.arange(size))
+        return SampleSlice(
+            index=index,
+            flip=flip,
+            crop=crop,
+            uniforms=uniforms,
+            noise=noise,
+            target_index=target_index,
+            target_flip=target_flip,
+            target_crop=target_crop,
+            batch_index=np.arange(size),
+        )
 
     @property
     def _shards(self) -> tuple[int, ...]:
@@ -164,6 +182,15 @@ class Sampler:
         """Whether to flip each of a step's samples."""
         flips: NDArray[np.bool_] = _random_bits(self.seed, stream, step, self.global_batch_size) >> np.uint64(63) == 1
         return flips & np.bool_(self.flip)
+
+    def _crops(self, step: int, stream: int) -> NDArray[np.float64]:
+        """Positions of a step's crops."""
+        size = self.global_batch_size
+        return (
+            _uniform(self.seed, stream, step, 2 * size).reshape(size, 2)
+            if self.random_crops
+            else np.full((size, 2), 0.5)
+        )
 
 
 def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colordist.config import DataConfig, FileDataConfig, UserError, at_least
+from colordist.data.crops import crop, offsets
 
-Image = NDArray[np.uint8]  # RGB, [size, size, 3]
+Image = NDArray[np.uint8]  # RGB, [H, W, 3]
 
 
 class Split(Protocol):
@@ -37,8 +38,31 @@ class MaskedSplit(Split, Protocol):
 
 
 @runtime_checkable
+class UncroppedSplit(Split, Protocol):
+    """A split that can give its images as crops are taken from them. ``[index]`` is the central crop."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops."""
+        ...
+
+    def uncropped(self, index: int) -> Image:
+        """The image at this index: uint8 RGB, [H, W, 3], neither side below ``image_size``."""
+        ...
+
+    def part(self, indices: NDArray[np.int64]) -> "UncroppedSplit":
+        """A subset of the images. indices: ascending, [n]."""
+        ...
+
+
+@runtime_checkable
 class StreamedSplit(Split, Protocol):
     """A split that needn't fit into memory: worker processes read its images on demand."""
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops that training takes."""
+        ...
 
     @property
     def digest(self) -> str:
@@ -46,7 +70,10 @@ class StreamedSplit(Split, Protocol):
         ...
 
     def read(self, index: int) -> Image | None:
-        """Like ``[index]``, but None for a damaged image. Raises RunError if it can't be read."""
+        """An image as crops are taken from it: uint8 RGB, [H, W, 3], neither side below ``image_size``.
+
+        None for a damaged one. Raises RunError if it can't be read.
+        """
         ...
 
     def placeholder(self) -> Image:
@@ -164,6 +191,42 @@ class ArraySplit:
 
 
 @dataclass(frozen=True, eq=False)
+class FlatSplit:
+    """Images of several sizes in one array, possibly memory-mapped: an `UncroppedSplit`."""
+
+    pixels: NDArray[np.uint8]
+    """RGB, [P, 3]."""
+    sizes: NDArray[np.int64]
+    """Height and width of each image: [N, 2]."""
+    offsets: NDArray[np.int64]
+    """Number of pixels before each image: [N]."""
+    image_size: int
+    """Side of the crops."""
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8], sizes: NDArray[np.int64], image_size: int) -> "FlatSplit":
+        """Images one after the other: [P, 3]. sizes: heights and widths, [N, 2]."""
+        return cls(pixels, sizes, offsets(sizes), image_size)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.sizes)
+
+    def __getitem__(self, index: int, /) -> Image:
+        """The central crop of the image at this index: a view, uint8 RGB, [image_size, image_size, 3]."""
+        return crop(self.uncropped(index), self.image_size)
+
+    def uncropped(self, index: int) -> Image:
+        """The image at this index: a view, uint8 RGB, [H, W, 3]."""
+        (height, width), offset = self.sizes[index].tolist(), int(self.offsets[index])
+        return self.pixels[offset : offset + height * width].reshape(height, width, 3)
+
+    def part(self, indices: NDArray[np.int64]) -> "FlatSplit":
+        """A subset of the images. indices: ascending, [n]."""
+        return replace(self, sizes=self.sizes[indices], offsets=self.offsets[indices])
+
+
+@dataclass(frozen=True, eq=False)
 class PartOfSplit:
     """Subset of a split. indices: [n]."""
 
@@ -193,7 +256,7 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
     indices = np.sort(order[: max(1, round(fraction * len(order)))])
     labels = source.labels and replace(source.labels, train=source.labels.train[indices])
     whole = source.train
-    train = whole.part(indices) if isinstance(whole, StreamedSplit) else PartOfSplit(whole, indices)
+    train = whole.part(indices) if isinstance(whole, UncroppedSplit | StreamedSplit) else PartOfSplit(whole, indices)
     return replace(source, train=train, labels=labels)
 
 

@@ -24,12 +24,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from colordist.config import RunError
 from colordist.data.batch import Batch, Share, send
+from colordist.data.crops import crop
 from colordist.data.loader import sample
 from colordist.data.sampler import SampleSlice
 from colordist.data.source import StreamedSplit
 
 _PREFETCH = 4  # micro-batches per worker
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+_Samples = tuple[NDArray[np.int64], NDArray[np.float64]]  # indices of images, and positions of their crops
 
 
 @dataclass(frozen=True)
@@ -46,41 +49,39 @@ class _Decoded:
 
 @dataclass(frozen=True)
 class _MicroBatches(Dataset[_Decoded]):
-    """Micro-batches by the indices of their images."""
+    """Micro-batches by the indices of their images [n] and the positions of their crops [n, 2]."""
 
     split: StreamedSplit
 
-    def __getitem__(self, indices: NDArray[np.int64]) -> _Decoded:
+    def __getitem__(self, samples: _Samples) -> _Decoded:
         damaged: list[int] = []
         images = []
         try:
-            for index in map(int, indices):
+            for index, position in zip(samples[0].tolist(), samples[1], strict=True):
                 if (image := self.split.read(index)) is None:
                     damaged.append(index)
                     image = self.split.placeholder()
-                images.append(image)
+                images.append(crop(image, self.split.image_size, position))
         except RunError as error:
             return _Decoded(torch.empty(0), damaged, str(error))
         return _Decoded(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous(), damaged, None)
 
 
 @dataclass(frozen=True)
-class _StepSampler(Sampler[NDArray[np.int64]]):
-    """Image indices of each micro-batch, from a step on without end."""
+class _StepSampler(Sampler[_Samples]):
+    """Images and crops of each micro-batch, from a step on without end."""
 
     share: Share
     first: int
 
-    def __iter__(self) -> Iterator[NDArray[np.int64]]:
+    def __iter__(self) -> Iterator[_Samples]:
         for step in itertools.count(self.first):
-            yield from map(self._indices, self.share.sample_slices(step))
+            yield from map(self._samples, self.share.sample_slices(step))
 
-    def _indices(self, sample_slice: SampleSlice) -> NDArray[np.int64]:
-        return (
-            np.concatenate([sample_slice.index, sample_slice.target_index])
-            if self.share.sampler.unpaired
-            else sample_slice.index
-        )
+    def _samples(self, part: SampleSlice) -> _Samples:
+        if not self.share.sampler.unpaired:
+            return part.index, part.crop
+        return np.concatenate([part.index, part.target_index]), np.concatenate([part.crop, part.target_crop])
 
 
 class StreamingLoader:
@@ -111,7 +112,7 @@ class StreamingLoader:
 
     def _batch(self, sample_slice: SampleSlice, images: Tensor) -> Batch:
         parts = iter(send(images, self._share.device).split(len(sample_slice)))
-        return self._share.batch(sample_slice, lambda _: next(parts))
+        return self._share.batch(sample_slice, lambda *_: next(parts))
 
     def _next_images(self) -> Tensor:
         decoded = next(self._stream)

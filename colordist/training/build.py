@@ -8,11 +8,11 @@ from functools import partial
 
 import torch
 
-from colordist.config import Config, UserError, Value, as_dict, flatten
+from colordist.config import Config, FileDataConfig, UserError, Value, as_dict, flatten
 from colordist.data.batch import Share
-from colordist.data.loader import Loader, ResidentLoader, image_digest, load
+from colordist.data.loader import Loader, ResidentLoader, image_digest, load, load_uncropped
 from colordist.data.sampler import Sampler
-from colordist.data.source import Source, StreamedDataConfig, StreamedSplit
+from colordist.data.source import Source, StreamedDataConfig, StreamedSplit, UncroppedSplit
 from colordist.data.streaming import StreamingLoader
 from colordist.engine.consistency import check_same, check_same_settings
 from colordist.engine.environment import check_gradient_penalties
@@ -142,6 +142,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
         unpaired=task.unpaired,
         shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
         shuffle_shards=data.shuffle_shards if isinstance(data, StreamedDataConfig) else 1,
+        random_crops=isinstance(data, FileDataConfig) and data.crop == "random",
     )
     share = Share(
         sampler,
@@ -154,8 +155,14 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
     )
     if isinstance(split, StreamedSplit):
         return StreamingLoader(split, share, data.workers if isinstance(data, StreamedDataConfig) else 0)
+    what, quiet = "training images", not engine.is_main
     with engine.stall_exempt("loading images"):
-        return ResidentLoader(load(split, engine.device, "training images", quiet=not engine.is_main), share)
+        if not sampler.random_crops:
+            return ResidentLoader(load(split, engine.device, what, quiet=quiet), share)
+        if not isinstance(split, UncroppedSplit):
+            raise UserError(f"data.crop is random, but data.source {source.name} has no larger images: try center")
+        pixels, layout = load_uncropped(split, engine.device, what, quiet=quiet)
+        return ResidentLoader(pixels, share, layout)
 
 
 def check_devices(config: Config) -> dict[str, str]:

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from colordist import registry
 from colordist.cli.parser import parse
-from colordist.config import Config, GeneratorSettings, TaskSettings, TrainConfig, UserError, as_dict, flatten
+from colordist.config import (
+    Config,
+    DataConfig,
+    GeneratorSettings,
+    TaskSettings,
+    TrainConfig,
+    UserError,
+    as_dict,
+    flatten,
+)
 from colordist.registry import Names
 from colordist.run.identity import changed_keys, fingerprint, learning_keys
 from colordist.training.batch_arithmetic import batch_arithmetic
@@ -203,6 +212,8 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return 2 if value == 1 else 1
     if key == "model.attention_level":
         return 2
+    if key == "data.resize":
+        return 2 * DataConfig.image_size
     if key == "task.augment":
         return ["cutout"]
     if key == "evaluate.metrics":

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from colordist.config import FileDataConfig, UserError
-from colordist.data.decode import fit
-from colordist.data.source import ArraySplit, ImageSource, Labels, Source, check_classes
+from colordist.data.decode import Scaling
+from colordist.data.source import FlatSplit, ImageSource, Labels, Source, check_classes
 from colordist.files.download import download_timeout
 
 
@@ -62,7 +62,7 @@ class ArchiveSource(ImageSource):
         """Download the archive if it is missing; read it."""
         settings: FileDataConfig = self.settings
         download(self.name, Path(settings.root))
-        return archive(self.name, Path(settings.root), settings.class_names, settings.image_size)
+        return archive(self.name, Path(settings.root), settings.class_names, Scaling.of(settings))
 
     def missing(self) -> str:
         """Why the images are unavailable without a download; empty if they are there."""
@@ -112,7 +112,7 @@ def download(name: str, root: Path) -> None:
         raise _unavailable(name, root, reason) from error
 
 
-def archive(name: str, root: Path, classes: tuple[str, ...] | None, image_size: int) -> Source:
+def archive(name: str, root: Path, classes: tuple[str, ...] | None, scaling: Scaling) -> Source:
     """Read a dataset, or the images of some of its classes.
 
     CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images of 32x32 pixels, in 10 and in 100
@@ -121,7 +121,7 @@ def archive(name: str, root: Path, classes: tuple[str, ...] | None, image_size: 
     name: of the source.
     root: folder, as for `download`.
     classes: names such as "horse"; None for all of them.
-    image_size: side in pixels; other than as published, the images are scaled once, on reading.
+    scaling: of training images; test images are cropped. Other than as published, they are scaled once, on reading.
 
     Raises UserError if the data is missing or damaged, or has no such class.
     """
@@ -135,8 +135,8 @@ def archive(name: str, root: Path, classes: tuple[str, ...] | None, image_size: 
     names = tuple(each for each in train.classes if not classes or each in classes)
     train, test = train.of(names), test.of(names)
     labels = Labels(names, train.labels, test.labels)
-    train_split, test_split = (ArraySplit(_scale(part.images, image_size)) for part in (train, test))
-    return Source(name, train_split, test_split, labels, digest=name)  # torchvision has verified the checksums
+    splits = _split(train.images, scaling), _split(test.images, scaling.of_test_images)
+    return Source(name, *splits, labels, digest=name)  # torchvision has verified the checksums
 
 
 @dataclass(frozen=True)
@@ -170,12 +170,20 @@ def _dataset(name: str, root: Path, which: Literal["train", "test"], *, fetch: b
     return kind(root, download=fetch, **({"split": which} if name == "stl10" else {"train": which == "train"}))
 
 
-def _scale(images: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    if images.shape[1] == size:
+def _split(images: NDArray[np.uint8], scaling: Scaling) -> FlatSplit:
+    scaled = _scale(images, scaling)
+    sizes = np.full((len(scaled), 2), scaled.shape[1])
+    return FlatSplit.of(scaled.reshape(-1, 3), sizes, scaling.size)
+
+
+def _scale(images: NDArray[np.uint8], scaling: Scaling) -> NDArray[np.uint8]:
+    """Scale square images: [N, side, side, 3]."""
+    size = scaling.shorter if scaling.whole else scaling.size
+    if images.shape[1] == scaling.shorter == size:
         return images
     scaled = np.empty((len(images), size, size, 3), np.uint8)
     for index, image in enumerate(images):
-        scaled[index] = fit(Image.fromarray(image), size)
+        scaled[index] = scaling(Image.fromarray(image))
     return scaled
 
 

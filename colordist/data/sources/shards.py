@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colordist.config import UserError
-from colordist.data.decode import Undecodable, decode, fit
+from colordist.data.crops import crop
+from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import Image, ImageSource, Labels, Source, StreamedDataConfig, cache_folder, check_classes
 from colordist.data.sources.folder_files import printable
 from colordist.data.sources.shard_index import Index, Shard
@@ -49,7 +50,7 @@ class ShardSource(ImageSource):
     def open(self) -> Source:
         """Read the index; images are read during training."""
         settings: ShardSettings = self.settings
-        return shards(settings.root, settings.class_names, settings.image_size, cache_folder() / "shards")
+        return shards(settings.root, settings.class_names, Scaling.of(settings), cache_folder() / "shards")
 
     def listing(self) -> str:
         """Digest of the index, which has the names, sizes and checksums of all shards."""
@@ -61,16 +62,17 @@ class ShardSource(ImageSource):
         return "" if "://" in self.settings.root or index.is_file() else f"there is no {index}"
 
 
-def shards(root: str, classes: tuple[str, ...] | None, image_size: int, cache: Path) -> Source:
+def shards(root: str, classes: tuple[str, ...] | None, scaling: Scaling, cache: Path) -> Source:
     """Open a folder of shards; images are decoded, scaled and cropped to squares on access.
 
-    root: folder or http(s) URL. classes: names, as in the index; None for all images. image_size: side in pixels.
-    cache: folder for downloaded shards. Raises UserError if the index or a shard is missing or damaged, or there is no
-    such class.
+    root: folder or http(s) URL. classes: names, as in the index; None for all images. scaling: of training images; test
+    images are cropped. cache: folder for downloaded shards. Raises UserError if the index or a shard is missing or
+    damaged, or there is no such class.
     """
     shard_store = ShardStore(root, cache)
     index, digest = shard_store.index()
-    train, test = (_split(shard_store, index, digest, image_size, which) for which in ("train", "test"))
+    train = _split(shard_store, index, digest, scaling, "train")
+    test = _split(shard_store, index, digest, scaling.of_test_images, "test")
     labels = Labels(tuple(index.classes), _labels(index, "train"), _labels(index, "test")) if index.classes else None
     if classes and labels is None:
         logger.warning("the images in %s have no classes: data.classes is ignored, all are used", root)
@@ -98,7 +100,7 @@ class ShardSplit:
     shards: list[Shard]
     digest: str
     """SHA-256 of the index, which has the checksums of all shards."""
-    image_size: int
+    scaling: Scaling
     where: NDArray[np.int64]
     """Per image: shard (ascending), index in the shard, offset and size in bytes: [N, 4]."""
     damaged: set[int] = field(default_factory=set)
@@ -109,18 +111,26 @@ class ShardSplit:
         return len(self.where)
 
     def __getitem__(self, index: int, /) -> Image:
-        """The image at this index: uint8 RGB, [size, size, 3]. An undecodable one is logged and replaced by grey."""
+        """The central crop of an image: uint8 RGB, [size, size, 3]. An undecodable one is logged, and grey."""
         if (image := self.read(index)) is None:
             self.log_damaged([index])
             return self.placeholder()
-        return image
+        return crop(image, self.image_size)
+
+    @property
+    def image_size(self) -> int:
+        """Side of the crops."""
+        return self.scaling.size
 
     def read(self, index: int) -> Image | None:
-        """Like ``[index]``, but None for an undecodable image. Raises RunError if its shard can't be read."""
+        """A scaled image: uint8 RGB, [H, W, 3]. None for an undecodable one.
+
+        Raises RunError if its shard can't be read.
+        """
         shard, _, offset, size = self.where[index].tolist()
         try:
             content = self.shard_store.read(self.shards[shard], offset, size)
-            return fit(decode(content, self.image_size), self.image_size)
+            return self.scaling(decode(content, self.scaling.shorter))
         except Undecodable:
             return None
 
@@ -152,7 +162,7 @@ class ShardSplit:
         return tuple(np.unique(self.where[:, 0], return_counts=True)[1].tolist())
 
 
-def _split(shard_store: ShardStore, index: Index, digest: str, size: int, which: str) -> ShardSplit:
+def _split(shard_store: ShardStore, index: Index, digest: str, scaling: Scaling, which: str) -> ShardSplit:
     found = [shard for shard in index.shards if shard.split == which]
     # One array: forked workers share it, while they would copy the objects in a list.
     columns = [
@@ -160,7 +170,7 @@ def _split(shard_store: ShardStore, index: Index, digest: str, size: int, which:
         for number, shard in enumerate(found)
     ]
     where = np.concatenate([np.empty((4, 0), np.int64), *columns], axis=1).T
-    return ShardSplit(shard_store, found, digest, size, np.ascontiguousarray(where))
+    return ShardSplit(shard_store, found, digest, scaling, np.ascontiguousarray(where))
 
 
 def _labels(index: Index, which: str) -> NDArray[np.int64]:

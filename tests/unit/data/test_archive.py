@@ -14,6 +14,7 @@ import pytest
 from torchvision import datasets
 
 from colordist.config import UserError
+from colordist.data.decode import Scaling
 from colordist.data.source import Split
 from colordist.data.sources.archive import ARCHIVES, archive, download
 
@@ -110,7 +111,7 @@ def test_names_are_those_of_torchvision(name: str) -> None:
 @EACH
 def test_all_classes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size, train = SIZES[name], TRAIN[name]
-    source = archive(name, unpacked(name, tmp_path, monkeypatch), None, size)
+    source = archive(name, unpacked(name, tmp_path, monkeypatch), None, Scaling(size))
     assert source.name == name
     assert reds(source.train) == list(range(train))
     assert reds(source.test) == list(range(train, train + PER_FILE))
@@ -127,7 +128,7 @@ def test_all_classes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @EACH
 def test_some_classes_in_the_published_order(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = archive(name, unpacked(name, tmp_path, monkeypatch), ("horse", "airplane"), SIZES[name])
+    source = archive(name, unpacked(name, tmp_path, monkeypatch), ("horse", "airplane"), Scaling(SIZES[name]))
     assert reds(source.train)[:4] == [0, 7, 10, 17]
     assert (len(source.train), len(source.test)) == (TRAIN[name] // 5, 4)
     assert source.labels is not None
@@ -138,7 +139,7 @@ def test_some_classes_in_the_published_order(name: str, tmp_path: Path, monkeypa
 @EACH
 @pytest.mark.parametrize("size", [16, 48])
 def test_other_sizes(name: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    image = archive(name, unpacked(name, tmp_path, monkeypatch), ("horse",), size).train[0]
+    image = archive(name, unpacked(name, tmp_path, monkeypatch), ("horse",), Scaling(size)).train[0]
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
     assert image[0, 0].tolist() == [7, 0, 0]
@@ -149,7 +150,7 @@ def test_other_sizes(name: str, size: int, tmp_path: Path, monkeypatch: pytest.M
 def test_unknown_class_names_the_nearest(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = unpacked(name, tmp_path, monkeypatch)
     with pytest.raises(UserError) as caught:
-        archive(name, root, ("cat", "hrose"), 32)
+        archive(name, root, ("cat", "hrose"), Scaling(32))
     told = mistake(caught.value)
     assert "'hrose'" in told
     assert "'horse'" in told
@@ -172,9 +173,9 @@ def test_download_mends_damaged_data_from_the_archive(
     first = getattr(datasets, ARCHIVES[name].dataset).train_list[0][0]
     (root / ARCHIVES[name].unpacked / first).write_bytes(b"damaged")
     with pytest.raises(UserError, match=f"data.source {name}: .*missing or damaged"):
-        archive(name, root, None, 32)
+        archive(name, root, None, Scaling(32))
     download(name, root)
-    assert len(archive(name, root, None, 32).train) == TRAIN[name]
+    assert len(archive(name, root, None, Scaling(32)).train) == TRAIN[name]
 
 
 def test_classes_that_have_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_classes_that_have_no_names(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     root = unpacked("stl10", tmp_path, monkeypatch)
     (root / "stl10_binary" / "class_names.txt").unlink()
     with pytest.raises(UserError, match="missing or damaged"):
-        archive("stl10", root, None, 32)
+        archive("stl10", root, None, Scaling(32))
 
 
 def check_ways_on(message: str, name: str, root: Path) -> None:
@@ -242,7 +243,7 @@ def test_root_that_cannot_be_made(tmp_path: Path) -> None:
 @EACH
 def test_missing_data(name: str, tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        archive(name, tmp_path, None, 32)
+        archive(name, tmp_path, None, Scaling(32))
     check_ways_on(mistake(caught.value), name, tmp_path)
 
 

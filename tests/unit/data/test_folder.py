@@ -2,21 +2,27 @@ import json
 import logging
 import multiprocessing
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from colordist.color import ColorSpace
 from colordist.config import UserError
-from colordist.data.decode import Undecodable, decode
+from colordist.data.batch import Share
+from colordist.data.decode import Scaling, Undecodable, decode
+from colordist.data.loader import ResidentLoader, image_digest, load
+from colordist.data.sampler import Sampler
 from colordist.data.source import Source, Split
 from colordist.data.sources import folder as module
 from colordist.data.sources import folder_files
-from colordist.data.sources.folder import folder
+from colordist.data.sources.folder import folder, mean_chroma
 
 SIZE = 16
 
@@ -54,7 +60,7 @@ def has_split_folders(root: Path) -> Path:
 
 
 def read(root: Path, classes: tuple[str, ...] | None = None, cache: Path | None = None) -> Source:
-    return folder(root, classes, SIZE, cache)
+    return folder(root, classes, Scaling(SIZE), cache)
 
 
 def mistake(root: Path, classes: tuple[str, ...] | None = None) -> str:
@@ -225,7 +231,72 @@ def test_colorless_photos_are_kept_and_counted(tmp_path: Path, caplog: pytest.Lo
     Image.new("L", (SIZE, SIZE), 50).save(tmp_path / "test" / "grey.jpg")
     source = read(tmp_path)
     assert (len(source.train), len(source.test)) == (7, 3)
-    assert "3 of 7 training images are grey" in caplog.text
+    assert "3 of 7 training images are nearly grey (mean chroma below 3), and teach grey answers" in caplog.text
+    assert "; data.min_chroma 3 leaves them out" in caplog.text
+
+
+def test_chroma_by_hand() -> None:
+    image = np.array([[[10, 20, 30], [7, 7, 7]], [[255, 0, 0], [5, 4, 6]]], np.uint8)
+    assert mean_chroma(image) == (20 + 0 + 255 + 2) / 4
+    assert mean_chroma(np.full((3, 1, 3), 200, np.uint8)) == 0
+    assert mean_chroma(np.tile(np.array([255, 0, 9], np.uint8), (300, 300, 1))) == 255
+
+
+def tinted(root: Path) -> Path:
+    """Training images with a mean chroma of 0, 1, 2, 3, 40 and 80, and grey test images."""
+    for chroma in (0, 1, 2, 3, 40, 80):
+        for part, color in ("train", (100 + chroma, 100, 100)), ("test", (50, 50, 50)):
+            path = root / part / ("cat" if chroma % 2 else "dog") / f"{chroma:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (SIZE, SIZE), color).save(path)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("least", "kept", "said"),
+    [
+        (
+            0.0,
+            [101, 103, 100, 102, 140, 180],
+            "are nearly grey (mean chroma below 3), and teach grey answers; data.min",
+        ),
+        (
+            2.5,
+            [103, 140, 180],
+            "3 of 6 training images are nearly grey (mean chroma below 3), and teach grey answers; ",
+        ),
+        (3.0, [103, 140, 180], "data.min_chroma 3 leaves out 3"),
+        (40.0, [140, 180], "data.min_chroma 40 leaves out 4"),
+    ],
+)
+def test_photos_of_little_chroma_are_left_out(
+    least: float, kept: list[int], said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tinted(tmp_path / "root")
+    for _ in range(2):  # the second time from the cache, which holds all images
+        source = folder(root, None, Scaling(SIZE), tmp_path / "cache", least)
+        assert levels(source.train) == kept
+        assert len(source.test) == 6
+        assert source.labels is not None
+        assert source.labels.train.tolist() == [0 if (level - 100) % 2 else 1 for level in kept]
+        assert source.digest == folder(root, None, Scaling(SIZE), None).digest
+    assert said in caplog.text
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_colorful_photos_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    has_split_folders(tmp_path)
+    Image.new("RGB", (SIZE, SIZE), (120, 100, 100)).save(tmp_path / "train" / "dull.png")
+    assert levels(folder(tmp_path, None, Scaling(SIZE), None, 100).train) == [2, 3, 4, 5]
+    assert caplog.messages[-1] == f"{tmp_path}: data.min_chroma 100 leaves out 1 of 5 training images"
+
+
+def test_no_photo_has_so_much_chroma(tmp_path: Path) -> None:
+    tinted(tmp_path)
+    with pytest.raises(UserError) as caught:
+        folder(tmp_path, None, Scaling(SIZE), None, 80.5)
+    expected = f"data.min_chroma is 80.5, but no training image in {tmp_path} has more than 80.0: try data.min_chroma 3"
+    assert str(caught.value) == expected
 
 
 def test_clean_folders_give_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,6 +377,25 @@ def test_no_permission(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None
     (tmp_path / "train").chmod(0)
     assert "no permission" in mistake(tmp_path)
     (tmp_path / "train").chmod(0o700)
+
+
+def test_the_default_never_changes(tmp_path: Path) -> None:
+    """Digests of files, images and batches, as of the first version with a source of photos."""
+    for number in range(12):
+        pixels = np.random.default_rng(number).integers(0, 256, (20 + number, 45 - 2 * number, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number:02d}.ppm")
+    source = read(tmp_path)
+    train, test = (load(split, torch.device("cpu")) for split in (source.train, source.test))
+    assert source.digest == "f7ce499ec85d074e"
+    assert (len(train), len(test), image_digest(train), image_digest(test)) == (10, 2, "5a6c0427", "e0d5fac3")
+    for unpaired, expected in (False, 0xCE30E383), (True, 0xEC879231):
+        sampler, found = Sampler(4, 10, 6, True, unpaired=unpaired), 0
+        share = Share(sampler, ColorSpace("rgb"), train.device, torch.float64, 4, 0, 1)
+        for step in range(4):
+            for batch in ResidentLoader(train, share).micro_batches(step):
+                for values in (batch.grey, batch.target, batch.target_grey, batch.uniforms):
+                    found = zlib.crc32(values.numpy().tobytes(), found)
+        assert found == expected
 
 
 # The cache
@@ -406,7 +496,7 @@ def test_other_questions_get_other_answers(root: Path, tmp_path: Path, cache: Pa
     assert levels(read(root, cache=cache).train) == [2, 3, 4, 5]
     assert levels(read(root, ("dog",), cache=cache).train) == [4, 5]
     assert levels(read(twin, cache=cache).train) == [99] * 4
-    assert folder(root, None, 8, cache).train[0].shape == (8, 8, 3)
+    assert folder(root, None, Scaling(8), cache).train[0].shape == (8, 8, 3)
 
 
 def empty(path: Path) -> None:
@@ -512,7 +602,7 @@ def test_cached_images_are_mapped_not_copied(root: Path, cache: Path) -> None:
 def test_about_is_plain_json(root: Path, cache: Path) -> None:
     read(root, cache=cache)
     (path,) = cache.glob("*.json")
-    assert json.loads(path.read_text())["train"] == 4
+    assert json.loads(path.read_text())["train"] == [2, 3, 4, 5]
 
 
 def test_any_reason_is_reported(

@@ -18,6 +18,7 @@ from packed import SIDE, images, packed
 from PIL import Image
 
 from colordist.config import RunError, UserError
+from colordist.data.decode import Scaling
 from colordist.data.pack import main, pack
 from colordist.data.source import Source, StreamedSplit, part_of_training
 from colordist.data.sources.folder import folder
@@ -26,7 +27,7 @@ from colordist.data.sources.shards import ShardSettings, ShardSplit, shards
 
 
 def opened(root: Path | str, cache: Path | None = None, classes: tuple[str, ...] | None = None) -> Source:
-    return shards(str(root), classes, SIDE, cache or Path("no cache"))
+    return shards(str(root), classes, Scaling(SIDE), cache or Path("no cache"))
 
 
 def training(source: Source) -> ShardSplit:
@@ -53,7 +54,7 @@ def change(root: Path, **changes: object) -> None:
 
 def test_the_shards_have_the_folders_images(tmp_path: Path) -> None:
     root, index = packed(tmp_path)
-    source, expected = opened(root), folder(tmp_path / "images", None, SIDE, None)
+    source, expected = opened(root), folder(tmp_path / "images", None, Scaling(SIDE), None)
     assert len(index.shards) > 3
     assert isinstance(source.train, StreamedSplit)
     for found, wanted in (source.train, expected.train), (source.test, expected.test):
@@ -346,7 +347,7 @@ def test_png_of_odd_formats_is_what_the_folder_shows(tmp_path: Path) -> None:
     Image.new("P", (20, 20), 7).save(tmp_path / "in" / "c.gif")
     index = pack(tmp_path / "in", tmp_path / "out")
     source = opened(tmp_path / "out")
-    expected = folder(tmp_path / "in", None, SIDE, None)
+    expected = folder(tmp_path / "in", None, Scaling(SIDE), None)
     for found, wanted in (source.train, expected.train), (source.test, expected.test):
         assert sorted(found[i].tobytes() for i in range(len(found))) == sorted(
             wanted[i].tobytes() for i in range(len(wanted))

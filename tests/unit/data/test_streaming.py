@@ -19,6 +19,7 @@ from runs import assert_bit_equal, killed_run, learned, run
 from colordist.color import ColorSpace
 from colordist.config import RunError
 from colordist.data.batch import Batch, Share
+from colordist.data.decode import Scaling
 from colordist.data.loader import ResidentLoader, load
 from colordist.data.sampler import Sampler
 from colordist.data.sources.shard_index import Index
@@ -35,7 +36,7 @@ def shard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split_of(shard_store: Path) -> ShardSplit:
-    split = shards(str(shard_store), None, SIDE, shard_store).train
+    split = shards(str(shard_store), None, Scaling(SIDE), shard_store).train
     assert isinstance(split, ShardSplit)
     return split
 
