@@ -99,4 +99,4 @@ def test_each_snapshot_of_a_run_has_one(folder: RunFolder) -> None:
 @pytest.mark.parametrize("kind", ["task", "model", "source"])
 def test_every_component_has_a_card(kind: registry.Kind) -> None:
     for name in registry.OURS[kind]:
-        assert f"`{name}`" in card(config_with({registry.key_of(kind): name})) or kind == "task"
+        assert f"`{name}`" in card(config_with({registry.key_of(kind): name, "data.image_size": 64})) or kind == "task"
