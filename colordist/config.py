@@ -110,6 +110,9 @@ class ComponentSettings:
 
     operational: ClassVar[frozenset[str]] = frozenset()
     """Keys that are not part of a run's identity, and may change on resume."""
+    weights_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of pretrained weights: `none`, `pretrained` or a file. Not their value but the weights are part of a run's
+    identity."""
 
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range."""

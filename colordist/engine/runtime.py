@@ -130,6 +130,7 @@ class Engine:
             )
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.strategies: dict[str, Strategy] = {}
+        self.frozen: dict[str, Callable[..., Tensor]] = {}
         if self.world_size != launch.world_size:
             raise UserError(
                 f"the launcher announces {launch.world_size} processes, but Accelerate sees {self.world_size}: "
@@ -160,6 +161,9 @@ class Engine:
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
             self.strategies[name] = select_strategy(name, network, self.accelerator)
+        for name, module in task.frozen.items():
+            module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.frozen[name] = self.accelerator.prepare_model(module, evaluation_mode=True)  # autocast, without DDP
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
     @_collective
@@ -236,9 +240,10 @@ class Engine:
         """Make these networks trainable and freeze all others. Returns how to call each: trainable ones wrapped."""
         for name, strategy in self.strategies.items():
             strategy.network.set_trainable(name in names)
-        return {
+        networks = {
             name: strategy.trainable if name in names else strategy.frozen for name, strategy in self.strategies.items()
         }
+        return networks | self.frozen
 
     def skipped_in_a_row(self) -> dict[str, int]:
         """Number of consecutive skipped updates up to now, by network. Waits for the device."""
@@ -322,6 +327,21 @@ class Engine:
         if failures:
             raise RunError(f"another process failed: {' '.join(failures[0][2].split())}")
         return result
+
+    def fetch(self, work: Callable[[], _R], label: str) -> _R:
+        """Run work that leaves files on disk for others to find, e.g. a download, exempt from the stall timeout.
+
+        Rank 0 goes first, then local rank 0 of the other machines, then all other ranks. Returns this rank's result.
+        """
+
+        def exempt() -> _R:
+            with self.stall_exempt(label):
+                return work()
+
+        first = self.is_main, self.is_first_on_machine and not self.is_main
+        order = [*first, not any(first)]
+        results = [self.on_ranks(exempt, here=here) for here in order]
+        return cast(_R, results[order.index(True)])
 
     @property
     def name(self) -> str:

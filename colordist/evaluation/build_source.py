@@ -7,19 +7,8 @@ from colordist.engine.runtime import Engine
 
 
 def build_source(config: DataConfig, engine: Engine) -> Source:
-    """Open the image source. Rank 0 downloads and decodes what is missing, then local rank 0 of the other machines.
-
-    On a shared disk nothing is left to do for the latter.
-    """
+    """Open the image source. Images that are missing are downloaded and decoded once per machine."""
     component: ImageSource = registry.component("source", config.source)(config)
-
-    def open_here() -> Source:
-        with engine.stall_exempt("fetching or decoding images"):
-            return component.open()
-
-    opened: Source | None = None
-    if component.prepared_once:
-        first = engine.on_ranks(open_here, here=engine.is_main)
-        elsewhere = engine.on_ranks(open_here, here=engine.is_first_on_machine and not engine.is_main)
-        opened = first or elsewhere  # all ranks call both
-    return part_of_training(opened or component.open(), config.fraction, config.seed)
+    prepared_once = component.prepared_once
+    opened = engine.fetch(component.open, "fetching or decoding images") if prepared_once else component.open()
+    return part_of_training(opened, config.fraction, config.seed)

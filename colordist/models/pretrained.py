@@ -248,6 +248,9 @@ def _up_to(model: nn.Module, layers: Sequence[str], key: str) -> nn.Module:
         if layer not in known:
             nearest = difflib.get_close_matches(layer, known, n=3, cutoff=0)
             raise UserError(f"{key}: the model has no layer {layer}: did you mean {' or '.join(nearest)}?")
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False  # type: ignore[assignment]  # an activation would overwrite the output of the layer before it
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about train mode, which it is never in
         return cast(nn.Module, create_feature_extractor(model, list(layers)))

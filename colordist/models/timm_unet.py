@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from colordist.models.pretrained import (
 @dataclass(frozen=True, kw_only=True)
 class TimmUNetSettings(GeneratorSettings):
     """Settings of the generator ``timm_unet``."""
+
+    operational: ClassVar[frozenset[str]] = frozenset({"sha256"})
+    weights_keys: ClassVar[frozenset[str]] = frozenset({"weights"})
 
     encoder: str = "resnet18"
     """Encoder: a model of timm with features at several resolutions."""

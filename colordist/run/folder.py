@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +15,13 @@ from colordist.config import COMMON, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
 from colordist.run.identity import fingerprint, learning_keys
 
-_IMAGES, _WEIGHTS = "images", "init_from"
-_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", _IMAGES, _WEIGHTS)
+_DIGESTS = {
+    "images": "the images have changed",
+    "pretrained": "the pretrained weights have changed",
+    "init_from": "the snapshot that train.init_from names has changed",
+}
+"""Files with digests of what a run began with, and what is wrong where one differs."""
+_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
 """Files and folders of a run besides its settings and markers."""
 
 State = Literal["new", "unfinished", "stopped", "finished"]
@@ -165,21 +171,20 @@ class RunFolder:
     @property
     def images(self) -> str | None:
         """Digest of the run's images; None before it has begun."""
-        found = content(self.path / _IMAGES)
+        return self._digest("images")
+
+    def check_same_inputs(self, digests: Mapping[str, str | None]) -> None:
+        """Raise UserError if the images or weights differ from those that the run began with.
+
+        digests: `images`; of pretrained weights, `pretrained`; of a snapshot's, `init_from`. None: there are none.
+        """
+        for name, digest in digests.items():
+            if digest is not None and self._digest(name) not in (None, digest):
+                raise UserError(f"{_DIGESTS[name]} since the run in {self.path} began: name another --run.dir")
+
+    def _digest(self, name: str) -> str | None:
+        found = content(self.path / name)
         return None if found is None else found.decode(errors="replace").strip()
-
-    def check_same_images(self, digest: str) -> None:
-        """Raise UserError if the training and test images differ from those that the run began with."""
-        self._check_same(_IMAGES, digest, "the images have changed")
-
-    def check_same_weights(self, digest: str) -> None:
-        """Raise UserError if the initial weights differ from those that the run began with."""
-        self._check_same(_WEIGHTS, digest, "the snapshot that train.init_from names has changed")
-
-    def _check_same(self, name: str, digest: str, changed: str) -> None:
-        before = content(self.path / name)
-        if before is not None and before.decode(errors="replace").strip() != digest:
-            raise UserError(f"{changed} since the run in {self.path} began: name another --run.dir")
 
     def mark(self, state: Literal["finished", "stopped"], step: int, reason: str = "") -> None:
         """Write a marker file. Removes the stop file, which is answered by that."""
@@ -188,15 +193,16 @@ class RunFolder:
             replace_text(self.path / state, json.dumps({"step": step} | ({"reason": reason} if reason else {})) + "\n")
             self.stop_file.unlink(missing_ok=True)
 
-    def begin(self, config: Config, images: str | None = None, weights: str | None = None) -> None:
-        """Write the settings, and the digests of images and initial weights, when a run begins or continues.
+    def begin(self, config: Config, digests: Mapping[str, str | None] | None = None) -> None:
+        """Write the settings, and the digests of images and weights, when a run begins or continues.
 
         The settings are written before anything else: they show that all else belongs to this run.
+        digests: as for ``check_same_inputs``.
         """
         self.write_settings(config)
         with writing(self.path):
             sweep(self.path)
-            for name, digest in ((_IMAGES, images), (_WEIGHTS, weights)):
+            for name, digest in (digests or {}).items():
                 if digest is not None and not exists(self.path / name):
                     replace_text(self.path / name, digest + "\n")
             self._unmark()

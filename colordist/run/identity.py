@@ -23,8 +23,14 @@ def learning_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
     """
     names = registry.Names.of(settings)
     whole = flatten(registry.defaults(names)) | flatten(settings)
-    own = {f"{section}.{key}" for section, kind in registry.sections(names).items() for key in kind.operational}
-    return {key: value for key, value in whole.items() if not key.startswith(OPERATIONAL) and key not in own}
+    sections = registry.sections(names).items()
+    own = {f"{section}.{key}" for section, kind in sections for key in kind.operational}
+    weights = {f"{section}.{key}" for section, kind in sections for key in kind.weights_keys}
+    return {
+        key: "pretrained" if key in weights and value != "none" else value  # by fetching or from a file
+        for key, value in whole.items()
+        if not key.startswith(OPERATIONAL) and key not in own
+    }
 
 
 def fingerprint(config: Config, listing: str = "") -> str:

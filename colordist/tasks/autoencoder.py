@@ -1,17 +1,19 @@
-"""Task ``autoencoder``: regression of colours by a pixel loss."""
+"""Task ``autoencoder``: regression of colours by a pixel loss, optionally with a feature loss."""
 
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from colordist.data.batch import Batch
-from colordist.tasks.base import Calls, Loss, Task
+from colordist.models.factory import ModelFactory
+from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.candidates import CandidateSettings, best_by_region, generate_candidates
+from colordist.tasks.feature_loss import FeatureLossSettings, feature_loss, feature_networks
 from colordist.tasks.losses import pixel_distance
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderSettings(CandidateSettings):
+class AutoencoderSettings(CandidateSettings, FeatureLossSettings):
     """Settings of the task ``autoencoder``."""
 
 
@@ -25,6 +27,11 @@ class AutoencoderTask(Task):
     settings: AutoencoderSettings
     description = "with a pixel loss between predicted and true colours"
 
+    def build(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
+        """Generator."""
+        self.frozen = feature_networks(self.settings)
+        return super().build(factory)
+
     @property
     def candidates(self) -> int:
         """Candidates per training image."""
@@ -35,7 +42,12 @@ class AutoencoderTask(Task):
         return generate_candidates(calls["generator"], batch)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, color: Tensor, step: int) -> Loss:
-        """Pixel loss between the closest candidate and the target."""
+        """Pixel loss, and feature loss, between the closest candidate and the target."""
         pixel = self.settings.pixel
-        distance = pixel_distance(pixel, best_by_region(pixel, color, batch), batch.target)
-        return Loss(distance, {pixel: distance})
+        best = best_by_region(pixel, color, batch)
+        total = pixel_distance(pixel, best, batch.target)
+        terms: dict[str, Tensor] = {pixel: total}
+        if self.settings.feature_weight > 0:
+            terms["feature"] = feature_loss(calls, self.color_space, batch, best)
+            total = total + self.settings.feature_weight * terms["feature"]
+        return Loss(total, terms)

@@ -17,7 +17,10 @@ from colordist.data.batch import Batch
 from colordist.models.factory import ModelFactory
 
 Calls = Mapping[str, Callable[..., Tensor]]
-"""Networks by name, to be called in a phase: the trainable one through its (DDP) wrapper, frozen ones bare."""
+"""Networks by name, to be called in a phase: the trainable one through its (DDP) wrapper, frozen ones bare.
+
+The task's ``frozen`` modules are among them.
+"""
 
 Generated = Any
 """Output of a task's generators: colours [B, C, H, W], or several tensors. Opaque to all but the task."""
@@ -66,6 +69,8 @@ class Task:
         self.model = model
         self.color_space = ColorSpace(model.color_space)
         self.networks: dict[str, NetworkSpec] = {}
+        self.frozen: dict[str, nn.Module] = {}
+        """Frozen modules that losses call, by name: on the device, neither trained nor saved. Set by ``build``."""
         self.state: dict[str, Tensor] = {}
         """State between steps besides the networks: tensors by name, with a row per sample of the global batch. A
         process reads and writes the rows of its samples only; checkpoints contain all rows."""

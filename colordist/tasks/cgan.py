@@ -17,6 +17,7 @@ from colordist.tasks.adversarial import AdversarialSettings
 from colordist.tasks.augment import AUGMENTATIONS, augment
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.candidates import CandidateSettings, best_by_region, first_candidate, generate_candidates
+from colordist.tasks.feature_loss import FeatureLossSettings, feature_loss, feature_networks
 from colordist.tasks.losses import (
     bce,
     discriminator_bce,
@@ -28,7 +29,7 @@ from colordist.tasks.losses import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CGANSettings(CandidateSettings, AdversarialSettings):
+class CGANSettings(CandidateSettings, FeatureLossSettings, AdversarialSettings):
     """Settings of the task ``cgan``."""
 
     pixel_weight: float = 1.0
@@ -83,6 +84,7 @@ class CGANTask(Task):
 
     def build(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
         """Generator and discriminator."""
+        self.frozen = feature_networks(self.settings)
         # A relativistic loss depends on differences of logits alone: the last bias would get no gradient.
         bias = self.settings.adversarial == "bce"
         discriminator = factory.discriminator(1, inputs=1 + self.color_space.channels, bias=bias)
@@ -140,6 +142,9 @@ class CGANTask(Task):
         if settings.gradient_loss_weight > 0:
             terms["gradient_difference"] = gradient_difference_loss(settings.pixel, best, batch.target)
             total = total + settings.gradient_loss_weight * terms["gradient_difference"]
+        if settings.feature_weight > 0:
+            terms["feature"] = feature_loss(calls, self.color_space, batch, best)
+            total = total + settings.feature_weight * terms["feature"]
         if adversarial:
             terms["adversarial"] = self._adversarial_loss(calls, batch, first_candidate(color, batch))
             total = total + settings.adversarial_weight * terms["adversarial"]

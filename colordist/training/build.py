@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -31,12 +32,15 @@ from colordist.run.provenance import code_digest, git_revision, revision
 from colordist.run.score_specs import save_specs
 from colordist.tasks.base import Task
 from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_wandb, require_tracking
-from colordist.training.build_task import build_networks, build_task, initialize
+from colordist.training.build_task import build_networks, build_task, initialize, load_pretrained
 from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
 from colordist.training.trainer import Trainer
 
 log = logging.getLogger(__name__)
+
+Digests = Mapping[str, str | None]
+"""Digests of a run's images and weights, as for ``RunFolder.check_same_inputs``."""
 
 
 def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | None = None) -> Trainer:
@@ -59,15 +63,17 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     check_same_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
+    pretrained = load_pretrained(task, engine)
     networks = build_networks(task, config)
-    weights = initialize(networks[task.sampled[0]], config, engine)
+    initial = initialize(networks[task.sampled[0]], config, engine)
     engine.prepare(task, networks)
     loader = build_loader(config, task, source, engine)
     evaluator = build_evaluator(task, source, config.evaluate, engine)
-    digests = source.digest or f"{loader.digest} {image_digest(evaluator.target)}"
-    check_same(engine, "has other images", digests, "give all machines the same, or one shared folder of them")
+    images = source.digest or f"{loader.digest} {image_digest(evaluator.target)}"
+    check_same(engine, "has other images", images, "give all machines the same, or one shared folder of them")
+    digests = {"images": images, "pretrained": pretrained, "init_from": initial}
     with ExitStack() as on_failure:
-        lock = engine.on_ranks(lambda: take_folder(config, folder, digests, weights, on_failure), here=engine.is_main)
+        lock = engine.on_ranks(lambda: take_folder(config, folder, digests, on_failure), here=engine.is_main)
         on_failure.pop_all()
     return Trainer(
         config=config,
@@ -76,7 +82,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         task=task,
         loader=loader,
         evaluator=evaluator,
-        open_run=partial(open_run, config, folder, evaluator, digests, weights),
+        open_run=partial(open_run, config, folder, evaluator, digests),
         meter=Meter(config.train.global_batch_size),
         card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
         requests=requests or StopRequests(),
@@ -85,26 +91,21 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     )
 
 
-def open_run(
-    config: Config, folder: RunFolder, evaluator: Evaluator, images: str, weights: str | None, start: int
-) -> Tracker:
-    """Mark a run as begun, and open its trackers; none except on rank 0.
-
-    images, weights: digests of the run's images and initial weights. start: the first step to run.
-    """
+def open_run(config: Config, folder: RunFolder, evaluator: Evaluator, digests: Digests, start: int) -> Tracker:
+    """Mark a run as begun, and open its trackers; none except on rank 0. start: the first step to run."""
     engine = evaluator.engine
-    engine.on_ranks(lambda: mark_begun(config, folder, images, weights, start), here=engine.is_main)
+    engine.on_ranks(lambda: mark_begun(config, folder, digests, start), here=engine.is_main)
     engine.on_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
     return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
 
 
-def mark_begun(config: Config, folder: RunFolder, images: str, weights: str | None, start: int) -> None:
+def mark_begun(config: Config, folder: RunFolder, digests: Digests, start: int) -> None:
     """Write the settings and digests of a run. Raises UserError if foreign files would be overwritten later."""
     require_tracking(config.track)
     for path in numbered(folder.snapshots):
         if int(path.name.removeprefix("step-")) >= start:  # these are written again
             snapshot.require_own(path)
-    folder.begin(config, images, weights)
+    folder.begin(config, digests)
 
 
 def check_same_code(engine: Engine) -> None:
@@ -199,19 +200,14 @@ def _environment(engine: Engine) -> dict[str, Value]:
     }
 
 
-def take_folder(config: Config, folder: RunFolder, images: str, weights: str | None, on_failure: ExitStack) -> Lock:
-    """Check that a run folder fits this run, and take its lock.
-
-    images, weights: digests of the images and, if there are any, of the initial weights.
-    """
+def take_folder(config: Config, folder: RunFolder, digests: Digests, on_failure: ExitStack) -> Lock:
+    """Check that a run folder fits this run, and take its lock."""
     folder.check_same_run(config)
     folder.check_complete()
     lock = Lock.acquire(folder.path, config.run.heartbeat_timeout, log=log.info)
     on_failure.callback(lock.release)
     folder.check_same_run(config)  # again: the previous holder may have begun a run in the meantime
-    folder.check_same_images(images)
-    if weights is not None:
-        folder.check_same_weights(weights)
+    folder.check_same_inputs(digests)
     with writing(folder.checkpoints):
         checkpoint.sweep(folder.checkpoints, lock.fence)
     return lock

@@ -2,7 +2,9 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import nn
 
 from colordist import registry
@@ -23,6 +25,23 @@ def build_task(config: Config) -> Task:
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
     task.state = task.initial_state(config.train.global_batch_size, config.data.image_size)
     return task
+
+
+def load_pretrained(task: Task, engine: Engine) -> str | None:
+    """Load pretrained weights into a task's modules. Returns their digest, None without any."""
+    modules: list[Any] = [*(spec.module for spec in task.networks.values()), *task.frozen.values()]
+    modules = [module for module in modules if hasattr(module, "load_pretrained")]
+    if not modules:
+        return None
+
+    def load() -> list[str]:
+        with torch.random.fork_rng(devices=[]):  # timm draws random weights first
+            digests = [module.load_pretrained() for module in modules]
+        return [digest for digest in digests if digest is not None]
+
+    digest = " ".join(engine.fetch(load, "loading pretrained weights")) or None
+    check_same(engine, "has other pretrained weights", digest, "give all machines the same file, or one shared cache")
+    return digest
 
 
 def build_networks(task: Task, config: Config) -> dict[str, Network]:

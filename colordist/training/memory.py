@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from colordist.config import Config
 from colordist.data.batch import Batch
@@ -57,17 +57,17 @@ def estimate(
     aren't counted.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for module in chain(*map(_modules, networks.values())):
+    for module in chain(*map(_modules, networks.values()), task.frozen.values()):
         module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
     fake, live = FakeTensorMode(), LiveBytes()
     with FakeCopyMode(fake):
         task, networks = copy.deepcopy((task, dict(networks)))
-    for module in chain(*map(_modules, networks.values())):
+    for module in chain(*map(_modules, networks.values()), task.frozen.values()):
         live.add(chain(module.parameters(), module.buffers()))
     live.add(task.state.values())
     with fake, live:
-        engine = _Engine(networks, config.train.precision, batches.processes, torch.device(device))
+        engine = _Engine(task, networks, config.train.precision, batches.processes, torch.device(device))
         micro = _batches(task, config, batches, device, dtype)
         first = int(getattr(config.task, "warmup_steps", 0))  # from there on all phases run
         for step in range(first, first + _STEPS):
@@ -111,11 +111,22 @@ def _modules(network: Network) -> list[nn.Module]:
     return [network.module] + ([network.ema.module] if network.ema else [])
 
 
+def _call(module: nn.Module, narrow: torch.dtype | None, *inputs: Tensor, **options: Any) -> Any:  # noqa: ANN401
+    """Run a network as Accelerate does: with autocast, and outputs in float32."""
+    with torch.autocast(inputs[0].device.type, narrow, enabled=narrow is not None):
+        answer = module(*inputs, **options)
+    return answer if narrow is None else tree_map(Tensor.float, answer)
+
+
 class _Engine(Engine):
     """The engine of one process without a process group, for networks that are on their device already."""
 
-    def __init__(self, networks: Mapping[str, Network], precision: str, processes: int, device: torch.device) -> None:
+    def __init__(
+        self, task: Task, networks: Mapping[str, Network], precision: str, processes: int, device: torch.device
+    ) -> None:
         self.world_size, self.compiled, self.monitor = processes, "off", Monitor()
+        narrow = _NARROW.get(precision)
+        self.frozen = {name: partial(_call, module, narrow) for name, module in task.frozen.items()}
         self.strategies = {name: _Strategy(each, precision, processes, device) for name, each in networks.items()}
 
 
@@ -125,19 +136,13 @@ class _Strategy(DDPStrategy):
     def __init__(self, network: Network, precision: str, processes: int, device: torch.device) -> None:
         self.network, self.narrow = network, _NARROW.get(precision)
         self.skipped_in_a_row = torch.zeros((), device=device)
-        self.trainable = self.frozen = self._call  # type: ignore[assignment]
+        self.trainable = self.frozen = partial(_call, network.module, self.narrow)  # type: ignore[assignment]
         self.scaler = torch.amp.GradScaler(enabled=False)  # an enabled one would read its scale on the host
         self.bytes_sent = None
         self.last = False
         if processes > 1:
             for parameter in network.trainable_parameters:
                 parameter.register_post_accumulate_grad_hook(partial(self._to_bucket, torch.empty_like(parameter)))
-
-    def _call(self, *inputs: Tensor, **options: Any) -> Tensor:  # noqa: ANN401  what a network takes
-        """Run the network as Accelerate does: with autocast, and outputs in float32."""
-        with torch.autocast(inputs[0].device.type, self.narrow, enabled=self.narrow is not None):
-            answer: Tensor = self.network.module(*inputs, **options)
-        return answer if self.narrow is None else answer.float()
 
     def _to_bucket(self, bucket: Tensor, parameter: Tensor) -> None:
         """Move the gradient into its bucket with the last micro-batch, as DistributedDataParallel does."""

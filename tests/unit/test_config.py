@@ -174,9 +174,11 @@ def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 # --- identity
 
+WEIGHTS_KEYS = {"task.feature_weights"}  # not the file's path, but its content is part of the identity
 OPERATIONAL = {
     "data.root",
     "data.workers",
+    "task.feature_sha256",
     "resume",
     "run.dir",
     "run.heartbeat_timeout",
@@ -252,7 +254,7 @@ def test_identity_is_what_is_learned(key: str, names: Names) -> None:
     config = config_with(chosen | ({"model.noise": 4} if key in ("task.candidates", "model.noise") else {}))
     other = config_with({key: another(key, every_key()[key, names], flatten(as_dict(config))[key])}, config)
     assert other != config
-    assert (fingerprint(other) == fingerprint(config)) == (key in OPERATIONAL)
+    assert (fingerprint(other) == fingerprint(config)) == (key in OPERATIONAL | WEIGHTS_KEYS)
     assert (key in learning_keys(as_dict(config))) == (key not in OPERATIONAL)
 
 
