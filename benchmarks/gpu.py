@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 LEAST = 15.0  # seconds that every part needs
-TINY = ["model.width=4", "model.depth=2", "discriminator.width=4", "discriminator.depth=2", "data.image_size=32"]
-TINY += ["train.global_batch_size=4", "data.train_images=8"]
+SMALL = ["model.width=4", "discriminator.width=4", "discriminator.depth=2", "train.global_batch_size=4"]
+SMALL += ["data.train_images=8"]
+TINY = [*SMALL, "model.depth=2", "data.image_size=32"]
 CHOICES = ["bf16", "TF32", "fp16", "cuDNN search", "activation checkpointing"]
 COMPILED = ["compiled", "CUDA graphs"]
 UNDONE = ["not channels_last", "foreach Adam", "generator run in each phase", "discriminator not frozen"]
@@ -29,6 +30,7 @@ WIDE = ["--config", "configs/photos_cgan.yaml"]
 # Networks that fill a GPU; few images, as all arms hold them at once.
 WHOLE = ["model.encoder=convnext_tiny", "model.weights=none", "model.width=64", "discriminator.width=64"]
 WHOLE += ["data.image_size=256", "train.global_batch_size=8", "data.train_images=32"]
+TINY_WHOLE = [*SMALL, "model.encoder=test_efficientnet", "data.image_size=64"]
 
 
 class Part(NamedTuple):
@@ -44,9 +46,10 @@ def parts(*, rehearse: bool) -> list[Part]:
     few, tiny = (["--rounds", "1"], TINY) if rehearse else (["--rounds", "8"], [])
     blocks, batches, wide_batches = ["--steps", "25"], ["64", "256", "1024", "4096"], ["16", "32", "64", "128"]
     speed, arms, undone, compiled = [], CHOICES, UNDONE, COMPILED
+    tiny_whole: list[str] = []
     if rehearse:
         blocks, batches, wide_batches, arms, undone = ["--steps", "2"], ["2", "4"], ["2"], ["bf16"], UNDONE[:1]
-        compiled = []
+        compiled, tiny_whole = [], TINY_WHOLE
         speed = ["--seconds", "0.01", "--matrix", "64", "--precisions", "bf16"]
     large = [] if rehearse else ["train.global_batch_size=1024"]
     cases = ["quickstart"] if rehearse else ["cgan", "cgan, bf16", "photos, 256x256"]
@@ -57,10 +60,10 @@ def parts(*, rehearse: bool) -> list[Part]:
         Part("speed", ["speed.py", *speed, *few, "--batches", *batches, "--set", *tiny], 120),
         Part("step, 1024 images", ["step.py", *one, *bf16, *large], 60),
         Part("choices", ["choices.py", *one, "--arms", *arms, *compiled, "--set", *tiny], 240),
-        Part("choices, 256x256", ["choices.py", *few, *WIDE, "--arms", *arms, "--set", *WHOLE, *tiny], 180),
+        Part("choices, 256x256", ["choices.py", *few, *WIDE, "--arms", *arms, "--set", *WHOLE, *tiny_whole], 180),
         Part(
             "speed, 256x256",
-            ["speed.py", *speed, *few, "--configs", WIDE[1], "--batches", *wide_batches, "--set", *WHOLE, *tiny],
+            ["speed.py", *speed, *few, "--configs", WIDE[1], "--batches", *wide_batches, "--set", *WHOLE, *tiny_whole],
             120,
         ),
         Part("memory", ["memory.py", "--cases", *cases], 60),

@@ -63,7 +63,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     check_same_code(engine)
     source = build_source(config.data, engine)
     task = build_task(config)
-    pretrained = load_pretrained(task, engine)
+    pretrained = load_pretrained(task, config, engine)
     networks = build_networks(task, config)
     initial = initialize(networks[task.sampled[0]], config, engine)
     engine.prepare(task, networks)

@@ -27,9 +27,14 @@ def build_task(config: Config) -> Task:
     return task
 
 
-def load_pretrained(task: Task, engine: Engine) -> str | None:
-    """Load pretrained weights into a task's modules. Returns their digest, None without any."""
-    modules: list[Any] = [*(spec.module for spec in task.networks.values()), *task.frozen.values()]
+def load_pretrained(task: Task, config: Config, engine: Engine) -> str | None:
+    """Load pretrained weights into a task's modules. Returns their digest, None without any.
+
+    The generator of `train.init_from` needs none, as the snapshot has all its weights: so fine-tuning works offline.
+    """
+    complete = task.sampled[0] if config.train.init_from is not None and config.train.init_strict else None
+    networks = [spec.module for name, spec in task.networks.items() if name != complete]
+    modules: list[Any] = [*networks, *task.frozen.values()]
     modules = [module for module in modules if hasattr(module, "load_pretrained")]
     if not modules:
         return None

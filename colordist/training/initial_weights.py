@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -31,10 +32,9 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
     found, settings = snapshot.read_weights(folder)
     own = generator.module.state_dict()
     others = _others(own, found)
-    if strict and (settings != model or others):
-        reasons = "; ".join([*_differing(settings, model), *others])
+    if strict and (reasons := [*_differing(settings, model), *others]):
         raise UserError(
-            f"train.init_from: {folder} doesn't fit ({reasons}): set these as there, or load what fits with "
+            f"train.init_from: {folder} doesn't fit ({'; '.join(reasons)}): set these as there, or load what fits with "
             "train.init_strict false"
         )
     fitting = {name: tensor for name, tensor in found.items() if name in own and own[name].shape == tensor.shape}
@@ -49,9 +49,19 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
 
 
 def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:
-    """Differing settings of two networks, as text."""
-    pairs = [(key, value, getattr(here, key, None)) for key, value in dataclasses.asdict(there).items()]
-    return [f"model.{key} is {value} there, {own} here" for key, value, own in pairs if value != own]
+    """Differing settings of two networks, as text. Where pretrained weights came from doesn't matter."""
+    theirs, own = _architecture(there), _architecture(here)
+    return [f"model.{key} is {theirs[key]} there, {own.get(key)} here" for key in theirs if theirs[key] != own.get(key)]
+
+
+def _architecture(settings: GeneratorSettings) -> dict[str, Any]:
+    """Settings that determine the network's architecture and output."""
+    values = dataclasses.asdict(settings)
+    return {
+        key: "pretrained" if key in settings.weights_keys and value != "none" else value
+        for key, value in values.items()
+        if key not in settings.operational
+    }
 
 
 def _others(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -288,7 +288,9 @@ def test_flatten() -> None:
 
 
 def test_the_configs_are_there() -> None:
-    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan", "photos", "photos_cgan", "cyclegan"} <= {file.stem for file in CONFIGS}
+    assert {"quickstart_ae", "quickstart_cgan", "ae", "cgan", "photos", "photos_cgan", "cyclegan"} <= {
+        file.stem for file in CONFIGS
+    }
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)

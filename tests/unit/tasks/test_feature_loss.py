@@ -246,9 +246,10 @@ def test_timm_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_wrong_files(settings: dict[str, Any], told: str, file: Path) -> None:
-    engine, task, _ = prepared(tiny(**using(file, **settings)))
+    config = tiny(**using(file, **settings))
+    engine, task, _ = prepared(config)
     with pytest.raises(UserError, match=told) as error:
-        load_pretrained(task, engine)
+        load_pretrained(task, config, engine)
     assert "\n" not in str(error.value)
 
 
@@ -259,11 +260,12 @@ def test_loading_draws_no_random_numbers_and_fetches_nothing_before(
     with monkeypatch.context() as patch:
         patch.setattr("colordist.models.pretrained.fetch", lambda *_, **__: pytest.fail("fetches weights"))
         before = torch.random.get_rng_state()
-        engine, task, _ = prepared(tiny(**using(file)))
-    digest = load_pretrained(task, engine)
+        config = tiny(**using(file))
+        engine, task, _ = prepared(config)
+    digest = load_pretrained(task, config, engine)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert digest is not None
     whole, own = load_file(file), task.frozen["features"].state_dict()
     assert torch.equal(own["body.conv_stem.weight"], whole["conv_stem.weight"])
     assert isinstance(task.frozen["features"], nn.Module)
-    assert load_pretrained(build_task(tiny()), engine) is None
+    assert load_pretrained(build_task(tiny()), tiny(), engine) is None
