@@ -175,6 +175,7 @@ def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 # --- identity
 
 OPERATIONAL = {
+    "data.max_memory_gb",
     "data.root",
     "data.workers",
     "resume",
