@@ -82,6 +82,15 @@ def decode(file: Path | bytes, size: int | None = None) -> Image.Image:
         return _to_srgb(_upright(image), image.info.get("icc_profile"))
 
 
+def stored_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image from its header, as stored: a later `decode` may turn it.
+
+    Raises Undecodable for a file without a usable image.
+    """
+    with _open(path) as image:
+        return image.size
+
+
 def decode_with_alpha(path: Path) -> tuple[Image.Image, Image.Image | None]:
     """Decode one image at full resolution, with its alpha channel separate: see `split_alpha`.
 
@@ -124,11 +133,17 @@ def fit_shorter(image: Image.Image, shorter: int) -> NDArray[np.uint8]:
 
     Of an image longer than 8:1, which might fill the memory, the middle is kept.
     """
-    side = min(image.size)
-    width, height = (min(each, _LONGEST * side) for each in image.size)
+    width, height = (min(each, _LONGEST * min(image.size)) for each in image.size)
     left, top = (image.width - width) // 2, (image.height - height) // 2
-    size = (round(width * shorter / side), round(height * shorter / side))
+    size = whole_size(*image.size, shorter)
     return np.asarray(scale(image, size, (left, top, left + width, top + height)))
+
+
+def whole_size(width: int, height: int, shorter: int) -> tuple[int, int]:
+    """Width and height that `fit_shorter` scales an image to."""
+    side = min(width, height)
+    across, down = (round(min(each, _LONGEST * side) * shorter / side) for each in (width, height))
+    return across, down
 
 
 def scale(

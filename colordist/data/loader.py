@@ -39,13 +39,16 @@ def load_uncropped(
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
-    """Sample a split for colour statistics: all images, or the first few thousand of a streamed split.
+    """Sample a split for colour statistics: all images, or a few thousand of a streamed split.
 
-    Yields uint8 [B, 3, H, W] on the device.
+    Those are the first ones in shards, which are in random order; else spread evenly. Yields uint8 [B, 3, H, W] on the
+    device.
     """
-    count = min(len(split), _SAMPLE) if isinstance(split, StreamedSplit) else len(split)
-    for part in in_batches(count, 256):
-        images = np.stack([split[index] for index in range(part.start, part.stop)])
+    indices = np.arange(len(split))
+    if isinstance(split, StreamedSplit) and len(split) > _SAMPLE:
+        indices = indices[:_SAMPLE] if split.shard_sizes() else np.arange(_SAMPLE) * len(split) // _SAMPLE
+    for part in in_batches(len(indices), 256):
+        images = np.stack([split[index] for index in indices[part].tolist()])
         yield torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
 
 

@@ -89,7 +89,7 @@ class StreamedSplit(Split, Protocol):
         ...
 
     def shard_sizes(self) -> tuple[int, ...]:
-        """Number of consecutive images in each shard."""
+        """Number of consecutive images in each shard; empty without shards."""
         ...
 
 
@@ -144,6 +144,10 @@ class ImageSource:
         """Digest of relative file names and sizes, for the name of the run folder; empty where the settings suffice."""
         return ""
 
+    def training_bytes(self) -> int | None:
+        """Estimated size of the decoded training images that are held on the device; None if unknown."""
+        return None
+
     def missing(self) -> str:
         """Why the images are unavailable without a download; empty if they are there. Reads no images."""
         return ""
@@ -151,18 +155,15 @@ class ImageSource:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamedDataConfig(FileDataConfig):
-    """Images streamed during training."""
+    """Images that may be streamed during training."""
 
     operational: ClassVar[frozenset[str]] = FileDataConfig.operational | {"workers"}
 
-    shuffle_shards: int = 8
-    """Shards shuffled together; all of them: a full shuffle."""
     workers: int = 2
-    """Data loading workers per training process; 0: load in the training process."""
+    """Data loading workers per training process, for streamed images; 0: load in the training process."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("data.shuffle_shards", self.shuffle_shards, 1)
         at_least("data.workers", self.workers, 0)
 
 

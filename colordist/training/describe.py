@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import yaml
 
-from colordist.config import Config, as_dict
+from colordist import registry
+from colordist.config import Config, FileDataConfig, as_dict
+from colordist.data.source import ImageSource
 from colordist.engine.environment import device_type, resolve_precision, zero_stage
 from colordist.engine.network import Network
 from colordist.tasks.base import Task
@@ -29,9 +31,18 @@ def estimate_memory(task: Task, networks: dict[str, Network], config: Config, ba
         precision = resolve_precision(precision, device)
     config = replace(config, train=replace(config.train, precision=precision))
     memory = estimate(task, networks, config, batches, device)
-    image = f"{3 * config.data.image_size**2 / 2**10:.0f} KiB"
     undivided = "" if zero_stage() is None else ", before ZeRO partitions it"
-    return (
-        f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and the images "
-        f"({image} each; of `shards`, only the test images)"
-    )
+    return f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and {_images(config)}"
+
+
+def _images(config: Config) -> str:
+    """Memory of the images: of all training images where it is known, else of one."""
+    data = config.data
+    resize = data.resize if isinstance(data, FileDataConfig) and data.crop == "random" else None
+    image, test_image = (f"{3 * side**2 / 2**10:.0f} KiB" for side in (resize or data.image_size, data.image_size))
+    source: ImageSource = registry.component("source", data.source)(data)
+    size = source.training_bytes()
+    if size is None:
+        return f"the images ({image} each; of `shards`, only the test images)"
+    training = f"{size / 2**20:.0f} MiB for training" if size else "those for training streamed"
+    return f"the images ({training}, {test_image} for each test image)"

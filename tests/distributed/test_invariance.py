@@ -61,6 +61,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "autoencoder-none": AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
     "cyclegan": CYCLEGAN,
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "folder-crops": {"data.source": "folder", "data.resize": 20, "data.crop": "random"},
     "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
@@ -82,6 +83,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Function from case and division to the run's folder. One launch per number of processes."""
     root = tmp_path_factory.mktemp("invariance")
     shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
+    roots = {"shards": shards, "folder": shards.with_name("images")}
 
     @functools.cache
     def launched(processes: int) -> None:
@@ -90,7 +92,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for settings in [fitting(COMMON | {"train.micro_batch_size": micro, "data.root": str(shards)}, own)]
+                for data in [str(roots.get(own.get("data.source", ""), shards))]
+                for settings in [fitting(COMMON | {"train.micro_batch_size": micro, "data.root": data}, own)]
             ],
             root,
             processes,

@@ -176,6 +176,7 @@ def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 WEIGHTS_KEYS = {"task.feature_weights"}  # not the file's path, but its content is part of the identity
 OPERATIONAL = {
+    "data.max_memory_gb",
     "data.root",
     "data.workers",
     "task.feature_sha256",

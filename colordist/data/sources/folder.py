@@ -7,13 +7,23 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import FileDataConfig, RunError, UserError, in_range
+from colordist.config import RunError, UserError, at_least, in_range
 from colordist.data.decode import Scaling, Undecodable, decode
-from colordist.data.source import FlatSplit, Image, ImageSource, Labels, Source, cache_folder
+from colordist.data.source import (
+    FlatSplit,
+    Image,
+    ImageSource,
+    Labels,
+    Source,
+    Split,
+    StreamedDataConfig,
+    cache_folder,
+)
 from colordist.data.sources import folder_cache
 from colordist.data.sources.folder_cache import Content
 from colordist.data.sources.folder_files import (
@@ -25,6 +35,7 @@ from colordist.data.sources.folder_files import (
     name_hash,
     read_and_split,
 )
+from colordist.data.sources.folder_stream import FolderSplit, training_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -33,14 +44,19 @@ _NEAR_GREY = 3.0  # mean chroma of a grey photo whose JPEG compression left a ti
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderSettings(FileDataConfig):
+class FolderSettings(StreamedDataConfig):
     """A folder of photographs."""
 
+    operational: ClassVar[frozenset[str]] = StreamedDataConfig.operational | {"max_memory_gb"}
+
+    max_memory_gb: float = 8.0
+    """Decoded training images up to this size are held on the device; of more, workers decode those of each step."""
     min_chroma: float = 0.0
     """Leave out training images of less mean chroma, max(R,G,B) - min(R,G,B): 0 is grey, 255 the most; try 3."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least("data.max_memory_gb", self.max_memory_gb, 0)
         in_range("data.min_chroma", self.min_chroma, 0, 255)
 
 
@@ -55,13 +71,28 @@ class FolderSource(ImageSource):
     def open(self) -> Source:
         """Decode the images, or read them from the cache."""
         settings: FolderSettings = self.settings
-        scaling, cache = Scaling.of(settings), cache_folder()
-        return folder(Path(settings.root), settings.class_names, scaling, cache, settings.min_chroma)
+        return folder(
+            Path(settings.root),
+            settings.class_names,
+            Scaling.of(settings),
+            cache_folder(),
+            min_chroma=settings.min_chroma,
+            max_memory=settings.max_memory_gb * 10**9,
+        )
 
     def listing(self) -> str:
         """Digest of the images' relative names and sizes."""
         found = find(Path(self.settings.root).expanduser(), self.settings.class_names)
         return _listing_digest([(file.name, file.stamp[0]) for file in found.files])
+
+    def training_bytes(self) -> int | None:
+        """Estimated size of the decoded training images that are held on the device; 0 if they are streamed."""
+        settings: FolderSettings = self.settings
+        if self.missing():
+            return None
+        found = find(Path(settings.root).expanduser(), settings.class_names)
+        size = training_bytes(found, Scaling.of(settings))
+        return round(size * settings.fraction) if size <= settings.max_memory_gb * 10**9 else 0
 
     def missing(self) -> str:
         """Why the images are unavailable; empty if they are there."""
@@ -70,7 +101,13 @@ class FolderSource(ImageSource):
 
 
 def folder(
-    root: Path, classes: tuple[str, ...] | None, scaling: Scaling, cache: Path | None, min_chroma: float = 0.0
+    root: Path,
+    classes: tuple[str, ...] | None,
+    scaling: Scaling,
+    cache: Path | None,
+    *,
+    min_chroma: float = 0.0,
+    max_memory: float = float("inf"),
 ) -> Source:
     """Read all photos below a folder, scaled, in the order of their names.
 
@@ -80,32 +117,46 @@ def folder(
     cache: folder for the decoded images; None for no cache. Invalidated by any change of a file's name, size or
         modification time. Safe for concurrent processes.
     min_chroma: training images with a mean chroma below this are left out.
+    max_memory: if decoded training images have more bytes, about, they are streamed: the first start decodes them only
+        to find unusable files and their chroma, which the cache keeps.
 
     Unusable files are skipped and logged. Raises UserError if there is no such folder or class, or no usable image for
     one of the splits.
     """
     root = root.expanduser()
     found = find(root, classes)
-    stem = folder_cache.cache_stem(cache, root, found.files, scaling) if cache else None
-    content = folder_cache.load(stem) if stem else None
-    if content is None:
-        content = _read(root, found, scaling)
-        if stem and folder_cache.store(stem, content):
-            content = folder_cache.load(stem) or content  # memory-mapped: shared between processes
-    _report(root, content, found)
+    streamed = training_bytes(found, scaling) > max_memory
+    content = _cached(root, found, scaling, cache, streamed=streamed)
+    _report(root, content, found, streamed=streamed)
     kept = _colorful(root, content.chroma, min_chroma)
     images = FlatSplit.of(content.pixels, content.sizes, scaling.size)
-    train, test = np.split(np.arange(len(images)), [len(content.train)])
-    labels = _labels(content, found, kept)
-    return Source("folder", images.part(train[kept]), images.part(test), labels, digest=content.digest)
+    test = images.part(np.arange(len(images) - len(content.test), len(images)))
+    train: Split
+    if streamed:
+        train = FolderSplit.of(root, [found.files[content.train[each]] for each in kept], content.digest, scaling)
+    else:
+        train = images.part(kept)
+    return Source("folder", train, test, _labels(content, found, kept), digest=content.digest)
 
 
 # Reading
 
 
-def _read(root: Path, found: Found, scaling: Scaling) -> Content:
-    """Decode all files, on all cores."""
-    images, digests = dict[int, Image](), dict[str, str]()
+def _cached(root: Path, found: Found, scaling: Scaling, cache: Path | None, *, streamed: bool) -> Content:
+    """Read the cache, or all files."""
+    if cache is None:
+        return _read(root, found, scaling, streamed=streamed)
+    stem = folder_cache.cache_stem(cache, root, found.files, scaling, streamed=streamed)
+    if (content := folder_cache.load(stem)) is None:
+        content = _read(root, found, scaling, streamed=streamed)
+        if folder_cache.store(stem, content):
+            content = folder_cache.load(stem) or content  # memory-mapped: shared between processes
+    return content
+
+
+def _read(root: Path, found: Found, scaling: Scaling, *, streamed: bool) -> Content:
+    """Decode all files, on all cores. streamed: without keeping training images."""
+    images, chroma, digests = dict[int, Image](), dict[int, float](), dict[str, str]()
     hashed = _to_be_hashed([file.name for file in found.files])
 
     def read(index: int) -> None:
@@ -113,16 +164,19 @@ def _read(root: Path, found: Found, scaling: Scaling) -> Content:
         if file.name in hashed and file.path.is_file():
             with file.path.open("rb") as opened:
                 digests[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
-        images[index] = scaling(decode(file.path, scaling.shorter))
+        image = scaling(decode(file.path, scaling.shorter))
+        chroma[index] = mean_chroma(image)
+        if not streamed:
+            images[index] = image
 
     train, test, skipped = read_and_split(root, found, read)
-    if scaling.whole:  # which file is for testing was unknown
+    if streamed or scaling.whole:  # only now it is known which files are for testing
         images |= _decode(found, test, scaling.of_test_images)
-    decoded = [images[index] for index in train + test]
+    decoded = [images[index] for index in (test if streamed else train + test)]
     return Content(
         train=train,
         test=test,
-        chroma=[mean_chroma(images[index]) for index in train],
+        chroma=[chroma[index] for index in train],
         skipped=skipped,
         digest=_listing_digest([(file.name, file.stamp[0], digests.get(file.name)) for file in found.files]),
         sizes=np.array([image.shape[:2] for image in decoded], np.int64),
@@ -206,9 +260,11 @@ def _labels(content: Content, found: Found, kept: NDArray[np.int64]) -> Labels |
 # Logging
 
 
-def _report(root: Path, content: Content, found: Found) -> None:
+def _report(root: Path, content: Content, found: Found, *, streamed: bool) -> None:
     rule = "folders train/ and test/" if found.has_split_folders else "split by name"
     counts = f"{len(content.train)} training and {len(content.test)} test images"
     logger.info("%s: %s (%s), %d other files ignored", root, counts, rule, found.others)
+    if streamed:
+        logger.info("%s: too large for data.max_memory_gb, so training images are decoded by data.workers", root)
     if skipped := merge(found.skipped, content.skipped):
         logger.warning("%s: skipped %s", root, list_skipped(skipped))

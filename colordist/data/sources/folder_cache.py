@@ -38,15 +38,24 @@ class Content:
     digest: str
     """Digest of the files' names and bytes."""
     sizes: NDArray[np.int64]
-    """Height and width of the decoded images, first those for training: [N, 2]."""
+    """Height and width of the decoded images, first those for training, unless they are streamed: [N, 2]."""
     pixels: NDArray[np.uint8]
     """RGB of the decoded images, one after the other: [P, 3]."""
 
 
-def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling) -> Path:
-    """Path of the cache of these images, without extension."""
+def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling, *, streamed: bool) -> Path:
+    """Path of the cache of these images, without extension. streamed: without training images."""
     stamps = [(file.name, file.stamp) for file in files]
-    key = [_VERSION, PIL.__version__, str(root.resolve()), scaling.size, scaling.shorter, scaling.whole, stamps]
+    key = [
+        _VERSION,
+        PIL.__version__,
+        str(root.resolve()),
+        scaling.size,
+        scaling.shorter,
+        scaling.whole,
+        streamed,
+        stamps,
+    ]
     return cache.expanduser() / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 

@@ -4,33 +4,33 @@ Only the test split has to fit into memory. Packing shuffles the training images
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import UserError
-from colordist.data.crops import crop
-from colordist.data.decode import Scaling, Undecodable, decode
-from colordist.data.source import Image, ImageSource, Labels, Source, StreamedDataConfig, cache_folder, check_classes
+from colordist.config import UserError, at_least
+from colordist.data.decode import Scaling
+from colordist.data.encoded import EncodedSplit
+from colordist.data.source import ImageSource, Labels, Source, StreamedDataConfig, cache_folder, check_classes
 from colordist.data.sources.folder_files import printable
 from colordist.data.sources.shard_index import Index, Shard
 from colordist.data.sources.shard_store import ShardStore
 
 logger = logging.getLogger(__name__)
 
-_NAMES_SHOWN = 5
-_GREY = 128  # replaces an image that can't be decoded
-
 
 @dataclass(frozen=True, kw_only=True)
 class ShardSettings(StreamedDataConfig):
     """Shards in a folder or at an http(s) URL."""
 
+    shuffle_shards: int = 8
+    """Shards shuffled together; all of them: a full shuffle."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least("data.shuffle_shards", self.shuffle_shards, 1)
         if "://" in self.root and not self.root.startswith(("http://", "https://")):
             raise UserError(
                 f"data.root is {self.root}, but shards come from a folder, http or https: download them yourself, "
@@ -92,66 +92,29 @@ def shards(root: str, classes: tuple[str, ...] | None, scaling: Scaling, cache: 
     return Source("shards", train, test, labels, digest=digest)
 
 
-@dataclass(frozen=True, eq=False)
-class ShardSplit:
-    """Images in shards, in stored order."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ShardSplit(EncodedSplit):
+    """Images in shards, in stored order. Their digest is the SHA-256 of the index, which has all shards' checksums."""
 
     shard_store: ShardStore
     shards: list[Shard]
-    digest: str
-    """SHA-256 of the index, which has the checksums of all shards."""
-    scaling: Scaling
     where: NDArray[np.int64]
     """Per image: shard (ascending), index in the shard, offset and size in bytes: [N, 4]."""
-    damaged: set[int] = field(default_factory=set)
-    """Undecodable images that this process has logged."""
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.where)
 
-    def __getitem__(self, index: int, /) -> Image:
-        """The central crop of an image: uint8 RGB, [size, size, 3]. An undecodable one is logged, and grey."""
-        if (image := self.read(index)) is None:
-            self.log_damaged([index])
-            return self.placeholder()
-        return crop(image, self.image_size)
-
-    @property
-    def image_size(self) -> int:
-        """Side of the crops."""
-        return self.scaling.size
-
-    def read(self, index: int) -> Image | None:
-        """A scaled image: uint8 RGB, [H, W, 3]. None for an undecodable one.
-
-        Raises RunError if its shard can't be read.
-        """
+    def content(self, index: int) -> bytes:
+        """An encoded image. Raises RunError if its shard can't be read."""
         shard, _, offset, size = self.where[index].tolist()
-        try:
-            content = self.shard_store.read(self.shards[shard], offset, size)
-            return self.scaling(decode(content, self.scaling.shorter))
-        except Undecodable:
-            return None
+        return self.shard_store.read(self.shards[shard], offset, size)
 
-    def placeholder(self) -> Image:
-        """Replacement of an undecodable image: uniform grey."""
-        return np.full((self.image_size, self.image_size, 3), _GREY, np.uint8)
-
-    def log_damaged(self, indices: Sequence[int]) -> None:
-        """Log the first few undecodable images by name, once each, and their number at powers of ten."""
-        for index in indices:
-            if index in self.damaged:
-                continue
-            self.damaged.add(index)
-            if len(self.damaged) in (10, 100, 1000, 10_000):
-                logger.warning("%d images can't be decoded so far", len(self.damaged))
-            if len(self.damaged) <= _NAMES_SHOWN:
-                number, row = self.where[index, :2].tolist()
-                shard = self.shards[number]
-                name = printable(str(shard.keys[row]))
-                more = "; further ones are only counted" if len(self.damaged) == _NAMES_SHOWN else ""
-                logger.warning("%s in %s can't be decoded, and is replaced by grey%s", name, shard.name, more)
+    def name(self, index: int) -> str:
+        """Name of an image, for the log."""
+        number, row = self.where[index, :2].tolist()
+        shard = self.shards[number]
+        return f"{printable(str(shard.keys[row]))} in {shard.name}"
 
     def part(self, indices: NDArray[np.int64]) -> "ShardSplit":
         """A subset of the images. indices: ascending, [n]."""
@@ -164,13 +127,13 @@ class ShardSplit:
 
 def _split(shard_store: ShardStore, index: Index, digest: str, scaling: Scaling, which: str) -> ShardSplit:
     found = [shard for shard in index.shards if shard.split == which]
-    # One array: forked workers share it, while they would copy the objects in a list.
     columns = [
         np.array([np.full(len(shard.keys), number), np.arange(len(shard.keys)), shard.offsets, shard.sizes], np.int64)
         for number, shard in enumerate(found)
     ]
     where = np.concatenate([np.empty((4, 0), np.int64), *columns], axis=1).T
-    return ShardSplit(shard_store, found, digest, scaling, np.ascontiguousarray(where))
+    where = np.ascontiguousarray(where)
+    return ShardSplit(digest=digest, scaling=scaling, shard_store=shard_store, shards=found, where=where)
 
 
 def _labels(index: Index, which: str) -> NDArray[np.int64]:

@@ -274,7 +274,7 @@ def test_photos_of_little_chroma_are_left_out(
 ) -> None:
     root = tinted(tmp_path / "root")
     for _ in range(2):  # the second time from the cache, which holds all images
-        source = folder(root, None, Scaling(SIZE), tmp_path / "cache", least)
+        source = folder(root, None, Scaling(SIZE), tmp_path / "cache", min_chroma=least)
         assert levels(source.train) == kept
         assert len(source.test) == 6
         assert source.labels is not None
@@ -287,14 +287,14 @@ def test_photos_of_little_chroma_are_left_out(
 def test_colorful_photos_left_out_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     has_split_folders(tmp_path)
     Image.new("RGB", (SIZE, SIZE), (120, 100, 100)).save(tmp_path / "train" / "dull.png")
-    assert levels(folder(tmp_path, None, Scaling(SIZE), None, 100).train) == [2, 3, 4, 5]
+    assert levels(folder(tmp_path, None, Scaling(SIZE), None, min_chroma=100).train) == [2, 3, 4, 5]
     assert caplog.messages[-1] == f"{tmp_path}: data.min_chroma 100 leaves out 1 of 5 training images"
 
 
 def test_no_photo_has_so_much_chroma(tmp_path: Path) -> None:
     tinted(tmp_path)
     with pytest.raises(UserError) as caught:
-        folder(tmp_path, None, Scaling(SIZE), None, 80.5)
+        folder(tmp_path, None, Scaling(SIZE), None, min_chroma=80.5)
     expected = f"data.min_chroma is 80.5, but no training image in {tmp_path} has more than 80.0: try data.min_chroma 3"
     assert str(caught.value) == expected
 
