@@ -12,6 +12,7 @@ from colordist.metrics.specs import ReferenceSpec
 
 _LAB = ColorSpace("lab")
 _PER_UNIT = 100  # bins of the median's histograms per unit of a or b
+_PIXELS = 2**20  # converted at once: intermediate results take about 300 bytes per pixel
 _CENTER = 110 * _PER_UNIT  # a and b of sRGB colours lie within +-110
 
 
@@ -57,8 +58,8 @@ def median_ab(images: Iterable[Tensor]) -> tuple[float, float]:
     images: batches of uint8 [B, 3, H, W].
     """
     counts = torch.zeros(2, 2 * _CENTER + 1, dtype=torch.int64)
-    for batch in images:
-        bins = (rgb_to_lab(batch)[:, 1:] * _PER_UNIT).round().long() + _CENTER
+    for part in (part for batch in images for part in batch.split(max(1, _PIXELS // batch[0, 0].numel()))):
+        bins = (rgb_to_lab(part)[:, 1:] * _PER_UNIT).round().long() + _CENTER
         for channel in range(2):
             counts[channel] += torch.bincount(bins[:, channel].flatten(), minlength=counts.shape[1]).cpu()
     pixels = int(counts[0].sum())
