@@ -115,6 +115,22 @@ def test_the_second_start_decodes_nothing(
     assert streamed(second).names.tolist() == streamed(first).names.tolist()
 
 
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("limit", [0, float("inf")], ids=["streamed", "resident"])
+def test_a_damaged_cache_is_written_anew(
+    limit: float, suffix: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = folder(root, None, WHOLE, tmp_path, max_memory=limit)
+    expected = load(first.train, CPU), load(first.test, CPU)
+    (path,) = tmp_path.glob(f"*{suffix}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    second = folder(root, None, WHOLE, tmp_path, max_memory=limit)
+    assert "is damaged: reading the images again" in caplog.text
+    assert path.read_bytes() == whole
+    assert all(map(torch.equal, (load(second.train, CPU), load(second.test, CPU)), expected))
+
+
 def test_the_sample_is_spread_evenly(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colordist.data.loader._SAMPLE", 7)
     split = streamed(both(root, CENTRAL)[1])
