@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colordist.data.batch import send
-
-CENTER = 0.5
+from colordist.data.sampler import CENTER
 
 
 def corners(sizes: NDArray[np.int64], side: int, positions: NDArray[np.float64] | float) -> NDArray[np.int64]:

@@ -16,7 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from colordist.data.batch import Batch, Share, send
-from colordist.data.crops import CENTER, Layout
+from colordist.data.crops import Layout
+from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
 
 _SAMPLE = 4096  # images
@@ -26,16 +27,6 @@ def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = Tr
     """Load all images of a split, cropped at the centre: uint8 [N, 3, H, W] on the device."""
     images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-
-
-def load_uncropped(
-    split: UncroppedSplit, device: torch.device, name: str = "", *, quiet: bool = True
-) -> tuple[Tensor, Layout]:
-    """Load all images of a split whole: their pixels on the device, uint8 [P, 3], and where each image lies in them."""
-    order = tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)
-    images = [split.uncropped(index) for index in order]
-    layout = Layout(np.array([image.shape[:2] for image in images], np.int64), split.image_size)
-    return torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images])).to(device), layout
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
@@ -111,6 +102,17 @@ class ResidentLoader:
 
     def close(self) -> None:
         """Do nothing: there are no worker processes."""
+
+
+def load_resident(split: Split, share: Share, name: str = "", *, quiet: bool = True) -> ResidentLoader:
+    """Load all images of a split onto the device: whole, if crops are random and it has them."""
+    if not (share.sampler.random_crops and isinstance(split, UncroppedSplit)):
+        return ResidentLoader(load(split, share.device, name, quiet=quiet), share)
+    order = tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)
+    images = [split.uncropped(index) for index in order]
+    layout = Layout(np.array([image.shape[:2] for image in images], np.int64), split.image_size)
+    pixels = torch.from_numpy(np.concatenate([image.reshape(-1, 3) for image in images]))
+    return ResidentLoader(pixels.to(share.device), share, layout)
 
 
 def in_batches(length: int, size: int, rank: int = 0, world_size: int = 1) -> Iterator[slice]:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 _ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _SHARD_ORDER = range(9)
 _CROP, _TARGET_CROP = 9, 10
 
+CENTER = 0.5
+"""Position of a central crop."""
 UNIFORMS = 8
 """Uniform random numbers per sample for the task."""
 
@@ -185,11 +187,11 @@ class Sampler:
 
     def _crops(self, step: int, stream: int) -> NDArray[np.float64]:
         """Positions of a step's crops."""
-        size = self.global_batch_size
+        shape = self.global_batch_size, 2
         return (
-            _uniform(self.seed, stream, step, 2 * size).reshape(size, 2)
+            _uniform(self.seed, stream, step, math.prod(shape)).reshape(shape)
             if self.random_crops
-            else np.full((size, 2), 0.5)
+            else np.full(shape, CENTER)
         )
 
 

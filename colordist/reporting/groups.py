@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from colordist.config import Value
 from colordist.reporting.runs import Run
 from colordist.reporting.settings import as_text
-from colordist.run.identity import learning_keys
+from colordist.run.identity import changed_keys, learning_keys
 
 _MAX_NAMED = 2  # settings in a name
 
@@ -63,14 +63,15 @@ def _settings(run: Run) -> dict[str, Value]:
 def _names(runs: Sequence[Run]) -> list[str]:
     """Group names: the task; if several groups share it, the settings that differ, or else the first folder.
 
-    A task that all have isn't repeated.
+    A task that all have isn't repeated. A default of a component that another run doesn't have is no difference.
     """
     names = []
     all_alike = len(runs) > 1 and len({run.task for run in runs}) == 1
     for run in runs:
-        alike = [_settings(other) for other in runs if other.task == run.task]
-        mine = _settings(run)
-        differing = [key for key in mine if any(other.get(key) != mine[key] for other in alike)]
+        same_task = [other for other in runs if other.task == run.task]
+        alike, mine = [_settings(other) for other in same_task], _settings(run)
+        changed = {"images"}.union(*(changed_keys(other.settings) for other in same_task))
+        differing = [key for key in mine if key in changed and any(other.get(key) != mine[key] for other in alike)]
         if len(alike) == 1:
             names.append(run.task)
         elif 0 < len(differing) <= _MAX_NAMED:

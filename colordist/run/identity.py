@@ -38,17 +38,19 @@ def fingerprint(config: Config, listing: str = "") -> str:
 
     listing: digest of the images' names and sizes, where the settings don't identify them.
     """
-    return _digest(changed_keys(config) | ({"listing": listing} if listing else {}))
+    return _digest(changed_keys(as_dict(config)) | ({"listing": listing} if listing else {}))
 
 
 def identity(config: Config) -> str:
     """Hash of the learning keys without the number of steps, so that a run can be extended."""
-    return _digest({key: value for key, value in changed_keys(config).items() if key != "train.steps"})
+    return _digest({key: value for key, value in changed_keys(as_dict(config)).items() if key != "train.steps"})
 
 
-def changed_keys(config: Config) -> dict[str, Value]:
-    """The learning keys that differ from their defaults, so that settings added later change no fingerprint."""
-    settings = as_dict(config)
+def changed_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
+    """The learning keys that differ from their defaults, so that settings added later change no fingerprint.
+
+    settings: nested, as of ``as_dict(config)``.
+    """
     defaults = flatten(registry.defaults(registry.Names()))
     names = registry.Names.of(settings)
     defaults = flatten(registry.defaults(names)) | {key: defaults.get(key) for key in registry.NAME_KEYS}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from colordist import registry
-from colordist.config import Config
+from colordist.config import Config, as_dict
 from colordist.metrics.specs import MetricSpec, ScoreSpecs
 from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
@@ -86,7 +86,7 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 
     def _settings(self) -> str:
         """The learning keys that differ from their defaults, one per line."""
-        changed = {key: value for key, value in changed_keys(self.config).items() if key not in _PATHS}
+        changed = {key: value for key, value in changed_keys(as_dict(self.config)).items() if key not in _PATHS}
         return "\n".join(f"- `{key}: {json.dumps(value)}`" for key, value in changed.items()) or "- none"
 
 

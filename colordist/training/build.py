@@ -11,7 +11,7 @@ import torch
 
 from colordist.config import Config, FileDataConfig, UserError, Value, as_dict, flatten
 from colordist.data.batch import Share
-from colordist.data.loader import Loader, ResidentLoader, image_digest, load, load_uncropped
+from colordist.data.loader import Loader, image_digest, load_resident
 from colordist.data.sampler import Sampler
 from colordist.data.source import Source, StreamedDataConfig, StreamedSplit, UncroppedSplit
 from colordist.data.streaming import StreamingLoader
@@ -130,10 +130,7 @@ def build_writer(config: Config, folder: RunFolder, lock: Lock) -> checkpoint.Wr
 def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> Loader:
     """Build the loader of this process's share of each step's batch."""
     split, data = source.train, config.data
-    if task.unpaired and len(split) < 2:
-        raise UserError(
-            f"task {config.task.name} divides the training images into two halves, but there is only one: add some"
-        )
+    check_split(config, task, source)
     sampler = Sampler(
         config.seed,
         len(split),
@@ -156,14 +153,22 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
     )
     if isinstance(split, StreamedSplit):
         return StreamingLoader(split, share, data.workers if isinstance(data, StreamedDataConfig) else 0)
-    what, quiet = "training images", not engine.is_main
     with engine.stall_exempt("loading images"):
-        if not sampler.random_crops:
-            return ResidentLoader(load(split, engine.device, what, quiet=quiet), share)
-        if not isinstance(split, UncroppedSplit):
-            raise UserError(f"data.crop is random, but data.source {source.name} has no larger images: try center")
-        pixels, layout = load_uncropped(split, engine.device, what, quiet=quiet)
-        return ResidentLoader(pixels, share, layout)
+        return load_resident(split, share, "training images", quiet=not engine.is_main)
+
+
+def check_split(config: Config, task: Task, source: Source) -> None:
+    """Raise UserError if the task, or the settings of crops, need other training images."""
+    split, data = source.train, config.data
+    if task.unpaired and len(split) < 2:
+        raise UserError(
+            f"task {config.task.name} divides the training images into two halves, but there is only one: add some"
+        )
+    scaled = isinstance(data, FileDataConfig) and (data.resize is not None or data.crop == "random")
+    if scaled and not isinstance(split, UncroppedSplit | StreamedSplit):
+        raise UserError(
+            f"data.source {source.name} neither scales nor crops its images: leave out data.resize and data.crop"
+        )
 
 
 def check_devices(config: Config) -> dict[str, str]:

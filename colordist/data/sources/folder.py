@@ -3,8 +3,6 @@
 import hashlib
 import json
 import logging
-import warnings
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -33,6 +31,7 @@ from colordist.data.sources.folder_files import (
     list_skipped,
     merge,
     name_hash,
+    on_all_cores,
     read_and_split,
 )
 from colordist.data.sources.folder_stream import FolderSplit, training_bytes
@@ -194,9 +193,7 @@ def _decode(found: Found, indices: list[int], scaling: Scaling) -> dict[int, Ima
         except Undecodable as error:
             raise RunError(f"{path} can't be read any more ({error.reason}): start again") from None
 
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")
-        return dict(zip(indices, pool.map(decoded, indices), strict=True))
+    return dict(zip(indices, on_all_cores(decoded, indices), strict=True))
 
 
 def mean_chroma(image: Image) -> float:

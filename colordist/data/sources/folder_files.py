@@ -6,10 +6,11 @@ import os
 import unicodedata
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ TEST_SHARE = 0.1  # of the images, without folders train/ and test/
 _NAMES_SHOWN = 5
 
 Skipped = dict[str, list[str]]  # reason -> names of the files
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,17 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
+def on_all_cores(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Map a function that opens or decodes images, with results in order.
+
+    Decoders release the GIL, so threads are enough. PIL's warnings (large images, odd EXIF blocks) are harmless, or
+    followed by an error.
+    """
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("ignore")
+        yield from pool.map(read, items)
+
+
 def read_and_split(root: Path, found: Found, read: Callable[[int], object]) -> tuple[list[int], list[int], Skipped]:
     """Split the files into training and test: indices into ``found.files``, and the unusable files with reasons.
 
@@ -133,13 +147,8 @@ def read_and_split(root: Path, found: Found, read: Callable[[int], object]) -> t
             return error.reason
         return None
 
-    # Decoders release the GIL, so threads are enough. PIL's warnings (large images, odd EXIF blocks) are harmless, or
-    # followed by an error.
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.simplefilter("ignore")
-        outcomes, count = pool.map(outcome, range(len(found.files))), len(found.files)
-        reasons = list(tqdm(outcomes, "reading images", count, unit="image", leave=False, disable=None))
-
+    outcomes, count = on_all_cores(outcome, range(len(found.files))), len(found.files)
+    reasons = list(tqdm(outcomes, "reading images", count, unit="image", leave=False, disable=None))
     skipped: Skipped = defaultdict(list)
     for file, reason in zip(found.files, reasons, strict=True):
         if reason is not None:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from colordist.config import RunError
 from colordist.data.decode import Scaling, Undecodable, stored_size, whole_size
 from colordist.data.encoded import EncodedSplit
-from colordist.data.sources.folder_files import TEST_SHARE, File, Found, name_hash, printable
+from colordist.data.sources.folder_files import TEST_SHARE, File, Found, name_hash, on_all_cores, printable
 
 _SAMPLE = 1000  # files whose headers are read
 
@@ -77,8 +76,7 @@ def training_bytes(found: Found, scaling: Scaling) -> int:
     pixels = scaling.size**2
     if scaling.whole:
         sample = sorted(files, key=lambda file: name_hash(file.name))[:_SAMPLE]
-        with ThreadPoolExecutor() as pool:
-            counts = [each for each in pool.map(lambda file: _pixels(file.path, scaling), sample) if each]
+        counts = [each for each in on_all_cores(lambda file: _pixels(file.path, scaling), sample) if each]
         pixels = round(float(np.mean(counts))) if counts else pixels
     return 3 * pixels * count
 

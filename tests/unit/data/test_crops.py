@@ -3,6 +3,7 @@
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from colordist.config import FileDataConfig, UserError
 from colordist.data.batch import Share
 from colordist.data.crops import corners, crop, offsets
 from colordist.data.decode import Scaling, fit, fit_shorter
-from colordist.data.loader import ResidentLoader, image_digest, load, load_uncropped
+from colordist.data.loader import ResidentLoader, image_digest, load, load_resident
 from colordist.data.sampler import Sampler
 from colordist.data.source import ArraySplit, FlatSplit, ImageSource, Source, part_of_training
 from colordist.data.sources import archive
@@ -49,8 +50,7 @@ def numbers(rgb: Tensor) -> NDArray[np.int64]:
 def loader_of(
     split: FlatSplit, sampler: Sampler, micro: int | None = None, rank: int = 0, of: int = 1
 ) -> ResidentLoader:
-    pixels, layout = load_uncropped(split, CPU)
-    return ResidentLoader(pixels, Share(sampler, ColorSpace("rgb"), CPU, torch.float64, micro, rank, of), layout)
+    return load_resident(split, Share(sampler, ColorSpace("rgb"), CPU, torch.float64, micro, rank, of))
 
 
 def sampler_of(split: FlatSplit, seed: int = 4, batch: int = 6, *, unpaired: bool = False) -> Sampler:
@@ -218,9 +218,10 @@ def test_colour_statistics_are_of_central_crops() -> None:
 
 def test_a_part_of_images_of_several_sizes() -> None:
     part = numbered().part(np.array([1, 3]))
-    pixels, layout = load_uncropped(part, CPU)
-    assert layout.sizes.tolist() == [[4, 9], [5, 6]]
-    assert numbers(pixels.T[None, :, None])[0, 0].tolist() == [*range(16, 52), *range(80, 110)]
+    loader = loader_of(part, sampler_of(part))
+    assert loader.layout is not None
+    assert loader.layout.sizes.tolist() == [[4, 9], [5, 6]]
+    assert numbers(loader.images.T[None, :, None])[0, 0].tolist() == [*range(16, 52), *range(80, 110)]
 
 
 # --- of photographs
@@ -307,8 +308,11 @@ class Squares(ImageSource):
 
 
 def test_a_source_without_larger_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with alone_on_the_cpu(monkeypatch), pytest.raises(UserError, match=r"data\.crop is random, but .* squares has no"):
-        run(tmp_path, data__source="test_squares", data__image_size=16, data__crop="random")
+    settings: dict[str, Any] = {"data__source": "test_squares", "data__image_size": 16}
+    with alone_on_the_cpu(monkeypatch):
+        for more in ({"data__crop": "random"}, {"data__resize": 17}):
+            with pytest.raises(UserError, match=r"data\.source squares neither scales nor crops its images: leave out"):
+                run(tmp_path, **settings, **more)
 
 
 def test_an_archive_is_scaled_for_crops() -> None:

@@ -15,8 +15,8 @@ from runs import assert_bit_equal, killed_run, learned, run
 from colordist.color import ColorSpace
 from colordist.config import RunError
 from colordist.data.batch import Batch, Share
-from colordist.data.decode import Scaling
-from colordist.data.loader import ResidentLoader, load, load_uncropped, sample
+from colordist.data.decode import Scaling, Undecodable, decode
+from colordist.data.loader import load, load_resident, sample
 from colordist.data.sampler import Sampler
 from colordist.data.source import FlatSplit, Source, StreamedSplit, part_of_training
 from colordist.data.sources import folder as module
@@ -58,14 +58,6 @@ def streamed(source: Source) -> FolderSplit:
     return source.train
 
 
-def resident_loader(source: Source, share: Share) -> ResidentLoader:
-    if not share.sampler.random_crops:
-        return ResidentLoader(load(source.train, CPU), share)
-    assert isinstance(source.train, FlatSplit)
-    pixels, layout = load_uncropped(source.train, CPU)
-    return ResidentLoader(pixels, share, layout)
-
-
 def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
     for one, other in zip(found, expected, strict=True):
         for name, value in vars(other).items():
@@ -82,7 +74,7 @@ def test_the_same_batches_as_from_memory(workers: int, scaling: Scaling, unpaire
         4, len(split), BATCH, True, unpaired=unpaired, shards=split.shard_sizes(), random_crops=scaling.whole
     )
     share = Share(sampler, ColorSpace("lab"), CPU, torch.float64, 2, 1, 2)
-    expected, found = resident_loader(resident, share), StreamingLoader(split, share, workers)
+    expected, found = load_resident(resident.train, share), StreamingLoader(split, share, workers)
     for step in (0, 0, 1, 2, 3, 4, 40, 41, 7):
         assert_equal(found.micro_batches(step), expected.micro_batches(step))
     assert torch.equal(torch.cat(list(found.sample())), torch.cat(list(expected.sample())))
@@ -121,6 +113,22 @@ def test_the_second_start_decodes_nothing(
     assert caplog.messages == said
     assert torch.equal(load(second.test, CPU), pixels)
     assert streamed(second).names.tolist() == streamed(first).names.tolist()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".json"])
+@pytest.mark.parametrize("limit", [0, float("inf")], ids=["streamed", "resident"])
+def test_a_damaged_cache_is_written_anew(
+    limit: float, suffix: str, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = folder(root, None, WHOLE, tmp_path, max_memory=limit)
+    expected = load(first.train, CPU), load(first.test, CPU)
+    (path,) = tmp_path.glob(f"*{suffix}")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    second = folder(root, None, WHOLE, tmp_path, max_memory=limit)
+    assert "is damaged: reading the images again" in caplog.text
+    assert path.read_bytes() == whole
+    assert all(map(torch.equal, (load(second.train, CPU), load(second.test, CPU)), expected))
 
 
 def test_the_sample_is_spread_evenly(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +191,20 @@ def test_a_file_that_is_gone_or_cut_ends_the_run_in_one_line(tmp_path: Path) -> 
     ):
         loader.micro_batches(0)
     loader.close()
+
+
+def test_a_test_image_that_is_gone_before_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    top, seen = images(tmp_path, train=5, test=2), set[Path]()
+
+    def once(path: Path, size: int | None = None) -> Image.Image:
+        if path in seen:
+            raise Undecodable("unreadable")
+        seen.add(path)
+        return decode(path, size)
+
+    monkeypatch.setattr(module, "decode", once)
+    with pytest.raises(RunError, match=r"test/cat/001.jpg can't be read any more \(unreadable\): start again"):
+        folder(top, None, CENTRAL, None, max_memory=0)
 
 
 def test_a_file_that_rots_is_grey(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -19,6 +19,7 @@ from runs import assert_bit_equal, killed_run, learned, run
 from colordist.color import ColorSpace
 from colordist.config import RunError
 from colordist.data.batch import Batch, Share
+from colordist.data.crops import crop
 from colordist.data.decode import Scaling
 from colordist.data.loader import ResidentLoader, load
 from colordist.data.sampler import Sampler
@@ -63,6 +64,25 @@ def test_the_same_batches_as_from_memory(workers: int, unpaired: bool, shard_sto
     # A run begins by looking at its first step twice; from 40 on it was continued.
     for step in (0, 0, 1, 2, 3, 4, 5, 40, 40, 41, 7, 6):
         assert_equal(streaming.micro_batches(step), resident.micro_batches(step))
+    streaming.close()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_random_crops_of_shards(workers: int, shard_store: Path) -> None:
+    split = shards(str(shard_store), None, Scaling(SIDE, 20, whole=True), shard_store).train
+    assert isinstance(split, ShardSplit)
+    sampler = Sampler(4, len(split), BATCH, True, shards=split.shard_sizes(), shuffle_shards=2, random_crops=True)
+    share = Share(sampler, ColorSpace("rgb"), CPU, torch.float64, None, 0, 1)
+    streaming = StreamingLoader(split, share, workers)
+    for step in range(3):
+        (batch,), part = streaming.micro_batches(step), sampler.step(step)
+        for index, position, flip, target in zip(part.index, part.crop, part.flip, batch.target, strict=True):
+            image = split.read(int(index))
+            assert image is not None
+            assert image.shape == (20, 25, 3)
+            square = crop(image, SIDE, position)[:, :: -1 if flip else 1].copy()
+            assert torch.equal(((target + 1) * 127.5).round().byte(), torch.from_numpy(square).permute(2, 0, 1))
+    assert split.placeholder().shape == split[0].shape == (SIDE, SIDE, 3)
     streaming.close()
 
 
