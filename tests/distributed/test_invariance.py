@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fitting
+from helpers import fitting, timm_weights
 from packed import packed
 from runs import flat, tensors
 from torch import Tensor
@@ -60,6 +60,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "autoencoder-instance": AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
     "autoencoder-none": AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
     "cyclegan": CYCLEGAN,
+    "cgan-features": {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "model.norm": "instance"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
     "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
@@ -81,6 +82,7 @@ Runs = Callable[[str, Division], Path]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Function from case and division to the run's folder. One launch per number of processes."""
     root = tmp_path_factory.mktemp("invariance")
+    features = {"task.feature_weights": str(timm_weights(root / "weights.safetensors", "test_efficientnet"))}
     shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
 
     @functools.cache
@@ -90,7 +92,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for settings in [fitting(COMMON | {"train.micro_batch_size": micro, "data.root": str(shards)}, own)]
+                for paths in [{"data.root": str(shards)} | features]
+                for settings in [fitting(COMMON | {"train.micro_batch_size": micro} | paths, own)]
             ],
             root,
             processes,
