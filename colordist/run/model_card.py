@@ -41,9 +41,8 @@ class ModelCard:
             ", ".join(getattr(data, "class_names", None) or ("all",)),
         )
         batch, seed = train.global_batch_size, self.config.seed
-        begin = "the weights of another snapshot" if train.init_from else "random weights"
-        if model.pretrained:
-            begin += f", in the encoder those of timm's {', '.join(model.pretrained)}"
+        others = [f"those of a pretrained {name} in the encoder" for name in model.pretrained]
+        begin = "the weights of another snapshot" if train.init_from else " and ".join(["random weights", *others])
         noise = ", one for each noise vector" if model.noise_size else ""
         task, source = registry.component("task", self.config.task.name), registry.component("source", data.source)
         return f"""\

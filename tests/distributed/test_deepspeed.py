@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, clean_environment
+from helpers import ROOT, clean_environment, timm_weights
 from PIL import Image
 from runs import flat
 
@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = TINY_GAN | {
 }
 HALF = {"train.precision": "bf16", "train.steps": 6}
 FOUR_NETWORKS = {"task.name": "cyclegan", "task.image_buffer_slots": 2, "train.steps": 6}
+FEATURES = {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "train.steps": 6}
 CHECKPOINTED = {"train.activation_checkpointing": True}
 AT_ONCE = {"train.micro_batch_size": 14}  # no accumulation, so the generator runs once per step for both phases
 NO_WARMUP = {"task.warmup_steps": 0}
@@ -51,7 +52,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def common(name: str) -> list[list[str]]:
         return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", NO_WARMUP)]
 
-    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS))
+    weights = {"task.feature_weights": str(timm_weights(folder / "weights.safetensors", "test_efficientnet"))}
+    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS), ("features", FEATURES | weights))
     work(folder, [*common("plain"), *(job("train", f"plain/{name}", settings) for name, settings in some)])
     for stage in STAGES:
         zero = f"zero{stage}"
@@ -187,6 +189,13 @@ def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> 
 
 def test_networks_that_run_several_times_before_a_backward_pass(runs: Path) -> None:
     assert_close(runs / "zero2/cyclegan", runs / "plain/cyclegan", step=6)
+
+
+def test_a_feature_loss(runs: Path) -> None:
+    assert_close(runs / "zero2/features", runs / "plain/features", step=6)
+    losses = [each for each in records(runs / "zero2/features") if "loss/generator/l1" in each]
+    assert len(losses) == 6
+    assert all(each["loss/generator/feature"] > 0 for each in losses)
 
 
 def test_a_snapshot_is_like_any_other(runs: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import fitting
+from helpers import fitting, timm_weights
 from packed import packed
 from runs import flat, tensors
 from torch import Tensor
@@ -60,8 +60,15 @@ EXACT: dict[str, dict[str, Any]] = {
     "autoencoder-instance": AUTOENCODER | {"model.norm": "instance", "model.color_space": "rgb"},
     "autoencoder-none": AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
     "cyclegan": CYCLEGAN,
+    "cgan-features": {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "model.norm": "instance"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
     "folder-crops": {"data.source": "folder", "data.resize": 20, "data.crop": "random"},
+    "photos": {
+        **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
+        **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
+        **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
+        "optimizer.generator.lr_scales": {"encoder": 0.1},
+    },
     "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {
@@ -82,8 +89,10 @@ Runs = Callable[[str, Division], Path]
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Function from case and division to the run's folder. One launch per number of processes."""
     root = tmp_path_factory.mktemp("invariance")
+    file = str(timm_weights(root / "weights.safetensors", "test_efficientnet"))
+    weights = {"task.feature_weights": file, "model.weights": file}
     shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
-    roots = {"shards": shards, "folder": shards.with_name("images")}
+    roots = {"shards": str(shards), "folder": str(shards.with_name("images"))}
 
     @functools.cache
     def launched(processes: int) -> None:
@@ -92,8 +101,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for data in [str(roots.get(own.get("data.source", ""), shards))]
-                for settings in [fitting(COMMON | {"train.micro_batch_size": micro, "data.root": data}, own)]
+                for paths in [weights | {"data.root": roots.get(own.get("data.source", ""), roots["shards"])}]
+                for settings in [fitting(COMMON | {"train.micro_batch_size": micro} | paths, own)]
             ],
             root,
             processes,

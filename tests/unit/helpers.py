@@ -9,6 +9,7 @@ from typing import Any, Literal, get_type_hints
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from colordist import registry
@@ -124,6 +125,16 @@ def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module
     for parameter in module.parameters():
         nn.init.normal_(parameter, std=std)
     return module.eval()
+
+
+def timm_weights(path: Path, model: str, seed: int = 1) -> Path:
+    """Save random weights of a whole timm model, as timm does. Returns the path."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        save_file(timm.create_model(model).state_dict(), path)
+    return path
 
 
 def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401

@@ -404,6 +404,26 @@ def test_what_runs_on_all_ranks_returns_its_result() -> None:
     assert engine.on_all_ranks(lambda: [1]) == engine.on_ranks(lambda: [1], here=True) == [1]
 
 
+@pytest.mark.parametrize(("rank", "first", "turn"), [(0, True, 0), (2, True, 1), (1, False, 2), (3, False, 2)])
+def test_one_process_per_machine_fetches_before_the_others(
+    rank: int, first: bool, turn: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four processes on two machines, as each of them sees it."""
+    engine = Engine("fp32", deterministic=False)
+    turns: list[bool] = []
+    real = engine.on_ranks
+
+    def on_ranks(work: Any, *, here: bool) -> Any:  # noqa: ANN401
+        turns.append(here)
+        return real(work, here=here)
+
+    monkeypatch.setattr(engine, "on_ranks", on_ranks)
+    monkeypatch.setattr(engine, "is_main", rank == 0)
+    monkeypatch.setattr(Engine, "is_first_on_machine", first)
+    assert engine.fetch(lambda: f"of {rank}", "fetching") == f"of {rank}"
+    assert turns == [each == turn for each in range(3)]
+
+
 def test_alone_sums_are_its_own() -> None:
     engine = Engine("fp32", deterministic=False)
     assert (engine.rank, engine.world_size, engine.is_main, engine.is_first_on_machine) == (0, 1, True, True)

@@ -54,6 +54,13 @@ def test_what_it_says() -> None:
     assert "- `train" not in text  # the defaults
 
 
+def test_it_names_a_pretrained_encoder_but_no_path() -> None:
+    settings = {"model.name": "timm_unet", "data.image_size": 64, "model.weights": "/home/me/weights"}
+    text = card(config_with(settings))
+    assert "beginning with random weights and those of a pretrained resnet18 in the encoder, in" in text
+    assert "/home/me" not in text
+
+
 def test_the_defaults_are_told_as_such() -> None:
     assert "not the defaults:\n\n- none\n" in card(config_with({}))
 
@@ -99,4 +106,5 @@ def test_each_snapshot_of_a_run_has_one(folder: RunFolder) -> None:
 @pytest.mark.parametrize("kind", ["task", "model", "source"])
 def test_every_component_has_a_card(kind: registry.Kind) -> None:
     for name in registry.OURS[kind]:
-        assert f"`{name}`" in card(config_with({registry.key_of(kind): name, "data.image_size": 64})) or kind == "task"
+        config = config_with({registry.key_of(kind): name, "data.image_size": 64})
+        assert f"`{name}`" in card(config) or kind == "task"

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
-from helpers import alone_on_the_cpu, batch_of, prepared, random_batch, tiny
+from helpers import alone_on_the_cpu, batch_of, prepared, random_batch, timm_weights, tiny
 from runs import assert_bit_equal, killed_run, learned, run
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
@@ -32,14 +31,7 @@ Calls = Mapping[str, Callable[..., Any]]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a whole model, as timm saves them."""
-    return weights_file(tmp_path_factory.mktemp("weights") / "model.safetensors", MODEL, 1)
-
-
-def weights_file(path: Path, model: str, seed: int) -> Path:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        save_file(timm.create_model(model).state_dict(), path)
-    return path
+    return timm_weights(tmp_path_factory.mktemp("weights") / "model.safetensors", MODEL)
 
 
 def using(file: Path, **settings: Any) -> dict[str, Any]:  # noqa: ANN401  any setting
@@ -185,7 +177,7 @@ def test_a_kill_changes_nothing_and_nothing_of_it_is_saved(
 @pytest.mark.usefixtures("alone")
 def test_other_weights_are_another_run(file: Path, tmp_path: Path) -> None:
     run(tmp_path / "run", **using(file, train__steps=3))
-    other = weights_file(tmp_path / "other.safetensors", MODEL, 2)
+    other = timm_weights(tmp_path / "other.safetensors", MODEL, 2)
     with pytest.raises(UserError, match=r"the pretrained weights have changed since the run in .*: name another"):
         run(tmp_path / "run", **using(other, train__steps=6))
 

@@ -135,6 +135,7 @@ REAL: dict[str, dict[str, object]] = {
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
     "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
     "cyclegan": {"task__name": "cyclegan"},
+    "features": {"task__feature_weight": 1.0, "task__feature_model": "test_efficientnet"},
 }
 
 
@@ -174,6 +175,16 @@ def test_less_with_gradient_checkpointing(task: str) -> None:
 
 def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
     assert 1.1 * passing() < passing(task__r2_weight=1.0) < 3 * passing()
+
+
+def test_a_feature_loss_needs_its_networks_weights_and_activations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colordist.models.pretrained.fetch", lambda *_, **__: pytest.fail("fetches weights"))
+    features = {"task__feature_weight": 1.0, "task__feature_model": "test_resnet"}
+    network = build_task(tiny(**features)).frozen["features"]
+    count = sum(tensor.nbytes for tensor in network.state_dict().values())
+    assert memory(**features).lasting - memory().lasting == count
+    assert passing(**features) > 1.2 * passing()
+    assert passing(**features, train__precision="bf16") < 0.85 * passing(**features)
 
 
 def test_attention_keeps_nothing_of_all_pairs_of_pixels() -> None:
