@@ -16,19 +16,27 @@ network of the feature loss; the kernel and Fréchet distances are by the featur
 import argparse
 import itertools
 import json
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 import yaml
-from training_runs import Job, add_options, as_arguments, cpu_seconds, run
+from training_runs import Job, add_options, run
 
+from colordist import registry
 from colordist.config import flatten
+from colordist.data.batch import Share
+from colordist.data.loader import ResidentLoader
+from colordist.data.sampler import Sampler
+from colordist.engine.runtime import Engine
 from colordist.reporting.comparison import compare
 from colordist.reporting.picture import picture
 from colordist.run.folder import RunFolder
+from colordist.training.build_task import build_networks, build_task
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHOWN = (
@@ -42,7 +50,7 @@ SHOWN = (
 )
 SCRATCH = {"name": "unet", "color_space": "lab", "width": 16, "depth": 5, "bottleneck": 448}
 """A U-Net with 4 million parameters, as many as `timm_unet` has."""
-CALIBRATION = (10, 60)  # steps: the difference in CPU time is that of the steps alone
+ROUNDS, BLOCK = 7, 4  # of the calibration: rounds, in each a block of steps of each arm; the median counts
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--repeat", nargs="+", default=["scratch", "weights", "cgan"], choices=ARMS, help="all seeds")
     parser.add_argument("--seconds", type=float, default=2400, help="CPU time of the steps of a run")
-    parser.add_argument("--feature-weight", type=float, default=1.0)
+    parser.add_argument("--feature-weight", type=float, default=1.0, help="relative to the pixel loss")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one core")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw test images (first seed)")
     options = parser.parse_args()
@@ -89,14 +97,14 @@ def main() -> None:
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """All runs, seed by seed."""
-    steps = {arm: calibrated(arm, options) for arm in options.arms}
+    steps = calibrated(options)
     for seed, arm in itertools.product(options.seeds, options.arms):
         if seed == options.seeds[0] or arm in options.repeat:
-            found = settings(arm, options) | scheduled(steps[arm], options)
+            found = settings(arm, options) | scheduled(steps[arm])
             yield Job(RunFolder(options.out / f"{arm}-{seed}"), arm, None, found | {"seed": seed})
 
 
-def settings(name: str, options: argparse.Namespace) -> dict[str, object]:
+def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """All settings of an arm by dotted key, but its number of steps."""
     arm = ARMS[name]
     recipe = yaml.safe_load((CONFIGS / arm.config).read_text())
@@ -109,45 +117,74 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, object]:
         del recipe["optimizer"]["generator"]["lr_scales"]
     if arm.features:
         recipe["task"] |= {
-            "feature_weight": options.feature_weight,
+            "feature_weight": options.feature_weight * recipe["task"].get("pixel_weight", 1),
             "feature_model": "tf_efficientnet_lite0",
             "feature_weights": weights,
         }
     judge = options.weights / "tf_efficientnet_lite1.safetensors"
-    recipe["evaluate"]["metrics"] = [f"{{name: features, model: tf_efficientnet_lite1, weights: {judge}}}"]
+    recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": str(judge)}]
     return flatten(recipe) | dict(each.split("=", 1) for each in options.set)
 
 
-def scheduled(steps: int, options: argparse.Namespace) -> dict[str, object]:
+def nested(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
+    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``; sections of `optimizer` stay together."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = found
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return found
+
+
+def scheduled(steps: int) -> dict[str, Any]:
     """Settings that follow from the number of steps."""
     return {"train.steps": steps, "evaluate.every": -(-steps // 4), "checkpoint.every": 200, "log.every": 100}
 
 
-def calibrated(arm: str, options: argparse.Namespace) -> int:
-    """Steps that take the CPU time of a run on one core. Measured once, kept in OUT/steps.json."""
+def calibrated(options: argparse.Namespace) -> dict[str, int]:
+    """Steps of each arm that take the CPU time of a run on one core. Measured once, kept in OUT/steps.json."""
     file = options.out / "steps.json"
     known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    if arm not in known:
-        few, many = (measured(arm, count, options) for count in CALIBRATION)
-        known[arm] = round(options.seconds * (CALIBRATION[1] - CALIBRATION[0]) / (many - few))
+    if not known.keys() >= {*options.arms}:
+        torch.set_num_threads(1)
+        blocks = {arm: block(arm, options) for arm in ARMS}
+        times: dict[str, list[float]] = {arm: [] for arm in ARMS}
+        for number in range(ROUNDS + 1):
+            for arm, work in blocks.items():
+                begin = time.process_time()
+                work()
+                if number:  # the first one warms up
+                    times[arm].append((time.process_time() - begin) / BLOCK)
+        for arm, each in times.items():
+            print(f"{arm}: {statistics.median(each):.3f} ({min(each):.3f} to {max(each):.3f}) CPU seconds a step")
+        step = {arm: statistics.median(each) for arm, each in times.items()}
+        known = {arm: round(options.seconds / each) for arm, each in step.items()}
+        # The warm-up of the GAN is regression.
+        warm_up = settings("cgan", options)["task.warmup_steps"]
+        known["cgan"] = warm_up + round((options.seconds - warm_up * step["features"]) / step["cgan"])
         file.write_text(json.dumps(known, indent=2) + "\n")
-        print(f"{arm}: {known[arm]} steps take {options.seconds:.0f} CPU seconds", flush=True)
-    return known[arm]
+    return known
 
 
-def measured(arm: str, steps: int, options: argparse.Namespace) -> float:
-    """CPU seconds of a short run on one core, start and evaluation included."""
-    short: dict[str, object] = {
-        "train.steps": steps,
-        "evaluate.every": steps,
-        "checkpoint.every": steps,
-        "evaluate.metrics": [],
-    }
-    if ARMS[arm].config == "photos_cgan.yaml":
-        short["task.warmup_steps"] = 0  # with the discriminator, as most steps are
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "colordist.train", "--run.dir", f"{folder}/run", "--seed=0"]
-        return cpu_seconds(command + as_arguments(settings(arm, options) | short), [0])
+def block(arm: str, options: argparse.Namespace) -> Callable[[], None]:
+    """A few training steps of an arm on random images."""
+    config = registry.make_config(nested(settings(arm, options)))
+    engine, task = Engine("fp32"), build_task(config)
+    engine.prepare(task, build_networks(task, config))
+    count, size = config.train.global_batch_size, config.data.image_size
+    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+    sampler = Sampler(0, count, count, flip=True)
+    share = Share(sampler, task.color_space, engine.device, engine.dtype, None, 0, 1)
+    loader = ResidentLoader(images, share)
+    first = int(getattr(config.task, "warmup_steps", 0))  # from there on all phases run
+
+    def work() -> None:
+        for step in range(first, first + BLOCK):
+            engine.step(task, loader.micro_batches(step), step)
+
+    return work
 
 
 if __name__ == "__main__":

@@ -108,8 +108,8 @@ def as_arguments(settings: Mapping[str, object]) -> list[str]:
 
 def _text(value: object) -> str:
     if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {each}' for key, each in value.items())}}}"
-    return f"[{','.join(map(str, value))}]" if isinstance(value, list) else str(value)
+        return f"{{{', '.join(f'{key}: {_text(each)}' for key, each in value.items())}}}"
+    return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[Run]]:

@@ -55,9 +55,9 @@ def test_the_network_and_its_ema_begin_with_it(file: Path, tmp_path: Path) -> No
 def test_all_else_depends_on_the_seed_alone(file: Path) -> None:
     first, second = (build_task(tiny(**SETTINGS, model__weights=weights)) for weights in (str(file), "pretrained"))
     engine, _, _ = prepared(tiny())
-    digest = load_pretrained(first, engine)
+    digest = load_pretrained(first, tiny(), engine)
     assert digest is not None
-    assert load_pretrained(first, engine) == digest
+    assert load_pretrained(first, tiny(), engine) == digest
     expected = second.networks["generator"].module.state_dict()
     for name, value in first.networks["generator"].module.state_dict().items():
         assert torch.equal(value, expected[name]) or name.startswith("encoder.body"), name
@@ -89,6 +89,16 @@ def test_other_weights_are_another_run(file: Path, tmp_path: Path) -> None:
         run(tmp_path / "run", **more, model__weights="none")
 
 
+def test_a_snapshot_fits_wherever_its_encoder_came_from(file: Path, tmp_path: Path) -> None:
+    before = run(tmp_path / "before", **SETTINGS, model__weights=str(file))
+    other = timm_weights(tmp_path / "other.safetensors", ENCODER, seed=2)
+    after = run(tmp_path / "after", **SETTINGS, model__weights=str(other), train__init_from=str(before.path))
+    first, last = after.snapshots / "step-000000", before.snapshots / "latest"
+    assert (first / "model.safetensors").read_bytes() == (last / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="doesn't fit"):
+        run(tmp_path / "none", **SETTINGS, model__weights="none", train__init_from=str(before.path))
+
+
 def test_identity() -> None:
     usual, file, none = (tiny(**SETTINGS, model__weights=each) for each in ("pretrained", "a/file", "none"))
     assert identity(file) == identity(usual) != identity(none)
@@ -98,4 +108,4 @@ def test_identity() -> None:
 
 def test_random_weights_have_no_digest() -> None:
     engine, task, _ = prepared(tiny(**SETTINGS, model__weights="none"))
-    assert load_pretrained(task, engine) is None
+    assert load_pretrained(task, tiny(), engine) is None
