@@ -117,6 +117,14 @@ class ComponentSettings:
     def __post_init__(self) -> None:
         """Raise UserError for a value out of range."""
 
+    def portable(self) -> dict[str, Any]:
+        """As plain values without what is a machine's own: operational keys, and paths of pretrained weights."""
+        return {
+            key: "pretrained" if key in self.weights_keys and value != "none" else value
+            for key, value in dataclasses.asdict(self).items()
+            if key not in self.operational
+        }
+
     def check(self, config: "Config") -> None:
         """Raise UserError if these settings don't fit the others."""
 

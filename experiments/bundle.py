@@ -18,8 +18,6 @@ from colordist.color import AB_SCALE
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 
-SETTINGS = {"model": {"weights": "pretrained", "sha256": None}, "task": {"feature_weights": "pretrained"}}
-"""Settings that would name files of the machine."""
 LIMIT = 10e6  # bytes
 
 
@@ -46,8 +44,6 @@ def bundle(source: Path, target: Path, credit: str) -> None:
         raise SystemExit(f"beyond the range of half precision: {', '.join(beyond)}")
     weights = save(half)
     about = json.loads((source / "model.json").read_text())
-    for section, replaced in SETTINGS.items():
-        about[section] |= {key: value for key, value in replaced.items() if key in about[section]}
     about["sha256"] = hashlib.sha256(weights).hexdigest()
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.safetensors").write_bytes(weights)

@@ -95,6 +95,12 @@ def fetch(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
         ) from None
 
 
+def check_sha256(weights_key: str, weights: str, key: str, sha256: str | None) -> None:
+    """Raise UserError for a SHA-256 without a file to check. weights_key, key: settings keys of the two values."""
+    if sha256 is not None and weights in (PRETRAINED, NONE):
+        raise UserError(f"{key} checks a file, but {weights_key} is {weights}: name the file, or leave {key} out")
+
+
 def state_digest(module: nn.Module) -> str:
     """SHA-256 of a module's parameters and buffers, in hexadecimal."""
     found = hashlib.sha256()
@@ -166,7 +172,7 @@ class Layout:
 def layout(name: str, key: str) -> Layout:
     """The levels of a timm model. Raises UserError for a model that can't be an encoder."""
     with torch.device("meta"):
-        model: Any = features_of_levels(name, key)
+        model: Any = create(name, key, **_options(name, key))
     strides = tuple(model.feature_info.reduction())
     if any(stride & (stride - 1) for stride in strides) or list(strides) != sorted({*strides}):
         raise UserError(
@@ -176,27 +182,34 @@ def layout(name: str, key: str) -> Layout:
     return Layout(tuple(model.feature_info.channels()), strides, "NHWC" in str(getattr(model, "output_fmt", "")))
 
 
-def features_of_levels(name: str, key: str, model: Pretrained | None = None) -> nn.Module:
+def encoder(model: Pretrained, *, load: bool) -> nn.Module:
     """Build a timm model that returns the features of all its levels, for images of any size.
 
-    model: where the weights come from; None for random ones. Raises UserError for a model that has no such features.
+    load: whether to load its weights; else they are random. Raises UserError for a model that has no such features.
     """
+    options = _options(model.name, model.key)
+    return fetch(model, **options) if load else create(model.name, model.key, **options)
 
-    def make(**options: Any) -> nn.Module:  # noqa: ANN401
-        return create(name, key, **options) if model is None else fetch(model, **options)
 
+@lru_cache
+def _options(name: str, key: str) -> dict[str, Any]:
+    """Keyword arguments of ``timm.create_model`` for an encoder. Raises UserError for a model that can't be one."""
+    # Swin takes images of any size only with the second one, which other models don't know.
+    found: dict[str, Any] = {"features_only": True}
+    adaptable: dict[str, Any] = {**found, "strict_img_size": False}
     try:
-        try:
-            return make(features_only=True, strict_img_size=False)  # Swin takes other sizes only with this
-        except TypeError:
-            found = make(features_only=True)
+        with torch.device("meta"):
+            try:
+                create(name, key, **adaptable)
+                return adaptable
+            except TypeError:
+                config: Any = create(name, key, **found).pretrained_cfg
     except UserError:
         raise
     except Exception as error:  # whatever a model raises that has no such features
         raise UserError(
             f"{key}: {name} gives no features at several resolutions ({_reason(error)}): try resnet18"
         ) from None
-    config: Any = found.pretrained_cfg
     if config["fixed_input_size"]:
         raise UserError(f"{key}: {name} takes images of {config['input_size'][-1]} pixels only: try resnet18")
     return found

@@ -13,7 +13,8 @@ from colordist.models.blocks import ConvBlock, Up, last_convolution, level_width
 from colordist.models.pretrained import (
     NONE,
     Pretrained,
-    features_of_levels,
+    check_sha256,
+    encoder,
     layout,
     register_normalisation,
     state_digest,
@@ -41,6 +42,7 @@ class TimmUNetSettings(GeneratorSettings):
         at_least("model.width", self.width, 4)
         if not self.weights:
             raise UserError("model.weights is empty: try model.weights pretrained")
+        check_sha256("model.weights", self.weights, "model.sha256", self.sha256)
 
     def check(self, config: Config) -> None:
         """Raise UserError for an unknown encoder, or one that doesn't fit the image size."""
@@ -138,7 +140,7 @@ class TimmEncoder(nn.Module):
     def __init__(self, settings: TimmUNetSettings) -> None:
         super().__init__()
         self.channels_last = layout(settings.encoder, "model.encoder").channels_last
-        self.body = features_of_levels(settings.encoder, "model.encoder")
+        self.body = encoder(Pretrained(settings.encoder), load=False)
         register_normalisation(self, cast(Any, self.body).pretrained_cfg)
         if settings.weights == NONE:
             _to_group_norm(self.body)
@@ -149,7 +151,7 @@ class TimmEncoder(nn.Module):
         if settings.weights == NONE:
             return None
         source = Pretrained(settings.encoder, settings.weights, settings.sha256)
-        self.body.load_state_dict(features_of_levels(settings.encoder, source.key, source).state_dict())
+        self.body.load_state_dict(encoder(source, load=True).state_dict())
         return state_digest(self.body)
 
     def train(self, mode: bool = True) -> "TimmEncoder":

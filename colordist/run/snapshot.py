@@ -53,7 +53,7 @@ def write(
     ``README.md``.
     """
     used: dict[registry.Kind, Any] = {"task": task.settings, "model": task.model}
-    settings: dict[str, Any] = {section: dataclasses.asdict(each) for section, each in used.items()}
+    settings: dict[str, Any] = {section: each.portable() for section, each in used.items()}
     packages = sorted({registry.provider_of(kind, each.name) for kind, each in used.items()})
     description = {"format": FORMAT, **settings, "requires": packages, **about}
     weights.write(folder, "model", nn.ModuleDict(networks), description, card, link=folder.parent / "latest")

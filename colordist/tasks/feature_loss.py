@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from colordist.color import ColorSpace
 from colordist.config import Config, TaskSettings, UserError, at_least
 from colordist.data.batch import Batch
-from colordist.models.pretrained import FeatureNetwork, Pretrained, create
+from colordist.models.pretrained import FeatureNetwork, Pretrained, check_sha256, create
 from colordist.models.seeding import seeded
 from colordist.tasks.base import Calls
 
@@ -46,6 +46,8 @@ class FeatureLossSettings(TaskSettings):
                 f"task.feature_weights is {self.feature_weights!r}, but random features mean nothing: try "
                 "task.feature_weights pretrained, or task.feature_weight 0"
             )
+
+        check_sha256("task.feature_weights", self.feature_weights, "task.feature_sha256", self.feature_sha256)
 
     def check(self, config: Config) -> None:
         """Raise UserError for an unknown network or layer, or images that it can't take."""

@@ -1,11 +1,9 @@
 """Initial weights from another run's snapshot (fine-tuning)."""
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -50,18 +48,8 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
 
 def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:
     """Differing settings of two networks, as text. Where pretrained weights came from doesn't matter."""
-    theirs, own = _architecture(there), _architecture(here)
+    theirs, own = there.portable(), here.portable()
     return [f"model.{key} is {theirs[key]} there, {own.get(key)} here" for key in theirs if theirs[key] != own.get(key)]
-
-
-def _architecture(settings: GeneratorSettings) -> dict[str, Any]:
-    """Settings that determine the network's architecture and output."""
-    values = dataclasses.asdict(settings)
-    return {
-        key: "pretrained" if key in settings.weights_keys and value != "none" else value
-        for key, value in values.items()
-        if key not in settings.operational
-    }
 
 
 def _others(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

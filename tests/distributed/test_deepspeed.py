@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import ROOT, clean_environment, timm_weights
+from helpers import ROOT, clean_environment, fitting, timm_weights
+from packed import images
 from PIL import Image
 from runs import flat
 
@@ -32,7 +33,11 @@ SETTINGS: dict[str, Any] = TINY_GAN | {
 }
 HALF = {"train.precision": "bf16", "train.steps": 6}
 FOUR_NETWORKS = {"task.name": "cyclegan", "task.image_buffer_slots": 2, "train.steps": 6}
-FEATURES = {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "train.steps": 6}
+PHOTOS: dict[str, Any] = {
+    **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
+    **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
+    **{"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "train.steps": 6},
+}
 CHECKPOINTED = {"train.activation_checkpointing": True}
 AT_ONCE = {"train.micro_batch_size": 14}  # no accumulation, so the generator runs once per step for both phases
 NO_WARMUP = {"task.warmup_steps": 0}
@@ -44,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
 
     def job(action: str, name: str, settings: dict[str, Any] | None = None) -> list[str]:
-        return [action, *arguments(SETTINGS | (settings or {}), run__dir=folder / name)]
+        return [action, *arguments(fitting(SETTINGS, settings or {}), run__dir=folder / name)]
 
     def fork(name: str, copy: str) -> list[str]:
         return ["fork", str(folder / name), str(folder / copy)]
@@ -52,8 +57,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def common(name: str) -> list[list[str]]:
         return [job("train", f"{name}/whole"), job("plant", f"{name}/plant", NO_WARMUP)]
 
-    weights = {"task.feature_weights": str(timm_weights(folder / "weights.safetensors", "test_efficientnet"))}
-    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS), ("features", FEATURES | weights))
+    file = str(timm_weights(folder / "weights.safetensors", "test_efficientnet"))
+    paths = {"data.root": str(images(folder / "images")), "model.weights": file, "task.feature_weights": file}
+    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS), ("photos", PHOTOS | paths))
     work(folder, [*common("plain"), *(job("train", f"plain/{name}", settings) for name, settings in some)])
     for stage in STAGES:
         zero = f"zero{stage}"
@@ -191,9 +197,9 @@ def test_networks_that_run_several_times_before_a_backward_pass(runs: Path) -> N
     assert_close(runs / "zero2/cyclegan", runs / "plain/cyclegan", step=6)
 
 
-def test_a_feature_loss(runs: Path) -> None:
-    assert_close(runs / "zero2/features", runs / "plain/features", step=6)
-    losses = [each for each in records(runs / "zero2/features") if "loss/generator/l1" in each]
+def test_a_pretrained_encoder_and_a_feature_loss(runs: Path) -> None:
+    assert_close(runs / "zero2/photos", runs / "plain/photos", step=6)
+    losses = [each for each in records(runs / "zero2/photos") if "loss/generator/l1" in each]
     assert len(losses) == 6
     assert all(each["loss/generator/feature"] > 0 for each in losses)
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, timm_weights
+from hub import hub
 
 from launch import LAUNCHER, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
 
@@ -156,3 +157,20 @@ def test_evaluate_needs_to_know_its_rank_too(alone: Path) -> None:
     assert done.stderr.startswith("colordist: RANK is '1', but WORLD_SIZE is not set")
     assert "Traceback" not in done.stderr
     assert sorted(alone.iterdir()) == before
+
+
+def test_weights_are_fetched_once_per_machine(tmp_path: Path) -> None:
+    settings = {
+        **{"task.name": "autoencoder", "model.name": "timm_unet", "model.encoder": "test_efficientnet"},
+        **{"data.image_size": 64, "data.train_images": 8, "data.test_images": 4, "train.steps": 2},
+    }
+    with hub(timm_weights(tmp_path / "weights.safetensors", "test_efficientnet")) as (address, downloads):
+        home = str(tmp_path / "home")
+        fetched = arguments(settings, run__dir=tmp_path / "fetched")
+        done = train(*fetched, processes=2, HF_ENDPOINT=address, HF_HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert len(downloads) == 1
+    done = train(*arguments(settings, run__dir=tmp_path / "file", model__weights=tmp_path / "weights.safetensors"))
+    assert done.returncode == 0, done.stderr
+    first, other = (tmp_path / name / "pretrained" for name in ("fetched", "file"))
+    assert first.read_text() == other.read_text()

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 import pytest
 import runs
-from helpers import fitting
+from helpers import fitting, timm_weights
 from packed import packed
 from runs import everything, learned, tensors
 from wandb_files import history
@@ -41,8 +41,14 @@ KINDS: dict[str, dict[str, Any]] = {
     "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
     "bf16": {"task.name": "cgan", "train.precision": "bf16"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "photos": {
+        **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
+        **{"data.max_memory_gb": 0, "data.workers": 1},  # streamed
+        **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
+        **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
+    },
 }
-ELASTIC = ("cgan", "cyclegan", "shards")
+ELASTIC = ("cgan", "cyclegan", "shards", "photos")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Long enough to send a signal.
@@ -75,7 +81,9 @@ def distance(one: Path, other: Path) -> float:
 
 
 def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
-    common = SETTINGS | {"data.root": str(run.parents[1] / "packed")}
+    root, weights = run.parents[1], str(run.parents[1] / "weights.safetensors")
+    images = "images" if settings.get("data.source") == "folder" else "packed"
+    common = SETTINGS | {"data.root": str(root / images), "model.weights": weights, "task.feature_weights": weights}
     return {"run": str(run), "settings": fitting(common, settings)} | more
 
 
@@ -112,8 +120,9 @@ def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs, with a shard store."""
+    """Folder of all runs, with a shard store, the images in it, and pretrained weights."""
     folder = tmp_path_factory.mktemp("runs")
+    timm_weights(folder / "weights.safetensors", "test_efficientnet")
     packed(folder, train=SETTINGS["data.train_images"], test=SETTINGS["data.test_images"])
     return folder
 
@@ -128,6 +137,7 @@ def killed_alone(folder: Path) -> int:
         "cyclegan": [{"ranks": [0], "step": 10}],
         "bf16": [{"ranks": [0], "step": 6}],
         "shards": [{"ranks": [0], "step": 9}],
+        "photos": [{"ranks": [0], "step": 6}],
     }
     jobs = [job(folder / "1" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
     jobs += [job(folder / "1" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
@@ -144,6 +154,7 @@ def killed_together(folder: Path) -> int:
         "cyclegan": [{"ranks": [1], "step": 10}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
         "shards": [{"ranks": [0], "step": 7}],
+        "photos": [{"ranks": [1], "step": 9}],
     }
     jobs = [job(folder / "2" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
     jobs += [job(folder / "2" / kind, KINDS[kind], deaths=deaths[kind]) for kind in KINDS]
@@ -154,24 +165,26 @@ def killed_together(folder: Path) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> None:
-    assert killed_alone == 7
+    assert killed_alone == 8
     assert_bit_equal(folder / "1" / kind, folder / "1" / f"{kind}-straight")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
     """The launcher restarts dead processes, but not finished or stopped ones."""
-    assert killed_together == 6
+    assert killed_together == 7
     assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
 
 
 def test_a_kill_changes_nothing_on_three_processes(folder: Path) -> None:
     """Sums over three processes depend on DDP's buckets, which it rebuilds after its first step."""
     (folder / "3").mkdir()
-    straight = job(folder / "3" / "straight", KINDS["cgan"])
-    killed = job(folder / "3" / "cgan", KINDS["cgan"], deaths=[{"ranks": [2], "step": 6}])
-    assert both(folder, [straight, killed], 3) == 2
-    assert_bit_equal(folder / "3" / "cgan", folder / "3" / "straight")
+    kinds = ("cgan", "photos")
+    jobs = [job(folder / "3" / f"{kind}-straight", KINDS[kind]) for kind in kinds]
+    jobs += [job(folder / "3" / kind, KINDS[kind], deaths=[{"ranks": [2], "step": 6}]) for kind in kinds]
+    assert both(folder, jobs, 3) == 3
+    for kind in kinds:
+        assert_bit_equal(folder / "3" / kind, folder / "3" / f"{kind}-straight")
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,15 @@
 """Weights of timm models: where they come from, and what is said where they can't be had."""
 
 import hashlib
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from hub import hub
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -112,3 +115,21 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"model\.encoder needs the package timm: pip install timm"):
         layout("test_resnet", "model.encoder")
+
+
+def test_weights_are_fetched_once(file: Path, tmp_path: Path) -> None:
+    code = """
+from colordist.models.pretrained import FeatureNetwork, Pretrained, encoder
+model = Pretrained("test_resnet")
+print(FeatureNetwork(model).load_pretrained())
+encoder(model, load=True)
+"""
+    with hub(file) as (address, downloads):
+        environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    network = FeatureNetwork(Pretrained("test_resnet", str(file)))
+    assert done.stdout.split() == [network.load_pretrained()]
+    assert len(downloads) == 1

@@ -111,11 +111,12 @@ def test_weights_of_a_file_reach_the_encoder(tmp_path: Path) -> None:
 
 
 def test_a_snapshot_is_rebuilt_without_its_weights_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build("test_efficientnet", "pretrained").eval()
+    network = build("test_efficientnet", "a/file").eval()
     task = AutoencoderTask(AutoencoderSettings(name="autoencoder"), network.settings)
     snapshot.write(tmp_path / "step-000001", task, {"generator": network}, {"step": 1, "image_size": 64})
     monkeypatch.setattr(pretrained, "fetch", lambda *_, **__: pytest.fail("fetched weights"))
     trained = snapshot.read(tmp_path / "latest")
+    assert trained.about["model"]["weights"] == "pretrained"  # no path of this machine
     with torch.no_grad():
         assert torch.equal(trained.sample(grey(1, 1, 64, 64)), network(grey(1, 1, 64, 64)))
 
@@ -136,6 +137,7 @@ def test_export(encoder: str, tmp_path: Path) -> None:
         ({"model.encoder": "test_resnet", "data.image_size": 48}, "a multiple of 32, at least 64: try data.image_size"),
         ({"model.encoder": "test_resnet", "data.image_size": 100}, "try data.image_size 96"),
         ({"model.weights": ""}, "model.weights is empty: try model.weights pretrained"),
+        ({"model.sha256": "0" * 64}, "model.sha256 checks a file, but model.weights is pretrained: name the file, or"),
         ({"model.width": 2}, "model.width is 2, but must be at least 4"),
     ],
 )
