@@ -23,18 +23,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 from training_runs import Job, add_options, run
 
 from colordist import registry
+from colordist.color import to_8_bits
 from colordist.config import flatten
 from colordist.data.batch import Share
 from colordist.data.loader import ResidentLoader
 from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
-from colordist.reporting.comparison import compare
-from colordist.reporting.picture import picture
+from colordist.run import snapshot
 from colordist.run.folder import RunFolder
 from colordist.training.build_task import build_networks, build_task
 
@@ -51,6 +54,7 @@ SHOWN = (
 SCRATCH = {"name": "unet", "color_space": "lab", "width": 16, "depth": 5, "bottleneck": 448}
 """A U-Net with 4 million parameters, as many as `timm_unet` has."""
 ROUNDS, BLOCK = 7, 4  # of the calibration: rounds, in each a block of steps of each arm; the fastest counts
+DRAWN, GAP = 24, 24  # photographs in the picture; pixels between its blocks
 
 
 @dataclass(frozen=True)
@@ -85,14 +89,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2400, help="CPU time of the steps of a run")
     parser.add_argument("--feature-weight", type=float, default=1.0, help="relative to the pixel loss")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one core")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw test images (first seed)")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw answers (first seed)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     wanted = list(jobs(options))
     run(wanted, options, SHOWN, options.jobs)
-    first = [job.folder for job in wanted if job.finished and job.settings["seed"] == options.seeds[0]]
+    first = {job.group: job.folder for job in wanted if job.finished and job.settings["seed"] == options.seeds[0]}
     if options.picture and first:
-        picture(compare(first)).save(options.picture)
+        draw(first, options).save(options.picture)
 
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
@@ -185,6 +189,35 @@ def block(arm: str, options: argparse.Namespace) -> Callable[[], None]:
             engine.step(task, loader.micro_batches(step), step)
 
     return work
+
+
+def draw(folders: Mapping[str, RunFolder], options: argparse.Namespace) -> Image.Image:
+    """The answers of each arm to 24 test photographs drawn by seed 0: two blocks of columns, a row per photograph."""
+    config = registry.make_config(nested(settings("weights", options)))
+    test = registry.component("source", config.data.source)(config.data).open().test
+    order = np.argsort(np.random.PCG64(0).random_raw(len(test)), kind="stable")[:DRAWN]
+    images = torch.from_numpy(np.stack([test[int(index)] for index in order])).permute(0, 3, 1, 2)
+    columns = {arm: answers(folder, images) for arm, folder in folders.items()}
+    side, half = images.shape[-1], DRAWN // 2
+    sheet = Image.new("RGB", (2 * len(columns) * side + GAP, half * side + GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for column, (arm, pictures) in enumerate(columns.items()):
+        for number, picture in enumerate(pictures):
+            block, row = divmod(number, half)
+            left = (block * len(columns) + column) * side + block * GAP
+            sheet.paste(Image.fromarray(picture), (left, GAP + row * side))
+            if row == 0:
+                pen.text((left + 4, 4), arm, fill="black", font_size=14)
+    return sheet
+
+
+@torch.no_grad()
+def answers(folder: RunFolder, images: torch.Tensor) -> NDArray[np.uint8]:
+    """A run's answers to images, uint8 [B, 3, H, W]: uint8 [B, H, W, 3]."""
+    trained = snapshot.read(snapshot.latest(folder.path))
+    grey, _ = trained.task.color_space.split(images, torch.float32)
+    rgb = to_8_bits(trained.task.color_space.join(grey, trained.sample(grey)))
+    return rgb.permute(0, 2, 3, 1).numpy()
 
 
 if __name__ == "__main__":
