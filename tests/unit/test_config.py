@@ -252,7 +252,12 @@ def every_key() -> dict[tuple[str, Names], Any]:
 @pytest.mark.parametrize(("key", "names"), every_key(), ids=str)
 def test_identity_is_what_is_learned(key: str, names: Names) -> None:
     chosen = {"task.name": names.task, "data.source": names.source}
-    config = config_with(chosen | ({"model.noise": 4} if key in ("task.candidates", "model.noise") else {}))
+    needed: dict[str, dict[str, Any]] = {
+        "task.candidates": {"model.noise": 4},
+        "model.noise": {"model.noise": 4},
+        "task.feature_sha256": {"task.feature_weights": "file"},
+    }
+    config = config_with(chosen | needed.get(key, {}))
     other = config_with({key: another(key, every_key()[key, names], flatten(as_dict(config))[key])}, config)
     assert other != config
     assert (fingerprint(other) == fingerprint(config)) == (key in OPERATIONAL | WEIGHTS_KEYS)
