@@ -128,10 +128,11 @@ class TimmUNet(CheckpointedModule):
 
 
 class TimmEncoder(nn.Module):
-    """A timm model that returns the features of all its levels.
+    """A timm model that returns the features of all its levels, in eval mode also while it is trained.
 
-    BatchNorm keeps the statistics of pretraining, in training, too: those of a process's few images would depend on
-    the number of processes. Without pretrained weights it is replaced by GroupNorm.
+    So BatchNorm keeps the statistics of pretraining: those of a process's few images would depend on the number of
+    processes. Nor is there dropout or stochastic depth (Swin's default), whose random numbers would be no function of
+    seed and step. Without pretrained weights BatchNorm is replaced by GroupNorm.
     """
 
     mean: Tensor
@@ -155,12 +156,8 @@ class TimmEncoder(nn.Module):
         return state_digest(self.body)
 
     def train(self, mode: bool = True) -> "TimmEncoder":
-        """Set training mode, except of BatchNorm."""
-        super().train(mode)
-        for layer in self.modules():
-            if isinstance(layer, nn.BatchNorm2d):
-                layer.eval()
-        return self
+        """Stay in eval mode."""
+        return super().train(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """image [B, 1, H, W], grey in [-1, 1]; or [B, 3, H, W] -> features [B, C, H / stride, W / stride] per level."""

@@ -83,6 +83,13 @@ def test_statistics_of_pretraining_stay_as_they_are() -> None:
     torch.testing.assert_close(beside[:1], alone)
 
 
+def test_no_layer_is_random() -> None:
+    network = build("swin_tiny_patch4_window7_224").train()  # by default with stochastic depth
+    image, before = grey(4, 1, 64, 64), torch.random.get_rng_state()
+    assert torch.equal(network(image), network(image))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_without_weights_there_is_no_batch_norm() -> None:
     for encoder in ("test_efficientnet", "test_resnet", "mobilenetv3_small_050"):
         network = build(encoder, "none")
