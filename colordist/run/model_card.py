@@ -10,7 +10,7 @@ from colordist.metrics.specs import MetricSpec, ScoreSpecs
 from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
 
-_PATHS = ("data.root", "train.init_from", "model.weights", "task.feature_weights")  # specific to a machine
+_PATHS = ("data.root", "train.init_from")  # specific to a machine
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
   colour a thing was. Don't pass its pictures off as colour photographs.

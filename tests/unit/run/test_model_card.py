@@ -59,6 +59,7 @@ def test_it_names_a_pretrained_encoder_but_no_path() -> None:
     text = card(config_with(settings))
     assert "beginning with random weights and those of a pretrained resnet18 in the encoder, in" in text
     assert "/home/me" not in text
+    assert '- `model.weights: "none"`\n' in card(config_with(settings | {"model.weights": "none"}))
 
 
 def test_the_defaults_are_told_as_such() -> None:
