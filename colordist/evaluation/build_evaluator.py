@@ -32,8 +32,7 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
         target = load(source.test, engine.device, "test images", quiet=not engine.is_main)
     if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
-    with engine.stall_exempt("loading metrics"):
-        metrics = build_metrics(config.metrics, eval_set(task, source, target))
+    metrics = engine.fetch(lambda: build_metrics(config.metrics, eval_set(task, source, target)), "loading metrics")
     noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
     evaluator = Evaluator(target, objects, noise if noise.numel() else None, metrics, task.color_space, engine)
     networks = [each.network for each in evaluator.features]
