@@ -14,10 +14,13 @@ from colordist.metrics.vivid import rarest, vivid
 from colordist.registry import component
 
 _PLAIN: dict[Any, tuple[type, ...]] = {
-    **{str: (str,), bool: (bool,), int: (int,), float: (float, int)},
+    str: (str,),
+    bool: (bool,),
+    int: (int,),
+    float: (float, int),
     str | None: (str, type(None)),
 }
-_PLAIN |= {str | None: (str, type(None))}
+"""Types of values that fit a setting, by its type; the first one is named in errors."""
 
 
 def build_metrics(items: Sequence[str | Mapping[str, Any]], eval_set: EvalSet) -> list[Metric | FeatureScores]:

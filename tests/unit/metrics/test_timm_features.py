@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import alone_on_the_cpu
+from helpers import alone_on_the_cpu, timm_weights
 from runs import run
 from torch import Tensor
 
@@ -22,7 +22,6 @@ from colordist.metrics.optional import build_metrics
 from colordist.metrics.timm_features import scaled
 from colordist.tasks.cgan import CGANSettings
 
-timm = pytest.importorskip("timm")
 NAME = "test_efficientnet"
 EVAL_SET = EvalSet(image_size=16, device=torch.device("cpu"))
 SCORES = {f"frechet_{NAME}", f"kernel_{NAME}", f"kernel_{NAME}_low", f"kernel_{NAME}_high"}
@@ -36,12 +35,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from safetensors.torch import save_file
-
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(timm.create_model(NAME).state_dict(), file)
-    return file
+    return timm_weights(tmp_path_factory.mktemp("weights") / "model.safetensors", NAME)
 
 
 def item(file: Path, **more: Any) -> dict[str, Any]:  # noqa: ANN401  any setting
