@@ -125,8 +125,8 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
             "feature_model": "tf_efficientnet_lite0",
             "feature_weights": weights,
         }
-    judge = options.weights / "tf_efficientnet_lite1.safetensors"
-    recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": str(judge)}]
+    other = str(options.weights / "tf_efficientnet_lite1.safetensors")
+    recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": other}]
     return flatten(recipe) | dict(each.split("=", 1) for each in options.set)
 
 

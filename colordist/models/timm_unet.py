@@ -81,7 +81,7 @@ class TimmUNet(CheckpointedModule):
         self.settings = settings
         levels = layout(settings.encoder, "model.encoder")
         finer = levels.strides[0].bit_length() - 1
-        widths = level_widths(settings.width, finer + len(levels.strides) - 1)
+        widths = level_widths(settings.width, finer + len(levels.strides) - 2)  # of all levels but the coarsest
         self.encoder = TimmEncoder(settings)
         self.stem = nn.ModuleList(
             ConvBlock(widths[level - 1] if level else inputs, widths[level], "group", stride=2 if level else 1)
@@ -89,13 +89,13 @@ class TimmUNet(CheckpointedModule):
         )
         skips = [*widths[:finer], *levels.channels]
         strides = [*(2**level for level in range(finer)), *levels.strides]
-        below = [*widths[:-1], skips[-1]][1:]
+        below = [*widths[1:], skips[-1]]
         self.up = nn.ModuleList(
             Up(inner, outer, coarse // fine)
-            for inner, outer, (fine, coarse) in zip(below, widths, pairwise(strides), strict=False)
+            for inner, outer, (fine, coarse) in zip(below, widths, pairwise(strides), strict=True)
         )
         self.merge = nn.ModuleList(
-            ConvBlock(width + skip, width, "group") for width, skip in zip(widths, skips[:-1], strict=False)
+            ConvBlock(width + skip, width, "group") for width, skip in zip(widths, skips[:-1], strict=True)
         )
         self.last = last_convolution(widths[0], outputs)
 
@@ -110,14 +110,14 @@ class TimmUNet(CheckpointedModule):
         for layer in self.stem:
             x = self.run(layer, x)
             levels.append(x)
-        levels += self.run_levels(image)
+        levels += self._encode(image)
         x = levels.pop()
         for index in reversed(range(len(self.up))):
             x = self.run(self._decode_level, index, x, levels.pop())
         color: Tensor = self.last(x)
         return color
 
-    def run_levels(self, image: Tensor) -> list[Tensor]:
+    def _encode(self, image: Tensor) -> list[Tensor]:
         """Features of the encoder, fine to coarse."""
         return list(cast(Any, self.run(self.encoder, image)))
 

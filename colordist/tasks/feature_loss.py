@@ -46,7 +46,6 @@ class FeatureLossSettings(TaskSettings):
                 f"task.feature_weights is {self.feature_weights!r}, but random features mean nothing: try "
                 "task.feature_weights pretrained, or task.feature_weight 0"
             )
-
         check_sha256("task.feature_weights", self.feature_weights, "task.feature_sha256", self.feature_sha256)
 
     def check(self, config: Config) -> None:
@@ -92,7 +91,7 @@ def relative_error(found: Tensor, target: Tensor) -> Tensor:
     Layers differ in scale by orders of magnitude; relative errors are of comparable size in all of them. The scale is
     each image's own: that of a batch would depend on the number of processes.
     """
-    error, scale = ((found - target).abs().flatten(1).mean(1), target.abs().flatten(1).mean(1))
+    error, scale = (each.abs().flatten(1).mean(1) for each in (found - target, target))
     return (error / scale.clamp(min=_SMALLEST_SCALE)).mean()
 
 
