@@ -127,7 +127,7 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         }
     other = str(options.weights / "tf_efficientnet_lite1.safetensors")
     recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": other}]
-    return flatten(recipe) | dict(each.split("=", 1) for each in options.set)
+    return flatten(recipe) | {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.set)}
 
 
 def nested(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
