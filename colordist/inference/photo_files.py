@@ -62,14 +62,14 @@ def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int 
 
 def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     """Jobs that would overwrite a file, each with the reason and the way out."""
-    photos = {job.photo.resolve() for job in jobs}
+    photos = {os.path.realpath(job.photo) for job in jobs}  # unlike resolve(), also of a link to itself
     owners: dict[Path, Job] = {}
     reasons: dict[Job, str] = {}
     outputs = [(job, target) for job in jobs for target in job.targets]
     for job, target in outputs:
         if (other := owners.setdefault(target, job)) is not job:
             reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
-        elif target.resolve() in photos:
+        elif os.path.realpath(target) in photos:
             reasons[job] = f"{target} is itself one of the photos: colour it with another -o"
         elif os.path.lexists(target) and not overwrite:
             reasons[job] = f"{target} exists: give --overwrite, or another -o"

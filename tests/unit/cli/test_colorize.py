@@ -186,12 +186,14 @@ def test_all_bad(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     Path("in").mkdir()
     Path("in/a\nb.jpg").write_bytes(b"x")
     Path("in/link.jpg").symlink_to("nowhere")
+    Path("in/loop.jpg").symlink_to("loop.jpg")
     assert call(monkeypatch, run_folder, "in", "in/a\nb.jpg", "-o", "out") == 1
     assert found() == []
     assert capsys.readouterr().err.splitlines() == [
         "colordist: skipped in/a?b.jpg: not a readable image",
         "colordist: skipped in/link.jpg: unreadable",
-        "colordist: coloured 0 of 2 photos: out; see above for the others",
+        "colordist: skipped in/loop.jpg: unreadable",
+        "colordist: coloured 0 of 3 photos: out; see above for the others",
     ]
 
 
