@@ -23,6 +23,11 @@ class RunError(Exception):
     """A failure that is not the user's mistake: one line. Exit code 1."""
 
 
+def one_line(error: Exception) -> str:
+    """The message of another library's exception, in one line of at most 120 characters."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:120]
+
+
 def at_least(key: str, value: float | None, bound: float) -> None:
     """Raise UserError for a number below a bound, or not finite. None passes."""
     if value is not None and not bound <= value < float("inf"):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from colordist.config import UserError
+from colordist.config import UserError, one_line
 from colordist.files.download import download_timeout
 
 
@@ -23,8 +23,7 @@ def fetched(metric: str, package: str, url: str | None = None) -> Iterator[None]
             f"evaluate.metrics: {metric} needs {package}: pip install 'colordist[metrics]', {leave_out}"
         ) from None
     except (OSError, RuntimeError, EOFError, http.client.HTTPException, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"evaluate.metrics: the weights of {metric} can't be loaded ({reason}): put {url} into "
+            f"evaluate.metrics: the weights of {metric} can't be loaded ({one_line(error)}): put {url} into "
             f"{torch.hub.get_dir()}/checkpoints, {leave_out}"
         ) from None

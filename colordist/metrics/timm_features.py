@@ -13,7 +13,8 @@ from colordist.config import UserError
 from colordist.metrics.features import FeatureScores, distances_and_interval, single_thread
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.specs import MetricSpec
-from colordist.models.pretrained import PRETRAINED, FeatureNetwork, Pretrained
+from colordist.models.feature_network import FeatureNetwork
+from colordist.models.pretrained import PRETRAINED, Pretrained
 
 MODELS = ("tf_efficientnet_lite1", "resnet18")
 """The default, and another one where training used that."""

@@ -7,9 +7,7 @@ import difflib
 import hashlib
 import logging
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
@@ -17,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from colordist.config import RunError, UserError
+from colordist.config import RunError, UserError, one_line
 from colordist.files.download import download_timeout, quiet
 
 log = logging.getLogger(__name__)
@@ -54,9 +52,15 @@ def _timm(key: str) -> ModuleType:
 
 
 def check_name(name: str, key: str) -> None:
-    """Raise UserError, with the nearest names, for a model that timm doesn't have."""
+    """Raise UserError, with the nearest names, for a model or tag that timm doesn't have."""
     known = _timm(key)
-    if not known.is_model(name.partition(".")[0]):
+    architecture, _, tag = name.partition(".")
+    if tag and known.is_model(architecture):
+        tags = [each.partition(".")[2] for each in known.list_pretrained(f"{architecture}.*")]
+        if tag not in tags:
+            others = f": leave {tag} out" + (f", or name one of {', '.join(tags)}" if tags else "")
+            raise UserError(f"{key}: timm has no weights {tag!r} of {architecture}{others}")
+    if not known.is_model(architecture):
         nearest = difflib.get_close_matches(name, known.list_models(), n=3, cutoff=0)
         raise UserError(f"{key}: timm has no model {name!r}: did you mean {', '.join(nearest[:-1])} or {nearest[-1]}?")
 
@@ -73,7 +77,7 @@ def create(name: str, key: str, *, state: dict[str, Tensor] | None = None, **opt
     return cast(nn.Module, _timm(key).create_model(name, **options))
 
 
-def fetch(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
+def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
     """Build a timm model with its pretrained weights.
 
     options: keyword arguments of ``timm.create_model``, e.g. ``features_only``. Raises UserError where the weights are
@@ -90,8 +94,8 @@ def fetch(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
             return create(model.name, model.key, state=whole.state_dict(), **options)
     except (RuntimeError, KeyError) as error:
         raise UserError(
-            f"{model.weights_key}: {model.weights} has no weights of {model.name} ({_reason(error)}): name the file of "
-            "that model, as timm saves it"
+            f"{model.weights_key}: {model.weights} has no weights of {model.name} ({one_line(error)}): name the "
+            "file of that model, as timm saves it"
         ) from None
 
 
@@ -117,7 +121,7 @@ def _download(model: Pretrained, options: dict[str, Any]) -> nn.Module:
             return cast(nn.Module, _timm(model.key).create_model(model.name, pretrained=True, **options))
     except Exception as error:  # of several HTTP clients, of the hub, of the file system
         raise UserError(
-            f"{model.weights_key}: the weights of {model.name} can't be fetched ({_reason(error)}): fetch "
+            f"{model.weights_key}: the weights of {model.name} can't be fetched ({one_line(error)}): fetch "
             f"{_address(model)} where there is a network, and name that file: {model.weights_key} FILE"
         ) from None
 
@@ -150,123 +154,9 @@ def _read(model: Pretrained) -> dict[str, Tensor]:
     try:
         return cast(dict[str, Tensor], _timm(model.key).models.load_state_dict(str(path), weights_only=True))
     except Exception as error:  # of safetensors, pickle, zipfile
-        raise UserError(f"{model.weights_key}: {path} holds no weights ({_reason(error)}): name another file") from None
-
-
-def _reason(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:120]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The levels of a timm model as an encoder, from fine to coarse."""
-
-    channels: tuple[int, ...]
-    strides: tuple[int, ...]
-    """Width of the image over that of the level: powers of 2, strictly increasing."""
-    channels_last: bool
-    """Whether features are [B, H, W, C]."""
-
-
-@lru_cache
-def layout(name: str, key: str) -> Layout:
-    """The levels of a timm model. Raises UserError for a model that can't be an encoder."""
-    with torch.device("meta"):
-        model: Any = create(name, key, **_options(name, key))
-    strides = tuple(model.feature_info.reduction())
-    if any(stride & (stride - 1) for stride in strides) or list(strides) != sorted({*strides}):
         raise UserError(
-            f"{key}: the strides of {name} are {', '.join(map(str, strides))}, but a U-Net needs increasing powers of "
-            "2: try resnet18"
-        )
-    return Layout(tuple(model.feature_info.channels()), strides, "NHWC" in str(getattr(model, "output_fmt", "")))
-
-
-def encoder(model: Pretrained, *, load: bool) -> nn.Module:
-    """Build a timm model that returns the features of all its levels, for images of any size.
-
-    load: whether to load its weights; else they are random. Raises UserError for a model that has no such features.
-    """
-    options = _options(model.name, model.key)
-    return fetch(model, **options) if load else create(model.name, model.key, **options)
-
-
-@lru_cache
-def _options(name: str, key: str) -> dict[str, Any]:
-    """Keyword arguments of ``timm.create_model`` for an encoder. Raises UserError for a model that can't be one."""
-    # Swin takes images of any size only with the second one, which other models don't know.
-    found: dict[str, Any] = {"features_only": True}
-    adaptable: dict[str, Any] = {**found, "strict_img_size": False}
-    try:
-        with torch.device("meta"):
-            try:
-                create(name, key, **adaptable)
-                return adaptable
-            except TypeError:
-                config: Any = create(name, key, **found).pretrained_cfg
-    except UserError:
-        raise
-    except Exception as error:  # whatever a model raises that has no such features
-        raise UserError(
-            f"{key}: {name} gives no features at several resolutions ({_reason(error)}): try resnet18"
+            f"{model.weights_key}: {path} holds no weights ({one_line(error)}): name another file"
         ) from None
-    if config["fixed_input_size"]:
-        raise UserError(f"{key}: {name} takes images of {config['input_size'][-1]} pixels only: try resnet18")
-    return found
-
-
-class FeatureNetwork(nn.Module):
-    """A frozen timm model in eval mode, for features of images: with random weights until ``load_pretrained``."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: Pretrained, layers: Sequence[str] = ()) -> None:
-        """layers: names of submodules whose outputs ``forward`` returns. Raises UserError for an unknown name."""
-        super().__init__()
-        self.model = model
-        whole: Any = create(model.name, model.key, num_classes=0)
-        self.width = int(getattr(whole, "head_hidden_size", whole.num_features))
-        """Features per image."""
-        self.input_size = int(whole.pretrained_cfg["input_size"][-1])
-        """Width and height in pixels of the images that the model was trained on."""
-        register_normalisation(self, whole.pretrained_cfg)
-        self.body = _up_to(whole.eval(), layers, model.key) if layers else whole
-        self.train(False).requires_grad_(False)
-
-    def load_pretrained(self) -> str:
-        """Load the weights, which fetches them if need be. Returns their digest, as ``state_digest``."""
-        own = self.body.state_dict()
-        found = fetch(self.model, num_classes=0).state_dict()
-        # Not strictly: a traced part of a model has constants as buffers.
-        self.body.load_state_dict({name: found[name] for name in own if name in found}, strict=False)
-        return state_digest(self.body)
-
-    def train(self, mode: bool = True) -> "FeatureNetwork":
-        """Stay in eval mode."""
-        return super().train(False)
-
-    def forward(self, rgb: Tensor) -> Any:  # noqa: ANN401
-        """sRGB [B, 3, H, W] in [0, 1] -> pooled features [B, width], or a list of the layers' outputs."""
-        features = self.body((rgb - self.mean) / self.std)
-        return list(features.values()) if isinstance(features, dict) else features
-
-
-def _up_to(model: nn.Module, layers: Sequence[str], key: str) -> nn.Module:
-    """The part of a model that computes some layers."""
-    from timm.models import create_feature_extractor
-
-    known = [name for name, _ in model.named_modules() if name]
-    for layer in layers:
-        if layer not in known:
-            nearest = difflib.get_close_matches(layer, known, n=3, cutoff=0)
-            raise UserError(f"{key}: the model has no layer {layer}: did you mean {' or '.join(nearest)}?")
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # an activation would overwrite the output of the layer before it
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about train mode, which it is never in
-        return cast(nn.Module, create_feature_extractor(model, list(layers)))
 
 
 def register_normalisation(module: nn.Module, config: dict[str, Any]) -> None:

@@ -9,16 +9,9 @@ from torch import Tensor, nn
 
 from colordist.config import Config, GeneratorSettings, UserError, at_least
 from colordist.models.activation_checkpointing import CheckpointedModule
-from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths, normalisation
-from colordist.models.pretrained import (
-    NONE,
-    Pretrained,
-    check_sha256,
-    encoder,
-    layout,
-    register_normalisation,
-    state_digest,
-)
+from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
+from colordist.models.pretrained import NONE, Pretrained, check_sha256
+from colordist.models.timm_encoder import TimmEncoder, encoder_levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +50,7 @@ class TimmUNetSettings(GeneratorSettings):
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this, in pixels."""
-        return layout(self.encoder, "model.encoder").strides[-1]
+        return encoder_levels(self.encoder).strides[-1]
 
     @property
     def pretrained(self) -> tuple[str, ...]:
@@ -79,10 +72,10 @@ class TimmUNet(CheckpointedModule):
         """inputs, outputs: channels."""
         super().__init__()
         self.settings = settings
-        levels = layout(settings.encoder, "model.encoder")
+        levels = encoder_levels(settings.encoder)
         finer = levels.strides[0].bit_length() - 1
         widths = level_widths(settings.width, finer + len(levels.strides) - 2)  # of all levels but the coarsest
-        self.encoder = TimmEncoder(settings)
+        self.encoder = TimmEncoder(settings.encoder, pretrained=settings.weights != NONE)
         self.stem = nn.ModuleList(
             ConvBlock(widths[level - 1] if level else inputs, widths[level], "group", stride=2 if level else 1)
             for level in range(finer)
@@ -101,7 +94,10 @@ class TimmUNet(CheckpointedModule):
 
     def load_pretrained(self) -> str | None:
         """Load the encoder's weights, which fetches them if need be. Returns their digest, None for random ones."""
-        return self.encoder.load_pretrained(self.settings)
+        settings = self.settings
+        if settings.weights == NONE:
+            return None
+        return self.encoder.load_pretrained(Pretrained(settings.encoder, settings.weights, settings.sha256))
 
     def forward(self, image: Tensor) -> Tensor:
         """image [B, inputs, H, W], grey in [-1, 1] -> [B, outputs, H, W], unbounded."""
@@ -125,54 +121,3 @@ class TimmUNet(CheckpointedModule):
         """Upsample to the next finer level and merge with the skip connection."""
         merged: Tensor = self.merge[index](torch.cat([self.up[index](x), skip], dim=1))
         return merged
-
-
-class TimmEncoder(nn.Module):
-    """A timm model that returns the features of all its levels, in eval mode also while it is trained.
-
-    So BatchNorm keeps the statistics of pretraining: those of a process's few images would depend on the number of
-    processes. Nor is there dropout or stochastic depth (Swin's default), whose random numbers would be no function of
-    seed and step. Without pretrained weights BatchNorm is replaced by GroupNorm.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, settings: TimmUNetSettings) -> None:
-        super().__init__()
-        self.channels_last = layout(settings.encoder, "model.encoder").channels_last
-        self.body = encoder(Pretrained(settings.encoder), load=False)
-        register_normalisation(self, cast(Any, self.body).pretrained_cfg)
-        if settings.weights == NONE:
-            _to_group_norm(self.body)
-        self.train()
-
-    def load_pretrained(self, settings: TimmUNetSettings) -> str | None:
-        """Load pretrained weights. Returns their digest; None where settings ask for random ones."""
-        if settings.weights == NONE:
-            return None
-        source = Pretrained(settings.encoder, settings.weights, settings.sha256)
-        self.body.load_state_dict(encoder(source, load=True).state_dict())
-        return state_digest(self.body)
-
-    def train(self, mode: bool = True) -> "TimmEncoder":
-        """Stay in eval mode."""
-        return super().train(False)
-
-    def forward(self, image: Tensor) -> list[Tensor]:
-        """image [B, 1, H, W], grey in [-1, 1]; or [B, 3, H, W] -> features [B, C, H / stride, W / stride] per level."""
-        features = self.body(((image + 1) / 2 - self.mean) / self.std)
-        return [each.permute(0, 3, 1, 2) for each in features] if self.channels_last else features
-
-
-def _to_group_norm(module: nn.Module) -> None:
-    """Replace BatchNorm by GroupNorm everywhere in a module."""
-    from timm.layers.norm_act import BatchNormAct2d
-
-    for name, child in module.named_children():
-        if not isinstance(child, nn.BatchNorm2d):
-            _to_group_norm(child)
-            continue
-        norm = normalisation("group", child.num_features)
-        activation = [child.drop, child.act] if isinstance(child, BatchNormAct2d) else []
-        setattr(module, name, nn.Sequential(norm, *activation) if activation else norm)

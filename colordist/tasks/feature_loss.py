@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
-from colordist.config import Config, TaskSettings, UserError, at_least
+from colordist.config import Config, TaskSettings, UserError, at_least, one_line
 from colordist.data.batch import Batch
-from colordist.models.pretrained import FeatureNetwork, Pretrained, check_sha256, create
+from colordist.models.feature_network import FeatureNetwork
+from colordist.models.pretrained import Pretrained, check_sha256, create
 from colordist.models.seeding import seeded
 from colordist.tasks.base import Calls
 
@@ -115,10 +116,9 @@ def _check_network(name: str, layers: tuple[str, ...], size: int) -> None:
     except UserError:
         raise
     except Exception as error:  # whatever a model raises
-        reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"task.feature_model: {name} can't take images of {size} pixels ({reason}): try task.feature_model vgg16, "
-            "with its default layers"
+            f"task.feature_model: {name} can't take images of {size} pixels ({one_line(error)}): try "
+            "task.feature_model vgg16, with its default layers"
         ) from None
     if not all(isinstance(each, Tensor) and each.is_floating_point() for each in found):
         raise UserError("task.feature_layers has a layer that returns no tensor: name others")

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from colordist.config import UserError
-from colordist.models.pretrained import FeatureNetwork, Pretrained, fetch, layout, state_digest
+from colordist.models.feature_network import FeatureNetwork
+from colordist.models.pretrained import Pretrained, create_pretrained, state_digest
+from colordist.models.timm_encoder import encoder_levels
 
 
 @pytest.fixture
@@ -64,18 +66,18 @@ def test_frozen_and_in_eval_mode_for_good(file: Path) -> None:
 
 def test_sha256(file: Path) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    fetch(Pretrained("test_resnet", str(file), digest.upper()))
+    create_pretrained(Pretrained("test_resnet", str(file), digest.upper()))
     with pytest.raises(UserError, match=f"has SHA-256 {digest}, not 0000: fetch it again, or correct"):
-        fetch(Pretrained("test_resnet", str(file), "0000"))
+        create_pretrained(Pretrained("test_resnet", str(file), "0000"))
 
 
 def test_a_tag_is_part_of_the_name(file: Path) -> None:
-    fetch(Pretrained("test_resnet.r160_in1k", str(file)))
+    create_pretrained(Pretrained("test_resnet.r160_in1k", str(file)))
 
 
 def one_line(model: Pretrained) -> str:
     with pytest.raises(UserError) as caught:
-        fetch(model)
+        create_pretrained(model)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -111,18 +113,20 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    layout.cache_clear()
+    encoder_levels.cache_clear()
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match=r"model\.encoder needs the package timm: pip install timm"):
-        layout("test_resnet", "model.encoder")
+        encoder_levels("test_resnet")
 
 
 def test_weights_are_fetched_once(file: Path, tmp_path: Path) -> None:
     code = """
-from colordist.models.pretrained import FeatureNetwork, Pretrained, encoder
+from colordist.models.feature_network import FeatureNetwork
+from colordist.models.pretrained import Pretrained
+from colordist.models.timm_encoder import TimmEncoder
 model = Pretrained("test_resnet")
 print(FeatureNetwork(model).load_pretrained())
-encoder(model, load=True)
+TimmEncoder(model.name, pretrained=True).load_pretrained(model)
 """
     with hub(file) as (address, downloads):
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}

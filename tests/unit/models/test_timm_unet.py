@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from colordist import registry
 from colordist.config import UserError
 from colordist.inference import onnx_file
-from colordist.models import pretrained
+from colordist.models import timm_encoder
 from colordist.models.factory import build_generator
 from colordist.models.seeding import seeded
+from colordist.models.timm_encoder import encoder_levels
 from colordist.models.timm_unet import TimmUNet
 from colordist.run import snapshot
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
@@ -50,13 +51,13 @@ def test_every_parameter_learns_at_every_level(encoder: str, weights: str) -> No
     assert output.shape == (2, 2, 64, 96)
     output.square().mean().backward()
     assert [name for name, each in network.named_parameters() if each.grad is None] == []
-    strides = pretrained.layout(encoder, "").strides
+    strides = encoder_levels(encoder).strides
     assert len(network.up) == (strides[-1]).bit_length() - 1  # a skip connection at every level
     assert len(network.stem) == strides[0].bit_length() - 1
 
 
 def test_swin_takes_any_multiple_and_its_channels_come_last() -> None:
-    assert pretrained.layout("swin_tiny_patch4_window7_224", "").channels_last
+    assert encoder_levels("swin_tiny_patch4_window7_224").channels_last
     network = build("swin_tiny_patch4_window7_224").eval()
     with torch.no_grad():
         assert network(grey(1, 1, 64, 96)).shape == (1, 2, 64, 96)
@@ -91,9 +92,9 @@ def test_no_layer_is_random() -> None:
 
 
 def test_without_weights_there_is_no_batch_norm() -> None:
-    for encoder in ("test_efficientnet", "test_resnet", "mobilenetv3_small_050"):
+    for encoder in ("test_efficientnet", "test_resnet", "mobilenetv3_small_050", "nextvit_small"):
         network = build(encoder, "none")
-        assert not [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+        assert not [each for each in network.modules() if isinstance(each, nn.BatchNorm1d | nn.BatchNorm2d)]
 
 
 def test_activations_beside_batch_norm_survive_its_replacement() -> None:
@@ -121,7 +122,7 @@ def test_a_snapshot_is_rebuilt_without_its_weights_file(tmp_path: Path, monkeypa
     network = build("test_efficientnet", "a/file").eval()
     task = AutoencoderTask(AutoencoderSettings(name="autoencoder"), network.settings)
     snapshot.write(tmp_path / "step-000001", task, {"generator": network}, {"step": 1, "image_size": 64})
-    monkeypatch.setattr(pretrained, "fetch", lambda *_, **__: pytest.fail("fetched weights"))
+    monkeypatch.setattr(timm_encoder, "create_pretrained", lambda *_, **__: pytest.fail("fetched weights"))
     trained = snapshot.read(tmp_path / "latest")
     assert trained.about["model"]["weights"] == "pretrained"  # no path of this machine
     with torch.no_grad():
@@ -140,6 +141,12 @@ def test_export(encoder: str, tmp_path: Path) -> None:
     ("settings", "message"),
     [
         ({"model.encoder": "resnt18"}, "model.encoder: timm has no model 'resnt18': did you mean resnet18, "),
+        (
+            {"model.encoder": "resnet18.a9_in1k"},
+            "timm has no weights 'a9_in1k' of resnet18: leave a9_in1k out, or name",
+        ),
+        ({"model.encoder": "mobilevitv2_050"}, "48, 24, 12, 6, 4 pixels wide for images of 96, which don't fit on"),
+        ({"model.encoder": "inception_v3"}, "model.encoder: inception_v3 can't take images of 64 pixels"),
         ({"model.encoder": "vit_tiny_patch16_224"}, "takes images of 224 pixels only: try resnet18"),
         ({"model.encoder": "test_resnet", "data.image_size": 48}, "a multiple of 32, at least 64: try data.image_size"),
         ({"model.encoder": "test_resnet", "data.image_size": 100}, "try data.image_size 96"),

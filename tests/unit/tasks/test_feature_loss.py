@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from colordist.color import ColorSpace
 from colordist.config import UserError
-from colordist.models.pretrained import FeatureNetwork, Pretrained
+from colordist.models.feature_network import FeatureNetwork
+from colordist.models.pretrained import Pretrained
 from colordist.models.unet import UNetSettings
 from colordist.run.identity import fingerprint, identity
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
@@ -250,7 +251,7 @@ def test_loading_draws_no_random_numbers_and_fetches_nothing_before(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("colordist.models.pretrained.fetch", lambda *_, **__: pytest.fail("fetches weights"))
+        patch.setattr(f"{FeatureNetwork.__module__}.create_pretrained", lambda *_, **__: pytest.fail("fetches"))
         before = torch.random.get_rng_state()
         config = tiny(**using(file))
         engine, task, _ = prepared(config)

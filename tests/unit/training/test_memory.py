@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from colordist.config import Config
 from colordist.engine.network import Network
+from colordist.models.feature_network import FeatureNetwork
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build_task import build_networks, build_task
 from colordist.training.describe import describe
@@ -178,7 +179,7 @@ def test_a_penalty_keeps_the_graph_of_a_gradient() -> None:
 
 
 def test_a_feature_loss_needs_its_networks_weights_and_activations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colordist.models.pretrained.fetch", lambda *_, **__: pytest.fail("fetches weights"))
+    monkeypatch.setattr(f"{FeatureNetwork.__module__}.create_pretrained", lambda *_, **__: pytest.fail("fetches"))
     features = {"task__feature_weight": 1.0, "task__feature_model": "test_resnet"}
     network = build_task(tiny(**features)).frozen["features"]
     count = sum(tensor.nbytes for tensor in network.state_dict().values())
