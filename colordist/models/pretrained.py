@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colordist.config import RunError, UserError, one_line
@@ -78,10 +79,10 @@ def create(name: str, key: str, *, state: dict[str, Tensor] | None = None, **opt
 
 
 def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
-    """Build a timm model with its pretrained weights.
+    """Build a timm model with its pretrained weights, without a classifier.
 
-    options: keyword arguments of ``timm.create_model``, e.g. ``features_only``. Raises UserError where the weights are
-    unavailable, damaged or of another model.
+    options: ``features_only=True`` or ``num_classes=0``, and other keyword arguments of ``timm.create_model``. Raises
+    UserError where the weights are unavailable, damaged or of another model.
     """
     check_name(model.name, model.key)
     if model.weights == PRETRAINED:
@@ -90,13 +91,27 @@ def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: 
     try:
         with quiet("timm"):  # which warns about the classifier that a part of a model doesn't have
             # Once as a whole, because timm loads parts of a model without complaints about missing tensors.
-            whole = create(model.name, model.key, state=state)
-            return create(model.name, model.key, state=whole.state_dict(), **options)
+            return create(model.name, model.key, state=_whole(model, state), **options)
     except (RuntimeError, KeyError) as error:
         raise UserError(
             f"{model.weights_key}: {model.weights} has no weights of {model.name} ({one_line(error)}): name the "
             "file of that model, as timm saves it"
         ) from None
+
+
+def _whole(model: Pretrained, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a whole model without its classifier, which may be missing, or one of other classes.
+
+    Raises RuntimeError or KeyError for tensors of another model.
+    """
+    whole: Any = create(model.name, model.key, num_classes=0)
+    given = whole.pretrained_cfg.get("classifier") or ()
+    classifiers = tuple(f"{name}." for name in ((given,) if isinstance(given, str) else given))
+    try:
+        whole.load_state_dict({name: each for name, each in state.items() if not name.startswith(classifiers)})
+    except RuntimeError:  # not in timm's format of today: it converts some others
+        whole = create(model.name, model.key, state=state)
+    return cast(dict[str, Tensor], whole.state_dict())
 
 
 def check_sha256(weights_key: str, weights: str, key: str, sha256: str | None) -> None:
@@ -152,11 +167,28 @@ def _read(model: Pretrained) -> dict[str, Tensor]:
             "SHA-256"
         )
     try:
-        return cast(dict[str, Tensor], _timm(model.key).models.load_state_dict(str(path), weights_only=True))
+        state = _tensors(path, model.key)
+        broken = [name for name, each in state.items() if each.is_floating_point() and not each.isfinite().all()]
     except Exception as error:  # of safetensors, pickle, zipfile
         raise UserError(
             f"{model.weights_key}: {path} holds no weights ({one_line(error)}): name another file"
         ) from None
+    if broken:
+        raise UserError(
+            f"{model.weights_key}: {broken[0]} in {path} has Inf or NaN: fetch it again, or name another file"
+        )
+    return state
+
+
+def _tensors(path: Path, key: str) -> dict[str, Tensor]:
+    """Tensors of a file, whatever its name: safetensors starts with the length of a header in JSON."""
+    with path.open("rb") as file:
+        is_safetensors = file.read(9)[8:] == b"{"
+    if is_safetensors:
+        return load_file(path)
+    with quiet("timm"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return cast(dict[str, Tensor], _timm(key).models.load_state_dict(str(path), weights_only=True))
 
 
 def register_normalisation(module: nn.Module, config: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from hub import hub
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from colordist.config import UserError
@@ -66,18 +66,33 @@ def test_frozen_and_in_eval_mode_for_good(file: Path) -> None:
 
 def test_sha256(file: Path) -> None:
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    create_pretrained(Pretrained("test_resnet", str(file), digest.upper()))
+    create_pretrained(Pretrained("test_resnet", str(file), digest.upper()), num_classes=0)
     with pytest.raises(UserError, match=f"has SHA-256 {digest}, not 0000: fetch it again, or correct"):
-        create_pretrained(Pretrained("test_resnet", str(file), "0000"))
+        create_pretrained(Pretrained("test_resnet", str(file), "0000"), num_classes=0)
 
 
 def test_a_tag_is_part_of_the_name(file: Path) -> None:
-    create_pretrained(Pretrained("test_resnet.r160_in1k", str(file)))
+    create_pretrained(Pretrained("test_resnet.r160_in1k", str(file)), num_classes=0)
+
+
+@pytest.mark.parametrize("classes", [0, 10])
+def test_another_classifier_does_not_matter(whole: nn.Module, file: Path, tmp_path: Path, classes: int) -> None:
+    state = {name: each for name, each in whole.state_dict().items() if not name.startswith("fc.")}
+    if classes:
+        state |= {"fc.weight": torch.zeros(classes, 96), "fc.bias": torch.zeros(classes)}
+    torch.save(state, tmp_path / "tuned.pth")
+    tuned, original = (FeatureNetwork(Pretrained("test_resnet", str(each))) for each in (tmp_path / "tuned.pth", file))
+    assert tuned.load_pretrained() == original.load_pretrained()
+
+
+def test_the_content_tells_the_format(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(file.read_bytes())
+    create_pretrained(Pretrained("test_resnet", str(tmp_path / "weights.bin")), num_classes=0)
 
 
 def one_line(model: Pretrained) -> str:
     with pytest.raises(UserError) as caught:
-        create_pretrained(model)
+        create_pretrained(model, num_classes=0)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -90,6 +105,11 @@ def test_mistakes(file: Path, tmp_path: Path) -> None:
     assert "holds no weights" in one_line(Pretrained("test_resnet", str(tmp_path / "text.pth")))
     (tmp_path / "half.safetensors").write_bytes(file.read_bytes()[:1000])
     assert "holds no weights" in one_line(Pretrained("test_resnet", str(tmp_path / "half.safetensors")))
+    state = load_file(file)
+    state["conv1.0.weight"][0, 0, 0, 0] = torch.nan
+    save_file(state, tmp_path / "nan.safetensors")
+    assert "conv1.0.weight in" in (message := one_line(Pretrained("test_resnet", str(tmp_path / "nan.safetensors"))))
+    assert "has Inf or NaN" in message
     assert "did you mean test_resnet" in one_line(Pretrained("test_resnett", str(file)))
 
 
