@@ -28,7 +28,7 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from colordist import registry
-from colordist.config import Config, flatten
+from colordist.config import Config, flatten, nest
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
 from colordist.training.trainer import Trainer
@@ -118,20 +118,8 @@ def config_of(file: Path, settings: Mapping[str, object], defaults: Mapping[str,
     that are not chosen is left out. Raises UserError for an unknown key in settings.
     """
     usual = flatten(yaml.safe_load(file.read_text())) | (defaults or {})
-    known = flatten(registry.defaults(registry.Names.of(_sections(usual | settings))))
-    return registry.make_config(_sections({key: usual[key] for key in usual if key in known} | settings))
-
-
-def _sections(flat: Mapping[str, object]) -> dict[str, Any]:
-    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
-    found: dict[str, Any] = {}
-    for key, value in flat.items():
-        *path, name = key.split(".")
-        section = found
-        for part in path:
-            section = section.setdefault(part, {})
-        section[name] = value
-    return found
+    known = flatten(registry.defaults(registry.Names.of(nest(usual | settings))))
+    return registry.make_config(nest({key: usual[key] for key in usual if key in known} | settings))
 
 
 def hardware() -> str:

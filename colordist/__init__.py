@@ -15,7 +15,7 @@ def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
         picture.save("photo-coloured.png")
         another = colorizer(Image.open("photo.jpg"), variant=1)  # for networks that take noise
 
-    run: a run folder, for its newest snapshot, a snapshot's folder, or the name of a bundled model.
+    run: a run folder, for its newest snapshot, or a snapshot's folder.
     resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
 
     Raises UserError, one line, if there is no snapshot, or for a resolution that the network doesn't support.

@@ -12,7 +12,7 @@ from colordist.registry import load_modules
 def main() -> None:
     """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
     parser = argparse.ArgumentParser(prog="colordist colorize", description=main.__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder, snapshot folder, or bundled model.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
     parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")

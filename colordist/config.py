@@ -124,10 +124,15 @@ class ComponentSettings:
 
     def portable(self) -> dict[str, Any]:
         """As plain values without what is a machine's own: operational keys, and paths of pretrained weights."""
+        return self.without_paths(dataclasses.asdict(self))
+
+    @classmethod
+    def without_paths(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain values by key, without operational keys and paths of pretrained weights: see ``portable``."""
         return {
-            key: "pretrained" if key in self.weights_keys and value != "none" else value
-            for key, value in dataclasses.asdict(self).items()
-            if key not in self.operational
+            key: "pretrained" if key in cls.weights_keys and value != "none" else value
+            for key, value in values.items()
+            if key not in cls.operational
         }
 
     def check(self, config: "Config") -> None:
@@ -436,6 +441,18 @@ COMMON: dict[str, type] = {
 def as_dict(config: Config) -> dict[str, Any]:
     """Settings as plain values by section, without sections that the task doesn't have."""
     return {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
+    found: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, name = key.split(".")
+        inner = found
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return found
 
 
 def flatten(section: Mapping[str, Any], prefix: str = "") -> dict[str, Value]:

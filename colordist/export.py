@@ -17,7 +17,7 @@ def main() -> None:
         description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
         epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder, snapshot folder, or bundled model.")
+    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()

@@ -32,7 +32,7 @@ from training_runs import Job, add_options, run
 
 from colordist import registry
 from colordist.color import to_8_bits
-from colordist.config import flatten
+from colordist.config import flatten, nest
 from colordist.data.batch import Share
 from colordist.data.loader import ResidentLoader
 from colordist.data.sampler import Sampler
@@ -130,18 +130,6 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return flatten(recipe) | {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.set)}
 
 
-def nested(flat: Mapping[str, object]) -> dict[str, dict[str, object]]:
-    """``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``; sections of `optimizer` stay together."""
-    found: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, name = key.split(".")
-        inner = found
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[name] = value
-    return found
-
-
 def scheduled(steps: int) -> dict[str, Any]:
     """Settings that follow from the number of steps."""
     return {"train.steps": steps, "evaluate.every": -(-steps // 4), "checkpoint.every": 200, "log.every": 100}
@@ -174,7 +162,7 @@ def calibrated(options: argparse.Namespace) -> dict[str, int]:
 
 def block(arm: str, options: argparse.Namespace) -> Callable[[], None]:
     """A few training steps of an arm on random images."""
-    config = registry.make_config(nested(settings(arm, options)))
+    config = registry.make_config(nest(settings(arm, options)))
     engine, task = Engine("fp32"), build_task(config)
     engine.prepare(task, build_networks(task, config))
     count, size = config.train.global_batch_size, config.data.image_size
@@ -193,7 +181,7 @@ def block(arm: str, options: argparse.Namespace) -> Callable[[], None]:
 
 def draw(folders: Mapping[str, RunFolder], options: argparse.Namespace) -> Image.Image:
     """The answers of each arm to 24 test photographs drawn by seed 0: two blocks of columns, a row per photograph."""
-    config = registry.make_config(nested(settings("weights", options)))
+    config = registry.make_config(nest(settings("weights", options)))
     test = registry.component("source", config.data.source)(config.data).open().test
     order = np.argsort(np.random.PCG64(0).random_raw(len(test)), kind="stable")[:DRAWN]
     images = torch.from_numpy(np.stack([test[int(index)] for index in order])).permute(0, 3, 1, 2)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from colordist import registry
-from colordist.config import Config, Value, as_dict, flatten
+from colordist.config import Config, Value, as_dict, flatten, nest
 
 # Settings that may change when a run is continued, besides those that components declare.
 OPERATIONAL = (
@@ -22,15 +22,10 @@ def learning_keys(settings: Mapping[str, Any]) -> dict[str, Value]:
     Missing ones, as in a file that an older version wrote, count as their defaults.
     """
     names = registry.Names.of(settings)
-    whole = flatten(registry.defaults(names)) | flatten(settings)
-    sections = registry.sections(names).items()
-    own = {f"{section}.{key}" for section, kind in sections for key in kind.operational}
-    weights = {f"{section}.{key}" for section, kind in sections for key in kind.weights_keys}
-    return {
-        key: "pretrained" if key in weights and value != "none" else value  # by fetching or from a file
-        for key, value in whole.items()
-        if not key.startswith(OPERATIONAL) and key not in own
-    }
+    whole = nest(flatten(registry.defaults(names)) | flatten(settings))
+    for section, kind in registry.sections(names).items():
+        whole[section] = kind.without_paths(whole[section])
+    return {key: value for key, value in flatten(whole).items() if not key.startswith(OPERATIONAL)}
 
 
 def fingerprint(config: Config, listing: str = "") -> str:

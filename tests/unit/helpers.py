@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from colordist import registry
-from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten
+from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten, nest
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 from colordist.engine.network import Network
@@ -38,27 +38,15 @@ def leaves(names: Names | None = None) -> Iterator[tuple[str, Any]]:
         yield from ((f"{section}.{field.name}", hints[field.name]) for field in dataclasses.fields(kind))
 
 
-def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert ``{"train.steps": 5}`` to ``{"train": {"steps": 5}}``."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        *sections, name = key.split(".")
-        inner = found
-        for section in sections:
-            inner = inner.setdefault(section, {})
-        inner[name] = value
-    return found
-
-
 def config_with(settings: Mapping[str, Any], base: Config | None = None) -> Config:
     """Build a config from settings by dotted key, ``{"train.steps": 5}``, and defaults."""
     before = flatten(as_dict(base)) if base else {}
-    return registry.make_config(nested(before | dict(settings)))
+    return registry.make_config(nest(before | dict(settings)))
 
 
 def fitting(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """A run's own settings, plus those of the common ones that its components have. All by dotted key."""
-    known = {key for key, _ in leaves(Names.of(nested(own)))}
+    known = {key for key, _ in leaves(Names.of(nest(own)))}
     return {key: value for key, value in common.items() if key in known} | dict(own)
 
 

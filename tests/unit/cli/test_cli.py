@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from helpers import ROOT, config_with, leaves, nested
+from helpers import ROOT, config_with, leaves
 
 from colordist import cli, registry
 from colordist.cli.parser import parse
-from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
+from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError, nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
 from colordist.train import train
@@ -255,7 +255,7 @@ OF_ANOTHER = {
 def test_key_of_a_component_that_was_not_chosen(name: str, tmp_path: Path) -> None:
     arguments, told = OF_ANOTHER[name]
     pairs = arguments.replace("--", "").split()
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nested(dict(zip(pairs[::2], pairs[1::2], strict=True)))))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nest(dict(zip(pairs[::2], pairs[1::2], strict=True)))))
     for message in (mistake(arguments.split()), mistake(["--config", str(tmp_path / "own.yaml")])):
         for words in [*told, pairs[-2]]:
             assert words in message
@@ -289,7 +289,7 @@ VERSION_01 = {
 @pytest.mark.parametrize("argument", VERSION_01)
 def test_key_of_version_01(argument: str, tmp_path: Path) -> None:
     key, _, value = argument.removeprefix("--").partition(" ")
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nested({key: yaml.safe_load(value)})))
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(nest({key: yaml.safe_load(value)})))
     for message in (mistake([f"--{key}", value]), mistake(["--config", str(tmp_path / "own.yaml")])):
         assert key in message
         assert VERSION_01[argument] in message
@@ -357,7 +357,7 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
     }
     assert not {f"--{key.rpartition('.')[0]}" for key, _ in leaves() if "." in key} & blocks.keys()  # sections
     names = dict(zip(arguments[::2], arguments[1::2], strict=True)) if len(arguments) > 1 else {}
-    chosen = Names.of(nested({key.removeprefix("--"): value for key, value in names.items()}))
+    chosen = Names.of(nest({key.removeprefix("--"): value for key, value in names.items()}))
     for key, hint in leaves(chosen):
         if not arguments and key.split(".")[0] not in COMMON:
             continue

@@ -71,8 +71,10 @@ def test_sha256(file: Path) -> None:
         create_pretrained(Pretrained("test_resnet", str(file), "0000"), num_classes=0)
 
 
-def test_a_tag_is_part_of_the_name(file: Path) -> None:
-    create_pretrained(Pretrained("test_resnet.r160_in1k", str(file)), num_classes=0)
+def test_a_tag_is_part_of_the_name(whole: nn.Module, file: Path) -> None:
+    found = create_pretrained(Pretrained("test_resnet.r160_in1k", str(file)), num_classes=0).state_dict()
+    assert found
+    assert all(torch.equal(each, whole.state_dict()[name]) for name, each in found.items())
 
 
 @pytest.mark.parametrize("classes", [0, 10])
@@ -87,7 +89,11 @@ def test_another_classifier_does_not_matter(whole: nn.Module, file: Path, tmp_pa
 
 def test_the_content_tells_the_format(file: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.bin").write_bytes(file.read_bytes())
-    create_pretrained(Pretrained("test_resnet", str(tmp_path / "weights.bin")), num_classes=0)
+    renamed, original = (
+        create_pretrained(Pretrained("test_resnet", str(each)), num_classes=0)
+        for each in (tmp_path / "weights.bin", file)
+    )
+    assert state_digest(renamed) == state_digest(original)
 
 
 def one_line(model: Pretrained) -> str:
