@@ -16,6 +16,7 @@ network of the feature loss; the kernel and Fréchet distances are by the featur
 import argparse
 import itertools
 import json
+import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -92,6 +93,8 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw answers (first seed)")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if hasattr(os, "sched_setaffinity"):  # one core for each run, also where there are more than runs
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: options.jobs])
     wanted = list(jobs(options))
     run(wanted, options, SHOWN, options.jobs)
     first = {job.group: job.folder for job in wanted if job.finished and job.settings["seed"] == options.seeds[0]}
