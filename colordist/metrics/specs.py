@@ -8,9 +8,9 @@ from typing import Literal, Self
 
 Better = Literal["lower", "higher", "target"]
 """``target``: the nearer to the score of the ground truth, the better."""
-MetricRole = Literal["primary", "comparison", "diagnostic"]
+MetricRole = Literal["primary", "comparison", "diagnostic", "bound"]
 """``primary``: ranks runs. ``comparison``: set beside baselines and oracle. ``diagnostic``: shown, but no verdict rests
-on it."""
+on it. ``bound``: an end of another score's interval, shown in tables only."""
 ReferenceRole = Literal["baseline", "oracle", "target"]
 """``baseline``: predictions without a network, to be beaten. ``oracle``: the best possible ones. ``target``: the ground
 truth."""
@@ -33,6 +33,11 @@ class MetricSpec:
     def arrow(self) -> str:
         """The direction in one character."""
         return {"lower": "↓", "higher": "↑", "target": "→"}[self.better]
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether verdicts rest on it."""
+        return self.role in ("primary", "comparison")
 
     @property
     def direction(self) -> str:

@@ -27,8 +27,8 @@ def specs(model: str) -> tuple[MetricSpec, ...]:
     return (
         MetricSpec(f"frechet_{model}", f"Fréchet ({model})", "lower", digits=3),
         MetricSpec(f"kernel_{model}", label, "lower", digits=3),
-        MetricSpec(f"kernel_{model}_low", f"{label}, 95 % from", "lower", digits=3, role="diagnostic"),
-        MetricSpec(f"kernel_{model}_high", f"{label}, 95 % to", "lower", digits=3, role="diagnostic"),
+        MetricSpec(f"kernel_{model}_low", f"{label}, 95 % from", "lower", digits=3, role="bound"),
+        MetricSpec(f"kernel_{model}_high", f"{label}, 95 % to", "lower", digits=3, role="bound"),
     )
 
 

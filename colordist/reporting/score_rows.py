@@ -118,15 +118,13 @@ def _row(metric: MetricSpec, groups: Sequence[Group], references: References, sp
         if not each:
             row.cells.append(None)
             continue
-        is_best = fmean(mine) == best and compared > 0
-        found = None if is_best or compared == 0 else difference(mine, best_costs, compared)
+        is_best = fmean(mine) == best and compared > 0 and metric.role != "bound"
+        found = None if is_best or compared == 0 or metric.role == "bound" else difference(mine, best_costs, compared)
         row.cells.append(
             Cell(
                 scores=each,
                 is_best=is_best,
-                is_below_baseline=metric.role != "diagnostic"
-                and baseline is not None
-                and fmean(mine) >= row.cost(baseline),
+                is_below_baseline=metric.is_compared and baseline is not None and fmean(mine) >= row.cost(baseline),
                 to_best=found and Difference(sign * found.mean, found.margin),
             )
         )

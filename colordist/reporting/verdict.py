@@ -26,9 +26,9 @@ class Verdict:
 
 
 def build_verdict(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
-    """Compare groups by the primary metric, then by the others but diagnostic ones."""
+    """Compare groups by the primary metric, then by the others but diagnostic ones and bounds."""
     caveats = _caveats(groups)
-    ranked_rows = [each for each in rows if each.metric.role != "diagnostic"]
+    ranked_rows = [each for each in rows if each.metric.is_compared]
     if not ranked_rows:
         return Verdict("There are no scores yet.", [], caveats)
     row = next((each for each in ranked_rows if each.metric.role == "primary"), ranked_rows[0])

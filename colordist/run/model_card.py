@@ -91,7 +91,7 @@ These are averaged weights. Code {self.code}. Settings that are not the defaults
 
 def _weakness(scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
     """A sentence on the score with the smallest gain over the better baseline."""
-    ranked = [spec for spec in specs.metrics if spec.role != "diagnostic"]
+    ranked = [spec for spec in specs.metrics if spec.is_compared]
     gains = [(gain, spec.label) for spec in ranked if (gain := _gain(spec, scores, references, specs)) is not None]
     if not gains:
         return "There are no baselines to compare the scores with."

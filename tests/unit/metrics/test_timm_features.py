@@ -92,7 +92,7 @@ def test_training_and_evaluate_score_alike(weights: Path, tmp_path: Path, capsys
     assert f"Kernel x1000 ({NAME}) ↓" in capsys.readouterr().out
     assert first[f"reference/target/kernel_{NAME}"] == 0 < first[f"reference/grey/frechet_{NAME}"]
     roles = {each["name"]: each["role"] for each in json.loads(folder.specs_file.read_text())["metrics"]}
-    assert [roles[name] for name in sorted(SCORES)] == ["comparison", "comparison", "diagnostic", "diagnostic"]
+    assert [roles[name] for name in sorted(SCORES)] == ["comparison", "comparison", "bound", "bound"]
     evaluate(*parse_evaluate([str(folder.path)]))
     found = json.loads((folder.path / "evaluation-synthetic.json").read_text())
     assert found["networks"] == [built(item(weights)).network]

@@ -13,6 +13,7 @@ from report_runs import trained
 from colordist.config import UserError
 from colordist.metrics import SPECS
 from colordist.metrics.baselines import REFERENCES
+from colordist.reporting.charts import charted
 from colordist.reporting.comparison import compare
 from colordist.reporting.picture import picture
 from colordist.run.folder import RunFolder
@@ -125,6 +126,15 @@ def test_the_primary_metric_decides_and_a_diagnostic_one_never(tmp_path: Path) -
     for role, told in (("primary", "cgan reaches Saturation 33.0"), ("diagnostic", "cgan reaches Error 4.000")):
         found = compare([own_metric(run(tmp_path / role), role)])
         assert found.verdict.line.startswith(told)
+
+
+def test_an_interval_stands_in_the_table_and_decides_nothing(tmp_path: Path) -> None:
+    found = compare([own_metric(run(tmp_path / task, task=task), "bound") for task in ("cgan", "cyclegan")])
+    assert "Saturation ↑ - 33.0 33.0" in " ".join(found.table.split())
+    error, saturation = found.rows
+    assert [cell.is_best for cell in error.cells if cell] == [True, True]
+    assert [(cell.is_best, cell.to_best) for cell in saturation.cells if cell] == [(False, None)] * 2
+    assert [each.name for each in charted(found.specs)] == ["mae"]
 
 
 @pytest.mark.parametrize("has_specs", [True, False])
