@@ -1,4 +1,4 @@
-"""Image sources: splits, labels, and the base class of source components."""
+"""Image sources: splits, and the base class of source components."""
 
 import difflib
 import os
@@ -93,18 +93,6 @@ class StreamedSplit(Split, Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """Class labels.
-
-    classes: names. train, test: class indices, [N], in the order of the split.
-    """
-
-    classes: tuple[str, ...]
-    train: NDArray[np.int64]
-    test: NDArray[np.int64]
-
-
 @dataclass(frozen=True)
 class Source:
     """An open source: training and test split."""
@@ -112,8 +100,6 @@ class Source:
     name: str
     train: Split
     test: Split
-    labels: Labels | None = None
-    """None for a source without class labels."""
     digest: str | None = None
     """Digest of the image files' bytes, independent of their path, to which a run is bound. None: of the pixels."""
     ambiguous_colors: tuple[tuple[float, float], ...] = ()
@@ -255,10 +241,9 @@ def part_of_training(source: Source, fraction: float, seed: int) -> Source:
     # Raw words, which NumPy keeps stable across versions.
     order = np.argsort(np.random.PCG64(np.random.SeedSequence(seed)).random_raw(len(source.train)), kind="stable")
     indices = np.sort(order[: max(1, round(fraction * len(order)))])
-    labels = source.labels and replace(source.labels, train=source.labels.train[indices])
     whole = source.train
     train = whole.part(indices) if isinstance(whole, UncroppedSplit | StreamedSplit) else PartOfSplit(whole, indices)
-    return replace(source, train=train, labels=labels)
+    return replace(source, train=train)
 
 
 def check_classes(requested: Collection[str], known: Collection[str], where: str) -> None:

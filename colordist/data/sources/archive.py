@@ -17,7 +17,7 @@ from PIL import Image
 
 from colordist.config import FileDataConfig, UserError
 from colordist.data.decode import Scaling
-from colordist.data.source import FlatSplit, ImageSource, Labels, Source, check_classes
+from colordist.data.source import FlatSplit, ImageSource, Source, check_classes
 from colordist.files.download import download_timeout
 
 
@@ -133,10 +133,8 @@ def archive(name: str, root: Path, classes: tuple[str, ...] | None, scaling: Sca
     if classes:
         check_classes(classes, train.classes, ARCHIVES[name].title)
     names = tuple(each for each in train.classes if not classes or each in classes)
-    train, test = train.of(names), test.of(names)
-    labels = Labels(names, train.labels, test.labels)
-    splits = _split(train.images, scaling), _split(test.images, scaling.of_test_images)
-    return Source(name, *splits, labels, digest=name)  # torchvision has verified the checksums
+    splits = _split(train.of(names), scaling), _split(test.of(names), scaling.of_test_images)
+    return Source(name, *splits, digest=name)  # torchvision has verified the checksums
 
 
 @dataclass(frozen=True)
@@ -154,12 +152,10 @@ class _Part:
             return _Part(found.data.transpose(0, 2, 3, 1), found.labels.astype(np.int64), tuple(found.classes))
         return _Part(found.data, np.asarray(found.targets), tuple(found.classes))
 
-    def of(self, classes: tuple[str, ...]) -> "_Part":
+    def of(self, classes: tuple[str, ...]) -> NDArray[np.uint8]:
         """The images of these classes, which are in the published order, too."""
-        indices = [self.classes.index(name) for name in classes]
-        selected = np.isin(self.labels, indices)
-        labels = np.searchsorted(indices, self.labels[selected]).astype(np.int64)
-        return _Part(np.ascontiguousarray(self.images[selected]), labels, classes)
+        selected = np.isin(self.labels, [self.classes.index(name) for name in classes])
+        return np.ascontiguousarray(self.images[selected])
 
 
 def _dataset(name: str, root: Path, which: Literal["train", "test"], *, fetch: bool = False) -> Any:  # noqa: ANN401

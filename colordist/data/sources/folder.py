@@ -16,7 +16,6 @@ from colordist.data.source import (
     FlatSplit,
     Image,
     ImageSource,
-    Labels,
     Source,
     Split,
     StreamedDataConfig,
@@ -26,7 +25,6 @@ from colordist.data.sources import folder_cache
 from colordist.data.sources.folder_cache import Content
 from colordist.data.sources.folder_files import (
     Found,
-    class_of,
     find,
     list_skipped,
     merge,
@@ -135,7 +133,7 @@ def folder(
         train = FolderSplit.of(root, [found.files[content.train[each]] for each in kept], content.digest, scaling)
     else:
         train = images.part(kept)
-    return Source("folder", train, test, _labels(content, found, kept), digest=content.digest)
+    return Source("folder", train, test, digest=content.digest)
 
 
 # Reading
@@ -239,19 +237,6 @@ def _colorful(root: Path, chroma: list[float], least: float) -> NDArray[np.int64
     elif left_out:
         logger.info("%s: data.min_chroma %g leaves out %d of %d training images", root, least, left_out, total)
     return kept
-
-
-def _labels(content: Content, found: Found, kept: NDArray[np.int64]) -> Labels | None:
-    """Class labels, if every image lies in a class folder. kept: the training images to use."""
-    train, test = (
-        [class_of(found.files[index].name, found.has_split_folders) for index in part]
-        for part in (content.train, content.test)
-    )
-    names = sorted({*train, *test})
-    if "" in names:
-        return None
-    train_labels, test_labels = (np.searchsorted(names, part).astype(np.int64) for part in (train, test))
-    return Labels(tuple(names), train_labels[kept], test_labels)
 
 
 # Logging

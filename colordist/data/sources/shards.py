@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from colordist.config import UserError, at_least
 from colordist.data.decode import Scaling
 from colordist.data.encoded import EncodedSplit
-from colordist.data.source import ImageSource, Labels, Source, StreamedDataConfig, cache_folder, check_classes
+from colordist.data.source import ImageSource, Source, StreamedDataConfig, cache_folder, check_classes
 from colordist.data.sources.folder_files import printable
 from colordist.data.sources.shard_index import Index, Shard
 from colordist.data.sources.shard_store import ShardStore
@@ -73,23 +73,19 @@ def shards(root: str, classes: tuple[str, ...] | None, scaling: Scaling, cache: 
     index, digest = shard_store.index()
     train = _split(shard_store, index, digest, scaling, "train")
     test = _split(shard_store, index, digest, scaling.of_test_images, "test")
-    labels = Labels(tuple(index.classes), _labels(index, "train"), _labels(index, "test")) if index.classes else None
-    if classes and labels is None:
+    if classes and not index.classes:
         logger.warning("the images in %s have no classes: data.classes is ignored, all are used", root)
-    if classes and labels is not None:
-        check_classes(classes, labels.classes, root)
-        names = tuple(name for name in labels.classes if name in classes)
-        indices = [labels.classes.index(name) for name in names]
-        selected = [np.flatnonzero(np.isin(each, indices)) for each in (labels.train, labels.test)]
-        train, test = train.part(selected[0]), test.part(selected[1])
-        kept = (
-            np.searchsorted(indices, each[i]) for each, i in zip((labels.train, labels.test), selected, strict=True)
+    elif classes:
+        check_classes(classes, index.classes, root)
+        indices = [index.classes.index(name) for name in classes]
+        train, test = (
+            split.part(np.flatnonzero(np.isin(_classes(index, which), indices)))
+            for which, split in (("train", train), ("test", test))
         )
-        labels = Labels(names, *(each.astype(np.int64) for each in kept))
     for part, split in ("training", train), ("test", test):
         if not len(split):
             raise UserError(f"data.root: {root} has no {part} images of these classes: try data.classes all")
-    return Source("shards", train, test, labels, digest=digest)
+    return Source("shards", train, test, digest=digest)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -136,6 +132,6 @@ def _split(shard_store: ShardStore, index: Index, digest: str, scaling: Scaling,
     return ShardSplit(digest=digest, scaling=scaling, shard_store=shard_store, shards=found, where=where)
 
 
-def _labels(index: Index, which: str) -> NDArray[np.int64]:
+def _classes(index: Index, which: str) -> NDArray[np.int64]:
     """Class indices, [N]."""
     return np.array([each for shard in index.shards if shard.split == which for each in shard.classes], np.int64)

@@ -5,15 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colordist.data.source import ArraySplit, Labels, Source, part_of_training
+from colordist.data.source import ArraySplit, Source, part_of_training
 
 
 def numbered(count: int) -> Source:
-    """A source each of whose images tells its place, and so does its label."""
+    """A source each of whose images tells its place."""
     images = np.arange(count).repeat(3).reshape(count, 1, 1, 3).astype(np.uint8)
-    return Source(
-        "numbered", ArraySplit(images), ArraySplit(images), Labels(("a",), np.arange(count), np.arange(count))
-    )
+    return Source("numbered", ArraySplit(images), ArraySplit(images))
 
 
 def places(source: Source) -> list[int]:
@@ -27,8 +25,6 @@ def test_a_share_of_the_images(count: int, fraction: float, seed: int) -> None:
     assert len(found) == max(1, round(fraction * count))
     assert found == sorted(set(found))  # each once, in the source's order
     assert len(part.test) == count
-    assert part.labels is not None
-    assert part.labels.train.tolist() == found
     assert set(found) <= set(places(part_of_training(numbered(count), min(1.0, 2 * fraction), seed)))
 
 
@@ -41,11 +37,6 @@ def test_the_choice_never_changes() -> None:
 def test_all_of_it_is_the_source_itself() -> None:
     source = numbered(3)
     assert part_of_training(source, 1.0, 5) is source
-
-
-def test_without_labels() -> None:
-    source = Source("plain", numbered(4).train, numbered(4).test)
-    assert part_of_training(source, 0.5, 0).labels is None
 
 
 @pytest.mark.parametrize("seed", range(3))
