@@ -48,7 +48,8 @@ def bundle(source: Path, target: Path, credit: str) -> None:
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.safetensors").write_bytes(weights)
     (target / "model.json").write_text(json.dumps(about, indent=2) + "\n")
-    (target / "README.md").write_text((source / "README.md").read_text().rstrip() + f"\n\n{credit.strip()}\n")
+    card = (source / "README.md").read_text().replace("FOLDER_OF_THIS_FILE", target.name)
+    (target / "README.md").write_text(f"{card.rstrip()}\n\n{credit.strip()}\n")
 
 
 @torch.no_grad()
