@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from report_runs import Elements
 
-from colordist.reporting.viewer import Example, embed, figures, storage_note
+from colordist.reporting.viewer import Example, Picture, embed, figures, storage_note
 
 HOSTILE = "\"'</figure><script>alert(1)</script><img src=x onerror=alert(2)>{{7*7}}"
 
@@ -64,7 +64,8 @@ def test_storage_is_told() -> None:
 
 
 def test_an_example_is_a_figure_of_labeled_pictures() -> None:
-    pictures = {"grey": noise(20, 30), "answer": Image.fromarray(noise(20, 30)), "truth": noise(20, 30)}
+    answer = Image.fromarray(noise(20, 30))
+    pictures: dict[str, Picture] = {"grey": noise(20, 30), "answer": answer, "truth": noise(20, 30)}
     found = Elements(figures([Example("a.jpg", pictures, "worst"), Example("b.jpg", pictures)])).found
     first, second = (attributes for tag, attributes in found if tag == "figure")
     assert (first["class"], first["data-name"], first["data-caption"]) == ("example", "a.jpg", "worst")
