@@ -85,9 +85,12 @@ class Evaluator:
         return self._scores(lambda part: self._colorize(sample, part))
 
     def grid(self, sample: Sample) -> Image.Image:
-        """Sample grid of the first test images: rows grey, prediction, target, each image_size pixels high."""
-        rgb = self.target[:_GRID]
-        rows = [luma(rgb).expand_as(rgb), self._colorize(sample, slice(_GRID))[:, 0], rgb]
+        """Sample grid of test images: rows grey, prediction, target, each image_size pixels high."""
+        # Spread evenly: the first images of a sorted folder are all of one class.
+        count = min(_GRID, len(self.target))
+        shown = [index * len(self.target) // count for index in range(count)]
+        rgb = self.target[shown]
+        rows = [luma(rgb).expand_as(rgb), self._colorize(sample, shown)[:, 0], rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
@@ -148,8 +151,8 @@ class Evaluator:
         return scores
 
     @torch.no_grad()
-    def _colorize(self, sample: Sample, part: slice) -> Tensor:
-        """Predictions for a slice of the test split: uint8 [B, V, 3, H, W]."""
+    def _colorize(self, sample: Sample, part: slice | list[int]) -> Tensor:
+        """Predictions for a part of the test split: uint8 [B, V, 3, H, W]."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
         color = sample(grey, None if self.noise is None else self.noise[part].flatten(0, 1))
         answers = len(color) // len(grey)

@@ -1,7 +1,5 @@
 """Predictions of several runs for the same test images, cut from their newest sample grids."""
 
-import io
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,8 +18,6 @@ from colordist.run.folder import numbered
 Images = NDArray[np.uint8]
 """[N, size, size, 3], RGB."""
 
-_MAX_SIZE = 192  # pixels of a tile in the page
-_LOSSLESS = 64  # pixels up to which tiles are stored exactly
 _MEASURED = 64  # pixels to which larger tiles are reduced to compute distances
 
 
@@ -78,28 +74,6 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
             left_out[run] = "shows other test images"
     predictions = {run: images for run, (_, images, _) in grids.items() if run not in left_out}
     return Gallery(grey, predictions, target, left_out)
-
-
-def data_uri(tile: NDArray[np.uint8]) -> str:
-    """Encode an image as a data URI: lossless up to 64 pixels, else JPEG without chroma subsampling, at most 192."""
-    picture = Image.fromarray(tile)
-    buffer = io.BytesIO()
-    if len(tile) <= _LOSSLESS:
-        picture.save(buffer, "PNG", optimize=True)
-        kind = "png"
-    else:
-        picture.thumbnail((_MAX_SIZE, _MAX_SIZE), Image.Resampling.LANCZOS)
-        picture.save(buffer, "JPEG", quality=92, subsampling=0)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
-
-
-def storage_note(size: int) -> str | None:
-    """Describe the encoding of images of a size; None if lossless."""
-    if size <= _LOSSLESS:
-        return None
-    reduced = f"reduced from {size} to {_MAX_SIZE} pixels and " if size > _MAX_SIZE else ""
-    return f"In this page the images are {reduced}compressed (JPEG, quality 92)."
 
 
 def _cut(grid: NDArray[np.uint8]) -> list[Images]:

@@ -4,24 +4,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from colordist.metrics import hues
 from colordist.reporting import charts, drawing, settings
-from colordist.reporting import gallery as images
 from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.curves import MOST_POINTS, STRETCHES
 from colordist.reporting.drawing import Style
-from colordist.reporting.gallery import Gallery
+from colordist.reporting.gallery import Gallery, gallery
 from colordist.reporting.runs import Run
 from colordist.reporting.score_rows import Row
 from colordist.reporting.spread import Difference
+from colordist.reporting.template import render
+from colordist.reporting.viewer import embed, storage_note
 
 _NONE, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 _DASHES = {"solid": "none", "dashed": "5 3", "dotted": "2 3", "dashdot": "6 2 2 2"}
@@ -30,18 +29,18 @@ _DASHES = {"solid": "none", "dashed": "5 3", "dotted": "2 3", "dashdot": "6 2 2 
 def page(comparison: Comparison) -> str:
     """Render the report as HTML."""
     looks = charts.styles(comparison.groups)
-    gallery = images.gallery(comparison.runs)
+    samples = gallery(comparison.runs)
     curves = _curves(comparison, looks)
-    histograms = _histograms(gallery, looks) if gallery else []
+    histograms = _histograms(samples, looks) if samples else []
     drawn = [chart for _, each in curves for chart in each] + histograms
     script, elements = drawing.embed([chart.figure for chart in drawn]) if drawn else ("", [])
     placed = iter([{**vars(chart), "element": element} for chart, element in zip(drawn, elements, strict=True)])
     context = _text(comparison, looks) | {
-        "notes": comparison.notes + (_left_out(gallery, comparison) if gallery else []),
+        "notes": comparison.notes + (_left_out(samples, comparison) if samples else []),
         "curves": [(heading, [next(placed) for _ in each]) for heading, each in curves],
         "hues": list(placed),
-        "gallery": gallery and _gallery(gallery, comparison, looks),
-        "pixels": 0 if gallery is None else gallery.target.size // 3,
+        "gallery": samples and _gallery(samples, comparison, looks),
+        "pixels": 0 if samples is None else samples.target.size // 3,
         "bin_width": hues.WIDTH,
         "thinned": any(len(run.records) > MOST_POINTS for run in comparison.runs),
         "stretches": STRETCHES,
@@ -54,12 +53,7 @@ def page(comparison: Comparison) -> str:
         "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
     context["sections"] = _sections(context)
-    folder = files("colordist.reporting") / "page"
-    scripts = {name: (folder / file).read_text() for name, file in (("style", "style.css"), ("script", "script.js"))}
-    environment = Environment(
-        loader=PackageLoader("colordist.reporting", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("page.html").render(context | scripts)
+    return render("page.html", context)
 
 
 def _text(comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
@@ -125,7 +119,7 @@ def _gallery(gallery: Gallery, comparison: Comparison, looks: Mapping[Run, Style
                 "index": index + 1,
                 "between": between[index],
                 "distance": mean_distance[index],
-                "tiles": [{"uri": images.data_uri(each[index]), "distance": distance} for each, distance in shown],
+                "tiles": [{"picture": embed(each[index]), "distance": distance} for each, distance in shown],
             }
         )
     names = [{"name": comparison.names[run], "style": looks[run]} for run in gallery.predictions]
@@ -133,9 +127,8 @@ def _gallery(gallery: Gallery, comparison: Comparison, looks: Mapping[Run, Style
         "rows": rows,
         "columns": [{"name": "grey", "style": None}, *names, {"name": "target", "style": None}],
         "size": gallery.size,
-        "exact": gallery.size <= 64,
         "can_differ": len(gallery.predictions) > 1,
-        "note": images.storage_note(gallery.size),
+        "note": storage_note(gallery.size),
     }
 
 

@@ -1,7 +1,6 @@
 """The report's page in a real browser, opened from a file."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -13,24 +12,9 @@ from colordist.reporting.comparison import compare
 from colordist.reporting.html import page
 
 pytest.importorskip("playwright", reason="needs playwright: pip install playwright")
-from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(BROWSER is None, reason="needs Chromium, e.g. Debian's package chromium"),
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+pytestmark = pytest.mark.browser
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +87,7 @@ def test_it_opens_whole(opened: Opened) -> None:
     assert opened.view.locator("h1").inner_text() == "autoencoder and cgan"
     assert opened.view.locator(".plot canvas").count() > 0
     assert opened.view.locator(".plot").count() == 7  # two scores, speed, two losses, a and b
-    loaded = "[...document.images].every(image => image.complete && image.naturalWidth > 0)"
+    loaded = "[...document.querySelectorAll('main img')].every(image => image.complete && image.naturalWidth > 0)"
     assert opened.view.evaluate(loaded)
 
 
@@ -124,6 +108,21 @@ def test_sort(opened: Opened) -> None:
     assert opened.order() == sorted(between, key=lambda index: -between[index])
     opened.view.keyboard.press("ArrowLeft")  # radio buttons, by the keyboard
     assert opened.order() == [1, 2, 3, 4]
+
+
+def test_a_photograph_in_full_size(opened: Opened) -> None:
+    view, viewer = opened.view, opened.view.get_by_role("dialog")
+    view.get_by_role("radio", name="furthest from target").check()
+    view.get_by_role("button", name="image 2, cgan, seed 1").click()
+    number = opened.order().index(2) + 1
+    assert viewer.locator("#viewer-position").inner_text() == f"{number} of 4"  # in the order of the page
+    runs = [f"{task}, seed {seed}" for task in ("autoencoder", "cgan") for seed in (1, 2)]
+    assert viewer.get_by_label("Left").locator("option").all_inner_texts() == ["grey", *runs, "target"]
+    assert re.fullmatch(r"Left CIEDE2000 \d+\.\d", viewer.locator("label").first.inner_text().split("\n")[0])
+    rendered = viewer.locator("img.left").evaluate("image => getComputedStyle(image).imageRendering")
+    assert rendered == "pixelated"  # of 16 pixels
+    view.keyboard.press("Escape")
+    assert not viewer.is_visible()
 
 
 def test_theme(opened: Opened) -> None:
@@ -210,9 +209,10 @@ def test_everything_is_reached_by_the_keyboard(opened: Opened) -> None:
         index, name = opened.view.evaluate(f"() => {{ {here} return {what} }}")
         found[index] = name
     stops = list(found.values())
-    wanted = {"INPUT theme", "INPUT axis", "INPUT sort", "BUTTON copy", "DIV plot", "DIV scroll", "A "}
+    wanted = {"INPUT theme", "INPUT axis", "INPUT sort", "BUTTON open", "BUTTON copy", "DIV plot", "DIV scroll", "A "}
     assert wanted <= set(stops)
     assert stops.count("DIV plot") == opened.view.locator(".plot").count()  # one stop each
+    assert stops.count("BUTTON open") == 4  # one of each image
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,6 +1,7 @@
-"""Run folders that look trained, for tests of reports."""
+"""Run folders that look trained, and the elements of a page, for tests of reports."""
 
 import json
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,22 @@ REFERENCE = {  # by metric: grey, constant, oracle, target
     "psnr": (16.0, 17.0, 30.0, 100.0),
     "colorfulness": (0.0, 20.0, 88.0, 86.0),
 }
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and all text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
 
 
 def trained(

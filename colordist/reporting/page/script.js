@@ -231,7 +231,8 @@
       gallery.classList.toggle("small", size < 72); // headings upright
     };
     const fitting = Math.floor((gallery.parentElement.clientWidth - 40) / columns) - 4;
-    slider.value = String(Math.max(40, Math.min(112, fitting)));
+    const wanted = Math.max(112, Number(gallery.dataset.size)); // small images enlarged, photographs as they are
+    slider.value = String(Math.max(40, Math.min(wanted, fitting)));
     resize(slider.valueAsNumber);
     slider.addEventListener("input", () => resize(slider.valueAsNumber));
     onChoice("sort", (key) => {

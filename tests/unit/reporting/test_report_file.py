@@ -2,12 +2,11 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from report_runs import trained
+from report_runs import Elements, trained
 
 import colordist.report
 from colordist.config import UserError
@@ -18,22 +17,6 @@ from colordist.reporting.listing import find, listing
 from colordist.reporting.wandb_report import build, markdown, publish
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
-
-
-class Elements(HTMLParser):
-    """Every element with its attributes, and all text."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        self.texts.append(data)
 
 
 def two(path: Path) -> Comparison:

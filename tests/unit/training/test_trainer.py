@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from helpers import alone_on_the_cpu, tiny
@@ -17,6 +18,8 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
 from colordist.config import RunError, UserError, as_dict, flatten
+from colordist.engine.runtime import Engine
+from colordist.evaluation.build_source import build_source
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
 from colordist.training.trainer import Diverged, Trainer
@@ -52,6 +55,15 @@ def test_files_of_a_run(task: Kind, tmp_path: Path, capsys: pytest.CaptureFixtur
     said = capsys.readouterr().out
     assert "grey (baseline)" in said  # the scores, beside those of the reference answers
     assert "4 images a step" in said
+
+
+def test_samples_are_spread_over_the_test_split(tmp_path: Path) -> None:
+    """20 test images: of a sorted folder, the first 16 could lack whole classes."""
+    folder = run(tmp_path / "run", train__steps=1, data__test_images=20)
+    grid = np.asarray(Image.open(folder.samples / "step-000001.png"))
+    test = build_source(tiny(data__test_images=20).data, Engine("fp32")).test
+    shown = [0, 1, 2, 3, 5, 6, 7, 8, 10, 11, 12, 13, 15, 16, 17, 18]
+    assert np.array_equal(grid[64:], np.concatenate([test[index] for index in shown], axis=1))
 
 
 def test_records_of_a_run(tmp_path: Path) -> None:
