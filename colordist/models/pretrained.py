@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PRETRAINED, NONE = "pretrained", "none"
 """Values of a setting ``weights``; any other is the path of a file."""
+_WAIT = 3.0  # seconds before the hub is tried once more
 
 
 @dataclass(frozen=True)
@@ -133,12 +134,40 @@ def _download(model: Pretrained, options: dict[str, Any]) -> nn.Module:
     try:
         log.info("fetching the weights of %s, unless they are here already", model.name)
         with download_timeout(), quiet("timm"), quiet("huggingface_hub"):  # which announces each retry
+            _require_hub(model)
             return cast(nn.Module, _timm(model.key).create_model(model.name, pretrained=True, **options))
     except Exception as error:  # of several HTTP clients, of the hub, of the file system
         raise UserError(
             f"{model.weights_key}: the weights of {model.name} can't be fetched ({one_line(error)}): fetch "
             f"{_address(model)} where there is a network, and name that file: {model.weights_key} FILE"
         ) from None
+
+
+def _require_hub(model: Pretrained) -> None:
+    """Raise an exception of the HTTP client if a model isn't in the hub's cache and the hub can't be reached.
+
+    timm and the hub would try for about a minute: several files, each many times.
+    """
+    config = _timm(model.key).get_pretrained_cfg(model.name)
+    if config is None or not config.hf_hub_id:
+        return
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import http_backoff  # type: ignore[attr-defined]
+
+    repository, _, revision = config.hf_hub_id.partition("@")
+    try:
+        snapshot_download(repository, revision=revision or None, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # Any answer will do: what the hub says of the model is for timm to find out, with all its patience.
+        http_backoff(
+            "HEAD",
+            constants.ENDPOINT,
+            max_retries=1,
+            base_wait_time=_WAIT,
+            retry_on_status_codes=(),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
 
 
 def _address(model: Pretrained) -> str:
