@@ -126,8 +126,10 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_layer() -> None:
-    with pytest.raises(UserError, match=r"the model has no layer layer9: did you mean layer\d"):
-        FeatureNetwork(Pretrained("test_resnet"), ["layer9"])
+    with pytest.raises(
+        UserError, match=r"^a\.b: test_resnet has no layer layer9: try one like layer\d, .* or leave a\.b out$"
+    ):
+        FeatureNetwork(Pretrained("test_resnet"), ["layer9"], "a.b")
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
