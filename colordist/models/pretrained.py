@@ -79,6 +79,14 @@ def create(name: str, key: str, *, state: dict[str, Tensor] | None = None, **opt
     return cast(nn.Module, _timm(key).create_model(name, **options))
 
 
+def architecture(name: str, key: str) -> str:
+    """What timm builds by a name, without the tag: its old names, as `gluon_resnet18_v1b`, mean a tag of another."""
+    with torch.device("meta"), quiet("timm"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about old names
+        model: Any = create(name, key)
+    return str(model.pretrained_cfg["architecture"])
+
+
 def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
     """Build a timm model with its pretrained weights, without a classifier.
 
