@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from colordist import registry
 from colordist.cli.parser import parse
-from colordist.config import (
-    Config,
-    DataConfig,
-    GeneratorSettings,
-    TaskSettings,
-    TrainConfig,
-    UserError,
-    as_dict,
-    flatten,
-)
+from colordist.config import Config, DataConfig, GeneratorSettings, TaskSettings, TrainConfig, UserError, as_dict
+from colordist.keys import flatten
 from colordist.registry import Names
 from colordist.run.identity import changed_keys, fingerprint, learning_keys
 from colordist.training.batch_arithmetic import batch_arithmetic
