@@ -80,11 +80,15 @@ def create(name: str, key: str, *, state: dict[str, Tensor] | None = None, **opt
 
 
 def architecture(name: str, key: str) -> str:
-    """What timm builds by a name, without the tag: its old names, as `gluon_resnet18_v1b`, mean a tag of another."""
+    """The architecture of a timm model, without the tag."""
+    return str(_config(name, key)["architecture"])
+
+
+def _config(name: str, key: str) -> dict[str, Any]:
+    """What timm says of a model and its weights. Old names, as `gluon_resnet18_v1b`, mean a tag of another one."""
     with torch.device("meta"), quiet("timm"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about old names
-        model: Any = create(name, key)
-    return str(model.pretrained_cfg["architecture"])
+        return dict(cast(Any, create(name, key)).pretrained_cfg)
 
 
 def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
@@ -156,14 +160,13 @@ def _require_hub(model: Pretrained) -> None:
 
     timm and the hub would try for about a minute: several files, each many times.
     """
-    config = _timm(model.key).get_pretrained_cfg(model.name)
-    if config is None or not config.hf_hub_id:
+    if not (hub_id := _config(model.name, model.key).get("hf_hub_id")):
         return
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
     from huggingface_hub.utils import http_backoff  # type: ignore[attr-defined]
 
-    repository, _, revision = config.hf_hub_id.partition("@")
+    repository, _, revision = hub_id.partition("@")
     try:
         snapshot_download(repository, revision=revision or None, local_files_only=True)
     except LocalEntryNotFoundError:
@@ -180,10 +183,10 @@ def _require_hub(model: Pretrained) -> None:
 
 def _address(model: Pretrained) -> str:
     """Where the weights of a model are, for a person."""
-    config = _timm(model.key).get_pretrained_cfg(model.name)
-    if config is not None and config.hf_hub_id:
-        return f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
-    return (config is not None and config.url) or f"the weights of {model.name}"
+    config = _config(model.name, model.key)
+    if hub_id := config.get("hf_hub_id"):
+        return f"https://huggingface.co/{hub_id}/resolve/main/model.safetensors"
+    return config.get("url") or f"the weights of {model.name}"
 
 
 def _read(model: Pretrained) -> dict[str, Tensor]:

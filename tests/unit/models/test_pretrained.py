@@ -139,6 +139,7 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "the weights of test_resnet can't be fetched" in message
     assert "fetch https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors where" in message
     assert message.endswith("name that file: model.weights FILE")
+    assert "timm/resnet18.gluon_in1k/resolve/main" in one_line(Pretrained("gluon_resnet18_v1b"))  # an old name
 
 
 def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
