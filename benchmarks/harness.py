@@ -28,7 +28,8 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 
 from colordist import registry
-from colordist.config import Config, flatten, nest
+from colordist.config import Config
+from colordist.keys import flatten, nest
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
 from colordist.training.trainer import Trainer

@@ -8,7 +8,7 @@ from typing import Any
 
 from colordist import cli
 from colordist.cli.parser import QUICKSTART, read_config
-from colordist.config import UserError
+from colordist.config import Config, RunError, UserError
 from colordist.engine.preflight import Finding, Rendezvous, collect, exchange, table
 from colordist.run.folder import folder_for
 
@@ -34,8 +34,9 @@ def examine() -> None:
         run = Path("runs")
 
     rendezvous = Rendezvous.from_environment()
+    weights = unavailable_weights(config)
     try:
-        findings, passed = exchange(rendezvous, collect(config, run, rendezvous.rank), run)
+        findings, passed = exchange(rendezvous, collect(config, run, rendezvous.rank, weights), run)
     except UserError as error:
         findings, passed = [Finding("rendezvous", "failed", str(error))], False
     if passed and not options["quick"]:
@@ -47,6 +48,20 @@ def examine() -> None:
         rows = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps(rows, indent=2) if options["json"] else table(findings), flush=True)
     sys.exit(0 if passed else 1)
+
+
+def unavailable_weights(config: Config) -> str:
+    """Why weights that a run begins with are unavailable here; empty if they aren't. Fetches those of timm."""
+    used = (config.model.pretrained, config.task.pretrained, config.train.init_from, config.evaluate.metrics)
+    if not any(used):
+        return ""
+    from colordist.training.build_task import check_weights
+
+    try:
+        check_weights(config)
+    except (UserError, RunError) as error:
+        return str(error)
+    return ""
 
 
 if __name__ == "__main__":

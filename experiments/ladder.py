@@ -20,7 +20,8 @@ from pathlib import Path
 from training_runs import Job, add_options, run
 
 from colordist.cli.parser import parse
-from colordist.config import Config, as_dict, flatten
+from colordist.config import Config, as_dict
+from colordist.keys import flatten
 from colordist.reporting.comparison import compare
 from colordist.reporting.picture import picture
 from colordist.run.folder import RunFolder

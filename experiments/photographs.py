@@ -33,11 +33,11 @@ from training_runs import Job, add_options, run
 
 from colordist import registry
 from colordist.color import to_8_bits
-from colordist.config import flatten, nest
 from colordist.data.batch import Share
 from colordist.data.loader import ResidentLoader
 from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
+from colordist.keys import flatten, nest
 from colordist.run import snapshot
 from colordist.run.folder import RunFolder
 from colordist.training.build_task import build_networks, build_task

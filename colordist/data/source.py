@@ -152,6 +152,11 @@ class StreamedDataConfig(FileDataConfig):
         super().__post_init__()
         at_least("data.workers", self.workers, 0)
 
+    @property
+    def shuffle_shards(self) -> int:
+        """Shards shuffled together: a setting of sources with shards."""
+        return 1
+
 
 def cache_folder() -> Path:
     """Folder for decoded images and downloaded shards."""

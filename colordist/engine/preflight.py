@@ -73,6 +73,8 @@ class Facts:
     """Why the run folder isn't writable; empty if it is."""
     data: str
     """Why the images aren't available without a download; empty if they are."""
+    weights: str = ""
+    """Why weights that the run begins with aren't available; empty if they are."""
     skew: float = 0.0
     """Seconds by which its clock is ahead of rank 0's."""
     shares_folder: bool = True
@@ -89,8 +91,11 @@ class Finding:
     way_out: str = ""
 
 
-def collect(config: Config, run: Path, rank: int) -> Facts:
-    """Collect the facts about this machine. Creates the run folder for a moment if there is none."""
+def collect(config: Config, run: Path, rank: int, weights: str = "") -> Facts:
+    """Collect the facts about this machine. Creates the run folder for a moment if there is none.
+
+    weights: as in ``Facts``.
+    """
     folder, free = _try_folder(run)
     return Facts(
         rank=rank,
@@ -100,6 +105,7 @@ def collect(config: Config, run: Path, rank: int) -> Facts:
         free=free,
         folder=folder,
         data=registry.component("source", config.data.source)(config.data).missing(),
+        weights=weights,
     )
 
 
@@ -272,7 +278,7 @@ def assess(facts: Sequence[Facts], run: Path) -> list[Finding]:
         findings.append(_compare(name, facts, [each.versions.get(name, "none") for each in facts]))
     devices = _compare("devices", facts, [each.devices for each in facts])
     findings.append(Finding("devices", "ok" if devices.status == "ok" else "warning", devices.value, devices.way_out))
-    findings += [_folder(facts, run), _shared(facts), _space(facts), _clocks(facts), _data(facts)]
+    findings += [_folder(facts, run), _shared(facts), _space(facts), _clocks(facts), _data(facts), _weights(facts)]
     return findings
 
 
@@ -318,6 +324,13 @@ def _data(facts: Sequence[Facts]) -> Finding:
     if not bad:
         return Finding("images", "ok", "present, nothing to download")
     return Finding("images", "failed", f"{bad[0].data}, on {bad[0].host}", "download them first, with internet access")
+
+
+def _weights(facts: Sequence[Facts]) -> Finding:
+    bad = [each for each in facts if each.weights]
+    if not bad:
+        return Finding("weights", "ok", "present, or none needed")
+    return Finding("weights", "failed", f"unavailable on {bad[0].host}", bad[0].weights)
 
 
 def failed(findings: Sequence[Finding]) -> bool:

@@ -146,6 +146,7 @@ class Evaluator:
         colored = ((red != green) | (green != blue)).flatten(1).any(dim=1).cpu()
         scores: Scores = {}
         for each, rows, target in zip(self.features, features, self._target_features, strict=True):
+            # On all ranks, so that all have the same scores: the others would only wait for rank 0.
             found = each.scores(self.engine.sum(rows)[colored], target[colored])
             scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
         return scores

@@ -14,7 +14,7 @@ from colordist.metrics.features import FeatureScores, distances_and_interval, si
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.specs import MetricSpec
 from colordist.models.feature_network import FeatureNetwork
-from colordist.models.pretrained import PRETRAINED, Pretrained
+from colordist.models.pretrained import PRETRAINED, Pretrained, architecture
 
 MODELS = ("tf_efficientnet_lite1", "resnet18")
 """The default, and another one where training used that."""
@@ -56,8 +56,8 @@ class TimmFeaturesMetric:
 
     def __init__(self, settings: Settings, eval_set: EvalSet) -> None:
         """Raises UserError for an unknown model, weights that can't be had, and a model that training used."""
-        _require_independent(settings.model, eval_set.trained_with)
         try:
+            _require_independent(settings.model, eval_set.trained_with)
             network = FeatureNetwork(Pretrained(settings.model, settings.weights, settings.sha256, *_KEYS))
             digest = network.load_pretrained()
         except UserError as error:
@@ -77,13 +77,14 @@ class TimmFeaturesMetric:
 def _require_independent(model: str, trained_with: frozenset[str]) -> None:
     """Raise UserError for a model whose weights training used: it would score what the network was made to please.
 
-    Another set of weights of the same architecture (timm's tag, after the dot) counts as the same.
+    Other weights of the same architecture (timm's tag, after the dot, or an old name) count as the same.
     """
-    used = {each.partition(".")[0] for each in trained_with}
-    if model.partition(".")[0] in used:
+    key = _KEYS[0]
+    used = {architecture(each, key) for each in trained_with}
+    if architecture(model, key) in used:
         other = next((each for each in MODELS if each not in used), "another one")
         raise UserError(
-            f"evaluate.metrics: features can't use {model}, as this network was trained with its weights and would be "
+            f"features can't use {model}, as this network was trained with its weights and would be "
             f"flattered: try {{name: features, model: {other}}}"
         )
 

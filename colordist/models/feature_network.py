@@ -17,8 +17,11 @@ class FeatureNetwork(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Pretrained, layers: Sequence[str] = ()) -> None:
-        """layers: names of submodules whose outputs ``forward`` returns. Raises UserError for an unknown name."""
+    def __init__(self, model: Pretrained, layers: Sequence[str] = (), layers_key: str = "task.feature_layers") -> None:
+        """layers: names of submodules whose outputs ``forward`` returns. layers_key: their settings key.
+
+        Raises UserError for an unknown name.
+        """
         super().__init__()
         self.model = model
         whole: Any = create(model.name, model.key, num_classes=0)
@@ -27,7 +30,10 @@ class FeatureNetwork(nn.Module):
         self.input_size = int(whole.pretrained_cfg["input_size"][-1])
         """Width and height in pixels of the images that the model was trained on."""
         register_normalisation(self, whole.pretrained_cfg)
-        self.body = _up_to(whole.eval(), layers, model.key) if layers else whole
+        self.body = whole.eval()
+        if layers:
+            _check_layers(whole, model.name, layers, layers_key)
+            self.body = _up_to(whole, layers)
         self.train(False).requires_grad_(False)
 
     def load_pretrained(self) -> str:
@@ -49,15 +55,19 @@ class FeatureNetwork(nn.Module):
         return list(features.values()) if isinstance(features, dict) else features
 
 
-def _up_to(model: nn.Module, layers: Sequence[str], key: str) -> nn.Module:
+def _check_layers(model: nn.Module, name: str, layers: Sequence[str], key: str) -> None:
+    """Raise UserError, with the nearest names, for a layer that a model doesn't have."""
+    known = [each for each, _ in model.named_modules() if each]
+    for layer in layers:
+        if layer not in known:
+            nearest = ", ".join(difflib.get_close_matches(layer, known, n=3, cutoff=0))
+            raise UserError(f"{key}: {name} has no layer {layer}: try one like {nearest}, or leave {key} out")
+
+
+def _up_to(model: nn.Module, layers: Sequence[str]) -> nn.Module:
     """The part of a model that computes some layers."""
     from timm.models import create_feature_extractor
 
-    known = [name for name, _ in model.named_modules() if name]
-    for layer in layers:
-        if layer not in known:
-            nearest = difflib.get_close_matches(layer, known, n=3, cutoff=0)
-            raise UserError(f"{key}: the model has no layer {layer}: did you mean {' or '.join(nearest)}?")
     for module in model.modules():
         if hasattr(module, "inplace"):
             module.inplace = False  # type: ignore[assignment]  # an activation would overwrite the output of the layer before it

@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 PRETRAINED, NONE = "pretrained", "none"
 """Values of a setting ``weights``; any other is the path of a file."""
+_WAIT = 3.0  # seconds before the hub is tried once more
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,18 @@ def create(name: str, key: str, *, state: dict[str, Tensor] | None = None, **opt
     if state is not None:
         options |= {"pretrained": True, "pretrained_cfg_overlay": {"state_dict": state}}
     return cast(nn.Module, _timm(key).create_model(name, **options))
+
+
+def architecture(name: str, key: str) -> str:
+    """The architecture of a timm model, without the tag."""
+    return str(_config(name, key)["architecture"])
+
+
+def _config(name: str, key: str) -> dict[str, Any]:
+    """What timm says of a model and its weights. Old names, as `gluon_resnet18_v1b`, mean a tag of another one."""
+    with torch.device("meta"), quiet("timm"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about old names
+        return dict(cast(Any, create(name, key)).pretrained_cfg)
 
 
 def create_pretrained(model: Pretrained, **options: Any) -> nn.Module:  # noqa: ANN401
@@ -133,6 +146,7 @@ def _download(model: Pretrained, options: dict[str, Any]) -> nn.Module:
     try:
         log.info("fetching the weights of %s, unless they are here already", model.name)
         with download_timeout(), quiet("timm"), quiet("huggingface_hub"):  # which announces each retry
+            _require_hub(model)
             return cast(nn.Module, _timm(model.key).create_model(model.name, pretrained=True, **options))
     except Exception as error:  # of several HTTP clients, of the hub, of the file system
         raise UserError(
@@ -141,12 +155,38 @@ def _download(model: Pretrained, options: dict[str, Any]) -> nn.Module:
         ) from None
 
 
+def _require_hub(model: Pretrained) -> None:
+    """Raise an exception of the HTTP client if a model isn't in the hub's cache and the hub can't be reached.
+
+    timm and the hub would try for about a minute: several files, each many times.
+    """
+    if not (hub_id := _config(model.name, model.key).get("hf_hub_id")):
+        return
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.utils import http_backoff  # type: ignore[attr-defined]
+
+    repository, _, revision = hub_id.partition("@")
+    try:
+        snapshot_download(repository, revision=revision or None, local_files_only=True)
+    except LocalEntryNotFoundError:
+        # Any answer will do: what the hub says of the model is for timm to find out, with all its patience.
+        http_backoff(
+            "HEAD",
+            constants.ENDPOINT,
+            max_retries=1,
+            base_wait_time=_WAIT,
+            retry_on_status_codes=(),
+            timeout=constants.HF_HUB_ETAG_TIMEOUT,
+        )
+
+
 def _address(model: Pretrained) -> str:
     """Where the weights of a model are, for a person."""
-    config = _timm(model.key).get_pretrained_cfg(model.name)
-    if config is not None and config.hf_hub_id:
-        return f"https://huggingface.co/{config.hf_hub_id}/resolve/main/model.safetensors"
-    return (config is not None and config.url) or f"the weights of {model.name}"
+    config = _config(model.name, model.key)
+    if hub_id := config.get("hf_hub_id"):
+        return f"https://huggingface.co/{hub_id}/resolve/main/model.safetensors"
+    return config.get("url") or f"the weights of {model.name}"
 
 
 def _read(model: Pretrained) -> dict[str, Tensor]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 from colordist import registry
-from colordist.config import Value, flatten
+from colordist.config import Value
+from colordist.keys import flatten
 from colordist.reporting.runs import Run
 from colordist.run.identity import learning_keys
 

@@ -89,12 +89,19 @@ def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[
         else:
             open_.append(row)
     if not ahead and not behind:
-        leads = sum(1 for row in rows if (cell := row.cells[place]) and cell.is_best)
-        return [f"It has the better mean in {leads} of {len(rows)} scores."] if len(rows) > 1 else []
+        return _means(best, place, rows) if len(rows) > 1 else []
     parts = [f"ahead in {_labels(ahead)}"] if ahead else []
     parts += [f"behind in {_labels(behind)}"] if behind else []
     rest = f" {len(open_)} more are undecided." if len(open_) > 1 else " One more is undecided." if open_ else ""
     return [f"By other scores, {best.name} is clearly {' and '.join(parts)}.{rest}"]
+
+
+def _means(best: Group, place: int, rows: Sequence[Row]) -> list[str]:
+    """Count the metrics by which a group's mean is the best, or as good as another's. place: of its cells."""
+    leading = [row for row in rows if (cell := row.cells[place]) and cell.is_best]
+    equal = sum(sum(cell.is_best for cell in row.cells if cell) > 1 for row in leading)
+    shared = f", and as good a one as another in {equal}" if equal else ""
+    return [f"{best.name} has the better mean in {len(leading) - equal} of {len(rows)} scores{shared}."]
 
 
 def _caveats(groups: Sequence[Group]) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from colordist import registry
-from colordist.config import Config, Value, as_dict, flatten, nest
+from colordist.config import Config, Value, as_dict
+from colordist.keys import flatten, nest
 
 # Settings that may change when a run is continued, besides those that components declare.
 OPERATIONAL = (

@@ -94,6 +94,13 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
     return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model
 
 
+def image_size(folder: Path) -> int | None:
+    """Side in pixels of the images that a snapshot was trained on; None if it records none. Raises as ``read``."""
+    with weights.reading(folder, "model", "snapshot"):
+        size = _read(folder)[1].get("image_size")
+    return size if isinstance(size, int) else None
+
+
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and model.json, converted to the current format."""
     tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.config import Config, TaskSettings, UserError, at_least
+from colordist.config import Config, GeneratorSettings, TaskSettings, UserError, at_least
 from colordist.data.batch import Batch
 
 _REGIONS = 4  # per side of an image
@@ -31,9 +31,12 @@ class CandidateSettings(TaskSettings):
         """Raise UserError for several candidates without noise."""
         super().check(config)
         if self.candidates > 1 and config.model.noise_size == 0:
-            raise UserError(
-                f"task.candidates is {self.candidates}, but without noise all candidates are equal: try model.noise 6"
+            takes_noise = type(config.model).noise_size is not GeneratorSettings.noise_size
+            way_out = (
+                "try model.noise 6" if takes_noise else "try task.candidates 1, or model.name unet --model.noise 6"
             )
+            without = "without noise" if takes_noise else f"model.name {config.model.name} takes no noise, so"
+            raise UserError(f"task.candidates is {self.candidates}, but {without} all candidates are equal: {way_out}")
 
 
 def generate_candidates(generator: Callable[..., Tensor], batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from colordist.config import Config, FileDataConfig, UserError, Value, as_dict, flatten
+from colordist.config import Config, FileDataConfig, UserError, Value, as_dict
 from colordist.data.batch import Share
 from colordist.data.loader import Loader, image_digest, load_resident
 from colordist.data.sampler import Sampler
@@ -23,6 +23,7 @@ from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
 from colordist.evaluation.evaluator import Evaluator
 from colordist.files.atomic import writing
+from colordist.keys import flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered
 from colordist.run.identity import identity
@@ -139,7 +140,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
         noise_shape=(task.candidates, *task.noise_shape(data.image_size)),
         unpaired=task.unpaired,
         shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
-        shuffle_shards=getattr(data, "shuffle_shards", 1),
+        shuffle_shards=data.shuffle_shards if isinstance(data, StreamedDataConfig) else 1,
         random_crops=isinstance(data, FileDataConfig) and data.crop == "random",
     )
     share = Share(

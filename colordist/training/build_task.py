@@ -12,6 +12,8 @@ from colordist.config import Config, GeneratorOptimizerConfig, Part, UserError
 from colordist.engine.consistency import check_same
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.metrics.metric import EvalSet
+from colordist.metrics.optional import build_metrics
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.factory import ModelFactory
 from colordist.models.parts import part_of
@@ -32,10 +34,7 @@ def load_pretrained(task: Task, config: Config, engine: Engine) -> str | None:
 
     The generator of `train.init_from` needs none, as the snapshot has all its weights: so fine-tuning works offline.
     """
-    complete = task.sampled[0] if config.train.init_from is not None and config.train.init_strict else None
-    networks = [spec.module for name, spec in task.networks.items() if name != complete]
-    modules: list[Any] = [*networks, *task.frozen.values()]
-    modules = [module for module in modules if hasattr(module, "load_pretrained")]
+    modules = _pretrained_modules(task, config)
     if not modules:
         return None
 
@@ -47,6 +46,29 @@ def load_pretrained(task: Task, config: Config, engine: Engine) -> str | None:
     digest = " ".join(engine.fetch(load, "loading pretrained weights")) or None
     check_same(engine, "has other pretrained weights", digest, "give all machines the same file, or one shared cache")
     return digest
+
+
+def _pretrained_modules(task: Task, config: Config) -> list[Any]:
+    """The modules of a task that begin with pretrained weights."""
+    complete = task.sampled[0] if config.train.init_from is not None and config.train.init_strict else None
+    networks = [spec.module for name, spec in task.networks.items() if name != complete]
+    return [module for module in (*networks, *task.frozen.values()) if hasattr(module, "load_pretrained")]
+
+
+def check_weights(config: Config) -> None:
+    """Load all weights that a run begins with, and those of its metrics, in one process, for a check before it.
+
+    Fetches what is missing. Raises UserError or RunError for weights that can't be had or don't fit.
+    """
+    task = build_task(config)
+    for module in _pretrained_modules(task, config):
+        module.load_pretrained()
+    train = config.train
+    if train.init_from is not None:
+        generator = build_networks(task, config)[task.sampled[0]]
+        load_initial_weights(generator, config.model, Path(train.init_from), strict=train.init_strict)
+    used = frozenset((*config.task.pretrained, *config.model.pretrained))
+    build_metrics(config.evaluate.metrics, EvalSet(config.data.image_size, torch.device("cpu"), trained_with=used))
 
 
 def build_networks(task: Task, config: Config) -> dict[str, Network]:

@@ -13,11 +13,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 from colordist import registry
-from colordist.config import COMMON, Config, GeneratorSettings, as_dict, flatten, nest
+from colordist.config import COMMON, Config, GeneratorSettings, as_dict
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.keys import flatten, nest
 from colordist.models.factory import build_generator
 from colordist.registry import Names
 from colordist.run import snapshot

@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 
 from colordist import registry
 from colordist.cli.parser import parse
-from colordist.config import (
-    Config,
-    DataConfig,
-    GeneratorSettings,
-    TaskSettings,
-    TrainConfig,
-    UserError,
-    as_dict,
-    flatten,
-)
+from colordist.config import Config, DataConfig, GeneratorSettings, TaskSettings, TrainConfig, UserError, as_dict
+from colordist.keys import flatten
 from colordist.registry import Names
 from colordist.run.identity import changed_keys, fingerprint, learning_keys
 from colordist.training.batch_arithmetic import batch_arithmetic
@@ -110,7 +102,10 @@ def test_attention_needs_a_level_that_is_there() -> None:
 
 
 def test_several_answers_need_noise() -> None:
-    assert refused(task__candidates=2).endswith("try model.noise 6")
+    assert refused(task__candidates=2).endswith("without noise all candidates are equal: try model.noise 6")
+    told = refused(task__candidates=2, model__name="autoencoder")
+    assert "model.name autoencoder takes no noise" in told
+    assert told.endswith("try task.candidates 1, or model.name unet --model.noise 6")
     assert "at least 2 latent codes" in refused(model__noise=1)
     config_with({"model.noise": 4, "task.candidates": 2})
 

@@ -47,7 +47,8 @@ class FolderSettings(StreamedDataConfig):
     operational: ClassVar[frozenset[str]] = StreamedDataConfig.operational | {"max_memory_gb"}
 
     max_memory_gb: float = 8.0
-    """Decoded training images up to this size are held on the device; of more, workers decode those of each step."""
+    """Decoded training images, before `data.fraction`, up to this size are held on the device; of more, workers decode
+    those of each step."""
     min_chroma: float = 0.0
     """Leave out training images of less mean chroma, max(R,G,B) - min(R,G,B): 0 is grey, 255 the most; try 3."""
 

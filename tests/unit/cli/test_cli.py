@@ -16,7 +16,8 @@ from helpers import ROOT, config_with, leaves
 
 from colordist import cli, registry
 from colordist.cli.parser import parse
-from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError, nest
+from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
+from colordist.keys import nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
 from colordist.train import train

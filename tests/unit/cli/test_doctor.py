@@ -10,11 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 from helpers import ROOT, config_with
+from safetensors.torch import save_file
 
 from colordist import registry
 from colordist.config import UserError
 from colordist.data.source import ImageSource
+from colordist.doctor import unavailable_weights
 from colordist.engine import preflight
 from colordist.engine.preflight import Facts, Finding, Rendezvous, assess, exchange
 
@@ -46,6 +49,7 @@ def test_where_all_is_well_nothing_is_told_but_facts() -> None:
         ({"free": 1.5}, "free space", "warning", "1.5 GiB"),
         ({"skew": -3.0}, "clocks", "warning", "b is -3.0 s off"),
         ({"data": "there is no folder photos"}, "images", "failed", "there is no folder photos, on b"),
+        ({"weights": "there is no file a: name one"}, "weights", "failed", "unavailable on b"),
     ],
 )
 def test_what_is_amiss_on_one_machine_is_told_with_its_name(
@@ -214,3 +218,32 @@ def test_what_failed_is_the_exit_code(environment: dict[str, str], tmp_path: Pat
     done = doctor(environment, "--data.source", "folder", "--data.root", str(tmp_path / "nowhere"))
     assert done.returncode == 1
     assert {row["name"] for row in json.loads(done.stdout) if row["status"] == "failed"} == {"images"}
+
+
+def test_weights_that_cannot_be_fetched_fail_the_check(environment: dict[str, str], tmp_path: Path) -> None:
+    offline = environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    done = doctor(offline, "--model.name", "timm_unet", "--model.encoder", "test_resnet", "--data.image_size", "64")
+    assert done.returncode == 1
+    (row,) = [row for row in json.loads(done.stdout) if row["status"] == "failed"]
+    assert row["name"] == "weights"
+    assert row["way_out"].startswith("model.weights: the weights of test_resnet can't be fetched (")
+
+
+def test_all_weights_that_a_run_begins_with_are_looked_at(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_resnet").state_dict(), file)
+    encoder = {"model.name": "timm_unet", "model.encoder": "test_resnet", "data.image_size": 64}
+
+    def reason(**settings: object) -> str:
+        given = {key.replace("__", "."): value for key, value in settings.items()}
+        return unavailable_weights(config_with(encoder | {"model.weights": str(file)} | given))
+
+    assert reason() == ""
+    assert reason(model__sha256="00").endswith("or correct the SHA-256")
+    assert reason(train__init_from="nowhere").startswith("there is no folder nowhere: give the folder of a run")
+    assert "task.feature_weights: there is no file gone" in reason(
+        task__feature_weight=1.0, task__feature_model="test_efficientnet", task__feature_weights="gone"
+    )
+    features = {"name": "features", "model": "test_efficientnet", "weights": "gone"}
+    assert "features.weights: there is no file gone" in reason(evaluate__metrics=[features])
+    assert reason(model__weights="none", model__sha256=None) == ""

@@ -11,6 +11,7 @@ from colordist.cli.parser import Command
 from colordist.config import UserError
 from colordist.data.sources.synthetic import SyntheticSettings
 from colordist.evaluate import evaluate, parse
+from colordist.run import snapshot
 from colordist.run.folder import RunFolder
 from colordist.train import train
 
@@ -70,7 +71,8 @@ def test_other_images(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["nowhere"], "nowhere is no run folder"),
+        (["nowhere"], "there is no folder nowhere: give the folder of a run, or of a snapshot"),
+        (["."], ". is no run folder: it has no config.yaml"),
         (["RUN", "--data.sorce", "folder"], "unknown key data.sorce: did you mean data.source?"),
         (["RUN", "--data.source", "folder", "--data.root", "nowhere"], "nowhere"),
         (["RUN", "-o", "no/such/folder/x.json"], "can't be written"),
@@ -94,3 +96,65 @@ def test_a_run_without_a_snapshot(run: Path) -> None:
     (run / "snapshots" / "latest").unlink()
     with pytest.raises(UserError, match="no snapshot yet"):
         evaluate(*parse([str(run)]))
+
+
+# --- a snapshot by itself
+
+
+@pytest.fixture
+def alone(run: Path, tmp_path: Path) -> Path:
+    """The run's newest snapshot, without its run."""
+    return (run / "snapshots" / "latest").resolve().rename(tmp_path / "alone")
+
+
+def scores(file: Path) -> dict[str, float]:
+    found: dict[str, float] = json.loads(file.read_text())["scores"]
+    return found
+
+
+@pytest.mark.parametrize("bundled", [False, True])
+def test_a_snapshot_is_scored_on_images_that_the_command_names(
+    run: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    bundled: bool,
+) -> None:
+    evaluate(*parse([str(run)]))
+    model = str(request.getfixturevalue("alone"))
+    if bundled:
+        monkeypatch.setattr(snapshot, "BUNDLED", tmp_path)
+        monkeypatch.chdir(run)
+        model = "alone"
+    same = ["--data.source", "synthetic", "--data.train_images", "12", "--data.test_images", "4"]
+    evaluate(*parse([model, *same, "-o", str(tmp_path / "scores.json")]))
+    assert scores(tmp_path / "scores.json") == scores(run / "evaluation-synthetic.json")
+    before = {*tmp_path.rglob("*")}
+    evaluate(*parse([model, *same]))
+    assert {*tmp_path.rglob("*")} == before
+    assert capsys.readouterr().out.endswith("4 images; -o FILE writes the scores\n")
+
+
+def test_a_snapshot_has_its_image_size_but_no_images(alone: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"alone is a snapshot without data\.source of its own: add --data\.source folder"
+    ):
+        parse([str(alone)])
+    about = json.loads((alone / "model.json").read_text())
+    (alone / "model.json").write_text(json.dumps(about | {"image_size": 48}))
+    chosen = [str(alone), "--data.source", "folder", "--data.root", "photos"]
+    assert parse(chosen)[1].image_size == 48
+    (alone / "model.json").write_text(json.dumps({key: about[key] for key in about if key != "image_size"}))
+    with pytest.raises(UserError, match=r"without data\.image_size of its own: add --data\.image_size 256$"):
+        parse(chosen)
+    assert parse([*chosen, "--data.image_size", "64"])[1].image_size == 64
+
+
+def test_only_scores_of_its_own_images_are_written_into_a_run(run: Path) -> None:
+    own = run / "evaluation-synthetic.json"
+    for same in ([], ["--data.test_images", "4"], ["--evaluate.metrics", "[]"]):
+        assert parse([str(run), *same])[3] == own
+    for other in (["--data.seed", "1"], ["--data.source", "folder"], ["--data.image_size", "64"]):
+        assert parse([str(run), *other])[3] is None

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import alone_on_the_cpu, tiny
 from packed import SIDE, images, packed
 from PIL import Image
 
@@ -21,9 +22,13 @@ from colordist.config import RunError, UserError
 from colordist.data.decode import Scaling
 from colordist.data.pack import main, pack
 from colordist.data.source import Source, StreamedSplit, part_of_training
-from colordist.data.sources.folder import folder
+from colordist.data.sources.folder import FolderSettings, folder
 from colordist.data.sources.shard_index import NAME, Index
 from colordist.data.sources.shards import ShardSettings, ShardSplit, shards
+from colordist.data.streaming import StreamingLoader
+from colordist.engine.runtime import Engine
+from colordist.training.build import build_loader
+from colordist.training.build_task import build_task
 
 
 def opened(root: Path | str, cache: Path | None = None, classes: tuple[str, ...] | None = None) -> Source:
@@ -209,6 +214,24 @@ def test_a_shard_cut_off_while_it_is_read(tmp_path: Path) -> None:
     (root / index.shards[0].name).write_bytes(b"")
     with pytest.raises(RunError, match="is truncated"):
         source.train[0]
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [({}, 8), ({"shuffle_shards": 3}, 3)])
+def test_the_sampler_shuffles_as_many_shards_as_the_source_says(
+    chosen: dict[str, int], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, _ = packed(tmp_path)
+    settings = {f"data__{key}": value for key, value in chosen.items()}
+    config = tiny(data__source="shards", data__root=str(root), data__image_size=SIDE, data__workers=0, **settings)
+    with alone_on_the_cpu(monkeypatch):
+        engine = Engine("fp32")
+        loader = build_loader(config, build_task(config), opened(root), engine)
+        engine.close()
+    assert isinstance(loader, StreamingLoader)
+    assert loader._share.sampler.shuffle_shards == expected
+    assert FolderSettings(source="folder").shuffle_shards == 1
+    with pytest.raises(UserError, match=r"unknown key data\.shuffle_shards"):
+        tiny(data__source="folder", data__shuffle_shards=3)
 
 
 # --- damaged samples

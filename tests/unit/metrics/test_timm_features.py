@@ -135,6 +135,14 @@ def test_another_model_is_named() -> None:
         built("features", eval_set)
 
 
+@pytest.mark.parametrize("used", ["resnet18", "resnet18.tv_in1k", "gluon_resnet18_v1b"])
+@pytest.mark.parametrize("model", ["resnet18.a1_in1k", "gluon_resnet18_v1b", "swsl_resnet18"])
+def test_the_same_architecture_by_another_name(used: str, model: str) -> None:
+    eval_set = EvalSet(image_size=16, device=torch.device("cpu"), trained_with=frozenset({used}))
+    with pytest.raises(UserError, match=f"^evaluate.metrics: features can't use {model}, as this network was trained"):
+        built({"name": "features", "model": model}, eval_set)
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

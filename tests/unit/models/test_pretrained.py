@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -125,8 +126,10 @@ def test_a_pickle_with_code_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_layer() -> None:
-    with pytest.raises(UserError, match=r"the model has no layer layer9: did you mean layer\d"):
-        FeatureNetwork(Pretrained("test_resnet"), ["layer9"])
+    with pytest.raises(
+        UserError, match=r"^a\.b: test_resnet has no layer layer9: try one like layer\d, .* or leave a\.b out$"
+    ):
+        FeatureNetwork(Pretrained("test_resnet"), ["layer9"], "a.b")
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -136,6 +139,18 @@ def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     assert "the weights of test_resnet can't be fetched" in message
     assert "fetch https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors where" in message
     assert message.endswith("name that file: model.weights FILE")
+    assert "timm/resnet18.gluon_in1k/resolve/main" in one_line(Pretrained("gluon_resnet18_v1b"))  # an old name
+
+
+def test_a_hub_that_does_not_answer_is_given_up_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("time.sleep", waits.append)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # and doesn't listen
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        assert "the weights of test_resnet can't be fetched" in one_line(Pretrained("test_resnet"))
+    assert 0 < sum(waits) < 5
 
 
 def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,12 +169,17 @@ model = Pretrained("test_resnet")
 print(FeatureNetwork(model).load_pretrained())
 TimmEncoder(model.name, pretrained=True).load_pretrained(model)
 """
-    with hub(file) as (address, downloads):
+
+    def load(address: str) -> str:
         environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
         done = subprocess.run(
             [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
         )
-    assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    with hub(file) as (address, downloads):
+        first = load(address)
     network = FeatureNetwork(Pretrained("test_resnet", str(file)))
-    assert done.stdout.split() == [network.load_pretrained()]
+    assert load(address) == first == network.load_pretrained()  # the second time without the hub
     assert len(downloads) == 1

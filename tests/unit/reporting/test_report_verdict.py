@@ -136,6 +136,21 @@ def test_one_seed_against_several(tmp_path: Path) -> None:
     assert "One seed of task.adversarial_weight 1.0" in str(verdict)
 
 
+def test_equal_runs_are_not_better_in_any_score(tmp_path: Path) -> None:
+    def told(path: Path, *, psnr: float) -> str:
+        runs = [
+            trained(path / name, scores={"ciede2000": 7.0, "psnr": each}, settings={"task.name": name})
+            for name, each in {"autoencoder": 20.0, "cgan": psnr}.items()
+        ]
+        return str(compare(runs).verdict)
+
+    same = told(tmp_path / "same", psnr=20.0)
+    assert same.startswith("autoencoder and cgan are equal: CIEDE2000 7.00. autoencoder has the better mean in 0 of 2 ")
+    assert "in 0 of 2 scores, and as good a one as another in 2." in same
+    assert "in 1 of 2 scores, and as good a one as another in 1." in told(tmp_path / "lower", psnr=19.0)
+    assert "in 0 of 2 scores, and as good a one as another in 1." in told(tmp_path / "higher", psnr=21.0)
+
+
 def test_many_settings_need_more_than_two(tmp_path: Path) -> None:
     two = {"one": [7.0, 7.2], "two": [8.0, 8.2]}
     assert WINS in compared(tmp_path / "2", **two).verdict.line

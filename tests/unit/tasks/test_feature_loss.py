@@ -200,7 +200,8 @@ def test_identity_has_the_weights_but_not_their_path(file: Path) -> None:
 def test_unknown_names_and_layers() -> None:
     assert "task.feature_model: timm has no model 'vgg61': did you mean" in refusal(task__feature_model="vgg61")
     told = refusal(task__feature_model=MODEL, task__feature_layers=["block.1"])
-    assert told.startswith("task.feature_model: the model has no layer block.1: did you mean blocks.1 or")
+    assert told.startswith(f"task.feature_layers: {MODEL} has no layer block.1: try one like blocks.1, ")
+    assert told.endswith(", or leave task.feature_layers out")
     assert "task.feature_layers is empty" in refusal(task__feature_model="test_vit")
     told = refusal(data__image_size=16, task__feature_layers=["features.30"])
     assert "task.feature_model: vgg16 can't take images of 16 pixels" in told

@@ -17,9 +17,10 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.config import RunError, UserError, as_dict, flatten
+from colordist.config import RunError, UserError, as_dict
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
+from colordist.keys import flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
 from colordist.training.trainer import Diverged, Trainer
