@@ -7,19 +7,19 @@ if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer
 
 
-def load(run: str | Path, resolution: int | None = None) -> "Colorizer":
+def load(model: str | Path, resolution: int | None = None) -> "Colorizer":
     """Load a trained network::
 
-        colorizer = colordist.load("runs/horses")
+        colorizer = colordist.load("photos-small")
         picture = colorizer(Image.open("photo.jpg"))
         picture.save("photo-coloured.png")
         another = colorizer(Image.open("photo.jpg"), variant=1)  # for networks that take noise
 
-    run: a run folder, for its newest snapshot, or a snapshot's folder.
+    model: a run folder, for its newest snapshot; a snapshot's folder; or a bundled model's name, as photos-small.
     resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
 
     Raises UserError, one line, if there is no snapshot, or for a resolution that the network doesn't support.
     """
     from colordist.inference.colorizer import load  # imports torch, which takes seconds
 
-    return load(Path(run), resolution)
+    return load(Path(model), resolution)

@@ -1,10 +1,10 @@
-"""Colourize photos: ``python -m colordist.colorize RUN PHOTOS... -o OUT``."""
+"""Colourize photos: ``python -m colordist.colorize MODEL PHOTOS... -o OUT``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, run
 from colordist.config import RunError, UserError
 from colordist.registry import load_modules
 
@@ -12,7 +12,7 @@ from colordist.registry import load_modules
 def main() -> None:
     """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
     parser = argparse.ArgumentParser(prog="colordist colorize", description=main.__doc__)
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
@@ -40,7 +40,7 @@ def colorize(options: argparse.Namespace) -> None:
     if options.variants is not None and options.variants < 1:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
-    colorizer = load(options.run, options.resolution)
+    colorizer = load(options.model, options.resolution)
     if options.variants is not None and options.variants > (most := colorizer.variants):
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.cli import run
+from colordist.cli import MODEL_HELP, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.files.atomic import replace_text, require_own
@@ -28,9 +28,7 @@ def parse(arguments: list[str] | None = None) -> tuple[Path, DataConfig, Evaluat
         "the keys are those of `colordist train --help`.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "model", metavar="MODEL", type=Path, help="Run folder, snapshot folder, or name of a bundled model."
-    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="Default: RUN/evaluation-SOURCE.json for a run's own images."
     )

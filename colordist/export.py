@@ -1,10 +1,10 @@
-"""Export a run's latest snapshot: ``python -m colordist.export RUN --onnx FILE``."""
+"""Export a snapshot as ONNX: ``python -m colordist.export MODEL --onnx FILE``."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, run
 from colordist.config import UserError
 from colordist.files.atomic import require_own
 from colordist.registry import load_modules
@@ -17,11 +17,11 @@ def main() -> None:
         description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
         epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
+    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     options = parser.parse_args()
-    run(lambda: export(options.run, options.onnx, options.modules))
+    run(lambda: export(options.model, options.onnx, options.modules))
 
 
 def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:

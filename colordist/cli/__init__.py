@@ -16,6 +16,7 @@ from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
 VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
+MODEL_HELP = "Run folder, snapshot folder, or name of a bundled model: photos-small."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
 

@@ -1,0 +1,48 @@
+"""Bundled models: each loads, colours photographs of any shape, and says where it comes from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+from skimage.color import deltaE_ciede2000, rgb2lab
+
+import colordist
+from colordist.inference.colorizer import read_photo
+from colordist.run import snapshot
+
+MODELS = ["photos-small"]
+
+
+def test_all_are_tested() -> None:
+    assert snapshot.bundled() == MODELS
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_photograph_comes_nearer_to_its_true_colors_than_grey(name: str) -> None:
+    true = skimage.data.chelsea()
+    grey = read_photo(Image.fromarray(true)).grey.convert("RGB")
+    colored = colordist.load(name)(Image.fromarray(true))
+    distance = [deltaE_ciede2000(rgb2lab(true), rgb2lab(np.asarray(each))).mean() for each in (colored, grey)]
+    assert distance[0] < 0.8 * distance[1]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_photographs_of_any_shape_keep_their_grey(name: str) -> None:
+    photographs = [Image.linear_gradient("L").resize(size) for size in ((320, 240), (97, 500), (33, 17), (1, 40))]
+    for given, colored in zip(photographs, colordist.load(name).colorize(photographs), strict=True):
+        assert colored.size == given.size
+        luma = np.asarray(read_photo(colored).grey).astype(int)
+        assert abs(luma - np.asarray(given)).max() <= 1
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_it_is_small_and_gives_credit(name: str) -> None:
+    folder = snapshot.BUNDLED / name
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10e6
+    card = (folder / "README.md").read_text()
+    assert "Apache License 2.0" in card
+    assert "Creative Commons Attribution 4.0" in card
+    assert "CIEDE2000" in card
+    assert f"colordist/bundled/{name}" in (Path(__file__).parents[3] / "NOTICE").read_text()
