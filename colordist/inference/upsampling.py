@@ -19,7 +19,8 @@ from colordist.data import decode
 Upsampler = Callable[[range], Tensor]
 """Rows of a photo -> their a and b divided by AB_SCALE, [2, rows, width]."""
 
-_NOISE = 1e-4  # variance of luma, 2.5 of 255 squared, and of a, b divided by AB_SCALE
+NOISE = 1e-4  # variance of luma, 2.5 of 255 squared, and of a, b divided by AB_SCALE
+BLUR = 1  # pixels of the photo
 
 
 def upsampler(method: str, color: Tensor, grey: Image.Image) -> Upsampler:
@@ -54,7 +55,7 @@ def _guided(color: Tensor, grey: Image.Image) -> Upsampler:
     have no halos. Where luma is flat, this is bicubic interpolation.
     """
     # Luma's finest detail isn't chroma's: JPEG files store chroma at half the resolution, and grain has no colour.
-    guide = grey.filter(ImageFilter.BoxBlur(1))
+    guide = grey.filter(ImageFilter.BoxBlur(BLUR))
     luma = _luma(decode.scale(guide, (color.shape[2], color.shape[1])), color)
     lowest, highest = -F.max_pool2d(-color, 3, 1, 1), F.max_pool2d(color, 3, 1, 1)
     across = range(grey.width)
@@ -80,8 +81,8 @@ def _slope(color: Tensor, luma: Tensor) -> Tensor:
     """
     color_mean, luma_mean = _smooth(color), _smooth(luma)
     covariance = _smooth(color * luma) - color_mean * luma_mean
-    luma_variance = _smooth(luma * luma) - luma_mean * luma_mean + _NOISE
-    color_variance = (_smooth(color * color) - color_mean * color_mean).sum(0, keepdim=True) + _NOISE
+    luma_variance = _smooth(luma * luma) - luma_mean * luma_mean + NOISE
+    color_variance = (_smooth(color * color) - color_mean * color_mean).sum(0, keepdim=True) + NOISE
     explained = (covariance * covariance).sum(0, keepdim=True) / (luma_variance * color_variance)
     return covariance / luma_variance * explained
 
