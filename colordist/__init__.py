@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer
 
 
-def load(model: str | Path, resolution: int | None = None) -> "Colorizer":
+def load(model: str | Path, resolution: int | None = None, upsample: str = "guided") -> "Colorizer":
     """Load a trained network::
 
         colorizer = colordist.load("photos-small")
@@ -17,9 +17,11 @@ def load(model: str | Path, resolution: int | None = None) -> "Colorizer":
 
     model: a run folder, for its newest snapshot; a snapshot's folder; or a bundled model's name, as photos-small.
     resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
+    upsample: how its colours get the photo's resolution: `guided`, sharpened by the photo's luma, or `bilinear`.
 
-    Raises UserError, one line, if there is no snapshot, or for a resolution that the network doesn't support.
+    Raises UserError, one line, if there is no snapshot, for a resolution that the network doesn't support, or for an
+    unknown way of upsampling.
     """
     from colordist.inference.colorizer import load  # imports torch, which takes seconds
 
-    return load(Path(model), resolution)
+    return load(Path(model), resolution, upsample)

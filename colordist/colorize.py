@@ -8,6 +8,8 @@ from colordist.cli import IMPORT_HELP, MODEL_HELP, run
 from colordist.config import RunError, UserError
 from colordist.registry import load_modules
 
+UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
+
 
 def main() -> None:
     """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
@@ -16,6 +18,7 @@ def main() -> None:
     parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
+    parser.add_argument("--upsample", choices=("guided", "bilinear"), default="guided", help=UPSAMPLE_HELP)
     parser.add_argument("--side_by_side", action="store_true", help="Write grey input and result next to each other.")
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
@@ -40,7 +43,7 @@ def colorize(options: argparse.Namespace) -> None:
     if options.variants is not None and options.variants < 1:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
-    colorizer = load(options.model, options.resolution)
+    colorizer = load(options.model, options.resolution, options.upsample)
     if options.variants is not None and options.variants > (most := colorizer.variants):
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
     try:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -14,6 +13,7 @@ from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_
 from colordist.config import UserError
 from colordist.data import decode
 from colordist.engine.environment import device_type
+from colordist.inference import upsampling
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 
@@ -53,12 +53,14 @@ class Colorizer:
     metadata is dropped.
     """
 
-    def __init__(self, trained: Snapshot, resolution: int) -> None:
+    def __init__(self, trained: Snapshot, resolution: int, upsample: str = "guided") -> None:
+        upsampling.check_method(upsample)
         self.device = torch.device(device_type())
         self.networks = dict(trained.networks.to(self.device, torch.float32).items())
         self.task = trained.task
         self.space = self.task.color_space
         self.resolution = resolution
+        self.upsample = upsample
         self.multiple = self.task.model.size_multiple
         self.variants = self.task.variants
 
@@ -119,21 +121,18 @@ class Colorizer:
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:
         """Upsample colours, [2, h, w], to a photo's size and join them with its grey."""
-        width, height = photo.grey.size
-        smaller = (min(color.shape[1], height), min(color.shape[2], width))
-        color = F.interpolate(color[None].cpu(), smaller, mode="bilinear", antialias=True).to(self.device)
+        upsample = upsampling.upsampler(self.upsample, color, photo.visible)
         output = Image.new("RGB", photo.grey.size)
         for box in _strips(photo.grey.size):
             grey = _tensor(photo.grey.crop(box))[None].to(self.device) / 255
-            rows = _resample(color, -2, range(box[1], box[3]), height)
-            rgb = ColorSpace("lab").join(grey * 2 - 1, _resample(rows, -1, range(width), width))
+            rgb = ColorSpace("lab").join(grey * 2 - 1, upsample(range(box[1], box[3]))[None])
             output.paste(_image(to_8_bits(keep_luma(rgb, grey))[0].cpu()), box)
         if photo.alpha is not None:
             output.putalpha(photo.alpha)
         return output
 
 
-def load(model: Path, resolution: int | None = None) -> Colorizer:
+def load(model: Path, resolution: int | None = None, upsample: str = "guided") -> Colorizer:
     """Load a run folder's latest snapshot, or a snapshot folder: see `colordist.load`."""
     trained = snapshot.read(snapshot.find(model))
     if resolution is None:
@@ -142,7 +141,7 @@ def load(model: Path, resolution: int | None = None) -> Colorizer:
         raise UserError(f"{trained.folder} doesn't record its training resolution: give a resolution, as 256")
     if resolution < (least := 2 * trained.task.model.size_multiple):
         raise UserError(f"resolution is {resolution}, but this network needs at least {least}: try {least}")
-    return Colorizer(trained, resolution)
+    return Colorizer(trained, resolution, upsample)
 
 
 def keep_luma(rgb: Tensor, grey: Tensor) -> Tensor:
@@ -155,20 +154,6 @@ def keep_luma(rgb: Tensor, grey: Tensor) -> Tensor:
     chroma = rgb - (rgb * rgb.new_tensor(LUMA).view(3, 1, 1)).sum(-3, keepdim=True)
     room = torch.where(chroma > 0, 1 - grey, grey) / chroma.abs().clamp(min=1e-6)
     return grey + chroma * room.amin(-3, keepdim=True).clamp(max=1)
-
-
-def _resample(color: Tensor, dim: int, pixels: range, length: int) -> Tensor:
-    """Linear upsampling of dimension -1 or -2 to a length; returns the given pixels of it.
-
-    Unlike F.interpolate, results are the same in strips as for the whole image.
-    """
-    last = color.shape[dim] - 1
-    centres = torch.arange(pixels.start, pixels.stop, device=color.device) + 0.5
-    position = (centres * ((last + 1) / length) - 0.5).clamp(0, last)
-    below = position.long()
-    weight = (position - below).unsqueeze(-1) if dim == -2 else position - below
-    above = (below + 1).clamp(max=last)
-    return torch.lerp(color.index_select(dim, below), color.index_select(dim, above), weight)
 
 
 def _strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:

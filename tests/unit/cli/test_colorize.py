@@ -228,7 +228,8 @@ def test_no_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     photo("a.jpg")
     assert call(monkeypatch, Path("nowhere"), "a.jpg", "-o", "out") == 2
     assert capsys.readouterr().err == (
-        "colordist: there is no folder nowhere: give the folder of a run, or of a snapshot\n"
+        "colordist: there is no folder nowhere: give the folder of a run, or of a snapshot, or a bundled model's name: "
+        "photos-small\n"
     )
 
 
@@ -244,6 +245,20 @@ def test_formats(suffix: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch)
         assert np.abs(pixels(picture)[24:, 4:20] - 255).max() <= 4  # the transparent quarter
     else:
         np.testing.assert_array_equal(pixels(picture)[..., 3], pixels(SEE_THROUGH)[..., 3])
+
+
+def test_upsample(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    noise(60, 40).save("a.png")
+    for method in ("guided", "bilinear"):
+        assert call(monkeypatch, run_folder, "a.png", "-o", method, "--upsample", method) == 0
+        expected = colordist.load(run_folder, upsample=method)(noise(60, 40))
+        np.testing.assert_array_equal(pixels(Image.open(f"{method}/a.png")), pixels(expected))
+    assert call(monkeypatch, run_folder, "a.png", "-o", "out") == 0
+    assert Path("out/a.png").read_bytes() == Path("guided/a.png").read_bytes()
+    assert call(monkeypatch, run_folder, "a.png", "-o", "out", "--upsample", "nearest") == 2
+    assert "choose from guided, bilinear" in capsys.readouterr().err.replace("'", "")
+    assert call(monkeypatch, run_folder, "--help") == 0
+    assert "--upsample {guided,bilinear}" in capsys.readouterr().out
 
 
 def test_side_by_side(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,6 +255,9 @@ def test_load(name: Literal["unet", "autoencoder"], tmp_path: Path) -> None:
     np.testing.assert_array_equal(pixels(by_run(image)), pixels(by_step(image)))
     assert by_run.resolution == SIZE
     assert colordist.load(step, 24).resolution == 24
+    assert by_step.upsample == "guided"
+    bilinear = colordist.load(step, upsample="bilinear")
+    assert pixels(bilinear(image)).tolist() != pixels(by_step(image)).tolist()
 
 
 def test_load_refuses(tmp_path: Path) -> None:
@@ -268,6 +271,8 @@ def test_load_refuses(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words) as caught:
             colordist.load(where, resolution)
         assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="upsample is 'bicubic', but must be one of guided, bilinear: try guided"):
+        colordist.load(step, upsample="bicubic")
     text = (step / "model.json").read_text()
     (step / "model.json").write_text(text.replace('"image_size": 16', '"other": 1'))
     with pytest.raises(UserError, match="give a resolution"):

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import ROOT
 
 from colordist.metrics import SPECS
 from colordist.metrics.timm_features import MODELS, specs
 
-MODULES = ("training_runs", "ladder", "transfer")
+MODULES = ("training_runs", "ladder", "transfer", "upsampling")
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +69,22 @@ def test_mean_and_range_by_hand(scripts: dict[str, Any]) -> None:
 def test_scores_of_the_tables_exist(scripts: dict[str, Any], name: str) -> None:
     known = {spec.name for spec in (*SPECS.metrics, *specs(MODELS[0]))}
     assert set(scripts[name].SHOWN) <= known
+
+
+def test_pixels_near_an_edge_of_color(scripts: dict[str, Any]) -> None:
+    """A step between columns 9 and 10 marks both, and three more on either side."""
+    for height, expected in ((10.5, list(range(6, 14))), (9.5, [])):
+        color = torch.zeros(2, 5, 30)
+        color[1, :, 10:] = height
+        near = scripts["upsampling"].near_edges(color)
+        assert near[2].nonzero().flatten().tolist() == expected
+        assert torch.equal(scripts["upsampling"].near_edges(color.mT), near.mT)
+
+
+def test_errors_count_each_image_once(scripts: dict[str, Any]) -> None:
+    """An image without edges counts elsewhere alone."""
+    nan = float("nan")
+    rows = [{"all": 2.0, "near": 4.0, "elsewhere": 1.0}, {"all": 3.0, "near": nan, "elsewhere": 3.0}]
+    others = [{"all": 2.0, "near": 8.0, "elsewhere": 1.0}, {"all": 3.0, "near": nan, "elsewhere": 3.0}]
+    expected = {"all": 2.5, "near": 4.0, "elsewhere": 2.0, "near_ratio": 0.5, "images_with_edges": 1.0}
+    assert scripts["upsampling"].mean(rows, others) == expected
