@@ -130,6 +130,14 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return srgb_to_lab(rgb.to(precision(rgb.device)) / 255)
 
 
+def mean_over_pixels(values: Tensor) -> Tensor:
+    """Mean of each image, row by row: torch splits one long sum among threads, whose number would change the last bit.
+
+    values: [B, ..., H, W]. Returns [B].
+    """
+    return values.flatten(1, -2).mean(dim=-1).mean(dim=-1)
+
+
 def ratio(sums: Tensor) -> float:
     """The first sum divided by the second; nan when the second is zero."""
     return float(sums[0] / sums[1])

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import EvalBatch, mean_over_images, precision
+from colordist.metrics.metric import EvalBatch, mean_over_images, mean_over_pixels, precision
 
 WINDOW = 11  # pixels
 SIGMA = 1.5
@@ -35,7 +35,7 @@ def _per_image(eval_batch: EvalBatch) -> Tensor:
     var_x, var_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
-    return (luminance * structure).flatten(1).mean(dim=1)
+    return mean_over_pixels(luminance * structure)
 
 
 SSIM = mean_over_images("ssim", "SSIM", "higher", _per_image, digits=3)

@@ -115,6 +115,20 @@ def test_sums_of_processes_add_up_and_an_idle_process_brings_zeros() -> None:
     assert all(math.isnan(value) for value in idle.scores(idle.sums).values())
 
 
+def test_the_number_of_threads_does_not_change_the_last_bit_of_a_large_image() -> None:
+    before, found = torch.get_num_threads(), []
+    target = noise(0, 1, 3, 250, 400)
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            scorer = Scorer(METRICS)
+            scorer.update(EvalBatch(noise(1, *target.shape), target))
+            found.append(scorer.sums)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(sums, found[0]) for sums in found)
+
+
 def test_images_without_colour_are_not_counted() -> None:
     target = torch.cat([noise(0, 2, 3, 12, 12), luma(noise(1, 1, 3, 12, 12)).expand(1, 3, 12, 12)])
     prediction = noise(2, 3, 3, 12, 12)
