@@ -15,7 +15,7 @@ from colordist.engine.runtime import Engine
 from colordist.evaluation.set_scores import Metrics, Scores, SetFeatures, SetScores
 from colordist.metrics.baselines import REFERENCES, Reference
 from colordist.metrics.features import FeatureScores
-from colordist.metrics.metric import EvalBatch
+from colordist.metrics.metric import EvalBatch, has_color
 from colordist.metrics.specs import ScoreSpecs, score_specs
 
 Sample = Callable[[Tensor, Tensor | None], Tensor]
@@ -97,7 +97,7 @@ class Evaluator:
             objects = None if self.objects is None else self.objects[part]
             variants = answers if answers.shape[1] > 1 else None
             found.update(part.start, EvalBatch(answers[:, 0], self.target[part], objects, variants))
-        return found.scores(self._target_features, self._colored)
+        return found.scores(self._target_features, has_color(self.target).cpu())
 
     @property
     def _size(self) -> int:
@@ -117,12 +117,6 @@ class Evaluator:
         for part in self._parts() if found.networks else ():
             found.update(part.start, self.target[part])
         return found.gather()
-
-    @cached_property
-    def _colored(self) -> Tensor:
-        """Whether each target has any colour: bool [N], on the CPU."""
-        red, green, blue = self.target.unbind(1)
-        return ((red != green) | (green != blue)).flatten(1).any(dim=1).cpu()
 
     @torch.no_grad()
     def _colorize(self, sample: Sample, part: slice) -> Tensor:

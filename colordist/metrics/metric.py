@@ -73,8 +73,7 @@ class EvalBatch:
 
     def colored(self) -> "EvalBatch":
         """Images whose target has any colour; those with R = G = B everywhere are left out."""
-        red, green, blue = self.target.unbind(1)
-        keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
+        keep = has_color(self.target)
         if keep.all():
             return self
         objects, variants = (None if each is None else each[keep] for each in (self.objects, self.variants))
@@ -106,8 +105,8 @@ class Metric(MetricSpec):
 class EvalSet:
     """Test split, as known to a metric before it sees images."""
 
-    image_size: int
-    """Width and height in pixels."""
+    image_size: int | None
+    """Width and height in pixels; None where images differ in size."""
     device: torch.device
     """Where the images are."""
     ambiguous_colors: Colors = ()
@@ -123,6 +122,12 @@ class MetricComponent(Protocol):
     """Frozen dataclass of its settings. Raises UserError for values out of range."""
     metrics: "Sequence[Metric | FeatureScores]"
     """Scores from sums over images, or from features of all images."""
+
+
+def has_color(rgb: Tensor) -> Tensor:
+    """Whether each image has any pixel but R = G = B: uint8 [B, 3, H, W] to bool [B]."""
+    red, green, blue = rgb.unbind(1)
+    return ((red != green) | (green != blue)).flatten(1).any(dim=1)
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:
