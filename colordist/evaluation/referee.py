@@ -33,7 +33,7 @@ FILE_REFERENCES: tuple[Reference, ...] = (
     dataclasses.replace(_TARGET, label="photographs (target)"),
 )
 """References for files. There are no training images, so the constant colour is the median of the photographs
-themselves, which no program could know: the baseline is a little better than it would be."""
+themselves, which no program can know."""
 
 
 @dataclass(frozen=True)

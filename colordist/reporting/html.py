@@ -1,4 +1,4 @@
-"""The report page: one self-contained HTML file."""
+"""Pages of reports: self-contained HTML files."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from colordist.metrics import hues
+from colordist.metrics.specs import ScoreSpecs
 from colordist.reporting import charts, drawing, settings
 from colordist.reporting import gallery as images
 from colordist.reporting.charts import Chart
@@ -45,42 +46,58 @@ def page(comparison: Comparison) -> str:
         "bin_width": hues.WIDTH,
         "thinned": any(len(run.records) > MOST_POINTS for run in comparison.runs),
         "stretches": STRETCHES,
-        "dashes": _DASHES,
-        "data": _island(
-            {"runs": [{"name": name, "color": looks[run].color} for run, name in comparison.names.items()]}
-        ),
+        "data": island({"runs": [{"name": name, "color": looks[run].color} for run, name in comparison.names.items()]}),
         "library": drawing.library() if drawn else "",
         "charts_script": script,
-        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
     context["sections"] = _sections(context)
+    return render("page.html", context)
+
+
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Render a page from a template, with the style and the script of all pages."""
     folder = files("colordist.reporting") / "page"
     scripts = {name: (folder / file).read_text() for name, file in (("style", "style.css"), ("script", "script.js"))}
     environment = Environment(
         loader=PackageLoader("colordist.reporting", "page"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.get_template("page.html").render(context | scripts)
+    made = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+    return environment.get_template(template).render({"made": made, "dashes": _DASHES, **context, **scripts})
+
+
+def score_table(
+    rows: Sequence[Row], specs: ScoreSpecs, groups: Sequence[Mapping[str, Any]], *, intervals: bool
+) -> dict[str, Any]:
+    """Template variables of the table of scores.
+
+    groups: name, seeds and style of each column between baselines and limits. intervals: whether differences have some.
+    """
+    return {
+        "baselines": specs.of_role("baseline"),
+        "limits": specs.of_role("oracle", "target"),
+        "rows": rows,
+        "target_rows": any(row.metric.better == "target" for row in rows),
+        "groups": groups,
+        "intervals": intervals and len(groups) > 1,
+        "digits": _digits,
+        "signed": _signed,
+        "references_of": lambda row: _references(row, specs),
+        "breakable": _breakable,
+    }
 
 
 def _text(comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
     """Template variables except charts and images: verdict, scores, runs, settings, commands."""
     steps = {run.scored_step for run in comparison.runs if run.scored_step is not None}
-    return {
+    several_seeds = any(len(each.counted) > 1 for each in comparison.groups)
+    groups = [
+        {"name": each.name, "seeds": len(each.counted), "style": looks[each.runs[0]]} for each in comparison.groups
+    ]
+    return score_table(comparison.rows, comparison.specs, groups, intervals=several_seeds) | {
         "title": comparison.title,
         "verdict": comparison.verdict,
-        "baselines": comparison.specs.of_role("baseline"),
-        "limits": comparison.specs.of_role("oracle", "target"),
-        "rows": comparison.rows,
-        "target_rows": any(row.metric.better == "target" for row in comparison.rows),
-        "several_seeds": any(len(each.counted) > 1 for each in comparison.groups),
-        "scored": f", at step {steps.pop():,}" if len(steps) == 1 else "",
-        "digits": _digits,
-        "signed": _signed,
-        "references_of": lambda row: _references(row, comparison),
-        "breakable": _breakable,
-        "groups": [
-            {"name": each.name, "seeds": len(each.counted), "style": looks[each.runs[0]]} for each in comparison.groups
-        ],
+        "several_seeds": several_seeds,
+        "scored": f"the test images, at step {steps.pop():,}" if len(steps) == 1 else "the test images",
         "runs": [
             {
                 "name": name,
@@ -165,9 +182,9 @@ def _digits(row: Row, score: float | None) -> str:
     return _NONE if score is None else f"{score:,.{row.metric.digits}f}".replace("-", _MINUS)
 
 
-def _references(row: Row, comparison: Comparison) -> str:
+def _references(row: Row, specs: ScoreSpecs) -> str:
     """Format the references' scores in one line, for narrow windows."""
-    known = [each for each in comparison.specs.references if each.name in row.references]
+    known = [each for each in specs.references if each.name in row.references]
     return " · ".join(f"{each.label} {_digits(row, row.references[each.name])}" for each in known)
 
 
@@ -183,6 +200,6 @@ def _signed(row: Row, found: Difference) -> str:
     return f"{'' if found.is_clear else '≈ '}{text} ± {found.margin:.{row.metric.digits}f}"
 
 
-def _island(data: object) -> str:
+def island(data: object) -> str:
     """Encode as JSON that is safe inside a script element."""
     return json.dumps(data).replace("<", "\\u003c")

@@ -231,7 +231,7 @@
       gallery.classList.toggle("small", size < 72); // headings upright
     };
     const fitting = Math.floor((gallery.parentElement.clientWidth - 40) / columns) - 4;
-    slider.value = String(Math.max(40, Math.min(112, fitting)));
+    slider.value = String(Math.max(40, Math.min(Number(gallery.dataset.widest ?? 112), fitting)));
     resize(slider.valueAsNumber);
     slider.addEventListener("input", () => resize(slider.valueAsNumber));
     onChoice("sort", (key) => {

@@ -1,0 +1,34 @@
+"""The page on programs: scores beside baselines and oracle, and photographs with the answers to them."""
+
+from colordist.evaluation.pairs import Pairs
+from colordist.reporting.charts import COLORS
+from colordist.reporting.drawing import Style
+from colordist.reporting.html import island, render, score_table
+from colordist.reporting.photos import EACH, photo_rows
+from colordist.reporting.programs import Programs
+
+
+def page(programs: Programs, pairs: Pairs) -> str:
+    """Render the page as HTML."""
+    judgement, verdict = programs.judgement, programs.verdict
+    groups = [
+        {"name": name, "seeds": 1, "style": Style(number % COLORS, "solid"), "folder": folder}
+        for number, (name, folder) in enumerate(judgement.answers.items())
+    ]
+    photos = photo_rows(judgement, pairs)
+    which = "All photographs" if len(photos) == len(judgement.images) else f"The {EACH} worst, middle and best ones"
+    table = score_table(programs.rows, judgement.specs, groups, intervals=True)
+    context = table | {
+        "title": " and ".join(judgement.answers) if len(groups) < 3 else f"{len(groups)} programs",
+        "verdict": verdict,
+        "notes": verdict.caveats,
+        "scored": f"{len(judgement.images)} photographs, each at its own size",
+        "paired": True,
+        "chosen": f"{which}, by the mean {judgement.specs.primary.label} of all answers.",
+        "metric": judgement.specs.primary,
+        "photos": photos,
+        "truth": judgement.truth,
+        "data": island({"runs": []}),
+        "sections": [("scores", "Scores"), ("photographs", "Photographs"), ("programs", "Programs")],
+    }
+    return render("programs.html", context)
