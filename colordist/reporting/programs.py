@@ -70,8 +70,8 @@ class Programs:
             assert cell is not None  # the primary metric is scored on every photograph
             return Verdict(alone(groups[0], cell, row), [], notes)
         first, *others = (self._line(each) for each in self.differences)
-        compared = [row for row in found if row.metric.is_compared]
-        return Verdict(first, [*others, *leads([*self.judgement.scores].index(self.ranked[0]), compared)], notes)
+        compared, best = [row for row in found if row.metric.is_compared], self.ranked[0]
+        return Verdict(first, [*others, *leads([*self.judgement.scores].index(best), compared, best)], notes)
 
     @property
     def _primary(self) -> MetricSpec:

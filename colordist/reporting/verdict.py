@@ -97,10 +97,10 @@ def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[
     return [f"By other scores, {best.name} is clearly {' and '.join(parts)}.{rest}"]
 
 
-def leads(place: int, rows: Sequence[Row]) -> list[str]:
-    """In how many scores the group at a place has the best mean."""
+def leads(place: int, rows: Sequence[Row], name: str = "It") -> list[str]:
+    """In how many scores the group at a place has the best mean. name: of that group."""
     best = sum(1 for row in rows if (cell := row.cells[place]) and cell.is_best)
-    return [f"It has the better mean in {best} of {len(rows)} scores."] if len(rows) > 1 else []
+    return [f"{name} has the better mean in {best} of {len(rows)} scores."] if len(rows) > 1 else []
 
 
 def _caveats(groups: Sequence[Group]) -> list[str]:

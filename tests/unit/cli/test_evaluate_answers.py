@@ -174,7 +174,7 @@ def test_programs_are_compared_in_pairs(capsys: pytest.CaptureFixture[str]) -> N
         assert each["difference"]["margin"] == pytest.approx((high - low) / 2)
     lines = capsys.readouterr().out.splitlines()
     assert sum(" beats " in line for line in lines) == 3
-    assert lines[-2] == "It has the better mean in 9 of 9 scores."
+    assert lines[-2] == "good has the better mean in 9 of 9 scores."
 
 
 def test_equal_programs_and_a_single_photograph_are_not_decided(capsys: pytest.CaptureFixture[str]) -> None:
