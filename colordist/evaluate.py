@@ -60,7 +60,7 @@ def _parser(*, of_run: bool) -> argparse.ArgumentParser:
         action="extend",
         help="Instead of a run: folder with the answers of a program, named as their photographs. May be repeated.",
     )
-    parser.add_argument("--truth", metavar="DIR", type=Path, help="Folder of the photographs.")
+    parser.add_argument("--truth", dest="photographs", metavar="DIR", type=Path, help="Folder of the photographs.")
     parser.add_argument("--json", metavar="FILE", type=Path, help="With --answers: write the scores as JSON.")
     parser.add_argument(
         "-o",
@@ -93,8 +93,8 @@ def evaluate(folder: Path, data: DataConfig, config: EvaluateConfig, output: Pat
 
 def judge(options: argparse.Namespace, others: list[str]) -> None:
     """Score the answers of programs, then print the scores and write them as the options say."""
-    if not (options.answers and options.truth):
-        missing, given = ("--answers", "--truth") if options.truth else ("--truth", "--answers")
+    if not (options.answers and options.photographs):
+        missing, given = ("--answers", "--truth") if options.photographs else ("--truth", "--answers")
         raise UserError(f"{given} needs {missing} DIR: a folder of answers and the folder of the photographs")
     for each in others[:1] + [each for each in others if each.startswith("--")]:
         if not each.startswith("--evaluate."):
@@ -112,7 +112,7 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
     from colordist.reporting.programs import compare_programs
     from colordist.reporting.programs_page import page
 
-    if (found := referee.judge(options.truth, options.answers, config)) is None:  # not rank 0
+    if (found := referee.judge(options.photographs, options.answers, config)) is None:  # not rank 0
         return
     judgement, pairs = found
     programs = compare_programs(judgement)
@@ -134,7 +134,7 @@ def _is_evaluation(text: bytes) -> bool:
 
 def _is_judgement(text: bytes) -> bool:
     """Whether a file's content is a judgement."""
-    return _has_keys(text, {"truth", "answers", "scores", "references", "per_image"})
+    return _has_keys(text, {"photographs", "answers", "scores", "references", "per_image"})
 
 
 def _has_keys(text: bytes, keys: set[str]) -> bool:

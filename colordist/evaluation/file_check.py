@@ -72,7 +72,7 @@ def _examine(pairs: Pairs, index: int, device: torch.device) -> tuple[Tensor | N
             faults.append(Fault(where, _UNREADABLE, name, error.reason))
             return None
 
-    target = read_or_note(pairs.truth[index], "--truth")
+    target = read_or_note(pairs.photographs[index], "--truth")
     for label, files in pairs.answers.items():
         where = f"--answers {pairs.folders[label]}"
         answer = read_or_note(files[index], where)

@@ -23,23 +23,23 @@ class Pairs:
     """Of the programs, by name: that of the folder, or its path where several have the same."""
     names: list[str]
     """Of the photographs: path below the folder without suffix, sorted."""
-    truth: list[Path]
+    photographs: list[Path]
     answers: dict[str, list[Path]]
     """Files of each program, in the order of ``names``."""
 
 
-def find_pairs(truth: Path, folders: Sequence[Path]) -> Pairs:
-    """Find the answer in each folder to each photograph in ``truth``: the same path without suffix, or the same stem.
+def find_pairs(photographs: Path, folders: Sequence[Path]) -> Pairs:
+    """Find the answer in each folder to each of the ``photographs``: the same path without suffix, or the same stem.
 
     By the stem alone only where that is unique among the photographs and among the answers. Answers to no photograph
     are named in a warning. Raises UserError for photographs without an answer, and for what can't be matched.
     """
     labels = _labels(folders)
-    places = [each.resolve() for each in (truth, *folders)]
+    places = [each.resolve() for each in (photographs, *folders)]
     for folder, place in zip(folders, places[1:], strict=True):
         if places.count(place) > 1:
             raise UserError(f"--answers {folder} is named twice, or is the folder of --truth: name each folder once")
-    photos = _images(truth, "--truth", places)
+    photos = _images(photographs, "--truth", places)
     answers: dict[str, list[Path]] = {}
     mistakes = []
     for label, folder in labels.items():
@@ -94,7 +94,7 @@ def _images(folder: Path, option: str, others: Sequence[Path]) -> dict[str, Path
     inner = [each for each in others if each != place and each.is_relative_to(place)]
     found: dict[str, Path] = {}
     for path in decode.image_files(folder):
-        if any(path.resolve().is_relative_to(each) for each in inner):
+        if any(path.parent.resolve().is_relative_to(each) for each in inner):
             continue
         name = path.relative_to(folder).with_suffix("").as_posix()
         if name in found:

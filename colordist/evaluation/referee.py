@@ -40,7 +40,7 @@ themselves, which no program can know."""
 class Judgement:
     """Scores of the answers of programs."""
 
-    truth: str
+    photographs: str
     """Folder of the photographs."""
     answers: dict[str, str]
     """Folders of the answers, by program."""
@@ -61,13 +61,13 @@ class Judgement:
     """Scores of each of ``images`` by the primary metric, by program."""
 
 
-def judge(truth: Path, folders: Sequence[Path], config: EvaluateConfig) -> tuple[Judgement, Pairs] | None:
+def judge(photographs: Path, folders: Sequence[Path], config: EvaluateConfig) -> tuple[Judgement, Pairs] | None:
     """Score the answers in some folders to the photographs in another one, on all ranks. None except on rank 0.
 
     Raises UserError for answers that are missing, can't be read or have another size than their photograph.
     """
     engine = Engine("fp32")
-    pairs: Pairs = engine.from_main(engine.on_all_ranks(lambda: find_pairs(truth, folders)))
+    pairs: Pairs = engine.from_main(engine.on_all_ranks(lambda: find_pairs(photographs, folders)))
     median, colored = check_files(pairs, _mine(len(pairs.names), engine, "reading"), engine)
     eval_set = EvalSet(image_size=None, device=engine.device)
     metrics = [*engine.fetch(lambda: build_metrics(config.metrics, eval_set), "loading metrics"), CF, DELTA_CF]
@@ -78,7 +78,7 @@ def judge(truth: Path, folders: Sequence[Path], config: EvaluateConfig) -> tuple
     if not engine.is_main:
         return None
     judgement = Judgement(
-        str(truth),
+        str(photographs),
         {name: str(folder) for name, folder in pairs.folders.items()},
         median,
         scores,
@@ -106,7 +106,7 @@ def _score(
     primary = score_specs([spec for each in metrics for spec in each.specs], ()).primary.name
     per_image = {name: torch.zeros(images, dtype=torch.float64) for name in programs}
     for index in _mine(images, engine, "scoring"):
-        target = read(pairs.truth[index], engine.device)
+        target = read(pairs.photographs[index], engine.device)
         targets.update(index, target)
         for reference in FILE_REFERENCES:
             references[reference.name].update(index, EvalBatch(reference.answer(target, median_ab), target))

@@ -54,12 +54,12 @@ def photo_rows(judgement: Judgement, pairs: Pairs) -> list[PhotoRow]:
         place = order[rank]
         name = judgement.images[place]
         index = pairs.names.index(name)
-        truth = _picture(pairs.truth[index])
+        target = _picture(pairs.photographs[index])
         answers = [
             (program, _picture(files[index]), judgement.per_image[program][place])
             for program, files in pairs.answers.items()
         ]
-        rows.append(photo_row(name, f"{rank + 1} of {len(order)}", _grey(truth), answers, truth))
+        rows.append(photo_row(name, f"{rank + 1} of {len(order)}", _grey(target), answers, target))
     return rows
 
 
@@ -72,11 +72,11 @@ def chosen(count: int) -> list[int]:
 
 
 def photo_row(
-    name: str, place: str, grey: Picture, answers: Sequence[tuple[str, Picture, float]], truth: Picture
+    name: str, place: str, grey: Picture, answers: Sequence[tuple[str, Picture, float]], target: Picture
 ) -> PhotoRow:
     """A row of images. answers: program, answer and score."""
-    shown = [("grey", grey, None), *answers, ("photograph", truth, None)]
-    height, width = truth.shape[:2]
+    shown = [("grey", grey, None), *answers, ("photograph", target, None)]
+    height, width = target.shape[:2]
     return PhotoRow(name, place, [Tile(label, data_uri(each), width, height, score) for label, each, score in shown])
 
 

@@ -27,7 +27,7 @@ def page(programs: Programs, pairs: Pairs) -> str:
         "chosen": f"{which}, by the mean {judgement.specs.primary.label} of all answers.",
         "metric": judgement.specs.primary,
         "photos": photos,
-        "truth": judgement.truth,
+        "folder": judgement.photographs,
         "data": island({"runs": []}),
         "sections": [("scores", "Scores"), ("photographs", "Photographs"), ("programs", "Programs")],
     }

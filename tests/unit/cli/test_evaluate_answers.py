@@ -83,12 +83,12 @@ def test_scores_by_hand() -> None:
 
 def test_each_image_is_scored_at_its_own_size_as_by_scikit_image() -> None:
     color, metrics = pytest.importorskip("skimage.color"), pytest.importorskip("skimage.metrics")
-    truth = {f"{index}.png": noise(index, 20 + 11 * index, 30 - 3 * index) for index in range(4)}
-    answers = {name: near(image, 9) for name, image in truth.items()}
-    folder("truth", truth)
+    photos = {f"{index}.png": noise(index, 20 + 11 * index, 30 - 3 * index) for index in range(4)}
+    answers = {name: near(image, 9) for name, image in photos.items()}
+    folder("truth", photos)
     folder("a", answers)
     found = judged("a")
-    pairs = [(answers[name], truth[name]) for name in sorted(truth)]
+    pairs = [(answers[name], photos[name]) for name in sorted(photos)]
     lab = [[color.rgb2lab(each / 255) for each in pair] for pair in pairs]
     ssim = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "channel_axis": 2}
     expected = {
@@ -122,10 +122,21 @@ def test_the_constant_baseline_has_the_median_of_the_photographs() -> None:
     assert [*found["references"]] == ["grey", "constant_of_truth", "oracle", "target"]
 
 
+def test_a_program_that_writes_a_baseline_or_the_photographs_has_their_scores() -> None:
+    photos = {f"{index}.png": noise(index, 20 + index, 30) for index in range(3)}
+    folder("truth", photos)
+    folder("copies", photos)
+    grey = {name: np.asarray(Image.fromarray(image).convert("L")) for name, image in photos.items()}
+    folder("greys", {name: encode(Image.fromarray(image), "PNG") for name, image in grey.items()})
+    found = judged("copies", "greys")
+    assert found["scores"]["copies"] == found["references"]["target"]
+    assert found["scores"]["greys"]["ciede2000"] == pytest.approx(found["references"]["grey"]["ciede2000"], abs=0.05)
+
+
 def test_photographs_without_colour_are_left_out() -> None:
-    truth = {"a.png": noise(0), "grey.png": plain((70, 70, 70)), "z.png": noise(1)}
-    folder("truth", truth)
-    folder("a", truth | {"grey.png": plain((200, 0, 0))})
+    photos = {"a.png": noise(0), "grey.png": plain((70, 70, 70)), "z.png": noise(1)}
+    folder("truth", photos)
+    folder("a", photos | {"grey.png": plain((200, 0, 0))})
     found = judged("a")
     assert (found["images"], found["left_out"]) == (["a", "z"], ["grey"])
     assert found["scores"]["a"]["mae"] == 0
@@ -160,10 +171,10 @@ def test_files_are_decoded_as_everywhere(file: str, shown: Corners) -> None:
 
 def test_programs_are_compared_in_pairs(capsys: pytest.CaptureFixture[str]) -> None:
     stats = pytest.importorskip("scipy.stats")
-    truth = {f"{index}.png": noise(index) for index in range(6)}
-    folder("truth", truth)
+    photos = {f"{index}.png": noise(index) for index in range(6)}
+    folder("truth", photos)
     for name, most in (("good", 10), ("bad", 60), ("dull", 25)):
-        folder(f"programs/{name}", {file: near(image, 7, most) for file, image in truth.items()})
+        folder(f"programs/{name}", {file: near(image, 7, most) for file, image in photos.items()})
     found = judged("programs/bad", "programs/good", "programs/dull")
     pairs = found["differences"]
     assert [(each["better"], each["worse"]) for each in pairs] == [("good", "dull"), ("good", "bad"), ("dull", "bad")]
@@ -217,7 +228,7 @@ def test_answers_in_other_folders_are_found_by_unique_stems() -> None:
 
 
 @pytest.mark.parametrize(
-    ("truth", "answers", "told"),
+    ("photos", "answers", "told"),
     [
         (
             ("cats/1", "dogs/1"),
@@ -233,8 +244,8 @@ def test_answers_in_other_folders_are_found_by_unique_stems() -> None:
         (("1", "2", "3", "4", "5"), ("5",), "has no answer to 4 of 5 photographs (1, 2, 3, ...)"),
     ],
 )
-def test_names_that_do_not_match(truth: tuple[str, ...], answers: tuple[str, ...], told: str) -> None:
-    folder("truth", {f"{name}.jpg": JPEG for name in truth})
+def test_names_that_do_not_match(photos: tuple[str, ...], answers: tuple[str, ...], told: str) -> None:
+    folder("truth", {f"{name}.jpg": JPEG for name in photos})
     folder("a", {f"{name}.png": JPEG for name in answers})
     assert told in mistake()
 
@@ -320,9 +331,9 @@ def test_a_folder_without_permission() -> None:
 
 
 def test_the_page_shows_the_scores_and_the_photographs_and_is_replaced() -> None:
-    truth = {f"{index:02d}.png": noise(index) for index in range(14)}
-    folder("truth", truth)
-    folder("<b>a", {name: near(image, 3, 5 * index) for index, (name, image) in enumerate(truth.items())})
+    photos = {f"{index:02d}.png": noise(index) for index in range(14)}
+    folder("truth", photos)
+    folder("<b>a", {name: near(image, 3, 5 * index) for index, (name, image) in enumerate(photos.items())})
     for _ in range(2):
         carry_out(["--answers", "<b>a", "--truth", "truth", "-o", "pages/page.html"])
     page = Path("pages/page.html").read_text()
