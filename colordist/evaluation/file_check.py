@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colordist.config import UserError
+from colordist.config import RunError, UserError, printable
 from colordist.data import decode
 from colordist.engine.runtime import Engine
 from colordist.evaluation.pairs import Pairs, count, few, refuse
@@ -37,6 +37,15 @@ def read(path: Path, device: torch.device) -> Tensor:
         warnings.simplefilter("ignore")
         pixels = np.array(decode.decode(path))
     return torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).contiguous().to(device)
+
+
+def read_again(path: Path, device: torch.device) -> Tensor:
+    """The same for a file that was read before. Raises RunError if it can't be any more."""
+    try:
+        return read(path, device)
+    except decode.Undecodable as error:
+        why = f"{path} can't be read any more ({error.reason})"
+        raise RunError(printable(f"{why}: once it can be, the same command scores the answers")) from None
 
 
 def check_files(pairs: Pairs, indices: Iterable[int], engine: Engine) -> tuple[tuple[float, float], list[bool]]:

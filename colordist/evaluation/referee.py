@@ -13,7 +13,7 @@ from colordist.config import EvaluateConfig
 from colordist.data.loader import in_batches
 from colordist.engine.consistency import check_same
 from colordist.engine.runtime import Engine
-from colordist.evaluation.file_check import check_files, read
+from colordist.evaluation.file_check import check_files, read_again
 from colordist.evaluation.pairs import Pairs, find_pairs
 from colordist.evaluation.set_scores import Metrics, Scores, SetFeatures, SetScores
 from colordist.metrics.baselines import REFERENCES, Reference
@@ -106,12 +106,12 @@ def _score(
     primary = score_specs([spec for each in metrics for spec in each.specs], ()).primary.name
     per_image = {name: torch.zeros(images, dtype=torch.float64) for name in programs}
     for index in _mine(images, engine, "scoring"):
-        target = read(pairs.photographs[index], engine.device)
+        target = read_again(pairs.photographs[index], engine.device)
         targets.update(index, target)
         for reference in FILE_REFERENCES:
             references[reference.name].update(index, EvalBatch(reference.answer(target, median_ab), target))
         for name, program in programs.items():
-            found = program.update(index, EvalBatch(read(pairs.answers[name][index], engine.device), target))
+            found = program.update(index, EvalBatch(read_again(pairs.answers[name][index], engine.device), target))
             per_image[name][index] = found[primary]
         engine.progress()
     features = targets.gather()

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import alone_on_the_cpu
 from image_corpus import FLAG, JPEG, OVER_WHITE, RED_BLUE_SWAPPED, USABLE, USELESS, Corners, encode, paint
 from numpy.typing import NDArray
 from PIL import Image
 
-from colordist.config import UserError
+from colordist.config import RunError, UserError
 from colordist.evaluate import carry_out
+from colordist.evaluation.file_check import read_again
 
 Pixels = NDArray[np.uint8]
 
@@ -325,6 +327,11 @@ def test_a_folder_without_permission() -> None:
     folder("a", {"x.png": JPEG})
     Path("a").chmod(0)
     assert "no permission" in mistake()
+
+
+def test_a_file_that_vanishes_while_answers_are_scored_is_no_mistake() -> None:
+    with pytest.raises(RunError, match=r"nowhere\.png can't be read any more"):
+        read_again(Path("nowhere.png"), torch.device("cpu"))
 
 
 # --- the page
