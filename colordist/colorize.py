@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, run
-from colordist.config import RunError, UserError
+from colordist.config import RunError, UserError, printable
 from colordist.registry import load_modules
 
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
@@ -60,8 +60,7 @@ def colorize(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise RunError(f"interrupted; finished photos are in {out}, and the same command does the rest") from None
     for job, reason in failed.items():
-        line = f"colordist: skipped {job.photo}: {reason}"
-        print("".join(letter if letter.isprintable() else "?" for letter in line), file=sys.stderr)
+        print(printable(f"colordist: skipped {job.photo}: {reason}"), file=sys.stderr)
     if failed:
         raise RunError(f"coloured {len(jobs) - len(failed)} of {len(jobs)} photos: {out}; see above for the others")
     print(f"coloured {len(jobs)} of {len(jobs)} photos: {out}")

@@ -28,6 +28,11 @@ def one_line(error: Exception) -> str:
     return (" ".join(str(error).split()) or type(error).__name__)[:120]
 
 
+def printable(text: str) -> str:
+    """Text with a question mark for each character that would break a line, as file names may have."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def at_least(key: str, value: float | None, bound: float) -> None:
     """Raise UserError for a number below a bound, or not finite. None passes."""
     if value is not None and not bound <= value < float("inf"):

@@ -59,7 +59,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     output = output or runs[0].path / "report.html"
     if output.suffix not in (".html", ".png"):
         raise UserError(f"-o {output} is neither .html nor .png")
-    require_own(output, "-o", "report", lambda data: MARK in data[:4096])
+    require_own(output, "-o", "report", is_report)
 
     from colordist.reporting.comparison import compare
 
@@ -85,14 +85,19 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
         print(f"W&B report: {publish(comparison)}")
 
 
-def write(file: Path, what: str, save: Callable[[Path], object]) -> None:
-    """Write a file and print its path. Raises UserError if it can't be written."""
+def is_report(data: bytes) -> bool:
+    """Whether a file's content was written here."""
+    return MARK in data[:4096]
+
+
+def write(file: Path, what: str, save: Callable[[Path], object], option: str = "-o") -> None:
+    """Write the file that an option names, and print its path. Raises UserError if it can't be written."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as draft:
             save(draft)
     except (OSError, ValueError) as error:
-        raise UserError(f"-o {file} can't be written: {error}") from None
+        raise UserError(f"{option} {file} can't be written: {error}") from None
     print(f"{what}: {file}")
 
 

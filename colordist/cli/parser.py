@@ -333,7 +333,8 @@ def read_sections(
         settings = {key: value for key, value in usual.get(section, {}).items() if key in known}
         parser.set_defaults({f"{section}.{key}": value for key, value in settings.items()})
     _hide_sections(parser)
-    parser.set_defaults({"data.source": selected.source})
+    if "data" in kinds:
+        parser.set_defaults({"data.source": selected.source})
     return dict(vars(read(parser, given.arguments, _keys(kinds, {}), selected)))
 
 

@@ -1,7 +1,6 @@
 """Evaluation of networks, baselines and oracle on the whole test split, and the sample grid."""
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,13 +12,12 @@ from colordist.color import ColorSpace, luma, to_8_bits
 from colordist.config import Value
 from colordist.data.loader import in_batches
 from colordist.engine.runtime import Engine
+from colordist.evaluation.set_scores import Metrics, Scores, SetFeatures, SetScores
 from colordist.metrics.baselines import REFERENCES, Reference
 from colordist.metrics.features import FeatureScores
-from colordist.metrics.metric import EvalBatch, Metric
-from colordist.metrics.scorer import Scorer
+from colordist.metrics.metric import EvalBatch, has_color
 from colordist.metrics.specs import ScoreSpecs, score_specs
 
-Scores = dict[str, float]
 Sample = Callable[[Tensor, Tensor | None], Tensor]
 """``Task.sample`` with bound networks: from grey and noise to colours."""
 
@@ -58,7 +56,7 @@ class Evaluator:
     target: Tensor
     objects: Tensor | None
     noise: Tensor | None
-    metrics: Sequence[Metric | FeatureScores]
+    metrics: Metrics
     color_space: ColorSpace
     engine: Engine
 
@@ -96,21 +94,13 @@ class Evaluator:
 
     def _scores(self, answer: Callable[[slice], Tensor]) -> Scores:
         """answer: maps a slice of the test split to V predictions per image, uint8 [B, V, 3, H, W]."""
-        # One row per batch, summed in the order of batches: bit-equal on any number of processes.
-        sums = torch.zeros(-(-len(self.target) // self._size), len(self._scorer().sums), dtype=torch.float64)
-        features = self._no_features()
+        found = SetScores(self.metrics, len(self.target), self._size, self.engine)
         for part in self._parts():
-            scorer, answers = self._scorer(), answer(part)
+            answers = answer(part)
             objects = None if self.objects is None else self.objects[part]
             variants = answers if answers.shape[1] > 1 else None
-            scorer.update(EvalBatch(answers[:, 0], self.target[part], objects, variants))
-            sums[part.start // self._size] = scorer.sums
-            self._extract(answers[:, 0], part, features)
-        scores = self._scorer().scores(self.engine.sum(sums).sum(dim=0)) | self._compare(features)
-        return {name: score for name, score in scores.items() if not math.isnan(score)}
-
-    def _scorer(self) -> Scorer:
-        return Scorer([each for each in self.metrics if isinstance(each, Metric)])
+            found.update(part.start, EvalBatch(answers[:, 0], self.target[part], objects, variants))
+        return found.scores(self._target_features, has_color(self.target).cpu())
 
     @property
     def _size(self) -> int:
@@ -123,33 +113,13 @@ class Evaluator:
             yield part
             self.engine.progress()
 
-    def _no_features(self) -> list[Tensor]:
-        """Zeros [N, width] for each feature network: the all-reduce adds the rows of other ranks."""
-        return [torch.zeros(len(self.target), each.width, dtype=torch.float64) for each in self.features]
-
-    def _extract(self, rgb: Tensor, part: slice, features: list[Tensor]) -> None:
-        """Fill in the rows of a batch. rgb: uint8 [B, 3, H, W]."""
-        for each, rows in zip(self.features, features, strict=True):
-            rows[part] = each.features(rgb).cpu().double()
-
     @cached_property
     def _target_features(self) -> list[Tensor]:
         """Features of the targets, computed once."""
-        features = self._no_features()
-        for part in self._parts():
-            self._extract(self.target[part], part, features)
-        return [self.engine.sum(rows) for rows in features]
-
-    def _compare(self, features: list[Tensor]) -> Scores:
-        """Compute scores from features of predictions and targets, without the images that have no colour."""
-        red, green, blue = self.target.unbind(1)
-        colored = ((red != green) | (green != blue)).flatten(1).any(dim=1).cpu()
-        scores: Scores = {}
-        for each, rows, target in zip(self.features, features, self._target_features, strict=True):
-            # On all ranks, so that all have the same scores: the others would only wait for rank 0.
-            found = each.scores(self.engine.sum(rows)[colored], target[colored])
-            scores |= dict(zip([spec.name for spec in each.specs], found, strict=True))
-        return scores
+        found = SetFeatures(self.metrics, len(self.target), self.engine)
+        for part in self._parts() if found.networks else ():
+            found.update(part.start, self.target[part])
+        return found.gather()
 
     @torch.no_grad()
     def _colorize(self, sample: Sample, part: slice | list[int]) -> Tensor:

@@ -53,15 +53,30 @@ REFERENCES: tuple[Reference, ...] = (
 def median_ab(images: Iterable[Tensor]) -> tuple[float, float]:
     """Median of a and median of b over all pixels, each rounded to 0.01 (of an even number, the lower middle one).
 
-    A histogram with bins of that width: memory is constant, and the order of images does not matter.
-
     images: batches of uint8 [B, 3, H, W].
     """
-    counts = torch.zeros(2, 2 * _CENTER + 1, dtype=torch.int64)
-    for part in (part for batch in images for part in batch.split(max(1, _PIXELS // batch[0, 0].numel()))):
+    return median_of(sum((ab_counts(batch) for batch in images), NO_COUNTS))
+
+
+NO_COUNTS = torch.zeros(2, 2 * _CENTER + 1, dtype=torch.int64)
+"""``ab_counts`` of no image."""
+
+
+def ab_counts(images: Tensor) -> Tensor:
+    """Histograms of a and of b in bins of 0.01, for ``median_of``: to be added up over images in any order.
+
+    images: uint8 [B, 3, H, W]. Returns int64 [2, bins] on the CPU.
+    """
+    counts = NO_COUNTS.clone()
+    for part in images.split(max(1, _PIXELS // images[0, 0].numel())):
         bins = (rgb_to_lab(part)[:, 1:] * _PER_UNIT).round().long() + _CENTER
         for channel in range(2):
             counts[channel] += torch.bincount(bins[:, channel].flatten(), minlength=counts.shape[1]).cpu()
+    return counts
+
+
+def median_of(counts: Tensor) -> tuple[float, float]:
+    """Median of a and of b from their histograms: int64 [2, bins]."""
     pixels = int(counts[0].sum())
     if pixels == 0:
         raise ValueError("no images to take the median colour of")

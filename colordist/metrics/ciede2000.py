@@ -7,7 +7,7 @@ mathematical observations", Color Research and Application 30(1), 2005. Numbers 
 import torch
 from torch import Tensor, cos, hypot, sin
 
-from colordist.metrics.metric import EvalBatch, mean_over_images
+from colordist.metrics.metric import EvalBatch, mean_over_images, mean_over_pixels
 
 _25_7 = 25.0**7
 
@@ -64,7 +64,7 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
 
 
 def _per_image(eval_batch: EvalBatch) -> Tensor:
-    return ciede2000(*eval_batch.lab).flatten(1).mean(dim=1)
+    return mean_over_pixels(ciede2000(*eval_batch.lab))
 
 
 CIEDE2000 = mean_over_images("ciede2000", "CIEDE2000", "lower", _per_image, role="primary")

@@ -1,13 +1,26 @@
 """Colourfulness.
 
 Hasler, Suesstrunk: "Measuring colourfulness in natural images", Human Vision and Electronic Imaging 2003. Its rg and
-yb are signed; some code takes their magnitude first, which gives other numbers.
+yb are signed; some code takes their magnitude first, which gives other numbers: unsigned_colorfulness.py.
 """
 
 import torch
 from torch import Tensor
 
 from colordist.metrics.metric import EvalBatch, mean_over_images
+
+
+def opponents(rgb: Tensor) -> tuple[Tensor, Tensor]:
+    """The opponent channels rg and twice yb, signed integers: uint8 [B, 3, H, W] to int32 [B, H, W] twice."""
+    red, green, blue = rgb.int().unbind(1)
+    return red - green, red + green - 2 * blue
+
+
+def of_opponents(rg: Tensor, yb2: Tensor) -> Tensor:
+    """sqrt(var rg + var yb) + 0.3 sqrt(mean rg^2 + mean yb^2), from rg and twice yb. [B, H, W] twice to float64 [B]."""
+    rg_mean, rg_variance = _mean_and_variance(rg)
+    yb_mean, yb_variance = _mean_and_variance(yb2)
+    return torch.sqrt(rg_variance + yb_variance / 4) + 0.3 * torch.sqrt(rg_mean**2 + yb_mean**2 / 4)
 
 
 def _mean_and_variance(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -23,10 +36,7 @@ def colorfulness(rgb: Tensor) -> Tensor:
 
     rgb: uint8 [B, 3, H, W]. Returns float64 [B] on the CPU.
     """
-    red, green, blue = rgb.int().unbind(1)
-    rg_mean, rg_variance = _mean_and_variance(red - green)
-    yb_mean, yb_variance = _mean_and_variance(red + green - 2 * blue)  # twice yb, to stay in integers
-    return torch.sqrt(rg_variance + yb_variance / 4) + 0.3 * torch.sqrt(rg_mean**2 + yb_mean**2 / 4)
+    return of_opponents(*opponents(rgb))
 
 
 def _gap(eval_batch: EvalBatch) -> Tensor:

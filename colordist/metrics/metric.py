@@ -73,8 +73,7 @@ class EvalBatch:
 
     def colored(self) -> "EvalBatch":
         """Images whose target has any colour; those with R = G = B everywhere are left out."""
-        red, green, blue = self.target.unbind(1)
-        keep = ((red != green) | (green != blue)).flatten(1).any(dim=1)
+        keep = has_color(self.target)
         if keep.all():
             return self
         objects, variants = (None if each is None else each[keep] for each in (self.objects, self.variants))
@@ -106,8 +105,8 @@ class Metric(MetricSpec):
 class EvalSet:
     """Test split, as known to a metric before it sees images."""
 
-    image_size: int
-    """Width and height in pixels."""
+    image_size: int | None
+    """Width and height in pixels; None where images differ in size."""
     device: torch.device
     """Where the images are."""
     ambiguous_colors: Colors = ()
@@ -125,9 +124,23 @@ class MetricComponent(Protocol):
     """Scores from sums over images, or from features of all images."""
 
 
+def has_color(rgb: Tensor) -> Tensor:
+    """Whether each image has any pixel but R = G = B: uint8 [B, 3, H, W] to bool [B]."""
+    red, green, blue = rgb.unbind(1)
+    return ((red != green) | (green != blue)).flatten(1).any(dim=1)
+
+
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """CIE Lab of uint8 sRGB, in the dtype of metrics. [..., 3, H, W] to [..., 3, H, W]."""
     return srgb_to_lab(rgb.to(precision(rgb.device)) / 255)
+
+
+def mean_over_pixels(values: Tensor) -> Tensor:
+    """Mean of each image, row by row: torch splits one long sum among threads, whose number would change the last bit.
+
+    values: [B, ..., H, W]. Returns [B].
+    """
+    return values.flatten(1, -2).mean(dim=-1).mean(dim=-1)
 
 
 def ratio(sums: Tensor) -> float:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from colordist.metrics.metric import EvalBatch, mean_over_images, precision
+from colordist.metrics.metric import EvalBatch, mean_over_images, mean_over_pixels, precision
 
 WINDOW = 11  # pixels
 SIGMA = 1.5
@@ -13,7 +13,7 @@ _C1, _C2 = 0.01**2, 0.03**2
 
 
 def _blur(images: Tensor) -> Tensor:
-    """Gaussian mean around each pixel whose whole window is inside the image. [N, 3, H, W] to [N, 3, H - 10, W - 10].
+    """Gaussian mean around each pixel whose whole window is inside the image. [N, C, H, W] to [N, C, H - 10, W - 10].
 
     Written out because a convolution in float64 is ten times slower on a CPU.
     """
@@ -27,15 +27,22 @@ def _blur(images: Tensor) -> Tensor:
     return images
 
 
-def _per_image(eval_batch: EvalBatch) -> Tensor:
-    if min(eval_batch.target.shape[2:]) < WINDOW:
-        return torch.empty(0)
-    x, y = (images.to(precision(images.device)) / 255 for images in (eval_batch.prediction, eval_batch.target))
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Around each pixel whose whole window is inside the image. [N, C, H, W] in [0, 1] to [N, C, H - 10, W - 10]."""
     mean_x, mean_y, mean_xx, mean_yy, mean_xy = _blur(torch.cat([x, y, x * x, y * y, x * y])).chunk(5)
     var_x, var_y, covariance = mean_xx - mean_x**2, mean_yy - mean_y**2, mean_xy - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
     structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
-    return (luminance * structure).flatten(1).mean(dim=1)
+    return luminance * structure
+
+
+def _per_image(eval_batch: EvalBatch) -> Tensor:
+    if min(eval_batch.target.shape[2:]) < WINDOW:
+        return torch.empty(0)
+    x, y = (images.to(precision(images.device)) / 255 for images in (eval_batch.prediction, eval_batch.target))
+    # One channel at a time: of a photograph, all three would take twice the memory of any other metric.
+    channels = [_similarity(*pair) for pair in zip(x.split(1, dim=1), y.split(1, dim=1), strict=True)]
+    return mean_over_pixels(torch.cat(channels, dim=1))
 
 
 SSIM = mean_over_images("ssim", "SSIM", "higher", _per_image, digits=3)

@@ -1,15 +1,15 @@
-"""The report page: one self-contained HTML file."""
+"""Pages of reports: self-contained HTML files."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup, escape
 
 from colordist.metrics import hues
+from colordist.metrics.specs import ScoreSpecs
 from colordist.reporting import charts, drawing, settings
 from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison
@@ -23,7 +23,6 @@ from colordist.reporting.template import render
 from colordist.reporting.viewer import embed, storage_note
 
 _NONE, _MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
-_DASHES = {"solid": "none", "dashed": "5 3", "dotted": "2 3", "dashdot": "6 2 2 2"}
 
 
 def page(comparison: Comparison) -> str:
@@ -44,37 +43,47 @@ def page(comparison: Comparison) -> str:
         "bin_width": hues.WIDTH,
         "thinned": any(len(run.records) > MOST_POINTS for run in comparison.runs),
         "stretches": STRETCHES,
-        "dashes": _DASHES,
-        "data": _island(
-            {"runs": [{"name": name, "color": looks[run].color} for run, name in comparison.names.items()]}
-        ),
+        "data": island({"runs": [{"name": name, "color": looks[run].color} for run, name in comparison.names.items()]}),
         "library": drawing.library() if drawn else "",
         "charts_script": script,
-        "made": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
     }
     context["sections"] = _sections(context)
     return render("page.html", context)
 
 
+def score_table(
+    rows: Sequence[Row], specs: ScoreSpecs, groups: Sequence[Mapping[str, Any]], *, intervals: bool
+) -> dict[str, Any]:
+    """Template variables of the table of scores.
+
+    groups: name, seeds and style of each column between baselines and limits. intervals: whether differences have some.
+    """
+    return {
+        "baselines": specs.of_role("baseline"),
+        "limits": specs.of_role("oracle", "target"),
+        "rows": rows,
+        "target_rows": any(row.metric.better == "target" for row in rows),
+        "groups": groups,
+        "intervals": intervals and len(groups) > 1,
+        "digits": _digits,
+        "signed": _signed,
+        "references_of": lambda row: _references(row, specs),
+        "breakable": _breakable,
+    }
+
+
 def _text(comparison: Comparison, looks: Mapping[Run, Style]) -> dict[str, Any]:
     """Template variables except charts and images: verdict, scores, runs, settings, commands."""
     steps = {run.scored_step for run in comparison.runs if run.scored_step is not None}
-    return {
+    several_seeds = any(len(each.counted) > 1 for each in comparison.groups)
+    groups = [
+        {"name": each.name, "seeds": len(each.counted), "style": looks[each.runs[0]]} for each in comparison.groups
+    ]
+    return score_table(comparison.rows, comparison.specs, groups, intervals=several_seeds) | {
         "title": comparison.title,
         "verdict": comparison.verdict,
-        "baselines": comparison.specs.of_role("baseline"),
-        "limits": comparison.specs.of_role("oracle", "target"),
-        "rows": comparison.rows,
-        "target_rows": any(row.metric.better == "target" for row in comparison.rows),
-        "several_seeds": any(len(each.counted) > 1 for each in comparison.groups),
-        "scored": f", at step {steps.pop():,}" if len(steps) == 1 else "",
-        "digits": _digits,
-        "signed": _signed,
-        "references_of": lambda row: _references(row, comparison),
-        "breakable": _breakable,
-        "groups": [
-            {"name": each.name, "seeds": len(each.counted), "style": looks[each.runs[0]]} for each in comparison.groups
-        ],
+        "several_seeds": several_seeds,
+        "scored": f"the test images, at step {steps.pop():,}" if len(steps) == 1 else "the test images",
         "runs": [
             {
                 "name": name,
@@ -158,9 +167,9 @@ def _digits(row: Row, score: float | None) -> str:
     return _NONE if score is None else f"{score:,.{row.metric.digits}f}".replace("-", _MINUS)
 
 
-def _references(row: Row, comparison: Comparison) -> str:
+def _references(row: Row, specs: ScoreSpecs) -> str:
     """Format the references' scores in one line, for narrow windows."""
-    known = [each for each in comparison.specs.references if each.name in row.references]
+    known = [each for each in specs.references if each.name in row.references]
     return " · ".join(f"{each.label} {_digits(row, row.references[each.name])}" for each in known)
 
 
@@ -176,6 +185,6 @@ def _signed(row: Row, found: Difference) -> str:
     return f"{'' if found.is_clear else '≈ '}{text} ± {found.margin:.{row.metric.digits}f}"
 
 
-def _island(data: object) -> str:
+def island(data: object) -> str:
     """Encode as JSON that is safe inside a script element."""
     return json.dumps(data).replace("<", "\\u003c")

@@ -1,7 +1,7 @@
 """Scores of groups of runs beside baselines and oracle: which is best, and by how much."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -55,11 +55,15 @@ class Row:
 
 def score_rows(groups: Sequence[Group], specs: ScoreSpecs, references: References) -> list[Row]:
     """Build a row for each metric that any group has, in table order."""
-    return [
-        _row(metric, groups, references, specs)
-        for metric in specs.metrics
-        if any(group.scores(metric.name) for group in groups)
-    ]
+    return rows(lambda metric: [group.scores(metric) for group in groups], specs, references)
+
+
+def rows(scores: Callable[[str], list[list[float]]], specs: ScoreSpecs, references: References) -> list[Row]:
+    """Build a row for each metric with any score, in table order.
+
+    scores: by the metric's name, one list for each of what is compared; empty without a score.
+    """
+    return [_row(metric, found, references, specs) for metric in specs.metrics if any(found := scores(metric.name))]
 
 
 def common_specs(runs: Sequence[Run]) -> ScoreSpecs:
@@ -101,14 +105,13 @@ def _alike(one: References, other: References) -> bool:
     return bool(shared) and all(math.isclose(flat[key], flat_other[key], rel_tol=1e-4, abs_tol=1e-6) for key in shared)
 
 
-def _row(metric: MetricSpec, groups: Sequence[Group], references: References, specs: ScoreSpecs) -> Row:
+def _row(metric: MetricSpec, scores: list[list[float]], references: References, specs: ScoreSpecs) -> Row:
     known = {name: scores[metric.name] for name, scores in references.items() if metric.name in scores}
     target = next((known[each.name] for each in specs.of_role("target") if each.name in known), math.nan)
     baselines = [known[each.name] for each in specs.of_role("baseline") if each.name in known]
     baseline = min(baselines, key=lambda score: metric.cost(score, target), default=None)
     limit = specs.best(metric)
     row = Row(metric, known, baseline, known.get(limit.name) if limit else None, target, [])
-    scores = [group.scores(metric.name) for group in groups]
     costs = [[row.cost(score) for score in each] for each in scores]
     means = [fmean(each) for each in costs if each]
     best, compared = min(means), len(means) - 1

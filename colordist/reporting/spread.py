@@ -1,4 +1,4 @@
-"""Confidence interval of a difference between two sets of seeds."""
+"""Confidence intervals of differences: between two sets of seeds, and between scores of the same images."""
 
 import math
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ class Difference:
 
     mean: float
     margin: float | None
-    """Half the width of the confidence interval; None with fewer than two seeds on either side."""
+    """Half the width of the confidence interval; None where it is unknown, as with a single seed."""
 
     @property
     def is_clear(self) -> bool:
@@ -38,6 +38,19 @@ def difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int 
     freedom = sum(shares) ** 2 / sum(share**2 / size for share, size in zip(shares, sizes, strict=True))
     factor = student_quantile(1 - (1 - CONFIDENCE) / comparisons, max(1, math.floor(freedom)))
     return Difference(mean, factor * math.sqrt(sum(shares)))
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float], comparisons: int = 1) -> Difference:
+    """Mean of the differences of pairs, with Student's confidence interval (Biometrika 6, 1908).
+
+    comparisons: as in ``difference``. With fewer than two pairs, or all differences the same, the margin is unknown.
+    """
+    differences = [one - other for one, other in zip(ours, theirs, strict=True)]
+    mean, freedom = fmean(differences), len(differences) - 1
+    if freedom < 1 or (spread := variance(differences)) == 0:
+        return Difference(mean, None)
+    factor = student_quantile(1 - (1 - CONFIDENCE) / comparisons, freedom)
+    return Difference(mean, factor * math.sqrt(spread / len(differences)))
 
 
 def student_quantile(share: float, freedom: int) -> float:

@@ -37,13 +37,14 @@ def build_verdict(groups: Sequence[Group], rows: Sequence[Row]) -> Verdict:
         key=lambda pair: (not pair[1].is_best, abs(pair[1].to_best.mean) if pair[1].to_best else 0.0),
     )
     if len(ranked) == 1:
-        return Verdict(_alone(*ranked[0], row), [], [*caveats, *_few_seeds([ranked[0][0]])])
+        return Verdict(alone(*ranked[0], row), [], [*caveats, *_few_seeds([ranked[0][0]])])
     return Verdict(
         _compared(ranked, row), _others(groups, ranked[0][0], row, ranked_rows), [*caveats, *_few_seeds(groups)]
     )
 
 
-def _alone(group: Group, cell: Cell, row: Row) -> str:
+def alone(group: Group, cell: Cell, row: Row) -> str:
+    """How far the only group gets, from the better baseline to the oracle."""
     line = f"{group.name} reaches {_score(row, cell)}"
     baseline, limit = row.baseline, row.limit
     if baseline is None or limit is None:
@@ -89,19 +90,21 @@ def _others(groups: Sequence[Group], best: Group, headline: Row, rows: Sequence[
         else:
             open_.append(row)
     if not ahead and not behind:
-        return _means(best, place, rows) if len(rows) > 1 else []
+        return leads(best.name, place, rows)
     parts = [f"ahead in {_labels(ahead)}"] if ahead else []
     parts += [f"behind in {_labels(behind)}"] if behind else []
     rest = f" {len(open_)} more are undecided." if len(open_) > 1 else " One more is undecided." if open_ else ""
     return [f"By other scores, {best.name} is clearly {' and '.join(parts)}.{rest}"]
 
 
-def _means(best: Group, place: int, rows: Sequence[Row]) -> list[str]:
-    """Count the metrics by which a group's mean is the best, or as good as another's. place: of its cells."""
+def leads(name: str, place: int, rows: Sequence[Row]) -> list[str]:
+    """Count the metrics by which the mean of a group is the best, or as good as another's. place: of its cells."""
+    if len(rows) < 2:
+        return []
     leading = [row for row in rows if (cell := row.cells[place]) and cell.is_best]
     equal = sum(sum(cell.is_best for cell in row.cells if cell) > 1 for row in leading)
     shared = f", and as good a one as another in {equal}" if equal else ""
-    return [f"{best.name} has the better mean in {len(leading) - equal} of {len(rows)} scores{shared}."]
+    return [f"{name} has the better mean in {len(leading) - equal} of {len(rows)} scores{shared}."]
 
 
 def _caveats(groups: Sequence[Group]) -> list[str]:

@@ -5,9 +5,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
+from helpers import alone_on_the_cpu
+from PIL import Image
 from report_runs import trained
 
+from colordist.evaluate import carry_out
 from colordist.reporting.comparison import compare
 from colordist.reporting.html import page
 
@@ -247,6 +251,39 @@ def test_hostile_names(browser: Browser, tmp_path: Path) -> None:
     assert name in opened.view.locator("#runs").inner_text()
     opened.view.locator(".plot").first.hover(position={"x": 200, "y": 60})
     assert alerts == []
+    assert opened.complaints == []
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two programs on photographs of different shapes."""
+    folder = tmp_path_factory.mktemp("programs")
+    random = np.random.default_rng(0)
+    for name in ("photos", "one_program", "<img src=x onerror=alert(1)>"):
+        (folder / name / "a_long_folder_name").mkdir(parents=True)
+        for number in range(3):
+            image = random.integers(0, 256, (80 + 60 * number, 200 - 40 * number, 3), np.uint8)
+            Image.fromarray(image).save(folder / name / "a_long_folder_name" / f"photograph_{number}.png")
+    answers = [str(folder / "one_program"), str(folder / "<img src=x onerror=alert(1)>")]
+    with pytest.MonkeyPatch.context() as patch, alone_on_the_cpu(patch):
+        carry_out(["--answers", *answers, "--truth", str(folder / "photos"), "-o", str(folder / "page.html")])
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_programs(browser: Browser, programs: Path, width: int) -> None:
+    context = browser.new_context(viewport={"width": width, "height": 900})
+    opened = Opened(context.new_page(), programs)
+    view = opened.view
+    assert view.evaluate("document.documentElement.scrollWidth") == width
+    assert view.locator(".example").count() == 3
+    assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    shape = "Math.abs(image.clientHeight / image.clientWidth - image.naturalHeight / image.naturalWidth)"
+    assert view.evaluate(f"[...document.images].every(image => {shape} < 0.02)")
+    view.locator(".example img").first.click()
+    assert view.locator("#viewer").is_visible()
+    assert "<img src=x" in view.locator("#programs").inner_text()
     assert opened.complaints == []
     context.close()
 

@@ -1,5 +1,7 @@
 """Two processes train the same as one, and no launch trains independent copies."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from helpers import fitting
 from runs import everything, tensors
 
 from colordist.run.folder import RunFolder
-from launch import TINY_GAN, arguments, records, train
+from launch import TINY_GAN, arguments, records, start, train
 
 pytestmark = pytest.mark.dist
 
@@ -57,6 +59,34 @@ def test_a_batch_that_does_not_divide_is_reported_once_and_first(tmp_path: Path)
     ]
     assert done.stderr.index("colordist:") < done.stderr.index("Traceback")
     assert not (tmp_path / "run").exists()
+
+
+def test_answers_are_judged_the_same_by_two_processes(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "images") / "test"
+    answers = tmp_path / "answers"
+    shutil.copytree(photos / "rose", answers / "azure")
+    shutil.copytree(photos / "azure", answers / "rose")
+    shutil.copytree(photos / "green", answers / "green")
+    found = []
+    for processes in (1, 2):
+        file = tmp_path / f"{processes}.json"
+        more = ("--truth", str(photos), "--json", str(file))
+        done = start("colordist.evaluate", "--answers", str(answers), *more, processes=processes)
+        assert done.returncode == 0, done.stderr
+        found.append(file.read_text())
+    assert found[0] == found[1]
+    assert json.loads(found[0])["per_image"]["answers"][4:8] == [0.0] * 4  # green
+
+
+def test_a_missing_answer_is_reported_once_by_two_processes(tmp_path: Path) -> None:
+    photos = image_folder(tmp_path / "images") / "test"
+    answers = shutil.copytree(photos, tmp_path / "answers")
+    (answers / "rose" / "1.png").unlink()
+    done = start("colordist.evaluate", "--answers", str(answers), "--truth", str(photos), processes=2)
+    assert done.returncode != 0
+    mistakes = [line for line in done.stderr.splitlines() if line.startswith("colordist:")]
+    assert len(mistakes) == 1
+    assert "has no answer to 1 of 12 photographs (rose/1)" in mistakes[0]
 
 
 def test_data_that_one_process_cannot_find_stops_all_with_one_line(tmp_path: Path) -> None:

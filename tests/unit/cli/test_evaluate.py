@@ -75,6 +75,7 @@ def test_other_images(run: Path) -> None:
         (["."], ". is no run folder: it has no config.yaml"),
         (["RUN", "--data.sorce", "folder"], "unknown key data.sorce: did you mean data.source?"),
         (["RUN", "--data.source", "folder", "--data.root", "nowhere"], "nowhere"),
+        (["RUN", "--json", "scores.json"], "--json goes with --answers"),
         (["RUN", "-o", "no/such/folder/x.json"], "can't be written"),
     ],
 )

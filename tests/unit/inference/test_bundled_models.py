@@ -7,7 +7,7 @@ import pytest
 import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.color import deltaE_ciede2000, rgb2lab
+from skimage import color as skimage_color
 
 import colordist
 from colordist.inference.colorizer import read_photo
@@ -18,8 +18,8 @@ MODELS = ["photos-small"]
 
 def difference(images: list[Image.Image], true: list[NDArray[np.uint8]]) -> float:
     """Mean CIEDE2000 over some photographs."""
-    pairs = zip(images, true, strict=True)
-    return float(np.mean([deltaE_ciede2000(rgb2lab(np.asarray(one)), rgb2lab(other)).mean() for one, other in pairs]))
+    lab = [[skimage_color.rgb2lab(np.asarray(each)) for each in pair] for pair in zip(images, true, strict=True)]
+    return float(np.mean([skimage_color.deltaE_ciede2000(*pair).mean() for pair in lab]))
 
 
 def test_all_are_tested() -> None:

@@ -20,6 +20,7 @@ from colordist.metrics.metric import rgb_to_lab
 from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.ssim import SSIM
 from colordist.metrics.table import table
+from colordist.metrics.unsigned_colorfulness import CF, DELTA_CF, unsigned_colorfulness
 from colordist.metrics.vivid import rarest, vivid
 
 COLORS = ((50.0, 0.0), (-25.0, 43.0), (-25.0, -43.0))
@@ -113,6 +114,20 @@ def test_sums_of_processes_add_up_and_an_idle_process_brings_zeros() -> None:
     assert scores == pytest.approx(whole.scores(whole.sums), rel=1e-9, nan_ok=True)
     assert [*scores] == [metric.name for metric in METRICS]
     assert all(math.isnan(value) for value in idle.scores(idle.sums).values())
+
+
+def test_the_number_of_threads_does_not_change_the_last_bit_of_a_large_image() -> None:
+    before, found = torch.get_num_threads(), []
+    target = noise(0, 1, 3, 250, 400)
+    try:
+        for threads in (1, 2, 3, 4):
+            torch.set_num_threads(threads)
+            scorer = Scorer(METRICS)
+            scorer.update(EvalBatch(noise(1, *target.shape), target))
+            found.append(scorer.sums)
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(sums, found[0]) for sums in found)
 
 
 def test_images_without_colour_are_not_counted() -> None:
@@ -310,6 +325,38 @@ def test_colorfulness_gap_does_not_let_images_make_up_for_each_other() -> None:
     swapped = images.flip(0)
     assert score(COLORFULNESS, images, swapped) == pytest.approx(score(COLORFULNESS, swapped, images))
     assert score(COLORFULNESS_GAP, images, swapped) == pytest.approx(colorfulness(images)[0].item())
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 2**32))
+def test_unsigned_colorfulness_is_that_of_the_magnitudes(seed: int) -> None:
+    image = noise(seed, 1, 3, 12, 15)
+    red, green, blue = image[0].numpy().astype(float)
+    rg, yb = abs(red - green), abs((red + green) / 2 - blue)
+    expected = np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean())
+    assert unsigned_colorfulness(image).item() == pytest.approx(expected, rel=1e-12)
+    assert unsigned_colorfulness(grey(image)).item() == 0
+
+
+def test_unsigned_colorfulness_by_hand() -> None:
+    """Half the pixels red, half green, of the same strength: |rg| is 100 everywhere, so it has no deviation.
+
+    |yb| is 50: 0.3 * hypot(100, 50). Signed, rg deviates by 100 and has the mean 0: 100 + 0.3 * 50.
+    """
+    image = plain(100, 0, 0)
+    image[:, :, :6] = plain(0, 100, 0)[:, :, :6]
+    assert unsigned_colorfulness(image).item() == pytest.approx(0.3 * math.hypot(100, 50))
+    assert colorfulness(image).item() == pytest.approx(100 + 0.3 * 50)
+
+
+def test_difference_of_means_lets_images_make_up_for_each_other() -> None:
+    """Means of 0.3 * hypot(rg, yb): one answer is as much too dull as the other is too vivid."""
+    dull, vivid_image, target = plain(100, 100, 50), plain(100, 100, 0), torch.cat([plain(100, 100, 25)] * 2)
+    answers = torch.cat([dull, vivid_image])
+    assert score(CF, answers, target) == pytest.approx(0.3 * 75)
+    assert score(DELTA_CF, answers, target) == pytest.approx(0, abs=1e-12)
+    assert score(DELTA_CF, torch.cat([dull, dull]), target) == pytest.approx(0.3 * 25)
+    assert score(COLORFULNESS_GAP, answers, target) == pytest.approx(0.3 * 25)
 
 
 def test_histogram_by_hand() -> None:
