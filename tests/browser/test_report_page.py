@@ -278,9 +278,11 @@ def test_programs(browser: Browser, programs: Path, width: int) -> None:
     view = opened.view
     assert view.evaluate("document.documentElement.scrollWidth") == width
     assert view.locator(".example").count() == 3
-    assert view.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    assert view.evaluate(
+        "[...document.querySelectorAll('.example img')].every(image => image.complete && image.naturalWidth > 0)"
+    )
     shape = "Math.abs(image.clientHeight / image.clientWidth - image.naturalHeight / image.naturalWidth)"
-    assert view.evaluate(f"[...document.images].every(image => {shape} < 0.02)")
+    assert view.evaluate(f"[...document.querySelectorAll('.example img')].every(image => {shape} < 0.02)")
     view.locator(".example img").first.click()
     assert view.locator("#viewer").is_visible()
     assert "<img src=x" in view.locator("#programs").inner_text()
