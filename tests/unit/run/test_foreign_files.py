@@ -55,7 +55,7 @@ def assert_untouched(planted: dict[Path, str]) -> None:
 def colorize_all(photos: Path, trained: Path, out: Path, *, overwrite: bool) -> None:
     settings = {"batch_size": 2, "variants": None, "resolution": None, "side_by_side": False, "format": "png"}
     colorize(
-        argparse.Namespace(run=trained, photos=[str(photos)], output=out, overwrite=overwrite, modules=[], **settings)
+        argparse.Namespace(model=trained, photos=[str(photos)], output=out, overwrite=overwrite, modules=[], **settings)
     )
 
 
