@@ -53,7 +53,14 @@ def assert_untouched(planted: dict[Path, str]) -> None:
 
 
 def colorize_all(photos: Path, trained: Path, out: Path, *, overwrite: bool) -> None:
-    settings = {"batch_size": 2, "variants": None, "resolution": None, "side_by_side": False, "format": "png"}
+    settings = {
+        "batch_size": 2,
+        "variants": None,
+        "resolution": None,
+        "side_by_side": False,
+        "format": "png",
+        "upsample": "guided",
+    }
     colorize(
         argparse.Namespace(model=trained, photos=[str(photos)], output=out, overwrite=overwrite, modules=[], **settings)
     )
