@@ -33,7 +33,7 @@ def examples(judgement: Judgement, pairs: Pairs) -> list[Example]:
         target = _picture(pairs.photographs[index])
         answers = {program: _picture(files[index]) for program, files in pairs.answers.items()}
         scores = ", ".join(f"{program} {metric.format(each[place])}" for program, each in judgement.per_image.items())
-        pictures = {"grey": _grey(target), **answers, "photograph": target}
+        pictures = {"grey (input)": _grey(target), **answers, "photograph (target)": target}
         found.append(Example(name, pictures, f"{rank + 1} of {len(order)}; {metric.label}: {scores}"))
     return found
 

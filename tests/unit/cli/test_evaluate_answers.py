@@ -208,6 +208,12 @@ def test_folders_of_one_name_are_told_apart_by_their_paths() -> None:
     assert [*judged("one/out", "two/out")["scores"]] == ["one/out", "two/out"]
 
 
+def test_folders_that_would_be_shown_alike_are_a_mistake() -> None:
+    folder("truth", {"x.png": noise(0)})
+    names = [folder(name, {"x.png": noise(1)}) for name in ("a\nb", "a?b")]
+    assert "shown as a?b: rename one" in mistake("--answers", *names, "--truth", "truth")
+
+
 def test_answers_inside_the_photographs_folder_are_no_photographs() -> None:
     folder("truth", {"x.png": noise(0)})
     folder("truth/answers", {"x.png": noise(1)})
@@ -347,5 +353,12 @@ def test_the_page_shows_the_scores_and_the_photographs_and_is_replaced() -> None
     assert "<b>a" not in page
     assert "&lt;b&gt;a" in page
     assert page.count("<img ") == 12 * 3
-    assert page.index("1 of 14") < page.index('alt="13, grey"') < page.index('alt="00, grey"')
+    assert page.index("1 of 14") < page.index('alt="13, grey (input)"') < page.index('alt="00, grey (input)"')
     assert "photographs&#39; median a,b (baseline)" in page
+
+
+def test_the_page_shows_programs_of_any_name() -> None:
+    folder("truth", {"x.png": noise(0)})
+    names = [folder(name, {"x.png": noise(1)}) for name in ("grey", "photograph", "target")]
+    carry_out(["--answers", *names, "--truth", "truth", "-o", "page.html"])
+    assert Path("page.html").read_text().count("<img ") == 2 + len(names)
