@@ -134,6 +134,8 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
     file, output = options.json, options.output
     if output and output.suffix != ".html":
         raise UserError(f"-o {output} is no .html: name a page, and write the scores with --json FILE")
+    if file and output and file.resolve() == output.resolve():
+        raise UserError(f"--json and -o both name {output}: name a file for each")
     config = read_sections("evaluate", "", others, wanted=("evaluate",), modules=options.modules)["evaluate"]
     if file:
         require_own(file, "--json", "evaluation", _is_judgement)
