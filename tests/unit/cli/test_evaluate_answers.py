@@ -17,6 +17,9 @@ from PIL import Image
 from colordist.config import RunError, UserError
 from colordist.evaluate import carry_out
 from colordist.evaluation.file_check import read_again
+from colordist.evaluation.referee import Judgement
+from colordist.reporting import programs
+from colordist.reporting.programs import Programs, compare_programs
 
 Pixels = NDArray[np.uint8]
 
@@ -363,3 +366,18 @@ def test_the_page_shows_programs_of_any_name() -> None:
     names = [folder(name, {"x.png": noise(1)}) for name in ("grey", "photograph", "target")]
     carry_out(["--answers", *names, "--truth", "truth", "-o", "page.html"])
     assert Path("page.html").read_text().count("<img ") == 2 + len(names)
+
+
+def test_an_answer_that_vanishes_before_it_is_shown_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder("truth", {"x.png": noise(0)})
+    folder("a", {"x.png": noise(1)})
+
+    def compare(judgement: Judgement) -> Programs:
+        Path("a", "x.png").unlink()
+        return compare_programs(judgement)
+
+    monkeypatch.setattr(programs, "compare_programs", compare)
+    with pytest.raises(RunError, match=r"a/x\.png can't be read any more"):
+        carry_out(["--answers", "a", "--truth", "truth", "--json", "scores.json", "-o", "page.html"])
+    assert Path("scores.json").exists()
+    assert not Path("page.html").exists()
