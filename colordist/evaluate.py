@@ -82,12 +82,12 @@ def _parser(*, of_model: bool) -> argparse.ArgumentParser:
 
 def _usual_settings(model: Path) -> dict[str, Any]:
     """Settings of a run by section; of a snapshot by itself, the image size that it was trained at."""
-    folder = model.expanduser()
-    if folder.is_dir() and not (folder / "model.json").exists():
-        return RunFolder(folder).settings()
     from colordist.run import snapshot
 
-    size = snapshot.image_size(snapshot.find(model))
+    found, run = snapshot.find(model), model.expanduser()
+    if found.parent == run / "snapshots":
+        return RunFolder(run).settings()
+    size = snapshot.image_size(found)
     return {"data": {} if size is None else {"image_size": size}}
 
 

@@ -72,7 +72,7 @@ def test_other_images(run: Path) -> None:
     ("arguments", "told"),
     [
         (["nowhere"], "there is no folder nowhere: give the folder of a run, or of a snapshot"),
-        (["."], ". is no run folder: it has no config.yaml"),
+        (["."], ". is neither a run nor a snapshot: give the folder of a run, or of a snapshot"),
         (["RUN", "--data.sorce", "folder"], "unknown key data.sorce: did you mean data.source?"),
         (["RUN", "--data.source", "folder", "--data.root", "nowhere"], "nowhere"),
         (["RUN", "--json", "scores.json"], "--json goes with --answers"),
