@@ -128,7 +128,7 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         missing, given = ("--answers", "--truth") if options.photographs else ("--truth", "--answers")
         raise UserError(f"{given} needs {missing} DIR: a folder of answers and the folder of the photographs")
     for each in others[:1] + [each for each in others if each.startswith("--")]:
-        if not each.startswith("--evaluate."):
+        if not each.startswith("--evaluate.metrics"):
             raise UserError(f"{each} doesn't go with --answers: of the settings only --evaluate.metrics does")
     file, output = options.json, options.output
     if output and output.suffix != ".html":

@@ -314,6 +314,7 @@ def test_all_kinds_of_unusable_files_are_named_at_once(caplog: pytest.LogCapture
             ("--answers", "a", "--truth", "truth", "--data.image_size", "64"),
             "--data.image_size doesn't go with --answers",
         ),
+        (("--answers", "a", "--truth", "truth", "--evaluate.every", "5"), "--evaluate.every doesn't go with --answers"),
         (("--answers", "a", "--truth", "truth", "--evaluate.metrics", "[lpipss]"), "did you mean lpips?"),
         (("--answers", "a", "--truth", "truth", "-o", "page.pdf"), "-o page.pdf is no .html"),
         (("--answers", "a", "--truth", "truth", "-o", "own.html"), "-o own.html is there already"),
