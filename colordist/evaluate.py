@@ -4,14 +4,15 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
-from colordist.files.atomic import replace_text, require_own
+from colordist.engine import launch
+from colordist.files.atomic import require_own, require_writable
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
 
@@ -81,12 +82,12 @@ def _parser(*, of_model: bool) -> argparse.ArgumentParser:
 
 def _usual_settings(model: Path) -> dict[str, Any]:
     """Settings of a run by section; of a snapshot by itself, the image size that it was trained at."""
-    folder = model.expanduser()
-    if folder.is_dir() and not (folder / "model.json").exists():
-        return RunFolder(folder).settings()
     from colordist.run import snapshot
 
-    size = snapshot.image_size(snapshot.find(model))
+    found, run = snapshot.find(model), model.expanduser()
+    if found.parent == run / "snapshots":
+        return RunFolder(run).settings()
+    size = snapshot.image_size(found)
     return {"data": {} if size is None else {"image_size": size}}
 
 
@@ -108,19 +109,17 @@ def evaluate(model: Path, data: DataConfig, config: EvaluateConfig, output: Path
     from colordist.metrics.table import beside_references
 
     if output is not None:
-        require_own(output, "-o", "evaluation", _is_evaluation)
+        _check_output(output, "-o", "evaluation", _is_evaluation)
     evaluation = evaluate_snapshot(model, data, config)
     if evaluation is None:  # not rank 0
         return
     print(beside_references(evaluation.specs, evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
+    images = f"{evaluation.images} image{'' if evaluation.images == 1 else 's'}"
     if output is None:
-        print(f"{evaluation.images} images; -o FILE writes the scores")
+        print(f"{images}; -o FILE writes the scores")
         return
-    try:
-        replace_text(output, json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"-o {output} can't be written: {error.strerror}") from None
-    print(f"{evaluation.images} images; scores: {output}")
+    text = json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n"
+    write(output, f"{images}; scores", lambda draft: draft.write_text(text))
 
 
 def judge(options: argparse.Namespace, others: list[str]) -> None:
@@ -129,16 +128,18 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         missing, given = ("--answers", "--truth") if options.photographs else ("--truth", "--answers")
         raise UserError(f"{given} needs {missing} DIR: a folder of answers and the folder of the photographs")
     for each in others[:1] + [each for each in others if each.startswith("--")]:
-        if not each.startswith("--evaluate."):
+        if not each.startswith("--evaluate.metrics"):
             raise UserError(f"{each} doesn't go with --answers: of the settings only --evaluate.metrics does")
     file, output = options.json, options.output
     if output and output.suffix != ".html":
         raise UserError(f"-o {output} is no .html: name a page, and write the scores with --json FILE")
+    if file and output and file.resolve() == output.resolve():
+        raise UserError(f"--json and -o both name {output}: name a file for each")
     config = read_sections("evaluate", "", others, wanted=("evaluate",), modules=options.modules)["evaluate"]
     if file:
-        require_own(file, "--json", "evaluation", _is_judgement)
+        _check_output(file, "--json", "evaluation", _is_judgement)
     if output:
-        require_own(output, "-o", "report", is_report)
+        _check_output(output, "-o", "report", is_report)
 
     from colordist.evaluation import referee
     from colordist.reporting.programs import compare_programs
@@ -157,6 +158,13 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         write(file, "scores", lambda draft: draft.write_text(text), "--json")
     if output:
         write(output, "page", lambda draft: draft.write_text(page(programs, pairs)))
+
+
+def _check_output(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:
+    """Raise UserError for an output file that is foreign, or that can't be written."""
+    require_own(file, option, what, is_own)
+    if launch.is_first():  # other machines needn't be able to write it
+        require_writable(file, option)
 
 
 def _is_evaluation(text: bytes) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, run
 from colordist.config import TrackConfig, UserError
-from colordist.files.atomic import replacing, require_own
+from colordist.files.atomic import reason, replacing, require_own
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
@@ -97,7 +97,7 @@ def write(file: Path, what: str, save: Callable[[Path], object], option: str = "
         with replacing(file) as draft:
             save(draft)
     except (OSError, ValueError) as error:
-        raise UserError(f"{option} {file} can't be written: {error}") from None
+        raise UserError(f"{option} {file} can't be written ({reason(error)}): name another file") from None
     print(f"{what}: {file}")
 
 

@@ -50,7 +50,7 @@ def run(verb: Callable[[], None]) -> None:
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         if is_main:
-            print("colordist: interrupted; the same command continues", file=sys.stderr)
+            print("colordist: interrupted; run the same command again", file=sys.stderr)
         monitor.fail("interrupted")
         sys.exit(1)
     except Exception as error:

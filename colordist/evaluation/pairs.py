@@ -34,11 +34,11 @@ def find_pairs(photographs: Path, folders: Sequence[Path]) -> Pairs:
     By the stem alone only where that is unique among the photographs and among the answers. Answers to no photograph
     are named in a warning. Raises UserError for photographs without an answer, and for what can't be matched.
     """
-    labels = _labels(folders)
     places = [each.resolve() for each in (photographs, *folders)]
     for folder, place in zip(folders, places[1:], strict=True):
         if places.count(place) > 1:
             raise UserError(f"--answers {folder} is named twice, or is the folder of --truth: name each folder once")
+    labels = _labels(folders)
     photos = _images(photographs, "--truth", places)
     answers: dict[str, list[Path]] = {}
     mistakes = []
@@ -81,9 +81,14 @@ def count(items: Sequence[object] | set[str], noun: str) -> str:
 
 def _labels(folders: Sequence[Path]) -> dict[str, Path]:
     """Folders by their name; by their whole path where several have the same name."""
-    names = Counter(Path(os.path.abspath(each)).name for each in folders)
-    labels = [name if names[name := Path(os.path.abspath(each)).name] == 1 else str(each) for each in folders]
-    return dict(zip(map(printable, labels), folders, strict=True))
+    names = [printable(Path(os.path.abspath(each)).name) for each in folders]
+    labels: dict[str, Path] = {}
+    for name, folder in zip(names, folders, strict=True):
+        label = name if names.count(name) == 1 else printable(str(folder))
+        if label in labels:  # their paths differ in characters that can't be printed
+            raise UserError(f"two folders of --answers would both be shown as {label}: rename one")
+        labels[label] = folder
+    return labels
 
 
 def _images(folder: Path, option: str, others: Sequence[Path]) -> dict[str, Path]:

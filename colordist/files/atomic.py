@@ -181,6 +181,18 @@ def require_own(file: Path, option: str, what: str, is_own: Callable[[bytes], bo
         raise UserError(f"{option} {file} is there already, and is no {what} of colordist's: name another file")
 
 
+def require_writable(file: Path, option: str) -> None:
+    """Raise UserError if a file can't be written, before the work on its content. Its folder needn't exist yet.
+
+    option: the command-line option that names it.
+    """
+    folder = next(each for each in file.absolute().parents if exists(each))
+    if not folder.is_dir():
+        raise UserError(f"{option} {file} can't be written, as {folder} is no folder: name another file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"{option} {file} can't be written, for lack of permission in {folder}: name another file")
+
+
 def remove_folder(folder: Path, names: Collection[str]) -> None:
     """Remove these files from a folder, then the folder. Raises OSError if it holds others."""
     for name in names:

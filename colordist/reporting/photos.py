@@ -3,21 +3,17 @@
 from pathlib import Path
 from statistics import fmean
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from colordist.color import luma
-from colordist.data.decode import decode
+from colordist.evaluation.file_check import read_again
 from colordist.evaluation.pairs import Pairs
 from colordist.evaluation.referee import Judgement
 from colordist.reporting.viewer import Example
 
 EACH = 4
 """Photographs from either end and from the middle."""
-
-Picture = NDArray[np.uint8]
-"""[H, W, 3], RGB."""
 
 
 def examples(judgement: Judgement, pairs: Pairs) -> list[Example]:
@@ -30,10 +26,11 @@ def examples(judgement: Judgement, pairs: Pairs) -> list[Example]:
         place = order[rank]
         name = judgement.images[place]
         index = pairs.names.index(name)
-        target = _picture(pairs.photographs[index])
-        answers = {program: _picture(files[index]) for program, files in pairs.answers.items()}
+        target = _read(pairs.photographs[index])
+        answers = {program: _read(files[index]) for program, files in pairs.answers.items()}
         scores = ", ".join(f"{program} {metric.format(each[place])}" for program, each in judgement.per_image.items())
-        pictures = {"grey": _grey(target), **answers, "photograph": target}
+        images = {"grey (input)": luma(target).expand_as(target), **answers, "photograph (target)": target}
+        pictures = {label: image[0].permute(1, 2, 0).numpy() for label, image in images.items()}
         found.append(Example(name, pictures, f"{rank + 1} of {len(order)}; {metric.label}: {scores}"))
     return found
 
@@ -46,9 +43,5 @@ def chosen(count: int) -> list[int]:
     return [*range(EACH), *range(middle, middle + EACH), *range(count - EACH, count)]
 
 
-def _grey(rgb: Picture) -> Picture:
-    return luma(torch.from_numpy(rgb).permute(2, 0, 1)).squeeze(0).unsqueeze(-1).expand(rgb.shape).numpy()
-
-
-def _picture(path: Path) -> Picture:
-    return np.array(decode(path))
+def _read(path: Path) -> Tensor:
+    return read_again(path, torch.device("cpu"))

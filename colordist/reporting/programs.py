@@ -63,7 +63,7 @@ class Programs:
         found, groups = self.rows, [Group(name, ()) for name in self.judgement.scores]
         notes = []
         if left_out := len(self.judgement.left_out):
-            notes.append(f"{left_out} of the photographs have no colour: they are not scored.")
+            notes.append(f"Without any colour, and so not scored: {left_out} of the photographs.")
         if len(groups) == 1:
             row = next(each for each in found if each.metric.name == self._primary.name)
             (cell,) = row.cells

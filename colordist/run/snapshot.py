@@ -149,13 +149,16 @@ def bundled() -> list[str]:
 def find(model: Path) -> Path:
     """Resolve MODEL: a snapshot's folder, a run's, for its newest snapshot, or the name of a bundled model.
 
-    A folder of that name goes first.
+    A run or a snapshot of that name goes first; another folder, as one of photographs, doesn't.
     """
     model = model.expanduser()
-    if not model.is_dir():
-        names = bundled()
-        if str(model) in names:
-            return BUNDLED / model
-        or_bundled = f", or a bundled model's name: {', '.join(names)}" if names else ""
-        raise UserError(f"there is no folder {model}: give the folder of a run, or of a snapshot{or_bundled}")
-    return model if (model / "model.json").exists() else latest(model)
+    if (model / "model.json").exists():
+        return model
+    if any((model / each).exists() for each in ("config.yaml", "snapshots")):
+        return latest(model)
+    names = bundled()
+    if str(model) in names:
+        return BUNDLED / model
+    or_bundled = f", or a bundled model's name: {', '.join(names)}" if names else ""
+    what = f"{model} is neither a run nor a snapshot" if model.is_dir() else f"there is no folder {model}"
+    raise UserError(f"{what}: give the folder of a run, or of a snapshot{or_bundled}")

@@ -490,9 +490,16 @@ def test_verb_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "did you mean train.steps?" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("error", "code"), [(UserError("this"), 2), (RunError("this"), 1)])
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("this"), 2, "this"),
+        (RunError("this"), 1, "this"),
+        (KeyboardInterrupt(), 1, "interrupted; run the same command again"),
+    ],
+)
 def test_run_turns_an_error_into_a_line_and_a_code(
-    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def verb() -> None:
         raise error
@@ -500,7 +507,7 @@ def test_run_turns_an_error_into_a_line_and_a_code(
     with pytest.raises(SystemExit) as left:
         cli.run(verb)
     assert left.value.code == code
-    assert capsys.readouterr().err == "colordist: this\n"
+    assert capsys.readouterr().err == f"colordist: {told}\n"
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])

@@ -17,6 +17,9 @@ from PIL import Image
 from colordist.config import RunError, UserError
 from colordist.evaluate import carry_out
 from colordist.evaluation.file_check import read_again
+from colordist.evaluation.referee import Judgement
+from colordist.reporting import programs
+from colordist.reporting.programs import Programs, compare_programs
 
 Pixels = NDArray[np.uint8]
 
@@ -208,6 +211,12 @@ def test_folders_of_one_name_are_told_apart_by_their_paths() -> None:
     assert [*judged("one/out", "two/out")["scores"]] == ["one/out", "two/out"]
 
 
+def test_folders_that_would_be_shown_alike_are_a_mistake() -> None:
+    folder("truth", {"x.png": noise(0)})
+    names = [folder(name, {"x.png": noise(1)}) for name in ("a\nb", "a?b")]
+    assert "shown as a?b: rename one" in mistake("--answers", *names, "--truth", "truth")
+
+
 def test_answers_inside_the_photographs_folder_are_no_photographs() -> None:
     folder("truth", {"x.png": noise(0)})
     folder("truth/answers", {"x.png": noise(1)})
@@ -305,11 +314,13 @@ def test_all_kinds_of_unusable_files_are_named_at_once(caplog: pytest.LogCapture
             ("--answers", "a", "--truth", "truth", "--data.image_size", "64"),
             "--data.image_size doesn't go with --answers",
         ),
+        (("--answers", "a", "--truth", "truth", "--evaluate.every", "5"), "--evaluate.every doesn't go with --answers"),
         (("--answers", "a", "--truth", "truth", "--evaluate.metrics", "[lpipss]"), "did you mean lpips?"),
         (("--answers", "a", "--truth", "truth", "-o", "page.pdf"), "-o page.pdf is no .html"),
         (("--answers", "a", "--truth", "truth", "-o", "own.html"), "-o own.html is there already"),
         (("--answers", "a", "--truth", "truth", "--json", "own.html"), "--json own.html is there already"),
-        (("--answers", "a", "--truth", "truth", "--json", "own.html/x"), "can't be"),
+        (("--answers", "a", "--truth", "truth", "--json", "own.html/x"), "own.html is no folder"),
+        (("--answers", "a", "--truth", "truth", "--json", "p.html", "-o", "./p.html"), "both name p.html"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], told: str) -> None:
@@ -347,5 +358,27 @@ def test_the_page_shows_the_scores_and_the_photographs_and_is_replaced() -> None
     assert "<b>a" not in page
     assert "&lt;b&gt;a" in page
     assert page.count("<img ") == 12 * 3
-    assert page.index("1 of 14") < page.index('alt="13, grey"') < page.index('alt="00, grey"')
+    assert page.index("1 of 14") < page.index('alt="13, grey (input)"') < page.index('alt="00, grey (input)"')
     assert "photographs&#39; median a,b (baseline)" in page
+
+
+def test_the_page_shows_programs_of_any_name() -> None:
+    folder("truth", {"x.png": noise(0)})
+    names = [folder(name, {"x.png": noise(1)}) for name in ("grey", "photograph", "target")]
+    carry_out(["--answers", *names, "--truth", "truth", "-o", "page.html"])
+    assert Path("page.html").read_text().count("<img ") == 2 + len(names)
+
+
+def test_an_answer_that_vanishes_before_it_is_shown_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder("truth", {"x.png": noise(0)})
+    folder("a", {"x.png": noise(1)})
+
+    def compare(judgement: Judgement) -> Programs:
+        Path("a", "x.png").unlink()
+        return compare_programs(judgement)
+
+    monkeypatch.setattr(programs, "compare_programs", compare)
+    with pytest.raises(RunError, match=r"a/x\.png can't be read any more"):
+        carry_out(["--answers", "a", "--truth", "truth", "--json", "scores.json", "-o", "page.html"])
+    assert Path("scores.json").exists()
+    assert not Path("page.html").exists()

@@ -265,7 +265,7 @@ def test_load_refuses(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for where, resolution, words in [
         (tmp_path / "nowhere", None, "no folder"),
-        (tmp_path / "empty", None, "train it first"),
+        (tmp_path / "empty", None, "empty is neither a run nor a snapshot"),
         (step, 7, "try 8"),
     ]:
         with pytest.raises(UserError, match=words) as caught:

@@ -309,5 +309,20 @@ def test_a_bundled_model_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert snapshot.find(Path("tiny")) == tmp_path / "bundled" / "tiny"
     with pytest.raises(UserError, match=r"or of a snapshot, or a bundled model's name: tiny$"):
         snapshot.find(Path("tny"))
+    (tmp_path / "tiny").mkdir()
+    assert snapshot.find(Path("tiny")) == tmp_path / "bundled" / "tiny"  # a folder of photographs doesn't
+    (tmp_path / "tiny").rmdir()
     write(tmp_path / "tiny", step=1)
-    assert snapshot.find(Path("tiny")) == Path("tiny")  # a folder goes first
+    assert snapshot.find(Path("tiny")) == Path("tiny")  # a snapshot goes first
+
+
+@pytest.mark.parametrize("part", ["config.yaml", "snapshots/notes.txt"])
+def test_a_run_goes_before_a_bundled_model_even_without_a_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = Path("photos-small", part)
+    file.parent.mkdir(parents=True)
+    file.touch()
+    with pytest.raises(UserError, match="photos-small holds no snapshot yet: train it first"):
+        snapshot.find(Path("photos-small"))
