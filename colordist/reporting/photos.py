@@ -20,17 +20,17 @@ def examples(judgement: Judgement, pairs: Pairs) -> list[Example]:
     """The photographs from both ends and the middle of the mean score over all programs, from worst to best."""
     metric = judgement.specs.primary
     costs = [fmean(map(metric.cost, scores)) for scores in zip(*judgement.per_image.values(), strict=True)]
-    order = sorted(range(len(costs)), key=lambda place: -costs[place])
+    order = sorted(range(len(costs)), key=lambda image: -costs[image])
     found = []
     for rank in chosen(len(order)):
-        place = order[rank]
-        name = judgement.images[place]
+        image = order[rank]
+        name = judgement.images[image]
         index = pairs.names.index(name)
         target = _read(pairs.photographs[index])
         answers = {program: _read(files[index]) for program, files in pairs.answers.items()}
-        scores = ", ".join(f"{program} {metric.format(each[place])}" for program, each in judgement.per_image.items())
-        images = {"grey (input)": luma(target).expand_as(target), **answers, "photograph (target)": target}
-        pictures = {label: image[0].permute(1, 2, 0).numpy() for label, image in images.items()}
+        scores = ", ".join(f"{program} {metric.format(each[image])}" for program, each in judgement.per_image.items())
+        shown = {"grey (input)": luma(target).expand_as(target), **answers, "photograph (target)": target}
+        pictures = {label: pixels[0].permute(1, 2, 0).numpy() for label, pixels in shown.items()}
         found.append(Example(name, pictures, f"{rank + 1} of {len(order)}; {metric.label}: {scores}"))
     return found
 

@@ -103,7 +103,7 @@ def leads(name: str, place: int, rows: Sequence[Row]) -> list[str]:
         return []
     leading = [row for row in rows if (cell := row.cells[place]) and cell.is_best]
     equal = sum(sum(cell.is_best for cell in row.cells if cell) > 1 for row in leading)
-    shared = f", and as good a one as another in {equal}" if equal else ""
+    shared = f", and ties in {equal}" if equal else ""
     return [f"{name} has the better mean in {len(leading) - equal} of {len(rows)} scores{shared}."]
 
 
