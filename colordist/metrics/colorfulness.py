@@ -17,7 +17,7 @@ def opponents(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def of_opponents(rg: Tensor, yb2: Tensor) -> Tensor:
-    """sqrt(var rg + var yb) + 0.3 sqrt(mean rg^2 + mean yb^2), from rg and twice yb. [B, H, W] twice to float64 [B]."""
+    """sqrt(var(rg) + var(yb)) + 0.3 sqrt(mean(rg)^2 + mean(yb)^2), of rg and 2 yb: twice [B, H, W] to float64 [B]."""
     rg_mean, rg_variance = _mean_and_variance(rg)
     yb_mean, yb_variance = _mean_and_variance(yb2)
     return torch.sqrt(rg_variance + yb_variance / 4) + 0.3 * torch.sqrt(rg_mean**2 + yb_mean**2 / 4)
