@@ -66,7 +66,8 @@ def check_files(pairs: Pairs, indices: Iterable[int], engine: Engine) -> tuple[t
     _refuse(sorted(fault for each in engine.gather(faults) for fault in each))
     found_colored = engine.sum(colored).bool().tolist()
     if not any(found_colored):
-        raise UserError("no photograph in --truth has any colour, so there is nothing to score")
+        line = f"no photograph in --truth {pairs.truth} has any colour, so there is nothing to score"
+        raise UserError(printable(line))
     return median_of(engine.sum(counts)), found_colored
 
 
@@ -81,7 +82,7 @@ def _examine(pairs: Pairs, index: int, device: torch.device) -> tuple[Tensor | N
             faults.append(Fault(where, _UNREADABLE, name, error.reason))
             return None
 
-    target = read_or_note(pairs.photographs[index], "--truth")
+    target = read_or_note(pairs.photographs[index], f"--truth {pairs.truth}")
     for label, files in pairs.answers.items():
         where = f"--answers {pairs.folders[label]}"
         answer = read_or_note(files[index], where)

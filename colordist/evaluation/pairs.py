@@ -19,6 +19,8 @@ _FEW = 3  # names in a line
 class Pairs:
     """Photographs, and the answer of each program to each of them."""
 
+    truth: Path
+    """Folder of the photographs."""
     folders: dict[str, Path]
     """Of the programs, by name: that of the folder, or its path where several have the same."""
     names: list[str]
@@ -57,7 +59,7 @@ def find_pairs(photographs: Path, folders: Sequence[Path]) -> Pairs:
             )
         answers[label] = [found[matches[name]] for name in photos if name in matches]
     refuse(mistakes)
-    return Pairs(labels, [*photos], [*photos.values()], answers)
+    return Pairs(photographs, labels, [*photos], [*photos.values()], answers)
 
 
 def refuse(mistakes: Sequence[str]) -> None:

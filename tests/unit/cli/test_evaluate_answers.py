@@ -147,7 +147,7 @@ def test_photographs_without_colour_are_left_out() -> None:
     assert found["scores"]["a"]["mae"] == 0
     folder("truth", {"a.png": plain((1, 1, 1)), "z.png": plain((2, 2, 2))})
     folder("a", {"a.png": plain((1, 1, 1)), "z.png": plain((2, 2, 2))})
-    assert mistake() == "no photograph in --truth has any colour, so there is nothing to score"
+    assert mistake() == "no photograph in --truth truth has any colour, so there is nothing to score"
 
 
 @pytest.mark.parametrize(
@@ -293,8 +293,8 @@ def test_all_kinds_of_unusable_files_are_named_at_once(caplog: pytest.LogCapture
         "colordist: --answers a: 1 image can't be read (a: empty file): replace them, or take them out of both folders",
         "colordist: --answers a: 2 images are of another size than the photograph (b: 32x48 instead of 48x32, c: 8x8 "
         "instead of 48x32): scale answers to the photograph",
-        "colordist: --truth: 1 image can't be read (g: truncated or damaged): replace them, or take them out of both "
-        "folders",
+        "colordist: --truth truth: 1 image can't be read (g: truncated or damaged): replace them, or take them out of "
+        "both folders",
     ]
 
 
