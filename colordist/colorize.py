@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
 from colordist.config import RunError, UserError, printable
 from colordist.registry import load_modules
 
@@ -13,7 +13,7 @@ UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, 
 
 def main() -> None:
     """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
-    parser = argparse.ArgumentParser(prog="colordist colorize", description=main.__doc__)
+    parser = ArgumentParser(prog="colordist colorize", description=main.__doc__)
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
     parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
@@ -25,8 +25,7 @@ def main() -> None:
     parser.add_argument("--variants", type=int, metavar="N", help="Samples per photo: STEM-1, STEM-2, ...")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos per batch. Default: 8.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
-    options = parser.parse_intermixed_args()
-    run(lambda: colorize(options))
+    run(lambda: colorize(parser.parse_intermixed_args()))
 
 
 def colorize(options: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.engine import launch
@@ -44,9 +44,9 @@ def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, P
     return options.model, data, sections["evaluate"], output
 
 
-def _parser(*, of_model: bool) -> argparse.ArgumentParser:
+def _parser(*, of_model: bool) -> ArgumentParser:
     """The options. of_model: with MODEL, which would take the value of an option that is not among them."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="colordist evaluate",
         usage="%(prog)s MODEL [-o FILE] [--data.KEY VALUE ...]\n"
         "       %(prog)s --answers DIR [DIR ...] --truth DIR [--json FILE] [-o FILE.html]",

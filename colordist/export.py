@@ -1,10 +1,9 @@
 """Export a snapshot as ONNX: ``python -m colordist.export MODEL --onnx FILE``."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
 from colordist.config import UserError
 from colordist.files.atomic import require_own
 from colordist.registry import load_modules
@@ -12,7 +11,7 @@ from colordist.registry import load_modules
 
 def main() -> None:
     """Parse, build, run, close."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="colordist export",
         description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
         epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
@@ -20,8 +19,12 @@ def main() -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
-    options = parser.parse_args()
-    run(lambda: export(options.model, options.onnx, options.modules))
+
+    def verb() -> None:
+        options = parser.parse_args()
+        export(options.model, options.onnx, options.modules)
+
+    run(verb)
 
 
 def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, run
+from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import TrackConfig, UserError
 from colordist.files.atomic import reason, replacing, require_own
 from colordist.registry import load_modules
@@ -16,7 +16,7 @@ MARK = b"colordist report"
 
 def main() -> None:
     """Print a table of scores and write a page to compare runs; or list runs."""
-    parser = argparse.ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
+    parser = ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
     parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
     parser.add_argument(
         "-o",
@@ -36,8 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--sync", action="store_true", help="Send lines that W&B lacks after an outage, and exit.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
-    options = parser.parse_args()
-    run(lambda: carry_out(options))
+    run(lambda: carry_out(parser.parse_args()))
 
 
 def carry_out(options: argparse.Namespace) -> None:

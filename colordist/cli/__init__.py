@@ -1,5 +1,6 @@
 """Entry point of verbs: errors as one line and an exit code. Settings: parser.py."""
 
+import argparse
 import difflib
 import io
 import logging
@@ -9,6 +10,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from colordist.cli import legacy
 from colordist.config import RunError, UserError
@@ -19,6 +21,14 @@ VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, or name of a bundled model: photos-small."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """Parser of a verb's own options. Raises UserError for a mistake, so parse inside of ``run``."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise UserError, in place of argparse's usage and exit."""
+        raise UserError(f"{' '.join(message.split())}: try --help")
 
 
 def run(verb: Callable[[], None]) -> None:

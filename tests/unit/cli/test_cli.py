@@ -491,6 +491,24 @@ def test_verb_passes_its_arguments_on(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 @pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["evaluate"], "the following arguments are required: MODEL: try --help"),
+        (["evaluate", "--answers", "a", "--truth"], "argument --truth: expected one argument: try --help"),
+        (["colorize", "m", "p", "-o", "out", "--no\npe"], "unrecognized arguments: --no pe: try --help"),
+        (["colorize", "m", "p"], "the following arguments are required: -o/--output: try --help"),
+        (["export", "m"], "the following arguments are required: --onnx: try --help"),
+        (["report", "--nope"], "unrecognized arguments: --nope: try --help"),
+    ],
+)
+def test_a_mistake_in_the_options_of_a_verb_is_one_line(
+    arguments: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call_main(monkeypatch, *arguments) == 2
+    assert capsys.readouterr().err == f"colordist: {told}\n"
+
+
+@pytest.mark.parametrize(
     ("error", "code", "told"),
     [
         (UserError("this"), 2, "this"),
