@@ -5,7 +5,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
 from colordist.config import UserError
-from colordist.files.atomic import require_own
+from colordist.files.atomic import require_own, require_writable
 from colordist.registry import load_modules
 
 
@@ -33,8 +33,10 @@ def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
     from colordist.run import snapshot
 
     load_modules(modules)
-    trained = snapshot.read(snapshot.find(folder))
+    found = snapshot.find(folder)
     require_own(file, "--onnx", "network", lambda data: onnx_file.MARK in data)
+    require_writable(file, "--onnx")
+    trained = snapshot.read(found)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         difference = onnx_file.write(file, trained)

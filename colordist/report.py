@@ -6,7 +6,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import TrackConfig, UserError
-from colordist.files.atomic import reason, replacing, require_own
+from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
@@ -59,6 +59,8 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     if output.suffix not in (".html", ".png"):
         raise UserError(f"-o {output} is neither .html nor .png")
     require_own(output, "-o", "report", is_report)
+    if exists(runs[0].config_file):  # by default the page lies in a run; ``compare`` says where there is none
+        require_writable(output, "-o")
 
     from colordist.reporting.comparison import compare
 

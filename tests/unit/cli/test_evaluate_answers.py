@@ -319,7 +319,9 @@ def test_all_kinds_of_unusable_files_are_named_at_once(caplog: pytest.LogCapture
         (("--answers", "a", "--truth", "truth", "-o", "page.pdf"), "-o page.pdf is no .html"),
         (("--answers", "a", "--truth", "truth", "-o", "own.html"), "-o own.html is there already"),
         (("--answers", "a", "--truth", "truth", "--json", "own.html"), "--json own.html is there already"),
-        (("--answers", "a", "--truth", "truth", "--json", "own.html/x"), "own.html is no folder"),
+        (("--answers", "nowhere", "--truth", "truth", "--json", "own.html/x"), "own.html is no folder"),
+        (("--answers", "nowhere", "--truth", "truth", "-o", "own.html/x.html"), "own.html is no folder"),
+        (("--answers", "nowhere", "--truth", "truth", "--json", "empty"), "--json empty is there already"),
         (("--answers", "a", "--truth", "truth", "--json", "p.html", "-o", "./p.html"), "both name p.html"),
     ],
 )

@@ -42,6 +42,17 @@ def test_onnxruntime_agrees(settings: GeneratorSettings, tmp_path: Path) -> None
         torch.testing.assert_close(found, expected, atol=1e-4 * max(1.0, float(expected.abs().max())), rtol=0)
 
 
+@pytest.mark.parametrize(("output", "told"), [("file/a.onnx", "file is no folder: name another"), ("a", "already")])
+def test_an_output_that_cannot_be_written_is_found_before_the_network_is_read(
+    output: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "model.json").write_text("{}")  # damaged
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=rf"--onnx .*{told}"):
+        export(tmp_path / "a", tmp_path / output)
+
+
 def test_noise_is_refused(tmp_path: Path) -> None:
     settings = UNetSettings(name="unet", width=4, depth=1, noise=2)
     write_snapshot(tmp_path / "a", settings, random_generator(settings))

@@ -15,6 +15,7 @@ from colordist.reporting.comparison import Comparison, compare
 from colordist.reporting.html import page
 from colordist.reporting.listing import find, listing
 from colordist.reporting.wandb_report import build, markdown, publish
+from colordist.run.folder import RunFolder
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{7*7}}"
 
@@ -113,10 +114,21 @@ def test_no_run() -> None:
         report([], None)
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("output", "told"), [("file/a.html", "file is no folder: name"), ("a.html", "already")])
+def test_an_output_that_cannot_be_written_is_found_first(
+    output: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="can't be written"):
-        report([trained(tmp_path / "a")], tmp_path / "file" / "report.html")
+    (tmp_path / "a.html").mkdir()
+    with pytest.raises(UserError, match=told):
+        report([trained(tmp_path / "a")], tmp_path / output)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_missing_run_is_named_before_its_page(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is no run folder"):
+        report([RunFolder(tmp_path / "file")], None)
 
 
 # --- the list
