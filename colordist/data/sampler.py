@@ -21,25 +21,29 @@ UNIFORMS = 8
 """Uniform random numbers per sample for the task."""
 
 
-def _random_bits(seed: int, stream: int, index: int, count: int) -> NDArray[np.uint64]:
-    """``count`` random 64-bit words.
+def _random_bits(seed: int, stream: int, index: int, count: int, start: int = 0) -> NDArray[np.uint64]:
+    """``count`` random 64-bit words of a stream, from the one numbered ``start``.
 
     Raw words: NumPy keeps them stable across versions, but not the distributions of ``Generator``.
     """
-    return np.random.PCG64(np.random.SeedSequence((seed, stream, index))).random_raw(count)
+    bits = np.random.PCG64(np.random.SeedSequence((seed, stream, index)))
+    return bits.advance(start).random_raw(count)
 
 
-def _uniform(seed: int, stream: int, index: int, count: int) -> NDArray[np.float64]:
+def _uniform(seed: int, stream: int, index: int, count: int, start: int = 0) -> NDArray[np.float64]:
     """``count`` uniform numbers in [0, 1), multiples of 2**-24, which are exact in float32."""
-    uniform: NDArray[np.float64] = (_random_bits(seed, stream, index, count) >> np.uint64(40)).astype(np.float64)
+    bits = _random_bits(seed, stream, index, count, start)
+    uniform: NDArray[np.float64] = (bits >> np.uint64(40)).astype(np.float64)
     return uniform * 2.0**-24
 
 
-def _normal(seed: int, stream: int, index: int, count: int) -> NDArray[np.float64]:
-    """``count`` standard normal numbers (Box, Muller 1958)."""
-    radius, angle = _uniform(seed, stream, index, 2 * count).reshape(2, count)
+def _normal(seed: int, stream: int, index: int, rows: slice, total: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Some rows of ``total`` rows of standard normal numbers (Box, Muller 1958): [rows, *shape]."""
+    size = math.prod(shape)
+    count, start = (rows.stop - rows.start) * size, rows.start * size
+    radius, angle = (_uniform(seed, stream, index, count, first + start) for first in (0, total * size))
     normal: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
-    return normal
+    return normal.reshape(rows.stop - rows.start, *shape)
 
 
 @lru_cache(maxsize=4)  # a step may span two epochs; unpaired training has two orders
@@ -137,9 +141,13 @@ class Sampler:
     random_crops: bool = False
     """Whether crops have uniformly random positions; else they are central."""
 
-    def step(self, step: int) -> SampleSlice:
-        """The global_batch_size samples of a step, counted from 0."""
+    def step(self, step: int, part: slice | None = None) -> SampleSlice:
+        """The global_batch_size samples of a step, counted from 0, or a part of them: ``slice(start, stop)``.
+
+        Noise, of which there may be much, is drawn for that part alone.
+        """
         size = self.global_batch_size
+        part = part or slice(0, size)
         index, flip = self._indices(step, _ORDER, self._shards), self._coin_flips(step, _FLIP)
         crop = self._crops(step, _CROP)
         target_index, target_flip, target_crop = index, flip, crop
@@ -149,17 +157,16 @@ class Sampler:
             target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards)]
             target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP), self._crops(step, _TARGET_CROP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
-        noise = _normal(self.seed, _NOISE, step, size * math.prod(self.noise_shape)).reshape(size, *self.noise_shape)
         return SampleSlice(
-            index=index,
-            flip=flip,
-            crop=crop,
-            uniforms=uniforms,
-            noise=noise,
-            target_index=target_index,
-            target_flip=target_flip,
-            target_crop=target_crop,
-            batch_index=np.arange(size),
+            index=index[part],
+            flip=flip[part],
+            crop=crop[part],
+            uniforms=uniforms[part],
+            noise=_normal(self.seed, _NOISE, step, part, size, self.noise_shape),
+            target_index=target_index[part],
+            target_flip=target_flip[part],
+            target_crop=target_crop[part],
+            batch_index=np.arange(size)[part],
         )
 
     @property
@@ -196,8 +203,11 @@ class Sampler:
 
 
 def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Noise for one variant of a test image: standard normal, the same in every run."""
-    return _normal(image, _VARIANT, variant, math.prod(shape)).reshape(shape)
+    """Noise for one variant of an image: standard normal, the same in every run.
+
+    image: its number in the test split, or a digest.
+    """
+    return _normal(image, _VARIANT, variant, slice(0, 1), 1, shape)[0]
 
 
 def share(total: int, rank: int, world_size: int) -> slice:
