@@ -9,12 +9,11 @@ from torch import Tensor
 
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.data.loader import load, sample
-from colordist.data.sampler import variant_noise
 from colordist.data.source import MaskedSplit, Source
 from colordist.engine.consistency import check_same
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
-from colordist.evaluation.evaluator import VARIANTS, Evaluation, Evaluator
+from colordist.evaluation.evaluator import Evaluation, Evaluator
 from colordist.metrics.baselines import median_ab
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.optional import build_metrics
@@ -33,8 +32,8 @@ def build_evaluator(task: Task, source: Source, config: EvaluateConfig, engine: 
     if torch.equal(target[:, 0], target[:, 1]) and torch.equal(target[:, 1], target[:, 2]):
         raise UserError(f"no test image of data.source {source.name} has any colour, so there is nothing to score")
     metrics = engine.fetch(lambda: build_metrics(config.metrics, eval_set(task, source, target)), "loading metrics")
-    noise = _noise(task.noise_shape(target.shape[-1]), len(target)).to(engine.dtype).to(engine.device)
-    evaluator = Evaluator(target, objects, noise if noise.numel() else None, metrics, task.color_space, engine)
+    noise_shape = task.noise_shape(target.shape[-1])
+    evaluator = Evaluator(target, objects, noise_shape, metrics, task.color_space, engine)
     networks = [each.network for each in evaluator.features]
     check_same(engine, "scores by other feature networks", networks, "give all machines the same")
     return evaluator
@@ -48,12 +47,6 @@ def eval_set(task: Task, source: Source, target: Tensor) -> EvalSet:
         ambiguous_colors=source.ambiguous_colors,
         trained_with=frozenset((*task.settings.pretrained, *task.model.pretrained)),
     )
-
-
-def _noise(shape: tuple[int, ...], images: int) -> Tensor:
-    """Noise of the test images, the same in every run: [images, VARIANTS, *shape]."""
-    noise = [[variant_noise(image, each, shape) for each in range(VARIANTS)] for image in range(images)]
-    return torch.from_numpy(np.array(noise))
 
 
 def evaluate_snapshot(model: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:

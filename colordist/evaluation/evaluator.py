@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from colordist.color import ColorSpace, luma, to_8_bits
 from colordist.config import Value
 from colordist.data.loader import in_batches
+from colordist.data.sampler import variant_noise
 from colordist.engine.runtime import Engine
 from colordist.evaluation.set_scores import Metrics, Scores, SetFeatures, SetScores
 from colordist.metrics.baselines import REFERENCES, Reference
@@ -49,13 +51,13 @@ class Evaluation:
 class Evaluator:
     """Evaluates predictions on the test split, which is divided among all ranks.
 
-    target: uint8 [N, 3, H, W]; objects: masks, uint8 [N, H, W], where the source has them; noise:
-    [N, VARIANTS, *noise_shape], for tasks that need it. All on the engine's device.
+    target: uint8 [N, 3, H, W]; objects: masks, uint8 [N, H, W], where the source has them. All on the engine's device.
     """
 
     target: Tensor
     objects: Tensor | None
-    noise: Tensor | None
+    noise_shape: tuple[int, ...]
+    """Noise shape per prediction; (0,) for a deterministic generator."""
     metrics: Metrics
     color_space: ColorSpace
     engine: Engine
@@ -125,7 +127,15 @@ class Evaluator:
     def _colorize(self, sample: Sample, part: slice | list[int]) -> Tensor:
         """Predictions for a part of the test split: uint8 [B, V, 3, H, W]."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
-        color = sample(grey, None if self.noise is None else self.noise[part].flatten(0, 1))
+        color = sample(grey, self._noise(part))
         answers = len(color) // len(grey)
         picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)
         return to_8_bits(picture).view(len(grey), answers, *picture.shape[1:])
+
+    def _noise(self, part: slice | list[int]) -> Tensor | None:
+        """Noise of a part of the test split, the same in every run: [B * VARIANTS, *noise_shape]."""
+        if 0 in self.noise_shape:
+            return None
+        images = range(len(self.target))[part] if isinstance(part, slice) else part
+        noise = [variant_noise(image, each, self.noise_shape) for image in images for each in range(VARIANTS)]
+        return torch.from_numpy(np.stack(noise)).to(self.engine.dtype).to(self.engine.device)
