@@ -4,7 +4,6 @@ from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.baselines import REFERENCES
 from colordist.metrics.ciede2000 import CIEDE2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP
-from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.inception import FID, KID
 from colordist.metrics.lpips import LPIPS
@@ -15,6 +14,7 @@ from colordist.metrics.removed import REMOVED
 from colordist.metrics.scorer import Scorer
 from colordist.metrics.specs import MetricSpec, score_specs
 from colordist.metrics.ssim import SSIM
+from colordist.metrics.variants import CIEDE2000_BEST, CIEDE2000_MEAN, DIVERSITY
 from colordist.metrics.vivid import RAREST, VIVID
 
 METRICS: tuple[Metric, ...] = (
@@ -28,6 +28,8 @@ METRICS: tuple[Metric, ...] = (
     HISTOGRAM,
     COLORFULNESS,
     COLORFULNESS_GAP,
+    CIEDE2000_MEAN,
+    CIEDE2000_BEST,
     DIVERSITY,
 )
 """Scored on every test split, in the order of tables."""

@@ -13,7 +13,6 @@ from colordist.metrics.accuracy import ACCURACY2, ACCURACY5
 from colordist.metrics.baselines import REFERENCES, constant, grey, median_ab, oracle
 from colordist.metrics.ciede2000 import CIEDE2000, ciede2000
 from colordist.metrics.colorfulness import COLORFULNESS, COLORFULNESS_GAP, colorfulness
-from colordist.metrics.diversity import DIVERSITY
 from colordist.metrics.histogram import HISTOGRAM
 from colordist.metrics.mae import MAE
 from colordist.metrics.metric import rgb_to_lab
@@ -21,6 +20,7 @@ from colordist.metrics.psnr import PSNR, PSNR_SET
 from colordist.metrics.ssim import SSIM
 from colordist.metrics.table import table
 from colordist.metrics.unsigned_colorfulness import CF, DELTA_CF, unsigned_colorfulness
+from colordist.metrics.variants import CIEDE2000_BEST, CIEDE2000_MEAN, DIVERSITY
 from colordist.metrics.vivid import rarest, vivid
 
 COLORS = ((50.0, 0.0), (-25.0, 43.0), (-25.0, -43.0))
@@ -65,7 +65,7 @@ def score(metric: Metric, prediction: Tensor, target: Tensor, objects: Tensor | 
 
 
 # Those that compare one prediction with the target: the others need marked objects, or several predictions.
-PAIRED = {m.name for m in METRICS} - {"diversity"}
+PAIRED = {m.name for m in METRICS} - {"ciede2000_mean", "ciede2000_best", "diversity"}
 
 # --- what holds for every metric
 
@@ -547,3 +547,14 @@ def test_table_is_aligned_and_names_the_better_way() -> None:
         "Colourfulness → target             0.00  29.90",
         "PSNR dB ↑                             -      -",
     ]
+
+
+def test_mean_and_best_of_several_predictions() -> None:
+    """Two images: the predictions of one are at distances 0 and d of its target, of the other both at d."""
+    one, other = of_lab(50, *COLORS[0]), of_lab(50, *COLORS[1])
+    apart = score(CIEDE2000, one, other)
+    prediction, target = torch.cat([other, other]), torch.cat([one, one])
+    variants = torch.stack([prediction, torch.cat([one, other])], dim=1)
+    eval_batch = EvalBatch(prediction, target, None, variants)
+    assert CIEDE2000_MEAN.score(CIEDE2000_MEAN.sums(eval_batch)) == pytest.approx(apart * 3 / 4)
+    assert CIEDE2000_BEST.score(CIEDE2000_BEST.sums(eval_batch)) == pytest.approx(apart / 2)
