@@ -171,6 +171,9 @@ class TaskSettings(ComponentSettings):
 class GeneratorSettings(ComponentSettings):
     """The generator."""
 
+    takes_time: ClassVar[bool] = False
+    """Whether the network can be built with an input for a time, as solvers of differential equations need."""
+
     name: str = ""
     """Generator architecture."""
     color_space: Literal["lab", "rgb"] = "lab"

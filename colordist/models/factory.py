@@ -11,13 +11,17 @@ from colordist.config import DiscriminatorSettings, GeneratorSettings
 from colordist.models.seeding import seeded
 
 
-def build_generator(settings: GeneratorSettings, inputs: int = 1, outputs: int | None = None) -> nn.Module:
+def build_generator(
+    settings: GeneratorSettings, inputs: int = 1, outputs: int | None = None, *, timed: bool = False
+) -> nn.Module:
     """Build a generator with random weights.
 
-    inputs, outputs: channels. Default: from grey to the color space's channels.
+    inputs, outputs: channels. Default: from grey to the color space's channels. timed: whether it takes a time.
     """
     channels = ColorSpace(settings.color_space).channels if outputs is None else outputs
-    return cast(nn.Module, registry.component("model", settings.name)(settings, inputs=inputs, outputs=channels))
+    more = {"timed": True} if timed else {}  # only networks with ``takes_time`` know it
+    network = registry.component("model", settings.name)(settings, inputs=inputs, outputs=channels, **more)
+    return cast(nn.Module, network)
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,11 @@ class ModelFactory:
     model: GeneratorSettings
     discriminator_settings: DiscriminatorSettings | None = None
 
-    def generator(self, offset: int = 0, inputs: int = 1, outputs: int | None = None) -> nn.Module:
-        """Build a network of the generator's architecture. inputs, outputs: channels; default: from grey to colour."""
-        return seeded(self.seed + offset, lambda: build_generator(self.model, inputs, outputs))
+    def generator(
+        self, offset: int = 0, inputs: int = 1, outputs: int | None = None, *, timed: bool = False
+    ) -> nn.Module:
+        """Build a network of the generator's architecture. Arguments: as for ``build_generator``."""
+        return seeded(self.seed + offset, lambda: build_generator(self.model, inputs, outputs, timed=timed))
 
     def discriminator(self, offset: int, inputs: int, *, bias: bool = True) -> nn.Module:
         """Build a discriminator. inputs: total number of input channels. bias: of its last layer."""

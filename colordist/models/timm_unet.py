@@ -1,7 +1,8 @@
 """Generator ``timm_unet``: a U-Net whose encoder is a timm model, pretrained or not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat, zip_longest
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,6 +12,7 @@ from colordist.config import Config, GeneratorSettings, UserError, at_least
 from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
 from colordist.models.pretrained import NONE, Pretrained, check_sha256
+from colordist.models.time_embedding import Film, TimeEmbedding, modulated
 from colordist.models.timm_encoder import TimmEncoder, encoder_levels
 
 
@@ -20,6 +22,7 @@ class TimmUNetSettings(GeneratorSettings):
 
     operational: ClassVar[frozenset[str]] = frozenset({"sha256"})
     weights_keys: ClassVar[frozenset[str]] = frozenset({"weights"})
+    takes_time: ClassVar[bool] = True
 
     encoder: str = "resnet18"
     """Encoder: a model of timm with features at several resolutions."""
@@ -63,34 +66,39 @@ class TimmUNet(CheckpointedModule):
 
     Height and width: multiples of the encoder's largest stride. Levels finer than the encoder's come from a few
     convolutions on the image itself, so that there is a skip connection at every level up to full resolution.
+
+    A timed network has these convolutions at all levels: the encoder sees grey alone, the first channel, and so runs
+    once per image; they see all channels.
     """
 
     Settings = TimmUNetSettings
     ENCODER = ("encoder",)
 
-    def __init__(self, settings: TimmUNetSettings, *, inputs: int = 1, outputs: int = 2) -> None:
-        """inputs, outputs: channels."""
+    def __init__(self, settings: TimmUNetSettings, *, inputs: int = 1, outputs: int = 2, timed: bool = False) -> None:
+        """inputs, outputs: channels. timed: whether the network takes a time."""
         super().__init__()
         self.settings = settings
         levels = encoder_levels(settings.encoder)
         finer = levels.strides[0].bit_length() - 1
-        widths = level_widths(settings.width, finer + len(levels.strides) - 2)  # of all levels but the coarsest
+        strides = [*(2**level for level in range(finer)), *levels.strides]
+        widths = level_widths(settings.width, len(strides) - 1)
+        stems = widths if timed else widths[:finer]
         self.encoder = TimmEncoder(settings.encoder, pretrained=settings.weights != NONE)
         self.stem = nn.ModuleList(
-            ConvBlock(widths[level - 1] if level else inputs, widths[level], "group", stride=2 if level else 1)
-            for level in range(finer)
+            ConvBlock(before, after, "group", stride=coarse // fine)
+            for before, after, (fine, coarse) in zip([inputs, *stems], stems, pairwise([1, *strides]), strict=False)
         )
-        skips = [*widths[:finer], *levels.channels]
-        strides = [*(2**level for level in range(finer)), *levels.strides]
-        below = [*widths[1:], skips[-1]]
+        skips = [sum(pair) for pair in zip_longest(stems, [0] * finer + [*levels.channels], fillvalue=0)]
+        below = [*widths[1:-1], skips[-1]]
         self.up = nn.ModuleList(
             Up(inner, outer, coarse // fine)
-            for inner, outer, (fine, coarse) in zip(below, widths, pairwise(strides), strict=True)
+            for inner, outer, (fine, coarse) in zip(below, widths, pairwise(strides), strict=False)
         )
         self.merge = nn.ModuleList(
-            ConvBlock(width + skip, width, "group") for width, skip in zip(widths, skips[:-1], strict=True)
+            ConvBlock(width + skip, width, "group") for width, skip in zip(widths, skips[:-1], strict=False)
         )
         self.last = last_convolution(widths[0], outputs)
+        self.time = TimeEmbedding([*stems, *widths[-2::-1]], 8 * settings.width) if timed else None
 
     def load_pretrained(self) -> str | None:
         """Load the encoder's weights, which fetches them if need be. Returns their digest, None for random ones."""
@@ -99,25 +107,36 @@ class TimmUNet(CheckpointedModule):
             return None
         return self.encoder.load_pretrained(Pretrained(settings.encoder, settings.weights, settings.sha256))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """image [B, inputs, H, W], grey in [-1, 1] -> [B, outputs, H, W], unbounded."""
-        levels = []
-        x = image
+    def forward(self, image: Tensor, time: Tensor | None = None, features: Sequence[Tensor] | None = None) -> Tensor:
+        """image [B, inputs, H, W], the first channel grey in [-1, 1] -> [B, outputs, H, W], unbounded.
+
+        time: [B] in [0, 1]; it modulates all levels. features: of ``encode``, where they are known.
+        """
+        films = repeat(None) if self.time is None else self.time(time)
+        features = self.encode(image[:, :1]) if features is None else features
+        x, stem = image, []
         for layer in self.stem:
-            x = self.run(layer, x)
-            levels.append(x)
-        levels += self._encode(image)
+            x = self.run(_stem_level, layer, x, next(films))
+            stem.append(x)
+        finer = len(self.up) + 1 - len(features)
+        both = [torch.cat(pair, dim=1) for pair in zip(stem[finer:], features, strict=False)]  # in a timed network
+        levels = [*stem[:finer], *(both or features)]
         x = levels.pop()
         for index in reversed(range(len(self.up))):
-            x = self.run(self._decode_level, index, x, levels.pop())
+            x = self.run(self._decode_level, index, x, levels.pop(), next(films))
         color: Tensor = self.last(x)
         return color
 
-    def _encode(self, image: Tensor) -> list[Tensor]:
-        """Features of the encoder, fine to coarse."""
-        return list(cast(Any, self.run(self.encoder, image)))
+    def encode(self, grey: Tensor) -> list[Tensor]:
+        """Features of the encoder, fine to coarse. grey: [B, 1, H, W] in [-1, 1]."""
+        return list(cast(Any, self.run(self.encoder, grey)))
 
-    def _decode_level(self, index: int, x: Tensor, skip: Tensor) -> Tensor:
+    def _decode_level(self, index: int, x: Tensor, skip: Tensor, film: Film | None) -> Tensor:
         """Upsample to the next finer level and merge with the skip connection."""
         merged: Tensor = self.merge[index](torch.cat([self.up[index](x), skip], dim=1))
-        return merged
+        return modulated(merged, film)
+
+
+def _stem_level(level: nn.Module, x: Tensor, film: Film | None) -> Tensor:
+    """Run convolutions on the image itself."""
+    return modulated(level(x), film)

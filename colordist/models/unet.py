@@ -1,7 +1,8 @@
 """Generator ``unet``: encoder and decoder with skip connections."""
 
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, repeat
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,14 @@ from colordist.models.blocks import (
     level_widths,
 )
 from colordist.models.modulation import Modulation
+from colordist.models.time_embedding import Film, TimeEmbedding, modulated
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetSettings(EncoderDecoderSettings):
     """Settings of the generator ``unet``."""
+
+    takes_time: ClassVar[bool] = True
 
     blocks: int = 0
     """Residual blocks per level of encoder and decoder; 0: one plain convolution instead."""
@@ -58,8 +62,8 @@ class UNet(CheckpointedModule):
     Settings = UNetSettings
     ENCODER = ("first", "down")
 
-    def __init__(self, settings: UNetSettings, *, inputs: int = 1, outputs: int = 2) -> None:
-        """inputs, outputs: channels."""
+    def __init__(self, settings: UNetSettings, *, inputs: int = 1, outputs: int = 2, timed: bool = False) -> None:
+        """inputs, outputs: channels. timed: whether the network takes a time."""
         super().__init__()
         width, depth, norm = settings.width, settings.depth, settings.norm
         blocks, attention_level, noise = settings.blocks, settings.attention_level, settings.noise
@@ -84,25 +88,28 @@ class UNet(CheckpointedModule):
         self.refine = nn.ModuleList(nn.Sequential(*refined(level)) for level in reversed(range(depth)))
         self.last = last_convolution(width, outputs)
         self.modulate = Modulation(noise, width) if noise else None
+        self.time = TimeEmbedding([*widths, *widths[-2::-1]], 8 * width) if timed else None
 
-    def forward(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, image: Tensor, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
         """image [B, inputs, H, W] of about unit size -> [B, outputs, H, W], unbounded.
 
         noise: [B * N, model.noise] for N samples per image, those of an image consecutive -> [B * N, outputs, H, W]. It
-        modulates only the last features, so further samples are cheap.
+        modulates only the last features, so further samples are cheap. time: [B] in [0, 1]; it modulates all levels.
         """
-        levels = [self.run(self.first, image)]
-        for down in self.down:
-            levels.append(self.run(down, levels[-1]))
-        x = levels.pop()
+        films = repeat(None) if self.time is None else self.time(time)
+        x, levels = image, []
+        for level in (self.first, *self.down):
+            x = self.run(_encode_level, level, x, next(films))
+            levels.append(x)
+        levels.pop()
         for index in range(len(self.up)):
-            x = self.run(self._decode_level, index, x, levels.pop())
+            x = self.run(self._decode_level, index, x, levels.pop(), next(films))
         return self.run(self._output, x, noise)
 
-    def _decode_level(self, index: int, x: Tensor, skip: Tensor) -> Tensor:
+    def _decode_level(self, index: int, x: Tensor, skip: Tensor, film: Film | None) -> Tensor:
         """Upsample by one level and merge with the skip connection."""
         up, merge, refine = self.up[index], self.merge[index], self.refine[index]
-        merged: Tensor = refine(merge(torch.cat([up(x), skip], dim=1)))
+        merged: Tensor = refine(modulated(merge(torch.cat([up(x), skip], dim=1)), film))
         return merged
 
     def _output(self, x: Tensor, noise: Tensor | None) -> Tensor:
@@ -111,3 +118,8 @@ class UNet(CheckpointedModule):
             x = self.modulate(x.repeat_interleave(len(noise) // len(x), dim=0), noise)
         color: Tensor = self.last(x)
         return color
+
+
+def _encode_level(level: nn.Module, x: Tensor, film: Film | None) -> Tensor:
+    """Run a level of the encoder."""
+    return modulated(level(x), film)
