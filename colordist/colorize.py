@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
     parser.add_argument("--variants", type=int, metavar="N", help="Samples per photo: STEM-1, STEM-2, ...")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of a flow's noise. Default: 0.")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos per batch. Default: 8.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
     run(lambda: colorize(parser.parse_intermixed_args()))
@@ -43,7 +44,8 @@ def colorize(options: argparse.Namespace) -> None:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.model, options.resolution, options.upsample)
-    if options.variants is not None and options.variants > (most := colorizer.variants):
+    most = colorizer.variants
+    if None not in (options.variants, most) and options.variants > most:
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -54,7 +56,7 @@ def colorize(options: argparse.Namespace) -> None:
     try:
         with tqdm(total=len(todo), desc="colouring", unit="photo", leave=False, disable=None) as bar:
             for start in range(0, len(todo), size):
-                failed |= color_files(colorizer, todo[start : start + size], options.side_by_side)
+                failed |= color_files(colorizer, todo[start : start + size], options.side_by_side, options.seed)
                 bar.update(len(todo[start : start + size]))
     except KeyboardInterrupt:
         raise RunError(f"interrupted; finished photos are in {out}, and the same command does the rest") from None

@@ -14,7 +14,8 @@ def main() -> None:
     parser = ArgumentParser(
         prog="colordist export",
         description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
-        epilog="Input `grey`: [batch, 1, height, width] in [0, 1]. Output `color`: Lab a,b, or sRGB in [0, 1].",
+        epilog="Input `grey`: [batch, 1, height, width] in [0, 1]; of a flow also `noise`: [batch, 2, height, width], "
+        "standard normal. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")

@@ -30,6 +30,7 @@ OURS: dict[Kind, dict[str, str]] = {
         "autoencoder": "colordist.tasks.autoencoder:AutoencoderTask",
         "cgan": "colordist.tasks.cgan:CGANTask",
         "cyclegan": "colordist.tasks.cyclegan:CycleGANTask",
+        "flow": "colordist.tasks.flow:FlowTask",
     },
     "model": {
         "unet": "colordist.models.unet:UNet",

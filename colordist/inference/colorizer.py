@@ -64,27 +64,27 @@ class Colorizer:
         self.multiple = self.task.model.size_multiple
         self.variants = self.task.variants
 
-    def __call__(self, image: Image.Image, variant: int = 0) -> Image.Image:
+    def __call__(self, image: Image.Image, variant: int = 0, seed: int = 0) -> Image.Image:
         """Colourize one image of any mode and size: see `colorize`."""
-        return self.colorize([image], variant=variant)[0]
+        return self.colorize([image], variant=variant, seed=seed)[0]
 
     def colorize(
-        self, images: Sequence[Image.Image], batch_size: int = BATCH_SIZE, variant: int = 0
+        self, images: Sequence[Image.Image], batch_size: int = BATCH_SIZE, variant: int = 0, seed: int = 0
     ) -> list[Image.Image]:
         """Colourize images of any mode and size, batched by shape.
 
-        variant: index of the latent code, below `variants`; the same code for all images. A deterministic network has
-        one variant.
+        variant: index of the sample, below `variants`: a deterministic network has 1, one with latent codes as many as
+        codes, a flow any number (None). seed: of a flow's noise, which depends on the image's pixels besides.
 
         Returns images of mode RGB, or RGBA for those with transparency. Raises Undecodable for values of unknown range
         (modes I and F), UserError for an unknown variant.
         """
         chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        return [output for chunk in chunks for output in self.paint([read_photo(image) for image in chunk], variant)]
+        return [each for chunk in chunks for each in self.paint([*map(read_photo, chunk)], variant, seed)]
 
-    def paint(self, photos: Sequence[Photo], variant: int = 0) -> Iterator[Image.Image]:
+    def paint(self, photos: Sequence[Photo], variant: int = 0, seed: int = 0) -> Iterator[Image.Image]:
         """Run the network on all photos, one batch per shape; then yield the results in order."""
-        yield from map(self._join, photos, self._colors(photos, variant))
+        yield from map(self._join, photos, self._colors(photos, variant, seed))
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the network's input for a photo of this width and height."""
@@ -95,7 +95,7 @@ class Colorizer:
         return width, height
 
     @torch.inference_mode()
-    def _colors(self, photos: Sequence[Photo], variant: int) -> list[Tensor]:
+    def _colors(self, photos: Sequence[Photo], variant: int, seed: int) -> list[Tensor]:
         """Per photo: a and b divided by AB_SCALE, [2, h, w], where w x h is `input_size`."""
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
@@ -104,19 +104,19 @@ class Colorizer:
         for size, members in shapes.items():
             inputs = [_tensor(decode.scale(photos[index].visible, size)) for index in members]
             grey = torch.stack(inputs).to(self.device) / 127.5 - 1
-            color = self._sample(grey, variant)
+            color = self._sample(grey, variant, seed)
             if self.space.name == "rgb":
                 color = srgb_to_lab(self.space.join(grey, color))[:, 1:] / AB_SCALE
             colors |= zip(members, color, strict=True)
         return [colors[index] for index in range(len(photos))]
 
-    def _sample(self, grey: Tensor, variant: int) -> Tensor:
+    def _sample(self, grey: Tensor, variant: int, seed: int) -> Tensor:
         """Sample colours for grey images. Raises UserError for an unknown variant."""
-        if not 0 <= variant < self.variants:
+        if variant < 0 or (self.variants is not None and variant >= self.variants):
             raise UserError(
                 f"variant is {variant}, but this network has {self.variants}, counted from 0: try variant 0"
             )
-        return self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey))
+        return self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
 
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:

@@ -26,38 +26,49 @@ class Exported(nn.Module):
         self.task = trained.task
         self.lab = trained.task.color_space.name == "lab"
 
-    def forward(self, grey: Tensor) -> Tensor:
-        """grey [B, 1, H, W] in [0, 1] -> Lab a,b [B, 2, H, W], or sRGB [B, 3, H, W] in about [0, 1]."""
-        color = self.task.sample(dict(self.networks.items()), grey * 2 - 1, None)
+    def forward(self, grey: Tensor, noise: Tensor | None = None) -> Tensor:
+        """grey [B, 1, H, W] in [0, 1] -> Lab a,b [B, 2, H, W], or sRGB [B, 3, H, W] in about [0, 1].
+
+        noise: standard normal, [B, C, H, W], for a flow.
+        """
+        color = self.task.sample(dict(self.networks.items()), grey * 2 - 1, noise)
         return color * AB_SCALE if self.lab else (color + 1) / 2
+
+    def inputs(self, *shape: int) -> dict[str, Tensor]:
+        """Random inputs by name, the same each time. shape: [B, 1, H, W] of grey."""
+        grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        noise = self.task.variant_noise(0, grey * 2 - 1)
+        return {"grey": grey} if noise is None else {"grey": grey, "noise": noise}
 
 
 def write(file: Path, trained: Snapshot) -> float:
     """Export a snapshot as ONNX, for any batch size and any multiple of the generator's size multiple.
 
     Returns the largest difference between onnxruntime's output and torch's, over sizes other than the traced one,
-    relative to the largest output. Raises UserError for a missing package or a network that takes noise, RunError for
+    relative to the largest output. Raises UserError for a missing package or a network with latent codes, RunError for
     a difference above TOLERANCE.
     """
-    if trained.task.variants > 1:
-        raise UserError("a network that takes noise can't be exported: train one with model.noise 0")
+    if trained.task.model.noise_size:
+        raise UserError("a network with latent codes can't be exported: train one with model.noise 0")
     try:
         import onnxruntime  # noqa: F401  the check needs it
         import onnxscript  # noqa: F401  torch's exporter needs it
     except ImportError as error:
         raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
     network, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
+    examples = network.inputs(2, 1, 4 * unit, 6 * unit)
     # Height and width are declared as multiples of this unit, so that the sizes of skip connections agree.
     height, width = (unit * torch.export.Dim(name, min=2, max=4096) for name in ("rows", "columns"))
+    batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,
-            (torch.rand(2, 1, 4 * unit, 6 * unit),),
-            input_names=["grey"],
+            tuple(examples.values()),
+            input_names=[*examples],
             output_names=["color"],
-            dynamic_shapes={"grey": {0: torch.export.Dim("batch", min=1, max=4096), 2: height, 3: width}},
+            dynamic_shapes={name: {0: batch, 2: height, 3: width} for name in examples},
             dynamo=True,
             verbose=False,
         )
@@ -78,11 +89,11 @@ def _difference(network: Exported, unit: int, file: Path) -> float:
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     worst = 0.0
     for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
-        grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        inputs = network.inputs(*shape)
         with torch.no_grad():
-            expected = network(grey)
+            expected = network(**inputs)
         try:
-            found = torch.from_numpy(session.run(None, {"grey": grey.numpy()})[0])
+            found = torch.from_numpy(session.run(None, {name: each.numpy() for name, each in inputs.items()})[0])
         except Exception as error:  # onnxruntime's own classes
             raise RunError(
                 f"the exported network doesn't take images of shape {shape}: in the task's sample(), use grey.shape[0] "

@@ -76,7 +76,7 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     return reasons
 
 
-def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -> dict[Job, str]:
+def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, seed: int = 0) -> dict[Job, str]:
     """Colourize photos as one batch and save the results. Returns the failed jobs, each with the reason."""
     photos: dict[Job, Photo] = {}
     failed: dict[Job, str] = {}
@@ -88,7 +88,8 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool) -
             except decode.Undecodable as error:
                 failed[job] = error.reason
     for variant in range(max(len(job.targets) for job in jobs)):
-        for (job, photo), output in zip(photos.items(), colorizer.paint([*photos.values()], variant), strict=True):
+        outputs = colorizer.paint([*photos.values()], variant, seed)
+        for (job, photo), output in zip(photos.items(), outputs, strict=True):
             target = job.targets[variant]
             try:
                 save(side_by_side_image(photo, output) if side_by_side else output, target)

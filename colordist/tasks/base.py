@@ -130,12 +130,15 @@ class Task:
         return generator(grey) if noise is None else generator(grey, noise)
 
     @property
-    def variants(self) -> int:
-        """Number of distinct samples for one grey image."""
+    def variants(self) -> int | None:
+        """Number of distinct samples for one grey image; None: no limit."""
         return max(1, self.model.noise_size)
 
-    def variant_noise(self, variant: int, grey: Tensor) -> Tensor | None:
-        """Noise of one of the ``variants``, the same for every image: [B, *noise_shape]."""
+    def variant_noise(self, variant: int, grey: Tensor, seed: int = 0) -> Tensor | None:
+        """Noise of one of the ``variants``: [B, *noise_shape], None for a deterministic generator.
+
+        It must follow from its arguments. Default: a latent code, the same for every image and seed.
+        """
         if self.model.noise_size == 0:
             return None
         code = F.one_hot(grey.new_tensor(variant).long(), self.model.noise_size)
