@@ -7,7 +7,9 @@ if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer
 
 
-def load(model: str | Path, resolution: int | None = None, upsample: str = "guided") -> "Colorizer":
+def load(
+    model: str | Path, resolution: int | None = None, upsample: str = "guided", solver_steps: int | None = None
+) -> "Colorizer":
     """Load a trained network::
 
         colorizer = colordist.load("photos-small")
@@ -18,10 +20,11 @@ def load(model: str | Path, resolution: int | None = None, upsample: str = "guid
     model: a run folder, for its newest snapshot; a snapshot's folder; or a bundled model's name, as photos-small.
     resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
     upsample: how its colours get the photo's resolution: `guided`, sharpened by the photo's luma, or `bilinear`.
+    solver_steps: of a flow; default: as trained.
 
     Raises UserError, one line, if there is no snapshot, for a resolution that the network doesn't support, or for an
     unknown way of upsampling.
     """
     from colordist.inference.colorizer import load  # imports torch, which takes seconds
 
-    return load(Path(model), resolution, upsample)
+    return load(Path(model), resolution, upsample, solver_steps)

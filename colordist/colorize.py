@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.config import RunError, UserError, printable
 from colordist.registry import load_modules
 
@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
     parser.add_argument("--variants", type=int, metavar="N", help="Samples per photo: STEM-1, STEM-2, ...")
+    parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument("--seed", type=int, default=0, help="Seed of a flow's noise. Default: 0.")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos per batch. Default: 8.")
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
@@ -43,7 +44,7 @@ def colorize(options: argparse.Namespace) -> None:
     if options.variants is not None and options.variants < 1:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
-    colorizer = load(options.model, options.resolution, options.upsample)
+    colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps)
     most = colorizer.variants
     if None not in (options.variants, most) and options.variants > most:
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.engine import launch
@@ -30,8 +30,10 @@ def carry_out(arguments: Sequence[str]) -> None:
         evaluate(*parse(arguments))
 
 
-def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, Path | None]:
-    """Parse the model, data and metrics (by default its run's own), and the output file, if there is to be one."""
+def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, Path | None, int | None]:
+    """Parse the model, data and metrics (by default its run's own), the output file, if there is to be one, and the
+    solver's steps, if they aren't those of training.
+    """
     options, others = _parser(of_model=True).parse_known_args(arguments)
     if options.json:
         raise UserError("--json goes with --answers: the scores of a model are JSON in any case, -o FILE")
@@ -39,9 +41,9 @@ def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, P
     _require_images(options.model, usual["data"], Given.read(others).keys)
     sections = read_sections("evaluate", "", others, usual=usual, modules=options.modules)
     data, output = sections["data"], options.output
-    if output is None and _are_own(data, usual["data"]):
+    if output is None and options.solver_steps is None and _are_own(data, usual["data"]):
         output = options.model / f"evaluation-{data.source}.json"
-    return options.model, data, sections["evaluate"], output
+    return options.model, data, sections["evaluate"], output, options.solver_steps
 
 
 def _parser(*, of_model: bool) -> ArgumentParser:
@@ -58,6 +60,7 @@ def _parser(*, of_model: bool) -> ArgumentParser:
     )
     if of_model:
         parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
+        parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument(
         "--answers",
         metavar="DIR",
@@ -103,14 +106,16 @@ def _are_own(data: DataConfig, usual: dict[str, Any]) -> bool:
     return "source" in usual and all(usual.get(key, value) == value for key, value in dataclasses.asdict(data).items())
 
 
-def evaluate(model: Path, data: DataConfig, config: EvaluateConfig, output: Path | None) -> None:
+def evaluate(
+    model: Path, data: DataConfig, config: EvaluateConfig, output: Path | None, solver_steps: int | None = None
+) -> None:
     """Evaluate, then print the scores beside baselines and oracle, and write them if there is an output file."""
     from colordist.evaluation.build_evaluator import evaluate_snapshot
     from colordist.metrics.table import beside_references
 
     if output is not None:
         _check_output(output, "-o", "evaluation", _is_evaluation)
-    evaluation = evaluate_snapshot(model, data, config)
+    evaluation = evaluate_snapshot(model, data, config, solver_steps)
     if evaluation is None:  # not rank 0
         return
     print(beside_references(evaluation.specs, evaluation.references, {f"step {evaluation.step}": evaluation.scores}))

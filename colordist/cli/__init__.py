@@ -19,6 +19,7 @@ from colordist.files.atomic import out_of_memory
 
 VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, or name of a bundled model: photos-small."
+STEPS_HELP = "Steps of a flow's solver. Default: as trained."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
 

@@ -49,9 +49,11 @@ def eval_set(task: Task, source: Source, target: Tensor) -> EvalSet:
     )
 
 
-def evaluate_snapshot(model: Path, data: DataConfig, config: EvaluateConfig) -> Evaluation | None:
-    """Evaluate a snapshot on all ranks. Returns None except on rank 0."""
-    trained = snapshot.read(snapshot.find(model))
+def evaluate_snapshot(
+    model: Path, data: DataConfig, config: EvaluateConfig, solver_steps: int | None = None
+) -> Evaluation | None:
+    """Evaluate a snapshot on all ranks. Returns None except on rank 0. solver_steps: of a flow; default: as trained."""
+    trained = snapshot.read(snapshot.find(model), solver_steps)
     multiple = trained.task.model.size_multiple
     if data.image_size % multiple:
         fitting = data.image_size // multiple * multiple

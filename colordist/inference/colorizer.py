@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
-from colordist.config import UserError
+from colordist.config import UserError, at_least
 from colordist.data import decode
 from colordist.engine.environment import device_type
 from colordist.inference import upsampling
@@ -112,7 +112,8 @@ class Colorizer:
 
     def _sample(self, grey: Tensor, variant: int, seed: int) -> Tensor:
         """Sample colours for grey images. Raises UserError for an unknown variant."""
-        if variant < 0 or (self.variants is not None and variant >= self.variants):
+        at_least("variant", variant, 0)
+        if self.variants is not None and variant >= self.variants:
             raise UserError(
                 f"variant is {variant}, but this network has {self.variants}, counted from 0: try variant 0"
             )
@@ -132,9 +133,11 @@ class Colorizer:
         return output
 
 
-def load(model: Path, resolution: int | None = None, upsample: str = "guided") -> Colorizer:
+def load(
+    model: Path, resolution: int | None = None, upsample: str = "guided", solver_steps: int | None = None
+) -> Colorizer:
     """Load a run folder's latest snapshot, or a snapshot folder: see `colordist.load`."""
-    trained = snapshot.read(snapshot.find(model))
+    trained = snapshot.read(snapshot.find(model), solver_steps)
     if resolution is None:
         resolution = trained.about.get("image_size")
     if not isinstance(resolution, int):

@@ -43,8 +43,9 @@ class ModelCard:
         batch, seed = train.global_batch_size, self.config.seed
         others = [f"those of a pretrained {name} in the encoder" for name in model.pretrained]
         begin = "the weights of another snapshot" if train.init_from else " and ".join(["random weights", *others])
-        noise = ", one for each noise vector" if model.noise_size else ""
-        task, source = registry.component("task", self.config.task.name), registry.component("source", data.source)
+        task = registry.component("task", self.config.task.name)(self.config.task, model)
+        noise = ", one for each noise" if task.variants != 1 else ""
+        source = registry.component("source", data.source)
         return f"""\
 # A network that colours grey images
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import GeneratorSettings, UserError
+from colordist.config import GeneratorSettings, UserError, at_least
 from colordist.files import weights
 from colordist.models.factory import ModelFactory
 from colordist.tasks.base import Task
@@ -64,14 +64,16 @@ def require_own(folder: Path) -> None:
     weights.require_own(folder, "model")
 
 
-def read(folder: Path) -> Snapshot:
-    """Rebuild the networks of a snapshot.
+def read(folder: Path, solver_steps: int | None = None) -> Snapshot:
+    """Rebuild the networks of a snapshot. solver_steps: of a flow; default: as trained.
 
     Raises UserError for a folder without a snapshot, and for one that is damaged, has an unknown format, or needs
-    components that aren't installed.
+    components that aren't installed; and for ``solver_steps`` of a network without a solver.
     """
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
+        if solver_steps is not None:
+            about["task"] = _with_solver_steps(about["task"], solver_steps)
         model = _settings(folder, about, "model")
         task: Task = registry.component("task", about["task"]["name"])(_settings(folder, about, "task"), model)
         networks = nn.ModuleDict(
@@ -116,6 +118,13 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         about = {**about, "task": {"name": "autoencoder"}, "model": model}
         tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
     return tensors, about
+
+
+def _with_solver_steps(task: dict[str, Any], steps: int) -> dict[str, Any]:
+    if "solver_steps" not in task:
+        raise UserError(f"solver_steps is {steps}, but a network of task {task['name']} has no solver: leave it out")
+    at_least("solver_steps", steps, 1)
+    return task | {"solver_steps": steps}
 
 
 def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> Any:  # noqa: ANN401

@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = TINY_GAN | {
 }
 HALF = {"train.precision": "bf16", "train.steps": 6}
 FOUR_NETWORKS = {"task.name": "cyclegan", "task.image_buffer_slots": 2, "train.steps": 6}
+FLOW = {"task.name": "flow", "task.solver_steps": 2, "train.steps": 6}
 PHOTOS: dict[str, Any] = {
     **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
     **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
@@ -59,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     file = str(timm_weights(folder / "weights.safetensors", "test_efficientnet"))
     paths = {"data.root": str(images(folder / "images")), "model.weights": file, "task.feature_weights": file}
-    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS), ("photos", PHOTOS | paths))
+    some = (("half", HALF), ("cyclegan", FOUR_NETWORKS), ("flow", FLOW), ("photos", PHOTOS | paths))
     work(folder, [*common("plain"), *(job("train", f"plain/{name}", settings) for name, settings in some)])
     for stage in STAGES:
         zero = f"zero{stage}"
@@ -193,8 +194,9 @@ def test_half_precision_computes_in_half_and_keeps_weights_whole(runs: Path) -> 
         assert two == pytest.approx(one, rel=0.05, abs=0.01)
 
 
-def test_networks_that_run_several_times_before_a_backward_pass(runs: Path) -> None:
-    assert_close(runs / "zero2/cyclegan", runs / "plain/cyclegan", step=6)
+@pytest.mark.parametrize("kind", ["cyclegan", "flow"])
+def test_networks_that_run_several_times_or_take_a_time(kind: str, runs: Path) -> None:
+    assert_close(runs / "zero2" / kind, runs / "plain" / kind, step=6)
 
 
 def test_a_pretrained_encoder_and_a_feature_loss(runs: Path) -> None:

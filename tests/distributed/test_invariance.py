@@ -41,6 +41,7 @@ COMMON: dict[str, Any] = TINY_GAN | {
 FP32 = {"train.precision": "fp32"}
 AUTOENCODER = {"task.name": "autoencoder"}
 CYCLEGAN = {"task.name": "cyclegan", "task.image_buffer_slots": 2}
+FLOW: dict[str, Any] = {"task.name": "flow", "task.solver_steps": 2}
 EVERYTHING: dict[str, Any] = {
     "model.blocks": 1,
     "model.attention_level": 1,
@@ -67,6 +68,13 @@ EXACT: dict[str, dict[str, Any]] = {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
         **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
         **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
+        "optimizer.generator.lr_scales": {"encoder": 0.1},
+    },
+    "flow": FLOW,
+    "flow-photos": FLOW
+    | {
+        **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
+        **{"model.name": "timm_unet", "model.encoder": "test_efficientnet", "task.solver": "heun"},
         "optimizer.generator.lr_scales": {"encoder": 0.1},
     },
     "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},

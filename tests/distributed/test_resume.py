@@ -39,6 +39,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task.name": "autoencoder"},
     "cgan": {"task.name": "cgan"},
     "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
+    "flow": {"task.name": "flow", "task.solver_steps": 2},
     "bf16": {"task.name": "cgan", "train.precision": "bf16"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
     "photos": {
@@ -48,7 +49,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
     },
 }
-ELASTIC = ("cgan", "cyclegan", "shards", "photos")
+ELASTIC = ("cgan", "cyclegan", "flow", "shards", "photos")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Long enough to send a signal.
@@ -135,6 +136,7 @@ def killed_alone(folder: Path) -> int:
         "autoencoder": [{"ranks": [0], "step": 3}, {"ranks": [0], "step": 8, "operation": 5}],
         "cgan": [{"ranks": [0], "step": 12, "operation": 15}],
         "cyclegan": [{"ranks": [0], "step": 10}],
+        "flow": [{"ranks": [0], "step": 7}],
         "bf16": [{"ranks": [0], "step": 6}],
         "shards": [{"ranks": [0], "step": 9}],
         "photos": [{"ranks": [0], "step": 6}],
@@ -152,6 +154,7 @@ def killed_together(folder: Path) -> int:
         "autoencoder": [{"ranks": [0, 1], "step": 5}],
         "cgan": [{"ranks": [1], "step": 6}],  # one rank only: the other must detect it
         "cyclegan": [{"ranks": [1], "step": 10}],
+        "flow": [{"ranks": [1], "step": 6}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
         "shards": [{"ranks": [0], "step": 7}],
         "photos": [{"ranks": [1], "step": 9}],

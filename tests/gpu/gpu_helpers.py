@@ -40,6 +40,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "cgan": {"task__name": "cgan"},
     "everything": {"task__name": "cgan"} | EVERYTHING,
     "cyclegan": {"task__name": "cyclegan"},
+    "flow": {"task__name": "flow"},
 }
 
 

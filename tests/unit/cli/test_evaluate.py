@@ -59,7 +59,7 @@ def test_one_answer_is_not_scored_for_its_variety(run: Path) -> None:
 
 
 def test_other_images(run: Path) -> None:
-    folder, data, others, output = parse(
+    folder, data, others, output, _ = parse(
         [str(run), "--data.test_images", "7", "--data.seed", "1", "-o", str(run / "other.json")]
     )
     assert isinstance(data, SyntheticSettings)

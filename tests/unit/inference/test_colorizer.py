@@ -24,8 +24,11 @@ from colordist.config import UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
 from colordist.inference import colorizer as module
 from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
+from colordist.models.factory import ModelFactory
+from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 from colordist.tasks.autoencoder import AutoencoderSettings, AutoencoderTask
+from colordist.tasks.flow import FlowTask
 
 torch.set_num_threads(1)
 spaces: list[Space] = ["lab", "rgb"]
@@ -301,3 +304,23 @@ def test_a_network_without_noise_has_one_answer() -> None:
     assert colorizer()(noise(20, 12), variant=0).size == (20, 12)
     with pytest.raises(UserError, match="variant is 1, but this network has 1, counted from 0: try variant 0"):
         colorizer()(noise(20, 12), variant=1)
+
+
+def test_a_flow_has_any_number_of_answers_that_follow_from_the_pixels(tmp_path: Path) -> None:
+    settings = config_with({"task.name": "flow", "task.solver_steps": 2, "model.width": 4, "model.depth": DEPTH})
+    task = FlowTask(settings.task, settings.model)
+    network = task.build_sampled(ModelFactory(0, settings.model))["generator"].module
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    snapshot.write(tmp_path / "step-1", task, {"generator": network}, {"step": 1, "image_size": SIZE})
+    flow = colordist.load(tmp_path / "step-1")
+    assert flow.variants is None
+    photo, other = noise(20, 12), noise(20, 12, seed=1)
+    answers = [flow(photo), flow(photo, variant=1), flow(photo, variant=10**6), flow(photo, seed=1)]
+    assert len({picture.tobytes() for picture in answers}) == 4
+    batched = flow.colorize([other, photo], variant=1)
+    assert np.abs(pixels(batched[1]) - pixels(answers[1])).max() <= 1  # rounded in another batch
+    assert all(np.abs(grey(picture) - grey(photo)).max() <= 1 for picture in answers)
+    with pytest.raises(UserError, match="variant is -1, but must be at least 0: try variant 0"):
+        flow(photo, variant=-1)

@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, Any]] = {
     "micro-batches": {"train__micro_batch_size": 2},
     "penalties": {"task__r1_weight": 1.0, "task__r2_weight": 0.5},
     "cyclegan": {"task__name": "cyclegan"},
+    "flow": {"task__name": "flow"},
 }
 
 
@@ -36,14 +37,13 @@ def learned(monkeypatch: pytest.MonkeyPatch, *, activation_checkpointing: bool, 
     sizes: dict[str, Any] = {}
     if "model__encoder" not in settings:
         sizes |= {"model__depth": 2, "data__image_size": 16}
-    if settings.get("task__name") != "autoencoder":
+    if settings.get("task__name") not in ("autoencoder", "flow"):
         sizes["discriminator__depth"] = 2
     config = tiny(train__activation_checkpointing=activation_checkpointing, **sizes, **settings)
     with alone_on_the_cpu(monkeypatch):
         engine, task, networks = prepared(config)
-        batch = random_batch(
-            4, config.data.image_size, dtype=torch.float32, noise=(task.candidates, config.model.noise_size)
-        )
+        size = config.data.image_size
+        batch = random_batch(4, size, dtype=torch.float32, noise=(task.candidates, *task.noise_shape(size)))
         batches = [batch] if config.train.micro_batch_size is None else [batch[:2], batch[2:]]
         for step in range(3):
             log = engine.step(task, batches, step)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from photos import snapshot_in
 from torch import Tensor, nn
 
 from colordist import registry
+from colordist.config import UserError
 from colordist.inference import onnx_file
 from colordist.models.factory import ModelFactory, build_generator
 from colordist.models.seeding import seeded
@@ -116,6 +118,21 @@ def test_a_snapshot_samples_the_same(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = task.sample({"generator": build("efficientnet").eval()}, grey, noise)
         torch.testing.assert_close(trained.sample(grey, noise), expected)
+
+
+def test_steps_of_the_solver_can_be_chosen_later(tmp_path: Path) -> None:
+    saved(tmp_path, "unet", solver_steps=3)
+    grey, noise = images()[:, :1], torch.randn(2, 2, 64, 64)
+    few, more, same = (snapshot.read(tmp_path / "latest", steps).sample(grey, noise) for steps in (1, 3, None))
+    assert torch.equal(more, same)
+    assert not torch.equal(few, more)
+    with pytest.raises(UserError, match="solver_steps is 0, but must be at least 1"):
+        snapshot.read(tmp_path / "latest", 0)
+
+
+def test_a_network_without_solver_has_no_steps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="solver_steps is 4, but a network of task autoencoder has no solver"):
+        snapshot.read(snapshot_in(tmp_path / "step-1"), 4)
 
 
 def test_export_of_the_whole_solver(tmp_path: Path) -> None:

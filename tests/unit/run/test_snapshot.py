@@ -55,7 +55,7 @@ def test_round_trip(name: str, norm: Norm, dtype: torch.dtype, tmp_path: Path) -
     assert not any(parameter.requires_grad for parameter in found.networks.parameters())
 
 
-@pytest.mark.parametrize("task", ["autoencoder", "cgan", "cyclegan"])
+@pytest.mark.parametrize("task", ["autoencoder", "cgan", "cyclegan", "flow"])
 def test_every_task_comes_back(task: str, tmp_path: Path) -> None:
     before = build_task(tiny(task__name=task))
     networks = {name: before.networks[name].module for name in before.sampled}

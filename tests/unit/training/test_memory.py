@@ -136,6 +136,7 @@ REAL: dict[str, dict[str, object]] = {
     # What a convolution needs for its second derivative alone isn't seen: of the smallest networks it is a quarter.
     "penalty": {"task__r1_weight": 1.0, "model__width": 16, "discriminator__width": 16},
     "cyclegan": {"task__name": "cyclegan"},
+    "flow": {"task__name": "flow"},
     "features": {"task__feature_weight": 1.0, "task__feature_model": "test_efficientnet"},
 }
 
@@ -143,14 +144,14 @@ REAL: dict[str, dict[str, object]] = {
 @pytest.mark.parametrize("name", REAL)
 def test_within_15_percent_of_what_a_step_needs(name: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     depths = {"model__depth": 2} | (
-        {} if REAL[name].get("task__name") == "autoencoder" else {"discriminator__depth": 2}
+        {} if REAL[name].get("task__name") in ("autoencoder", "flow") else {"discriminator__depth": 2}
     )
     config = tiny(train__global_batch_size=8, **depths, **REAL[name])
     step, most = getattr(config.task, "warmup_steps", 0), config.train.micro_batch_size
 
     def train() -> None:
         engine, task, _ = prepared(config)
-        batch = random_batch(8, 32, dtype=torch.float32)
+        batch = random_batch(8, 32, dtype=torch.float32, noise=(task.candidates, *task.noise_shape(32)))
         for _ in range(2):
             engine.step(task, [batch] if most is None else [batch[:most], batch[most:]], step)
 
