@@ -38,7 +38,7 @@ from colordist.training.memory import estimate
 STEPS = 2
 MIB = 2**20
 CHECKPOINTING = {"train.activation_checkpointing": True}
-RANDOM_WEIGHTS = {"model.weights": "none"}
+NO_WEIGHTS = {"model.weights": "none", "task.feature_weight": 0}  # no pretrained ones: works offline
 # By name: a file in configs/, the number of processes, and settings that differ from the file.
 CASES: dict[str, tuple[str, int, dict[str, object]]] = {
     "quickstart": ("quickstart_cgan", 1, {}),
@@ -57,9 +57,9 @@ CASES: dict[str, tuple[str, int, dict[str, object]]] = {
     "cgan, residual blocks and attention": ("ladder/11-backbone", 1, {}),
     "cyclegan": ("cyclegan", 1, {"train.global_batch_size": 16}),
     "cyclegan, checkpointing": ("cyclegan", 1, {"train.global_batch_size": 16, **CHECKPOINTING}),
-    "photos": ("photos_cgan", 1, RANDOM_WEIGHTS),
-    "photos, checkpointing": ("photos_cgan", 1, {**RANDOM_WEIGHTS, **CHECKPOINTING}),
-    "photos, 256x256": ("photos_cgan", 1, {"data.image_size": 256, **RANDOM_WEIGHTS}),
+    "photos": ("photos_cgan", 1, NO_WEIGHTS),
+    "photos, checkpointing": ("photos_cgan", 1, {**NO_WEIGHTS, **CHECKPOINTING}),
+    "photos, 256x256": ("photos_cgan", 1, {"data.image_size": 256, **NO_WEIGHTS}),
 }
 FOR_GPUS = ("photos, 256x256",)
 

@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     parser.add_argument("--repeat", nargs="+", default=["scratch", "weights", "cgan"], choices=ARMS, help="all seeds")
     parser.add_argument("--seconds", type=float, default=2400, help="CPU time of the steps of a run")
-    parser.add_argument("--feature-weight", type=float, default=1.0, help="relative to the pixel loss")
+    parser.add_argument("--feature-weight", type=float, default=1.0, help="relative to the recipe's")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each on one core")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="where to draw answers (first seed)")
     options = parser.parse_args()
@@ -123,11 +123,10 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if not arm.weights:
         del recipe["optimizer"]["generator"]["lr_scales"]
     if arm.features:
-        recipe["task"] |= {
-            "feature_weight": options.feature_weight * recipe["task"].get("pixel_weight", 1),
-            "feature_model": "tf_efficientnet_lite0",
-            "feature_weights": weights,
-        }
+        recipe["task"]["feature_weight"] *= options.feature_weight
+        recipe["task"]["feature_weights"] = weights
+    else:
+        del recipe["task"]["feature_weight"], recipe["task"]["feature_model"]
     other = str(options.weights / "tf_efficientnet_lite1.safetensors")
     recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": other}]
     return flatten(recipe) | {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.set)}

@@ -12,7 +12,7 @@ import pytest
 from helpers import ROOT
 
 from colordist.cli.parser import parse
-from colordist.config import UserError
+from colordist.config import Config, UserError
 
 MODULES = ("harness", "gpu", "choices", "memory", "speed", "step")
 ANSWERS = "import sys\nfor line in sys.stdin: print('{\"asked\": \"' + line.strip() + '\"}', flush=True)"
@@ -103,7 +103,17 @@ def test_options_on_a_gpu_are_valid(scripts: dict[str, Any], rehearse: bool) -> 
         if "--cases" in arguments:
             assert set(until_next(arguments, "--cases")) <= set(scripts["memory"].CASES)
         file = until_next(arguments, "--configs") or until_next(arguments, "--config") or ["configs/cgan.yaml"]
-        scripts["harness"].load(argparse.Namespace(config=ROOT / file[0], set=until_next(arguments, "--set")))
+        given = argparse.Namespace(config=ROOT / file[0], set=until_next(arguments, "--set"))
+        assert fetches_nothing(scripts["harness"].load(given))
+
+
+def test_memory_is_measured_without_a_download(scripts: dict[str, Any]) -> None:
+    assert all(fetches_nothing(scripts["memory"].settings(case)) for case in scripts["memory"].CASES)
+
+
+def fetches_nothing(config: Config) -> bool:
+    """Whether a run begins without pretrained weights."""
+    return not (config.task.pretrained or config.model.pretrained)
 
 
 def until_next(arguments: list[str], option: str) -> list[str]:

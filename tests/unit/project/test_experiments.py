@@ -11,10 +11,12 @@ import pytest
 import torch
 from helpers import ROOT
 
+from colordist import registry
+from colordist.keys import nest
 from colordist.metrics import SPECS
 from colordist.metrics.timm_features import MODELS, specs
 
-MODULES = ("training_runs", "ladder", "transfer", "upsampling")
+MODULES = ("training_runs", "ladder", "transfer", "upsampling", "photographs")
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,21 @@ def test_pairs_differ_in_their_start_alone(scripts: dict[str, Any], photos: Path
 def test_a_folder_without_the_target_is_refused(scripts: dict[str, Any], photos: Path) -> None:
     with pytest.raises(SystemExit, match="needs a folder hose"):
         list(scripts["transfer"].jobs(options(photos, target="hose")))
+
+
+def test_arms_on_photographs_have_the_weights_that_they_name(scripts: dict[str, Any], tmp_path: Path) -> None:
+    chosen = options(tmp_path, root=tmp_path, weights=tmp_path, feature_weight=2.0, set=[])
+    file = str(tmp_path / "tf_efficientnet_lite0.safetensors")
+    found = {arm: scripts["photographs"].settings(arm, chosen) for arm in scripts["photographs"].ARMS}
+    assert {arm: each["task.feature_weight"] for arm, each in found.items() if "task.feature_weight" in each} == {
+        "features": 2.0,
+        "cgan": 20.0,
+    }
+    for arm, each in found.items():
+        config = registry.make_config(nest(each))
+        assert bool(config.task.pretrained) == (arm in ("features", "cgan"))
+        assert bool(config.model.pretrained) == (arm not in ("scratch", "no-weights"))
+        assert each.get("task.feature_weights", file) == file  # nothing is fetched
 
 
 def test_mean_and_range_by_hand(scripts: dict[str, Any]) -> None:
