@@ -15,11 +15,8 @@ network of the feature loss; the kernel and Fréchet distances are by the featur
 
 import argparse
 import itertools
-import json
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,18 +26,13 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from training_runs import Job, add_options, run
+from training_runs import Job, add_options, calibrated, run
 
 from colordist import registry
 from colordist.color import to_8_bits
-from colordist.data.batch import Share
-from colordist.data.loader import ResidentLoader
-from colordist.data.sampler import Sampler
-from colordist.engine.runtime import Engine
 from colordist.keys import flatten, nest
 from colordist.run import snapshot
 from colordist.run.folder import RunFolder
-from colordist.training.build_task import build_networks, build_task
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHOWN = (
@@ -54,7 +46,6 @@ SHOWN = (
 )
 SCRATCH = {"name": "unet", "color_space": "lab", "width": 16, "depth": 5, "bottleneck": 448}
 """A U-Net with 4 million parameters, as many as `timm_unet` has."""
-ROUNDS, BLOCK = 7, 4  # of the calibration: rounds, in each a block of steps of each arm; the fastest counts
 DRAWN, GAP = 24, 24  # photographs in the picture; pixels between its blocks
 
 
@@ -104,7 +95,7 @@ def main() -> None:
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """All runs, seed by seed."""
-    steps = calibrated(options)
+    steps = calibrated(options.out / "steps.json", {arm: settings(arm, options) for arm in ARMS}, options.seconds)
     for seed, arm in itertools.product(options.seeds, options.arms):
         if seed == options.seeds[0] or arm in options.repeat:
             found = settings(arm, options) | scheduled(steps[arm])
@@ -135,50 +126,6 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def scheduled(steps: int) -> dict[str, Any]:
     """Settings that follow from the number of steps."""
     return {"train.steps": steps, "evaluate.every": -(-steps // 4), "checkpoint.every": 200, "log.every": 100}
-
-
-def calibrated(options: argparse.Namespace) -> dict[str, int]:
-    """Steps of each arm that take the CPU time of a run on one core. Measured once, kept in OUT/steps.json."""
-    file = options.out / "steps.json"
-    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    if not known.keys() >= {*options.arms}:
-        torch.set_num_threads(1)
-        blocks = {arm: block(arm, options) for arm in ARMS}
-        times: dict[str, list[float]] = {arm: [] for arm in ARMS}
-        for number in range(ROUNDS + 1):
-            for arm, work in blocks.items():
-                begin = time.process_time()
-                work()
-                if number:  # the first one warms up
-                    times[arm].append((time.process_time() - begin) / BLOCK)
-        for arm, each in times.items():
-            print(f"{arm}: {statistics.median(each):.3f} ({min(each):.3f} to {max(each):.3f}) CPU seconds a step")
-        step = {arm: min(each) for arm, each in times.items()}  # of the least disturbed block
-        known = {arm: round(options.seconds / each) for arm, each in step.items()}
-        # The warm-up of the GAN is regression.
-        warm_up = settings("cgan", options)["task.warmup_steps"]
-        known["cgan"] = warm_up + round((options.seconds - warm_up * step["features"]) / step["cgan"])
-        file.write_text(json.dumps(known, indent=2) + "\n")
-    return known
-
-
-def block(arm: str, options: argparse.Namespace) -> Callable[[], None]:
-    """A few training steps of an arm on random images."""
-    config = registry.make_config(nest(settings(arm, options)))
-    engine, task = Engine("fp32"), build_task(config)
-    engine.prepare(task, build_networks(task, config))
-    count, size = config.train.global_batch_size, config.data.image_size
-    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
-    sampler = Sampler(0, count, count, flip=True)
-    share = Share(sampler, task.color_space, engine.device, engine.dtype, None, 0, 1)
-    loader = ResidentLoader(images, share)
-    first = int(getattr(config.task, "warmup_steps", 0))  # from there on all phases run
-
-    def work() -> None:
-        for step in range(first, first + BLOCK):
-            engine.step(task, loader.micro_batches(step), step)
-
-    return work
 
 
 def draw(folders: Mapping[str, RunFolder], options: argparse.Namespace) -> Image.Image:

@@ -4,18 +4,32 @@ import argparse
 import json
 import math
 import os
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Queue
+from typing import Any
 
+import torch
+
+from colordist import registry
+from colordist.config import Config
+from colordist.data.batch import Share
+from colordist.data.loader import ResidentLoader
+from colordist.data.sampler import Sampler
+from colordist.engine.runtime import Engine
+from colordist.keys import nest
 from colordist.metrics.specs import ReferenceRole
 from colordist.reporting.runs import Run, load_runs
 from colordist.run.folder import RunFolder
+from colordist.training.build_task import build_networks, build_task
+
+_ROUNDS, _BLOCK = 7, 4  # of the calibration: rounds, in each a block of steps of each arm
 
 Spread = dict[str, float]
 """Mean and range over the seeds."""
@@ -110,6 +124,53 @@ def _text(value: object) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{key}: {_text(each)}' for key, each in value.items())}}}"
     return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
+
+
+def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], seconds: float) -> dict[str, int]:
+    """Steps of each arm that take so much CPU time on one core. Measured once, then kept in a file.
+
+    arms: settings by dotted key, by name. The time of a step is that of the least disturbed block of steps; in a GAN's
+    warm-up, whose steps are shorter, it is measured too.
+    """
+    known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    if not known.keys() >= arms.keys():
+        torch.set_num_threads(1)
+        configs = {name: registry.make_config(nest(settings)) for name, settings in arms.items()}
+        warm_ups = {name: int(getattr(config.task, "warmup_steps", 0)) for name, config in configs.items()}
+        blocks = {(name, first): block(configs[name], first) for name in arms for first in {0, warm_ups[name]}}
+        times: dict[tuple[str, int], list[float]] = {each: [] for each in blocks}
+        for number in range(_ROUNDS + 1):
+            for each, work in blocks.items():
+                begin = time.process_time()
+                work()
+                if number:  # the first one warms up
+                    times[each].append((time.process_time() - begin) / _BLOCK)
+        for (name, first), values in times.items():
+            spread = f"{statistics.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+            print(f"{name}, from step {first}: {spread} CPU seconds a step")
+        for name, warm_up in warm_ups.items():
+            left = seconds - warm_up * min(times[name, 0])
+            known[name] = warm_up + round(left / min(times[name, warm_up]))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known, indent=2) + "\n")
+    return known
+
+
+def block(config: Config, first: int) -> Callable[[], None]:
+    """A few training steps on random images, counted from ``first``."""
+    engine, task = Engine("fp32"), build_task(config)
+    engine.prepare(task, build_networks(task, config))
+    count, size = config.train.global_batch_size, config.data.image_size
+    images = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8)
+    sampler = Sampler(0, count, count, flip=True, noise_shape=(task.candidates, *task.noise_shape(size)))
+    share = Share(sampler, task.color_space, engine.device, engine.dtype, None, 0, 1)
+    loader = ResidentLoader(images, share)
+
+    def work() -> None:
+        for step in range(first, first + _BLOCK):
+            engine.step(task, loader.micro_batches(step), step)
+
+    return work
 
 
 def groups(jobs: Sequence[Job]) -> dict[str, list[Run]]:
