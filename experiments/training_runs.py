@@ -126,11 +126,12 @@ def _text(value: object) -> str:
     return f"[{', '.join(map(_text, value))}]" if isinstance(value, list) else str(value)
 
 
-def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], seconds: float) -> dict[str, int]:
-    """Steps of each arm that take so much CPU time on one core. Measured once, then kept in a file.
+def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], time_of: float | str) -> dict[str, int]:
+    """Steps of each arm that take equal CPU time on one core. Measured once, then kept in a file.
 
-    arms: settings by dotted key, by name. The time of a step is that of the least disturbed block of steps; in a GAN's
-    warm-up, whose steps are shorter, it is measured too.
+    arms: settings by dotted key, by name. time_of: seconds, or the arm that keeps its own number of steps. The time of
+    a step is that of the least disturbed block of steps; in a GAN's warm-up, whose steps are shorter, it is measured
+    too.
     """
     known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     if not known.keys() >= arms.keys():
@@ -148,9 +149,14 @@ def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], seconds: float
         for (name, first), values in times.items():
             spread = f"{statistics.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
             print(f"{name}, from step {first}: {spread} CPU seconds a step")
+        step = {each: min(values) for each, values in times.items()}
+        if isinstance(time_of, str):
+            warm_up = warm_ups[time_of]
+            steps = configs[time_of].train.steps
+            time_of = warm_up * step[time_of, 0] + (steps - warm_up) * step[time_of, warm_up]
+        print(f"{time_of:.0f} CPU seconds a run")
         for name, warm_up in warm_ups.items():
-            left = seconds - warm_up * min(times[name, 0])
-            known[name] = warm_up + round(left / min(times[name, warm_up]))
+            known[name] = warm_up + round((time_of - warm_up * step[name, 0]) / step[name, warm_up])
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=2) + "\n")
     return known
@@ -185,22 +191,27 @@ def groups(jobs: Sequence[Job]) -> dict[str, list[Run]]:
 def spreads(runs: Sequence[Run]) -> dict[str, Spread]:
     """Mean and range of each last score."""
     scores = {name: [run.scores[name] for run in runs] for name in runs[0].scores}
-    return {
-        name: {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
-        for name, values in scores.items()
-    }
+    return {name: spread(values) for name, values in scores.items()}
 
 
-def as_text(spread: Spread, digits: int) -> str:
-    """A spread as text."""
-    mean, low, high = (f"{spread[key]:.{digits}f}" for key in ("mean", "min", "max"))
-    return f"{mean} ({low} to {high}, n={spread['n']:.0f})" if spread["n"] > 1 else f"{mean} (n=1)"
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and range."""
+    return {"mean": sum(values) / len(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def as_text(found: Spread | None, digits: int) -> str:
+    """A spread as text. None: no such score."""
+    if found is None:
+        return "-"
+    mean, low, high = (f"{found[key]:.{digits}f}" for key in ("mean", "min", "max"))
+    return f"{mean} ({low} to {high}, n={found['n']:.0f})" if found["n"] > 1 else f"{mean} (n=1)"
 
 
 def table(found: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> str:
     """In Markdown: baselines, groups, oracle and target. shown: names of metrics."""
     first = next(iter(found.values()))[0]
-    metrics = [each for each in first.specs.metrics if each.name in shown and each.name in first.scores]
+    scored = {name for runs in found.values() for name in runs[0].scores}
+    metrics = [each for each in first.specs.metrics if each.name in shown and each.name in scored]
 
     def references(*roles: ReferenceRole) -> list[list[str]]:
         rows = [(each.label, first.references.get(each.name, {})) for each in first.specs.of_role(*roles)]
@@ -210,5 +221,5 @@ def table(found: Mapping[str, Sequence[Run]], shown: Sequence[str]) -> str:
     lines += references("baseline")
     for group, runs in found.items():
         scores = spreads(runs)
-        lines.append([group, *(as_text(scores[each.name], each.digits) for each in metrics)])
+        lines.append([group, *(as_text(scores.get(each.name), each.digits) for each in metrics)])
     return "\n".join(f"| {' | '.join(line)} |" for line in [*lines, *references("oracle", "target")])
