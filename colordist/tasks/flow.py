@@ -56,7 +56,6 @@ class FlowTask(Task):
     Settings = FlowSettings
     settings: FlowSettings
     description = "by conditional flow matching, on straight paths from noise to colours"
-    variants = None
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
         """The velocity network: from grey, colours on a path, and the time."""
@@ -107,6 +106,11 @@ class FlowTask(Task):
                 slope = (slope + velocity(color + slope / steps, (step + 1) / steps)) / 2
             color = color + slope / steps
         return color
+
+    @property
+    def variants(self) -> None:
+        """Any number."""
+        return None
 
     def variant_noise(self, variant: int, grey: Tensor, seed: int = 0) -> Tensor:
         """Noise that follows from the pixels of each grey image: the same photograph, the same colours."""
