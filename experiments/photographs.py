@@ -1,4 +1,4 @@
-"""Photographs: does a pretrained encoder help, and a feature loss, and a GAN? Five arms at equal CPU time.
+"""Photographs: does a pretrained encoder help, and a feature loss, a GAN, flow matching? Six arms at equal CPU time.
 
     python experiments/photographs.py --root PHOTOS --weights DIR --out runs/photographs --json photographs.json
     python experiments/photographs.py ... --minutes 60     # and again, to continue
@@ -56,6 +56,8 @@ class Arm:
     config: str = "photos.yaml"
     model: Mapping[str, object] | None = None
     """Replaces the section `model`."""
+    task: Mapping[str, object] | None = None
+    """Replaces the section `task`."""
     weights: bool = True
     features: bool = False
 
@@ -66,6 +68,7 @@ ARMS = {
     "weights": Arm(),
     "features": Arm(features=True),
     "cgan": Arm("photos_cgan.yaml", features=True),
+    "flow": Arm(task={"name": "flow"}),
 }
 
 
@@ -113,7 +116,9 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         recipe["model"] = arm.model
     if not arm.weights:
         del recipe["optimizer"]["generator"]["lr_scales"]
-    if arm.features:
+    if arm.task is not None:
+        recipe["task"] = arm.task
+    elif arm.features:
         recipe["task"]["feature_weight"] *= options.feature_weight
         recipe["task"]["feature_weights"] = weights
     else:
@@ -152,8 +157,9 @@ def draw(folders: Mapping[str, RunFolder], options: argparse.Namespace) -> Image
 def answers(folder: RunFolder, images: torch.Tensor) -> NDArray[np.uint8]:
     """A run's answers to images, uint8 [B, 3, H, W]: uint8 [B, H, W, 3]."""
     trained = snapshot.read(snapshot.latest(folder.path))
-    grey, _ = trained.task.color_space.split(images, torch.float32)
-    rgb = to_8_bits(trained.task.color_space.join(grey, trained.sample(grey)))
+    task = trained.task
+    grey, _ = task.color_space.split(images, torch.float32)
+    rgb = to_8_bits(task.color_space.join(grey, trained.sample(grey, task.variant_noise(0, grey))))
     return rgb.permute(0, 2, 3, 1).numpy()
 
 

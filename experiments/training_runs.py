@@ -134,25 +134,12 @@ def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], time_of: float
     too.
     """
     known: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
-    if not known.keys() >= arms.keys():
-        torch.set_num_threads(1)
-        configs = {name: registry.make_config(nest(settings)) for name, settings in arms.items()}
+    if missing := arms.keys() - known.keys():
+        configs = {name: registry.make_config(nest(arms[name])) for name in sorted(missing | {time_of} & arms.keys())}
         warm_ups = {name: int(getattr(config.task, "warmup_steps", 0)) for name, config in configs.items()}
-        blocks = {(name, first): block(configs[name], first) for name in arms for first in {0, warm_ups[name]}}
-        times: dict[tuple[str, int], list[float]] = {each: [] for each in blocks}
-        for number in range(_ROUNDS + 1):
-            for each, work in blocks.items():
-                begin = time.process_time()
-                work()
-                if number:  # the first one warms up
-                    times[each].append((time.process_time() - begin) / _BLOCK)
-        for (name, first), values in times.items():
-            spread = f"{statistics.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
-            print(f"{name}, from step {first}: {spread} CPU seconds a step")
-        step = {each: min(values) for each, values in times.items()}
+        step = step_seconds({(name, first): configs[name] for name in configs for first in {0, warm_ups[name]}})
         if isinstance(time_of, str):
-            warm_up = warm_ups[time_of]
-            steps = configs[time_of].train.steps
+            warm_up, steps = warm_ups[time_of], configs[time_of].train.steps
             time_of = warm_up * step[time_of, 0] + (steps - warm_up) * step[time_of, warm_up]
         print(f"{time_of:.0f} CPU seconds a run")
         for name, warm_up in warm_ups.items():
@@ -160,6 +147,23 @@ def calibrated(file: Path, arms: Mapping[str, Mapping[str, Any]], time_of: float
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=2) + "\n")
     return known
+
+
+def step_seconds(configs: Mapping[tuple[str, int], Config]) -> dict[tuple[str, int], float]:
+    """CPU time of a training step on one core, of the fastest block. By name and first step."""
+    torch.set_num_threads(1)
+    blocks = {each: block(config, each[1]) for each, config in configs.items()}
+    times: dict[tuple[str, int], list[float]] = {each: [] for each in blocks}
+    for number in range(_ROUNDS + 1):
+        for each, work in blocks.items():
+            begin = time.process_time()
+            work()
+            if number:  # the first one warms up
+                times[each].append((time.process_time() - begin) / _BLOCK)
+    for (name, first), values in times.items():
+        text = f"{statistics.median(values):.4f} ({min(values):.4f} to {max(values):.4f})"
+        print(f"{name}, from step {first}: {text} CPU seconds a step")
+    return {each: min(values) for each, values in times.items()}
 
 
 def block(config: Config, first: int) -> Callable[[], None]:
