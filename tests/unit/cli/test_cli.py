@@ -3,11 +3,11 @@
 import contextlib
 import dataclasses
 import io
-import os
 import re
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,19 +33,6 @@ def mistake(arguments: list[str]) -> str:
     assert "\n" not in message
     assert said.getvalue() == ""
     return message
-
-
-def started(*arguments: str, module: str = "colordist.train", **environment: str) -> subprocess.CompletedProcess[str]:
-    """A verb in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env=os.environ | environment,
-        check=False,
-    )
 
 
 ON_THE_COMMAND_LINE = {
@@ -296,8 +283,9 @@ def test_key_of_version_01(argument: str, tmp_path: Path) -> None:
         assert VERSION_01[argument] in message
 
 
-def test_a_component_of_another_package(tmp_path: Path) -> None:
-    """A task in a module of its own: its keys are known, and no other's."""
+@pytest.fixture
+def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of a module with a task; forgets it, and what it registered."""
     (tmp_path / "own_task.py").write_text(
         "from dataclasses import dataclass\n"
         "from colordist.config import TaskSettings\n"
@@ -309,16 +297,25 @@ def test_a_component_of_another_package(tmp_path: Path) -> None:
         "class Own:\n"
         "    Settings = Settings\n"
     )
-    own, paths = ["--import", "own_task", "--task.name", "own"], {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
-    (tmp_path / "own.yaml").write_text("import: own_task\ntask: {name: own, sigma: 2}\n")
-    from_file = started("--config", str(tmp_path / "own.yaml"), "--print_config", **paths)
-    assert (from_file.returncode, yaml.safe_load(from_file.stdout)["task"]) == (0, {"name": "own", "sigma": 2.0})
-    printed = started(*own, "--task.sigma", "2", "--print_config", **paths)
-    assert (printed.returncode, printed.stderr) == (0, "")
-    assert yaml.safe_load(printed.stdout)["task"] == {"name": "own", "sigma": 2.0}
-    refused = started(*own, "--task.pixel", "l2", **paths)
-    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
-    assert "task.pixel is a setting of task.name autoencoder, not of own" in refused.stderr
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(registry, "_registered", {})
+    yield tmp_path
+    sys.modules.pop("own_task", None)
+
+
+@pytest.mark.parametrize("where", ["file", "command line"])
+def test_a_component_of_another_package(own_task: Path, where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A task in a module of its own: its keys are known, and no other's."""
+    (own_task / "own.yaml").write_text("import: own_task\ntask: {name: own, sigma: 2}\n")
+    own = ["--import", "own_task", "--task.name", "own"]
+    given = ["--config", str(own_task / "own.yaml")] if where == "file" else [*own, "--task.sigma", "2"]
+    with pytest.raises(SystemExit) as left:
+        parse([*given, "--print_config"])
+    said = capsys.readouterr()
+    assert (left.value.code, said.err) == (0, "")
+    assert yaml.safe_load(said.out)["task"] == {"name": "own", "sigma": 2.0}
+    told = "task.pixel is a setting of task.name autoencoder, not of own"
+    assert told in mistake([*own, "--task.pixel", "l2"])
 
 
 def test_another_component_on_the_command_line_takes_what_fits_of_a_file(tmp_path: Path) -> None:
@@ -415,19 +412,26 @@ def test_dry_run_tells_and_stops(
 
 
 def test_exit_code_and_streams() -> None:
-    refused = started("--train.stpes", "3")
+    command = [sys.executable, "-m", "colordist.train", "--train.stpes", "3"]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert refused.stderr == "colordist: unknown key train.stpes: did you mean train.steps? --help lists them all\n"
 
 
-def test_batch_that_the_processes_cannot_share(tmp_path: Path) -> None:
+def test_batch_that_the_processes_cannot_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(f"run:\n  dir: {tmp_path / 'run'}\ntrain:\n  global_batch_size: 32\n")
-    refused = started("--config", str(file), WORLD_SIZE="3", RANK="0")
-    assert (refused.returncode, refused.stdout) == (2, "")
-    assert refused.stderr.count("\n") == 1
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(UserError) as refusal:
+        train(parse(["--config", str(file)]))
+    message = str(refusal.value)
+    assert "\n" not in message
     for words in ("train.global_batch_size is 32", "3 processes", "try 30 or 33", "1, 2, 4 processes"):
-        assert words in refused.stderr
+        assert words in message
+    assert capsys.readouterr().out == ""
     assert not (tmp_path / "run").exists()
 
 

@@ -14,7 +14,7 @@ import timm
 from helpers import ROOT, config_with
 from safetensors.torch import save_file
 
-from colordist import registry
+from colordist import doctor, registry
 from colordist.config import UserError
 from colordist.data.source import ImageSource
 from colordist.doctor import unavailable_weights
@@ -195,18 +195,17 @@ def test_images_that_would_have_to_be_fetched_are_told(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
-    others = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-    return {key: value for key, value in os.environ.items() if not key.startswith("SLURM") and key not in others}
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if name.startswith("SLURM") or name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            monkeypatch.delenv(name)
 
 
-def doctor(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-X", "importtime", "-m", "colordist.doctor", "--quick", "--json", *arguments]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_the_quick_checks_do_without_accelerate(environment: dict[str, str], tmp_path: Path) -> None:
-    done = doctor(environment, "--run.dir", str(tmp_path / "run"))
+@pytest.mark.usefixtures("_no_launcher")
+def test_the_quick_checks_do_without_accelerate(tmp_path: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "colordist.doctor", "--quick", "--json"]
+    command += ["--run.dir", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows["processes"]["value"] == f"1 on 1 machines: {socket.gethostname()}"
@@ -214,19 +213,24 @@ def test_the_quick_checks_do_without_accelerate(environment: dict[str, str], tmp
     assert not [line for line in done.stderr.splitlines() if line.split("|")[-1].strip() == "accelerate"]
 
 
-def test_what_failed_is_the_exit_code(environment: dict[str, str], tmp_path: Path) -> None:
-    done = doctor(environment, "--data.source", "folder", "--data.root", str(tmp_path / "nowhere"))
-    assert done.returncode == 1
-    assert {row["name"] for row in json.loads(done.stdout) if row["status"] == "failed"} == {"images"}
-
-
-def test_weights_that_cannot_be_fetched_fail_the_check(environment: dict[str, str], tmp_path: Path) -> None:
-    offline = environment | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    done = doctor(offline, "--model.name", "timm_unet", "--model.encoder", "test_resnet", "--data.image_size", "64")
-    assert done.returncode == 1
-    (row,) = [row for row in json.loads(done.stdout) if row["status"] == "failed"]
-    assert row["name"] == "weights"
-    assert row["way_out"].startswith("model.weights: the weights of test_resnet can't be fetched (")
+@pytest.mark.usefixtures("_no_launcher")
+def test_what_failed_is_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images that aren't there, and weights that can't be fetched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    command = ["doctor", "--quick", "--json", "--data.source", "folder", "--data.root", "nowhere"]
+    command += ["--data.image_size", "64", "--model.name", "timm_unet", "--model.encoder", "test_resnet"]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as left:
+        doctor.main()
+    assert left.value.code == 1
+    failed = {row["name"]: row for row in json.loads(capsys.readouterr().out) if row["status"] == "failed"}
+    assert failed.keys() == {"images", "weights"}
+    way_out = failed["weights"]["way_out"]
+    assert way_out.startswith("model.weights: the weights of test_resnet can't be fetched (")
 
 
 def test_all_weights_that_a_run_begins_with_are_looked_at(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """evaluate: a run's newest snapshot, scored on its own or on other images."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,10 +23,19 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, for all tests."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch, alone_on_the_cpu(patch):
+        train(Command(tiny(run__dir=str(folder)), Path("tiny.yaml"), False))
+    return folder
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    train(Command(tiny(run__dir=str(tmp_path / "run")), Path("tiny.yaml"), False))
-    return tmp_path / "run"
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, which a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "run", symlinks=True))
 
 
 def test_it_finds_what_training_found(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

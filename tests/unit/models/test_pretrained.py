@@ -1,9 +1,7 @@
 """Weights of timm models: where they come from, and what is said where they can't be had."""
 
 import hashlib
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 from colordist.config import UserError
 from colordist.models.feature_network import FeatureNetwork
 from colordist.models.pretrained import Pretrained, create_pretrained, state_digest
-from colordist.models.timm_encoder import encoder_levels
+from colordist.models.timm_encoder import TimmEncoder, encoder_levels
 
 
 @pytest.fixture
@@ -160,26 +158,18 @@ def test_without_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         encoder_levels("test_resnet")
 
 
-def test_weights_are_fetched_once(file: Path, tmp_path: Path) -> None:
-    code = """
-from colordist.models.feature_network import FeatureNetwork
-from colordist.models.pretrained import Pretrained
-from colordist.models.timm_encoder import TimmEncoder
-model = Pretrained("test_resnet")
-print(FeatureNetwork(model).load_pretrained())
-TimmEncoder(model.name, pretrained=True).load_pretrained(model)
-"""
+def test_weights_are_fetched_once(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load() -> str:
+        model = Pretrained("test_resnet")
+        TimmEncoder(model.name, pretrained=True).load_pretrained(model)
+        return FeatureNetwork(model).load_pretrained()
 
-    def load(address: str) -> str:
-        environment = os.environ | {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
+    expected = FeatureNetwork(Pretrained("test_resnet", str(file))).load_pretrained()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with hub(file) as (address, downloads):
-        first = load(address)
-    network = FeatureNetwork(Pretrained("test_resnet", str(file)))
-    assert load(address) == first == network.load_pretrained()  # the second time without the hub
+        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        assert load() == expected
+    assert load() == expected  # the second time without the hub
     assert len(downloads) == 1
