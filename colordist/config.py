@@ -171,8 +171,8 @@ class TaskSettings(ComponentSettings):
 class GeneratorSettings(ComponentSettings):
     """The generator."""
 
-    takes_time: ClassVar[bool] = False
-    """Whether the network can be built with an input for a time, as solvers of differential equations need."""
+    has_time_input: ClassVar[bool] = False
+    """Whether the network can be built with a time input: ``time_conditioned=True``."""
 
     name: str = ""
     """Generator architecture."""

@@ -118,7 +118,8 @@ def evaluate(
     evaluation = evaluate_snapshot(model, data, config, solver_steps)
     if evaluation is None:  # not rank 0
         return
-    print(beside_references(evaluation.specs, evaluation.references, {f"step {evaluation.step}": evaluation.scores}))
+    label = f"step {evaluation.step}" + (f", {solver_steps} solver steps" if solver_steps else "")
+    print(beside_references(evaluation.specs, evaluation.references, {label: evaluation.scores}))
     images = f"{evaluation.images} image{'' if evaluation.images == 1 else 's'}"
     if output is None:
         print(f"{images}; -o FILE writes the scores")

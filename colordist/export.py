@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.config import UserError
 from colordist.files.atomic import require_own, require_writable
 from colordist.registry import load_modules
@@ -14,21 +14,22 @@ def main() -> None:
     parser = ArgumentParser(
         prog="colordist export",
         description="Export a run's latest snapshot as ONNX, verified with onnxruntime.",
-        epilog="Input `grey`: [batch, 1, height, width] in [0, 1]; of a flow also `noise`: [batch, 2, height, width], "
-        "standard normal. Output `color`: Lab a,b, or sRGB in [0, 1].",
+        epilog="Input `grey`: [batch, 1, height, width] in [0, 1]; of a flow also `noise`: standard normal, of the "
+        "shape of `color`. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
+    parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
 
     def verb() -> None:
         options = parser.parse_args()
-        export(options.model, options.onnx, options.modules)
+        export(options.model, options.onnx, options.modules, options.solver_steps)
 
     run(verb)
 
 
-def export(folder: Path, file: Path, modules: Sequence[str] = ()) -> None:
+def export(folder: Path, file: Path, modules: Sequence[str] = (), solver_steps: int | None = None) -> None:
     """Load the snapshot, export it, print the difference to torch."""
     from colordist.inference import onnx_file
     from colordist.run import snapshot

@@ -52,19 +52,20 @@ class Share:
 
     def sample_slices(self, step: int) -> list[SampleSlice]:
         """This process's samples of a step, in micro-batches of at most micro_batch_size."""
-        local = self.sampler.step(step, share(self.sampler.global_batch_size, self.rank, self.world_size))
+        samples = self.sampler.step(step)
+        local = samples[share(len(samples), self.rank, self.world_size)]
         return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
     def batch(
-        self, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64], NDArray[np.float64]], Tensor]
+        self, step: int, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64], NDArray[np.float64]], Tensor]
     ) -> Batch:
-        """Build the batch of some samples.
+        """Build the batch of some samples of a step.
 
         images: maps indices [n] and positions of crops [n, 2] to uint8 [n, 3, H, W] on the device.
         """
         # Converted on the host: not every device has float64.
         uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
-        noise = send(torch.from_numpy(sample_slice.noise).to(self.dtype), self.device)
+        noise = send(torch.from_numpy(self.sampler.noise(step, sample_slice)).to(self.dtype), self.device)
         batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
         grey, target = self._flip_and_split(images(sample_slice.index, sample_slice.crop), sample_slice.flip)
         target_grey = grey

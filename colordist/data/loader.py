@@ -81,7 +81,7 @@ class ResidentLoader:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """Index this process's samples of a step, in micro-batches of at most micro_batch_size."""
-        return [self.share.batch(sample_slice, self._crops) for sample_slice in self.share.sample_slices(step)]
+        return [self.share.batch(step, sample_slice, self._crops) for sample_slice in self.share.sample_slices(step)]
 
     def _crops(self, index: NDArray[np.int64], positions: NDArray[np.float64]) -> Tensor:
         if self.layout is None:

@@ -96,8 +96,6 @@ class SampleSlice:
     """Vertical and horizontal position of its crop in [0, 1): [n, 2]; see ``crops.corners``."""
     uniforms: NDArray[np.float64]
     """Uniform random numbers in [0, 1) for the task: [n, UNIFORMS]."""
-    noise: NDArray[np.float64]
-    """Generator noise, standard normal: [n, candidates, *noise_shape]."""
     target_index: NDArray[np.int64]
     """Index of the target image: [n]; equals ``index``, unless training is unpaired."""
     target_flip: NDArray[np.bool_]
@@ -141,13 +139,9 @@ class Sampler:
     random_crops: bool = False
     """Whether crops have uniformly random positions; else they are central."""
 
-    def step(self, step: int, part: slice | None = None) -> SampleSlice:
-        """The global_batch_size samples of a step, counted from 0, or a part of them: ``slice(start, stop)``.
-
-        Noise, of which there may be much, is drawn for that part alone.
-        """
+    def step(self, step: int) -> SampleSlice:
+        """The global_batch_size samples of a step, counted from 0."""
         size = self.global_batch_size
-        part = part or slice(0, size)
         index, flip = self._indices(step, _ORDER, self._shards), self._coin_flips(step, _FLIP)
         crop = self._crops(step, _CROP)
         target_index, target_flip, target_crop = index, flip, crop
@@ -158,16 +152,24 @@ class Sampler:
             target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP), self._crops(step, _TARGET_CROP)
         uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
         return SampleSlice(
-            index=index[part],
-            flip=flip[part],
-            crop=crop[part],
-            uniforms=uniforms[part],
-            noise=_normal(self.seed, _NOISE, step, part, size, self.noise_shape),
-            target_index=target_index[part],
-            target_flip=target_flip[part],
-            target_crop=target_crop[part],
-            batch_index=np.arange(size)[part],
+            index=index,
+            flip=flip,
+            crop=crop,
+            uniforms=uniforms,
+            target_index=target_index,
+            target_flip=target_flip,
+            target_crop=target_crop,
+            batch_index=np.arange(size),
         )
+
+    def noise(self, step: int, samples: SampleSlice) -> NDArray[np.float64]:
+        """Generator noise of some consecutive samples of a step, standard normal: [n, *noise_shape].
+
+        There may be as much of it as of pixels, so it is drawn apart, and for those samples alone.
+        """
+        first = int(samples.batch_index[0])
+        rows = slice(first, first + len(samples))
+        return _normal(self.seed, _NOISE, step, rows, self.global_batch_size, self.noise_shape)
 
     @property
     def _shards(self) -> tuple[int, ...]:

@@ -107,12 +107,13 @@ class StreamingLoader:
             self._latest = [self._next_images() for _ in sample_slices]
             self._next = step + 1
         return [
-            self._batch(sample_slice, images) for sample_slice, images in zip(sample_slices, self._latest, strict=True)
+            self._batch(step, sample_slice, images)
+            for sample_slice, images in zip(sample_slices, self._latest, strict=True)
         ]
 
-    def _batch(self, sample_slice: SampleSlice, images: Tensor) -> Batch:
+    def _batch(self, step: int, sample_slice: SampleSlice, images: Tensor) -> Batch:
         parts = iter(send(images, self._share.device).split(len(sample_slice)))
-        return self._share.batch(sample_slice, lambda *_: next(parts))
+        return self._share.batch(step, sample_slice, lambda *_: next(parts))
 
     def _next_images(self) -> Tensor:
         decoded = next(self._stream)

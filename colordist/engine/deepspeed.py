@@ -74,11 +74,11 @@ class DeepSpeedStrategy:
         self.trainable: Callable[..., Tensor] = self._engine
         self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
 
-    def frozen(self, *inputs: Tensor) -> Tensor:
+    def frozen(self, *inputs: Tensor, **options: Tensor) -> Tensor:
         """Run the network in another's phase. Stage 1 would add gradients from here to those of its own next phase."""
         if any(parameter.requires_grad for parameter in self._parameters):
             raise RuntimeError("a network outside its phase has trainable parameters: freeze them first")
-        answer: Tensor = self.network.module(*inputs)
+        answer: Tensor = self.network.module(*inputs, **options)
         return answer
 
     def begin_phase(self, step: int) -> None:

@@ -72,5 +72,7 @@ def evaluate_snapshot(
     engine.close()
     images = len(source.test)
     networks = [each.network for each in evaluator.features]
-    found = Evaluation(str(model), trained.step, asdict(data), images, scores, references, evaluator.specs, networks)
+    found = Evaluation(
+        str(model), trained.step, asdict(data), images, scores, references, evaluator.specs, networks, solver_steps
+    )
     return found if engine.is_main else None

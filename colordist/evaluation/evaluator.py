@@ -45,6 +45,8 @@ class Evaluation:
     specs: ScoreSpecs
     networks: list[str]
     """Ids of the feature networks."""
+    solver_steps: int | None = None
+    """Of a flow, if they aren't those of training."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ class Evaluator:
         count = min(_GRID, len(self.target))
         shown = [index * len(self.target) // count for index in range(count)]
         rgb = self.target[shown]
-        rows = [luma(rgb).expand_as(rgb), self._colorize(sample, shown)[:, 0], rgb]
+        parts = [shown[part] for part in in_batches(count, self._size)]
+        answers = [self._colorize(sample, part, variants=1)[:, 0] for part in parts]
+        rows = [luma(rgb).expand_as(rgb), torch.cat(answers), rgb]
         picture = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return Image.fromarray(picture.permute(1, 2, 0).cpu().numpy())
 
@@ -124,18 +128,18 @@ class Evaluator:
         return found.gather()
 
     @torch.no_grad()
-    def _colorize(self, sample: Sample, part: slice | list[int]) -> Tensor:
-        """Predictions for a part of the test split: uint8 [B, V, 3, H, W]."""
+    def _colorize(self, sample: Sample, part: slice | list[int], variants: int = VARIANTS) -> Tensor:
+        """Predictions for a part of the test split: uint8 [B, V, 3, H, W]; V = 1 for a deterministic generator."""
         grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
-        color = sample(grey, self._noise(part))
+        color = sample(grey, self._noise(part, variants))
         answers = len(color) // len(grey)
         picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)
         return to_8_bits(picture).view(len(grey), answers, *picture.shape[1:])
 
-    def _noise(self, part: slice | list[int]) -> Tensor | None:
-        """Noise of a part of the test split, the same in every run: [B * VARIANTS, *noise_shape]."""
+    def _noise(self, part: slice | list[int], variants: int) -> Tensor | None:
+        """Noise of a part of the test split, the same in every run: [B * variants, *noise_shape]."""
         if 0 in self.noise_shape:
             return None
         images = range(len(self.target))[part] if isinstance(part, slice) else part
-        noise = [variant_noise(image, each, self.noise_shape) for image in images for each in range(VARIANTS)]
+        noise = [variant_noise(image, each, self.noise_shape) for image in images for each in range(variants)]
         return torch.from_numpy(np.stack(noise)).to(self.engine.dtype).to(self.engine.device)

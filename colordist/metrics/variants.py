@@ -25,14 +25,22 @@ def _between(eval_batch: EvalBatch) -> Tensor:
 
 
 CIEDE2000_MEAN = mean_over_images(
-    "ciede2000_mean", "CIEDE2000, mean of several", "lower", lambda batch: _to_target(batch).mean(dim=0)
+    "ciede2000_mean",
+    "CIEDE2000, mean of several",
+    "lower",
+    lambda batch: _to_target(batch).mean(dim=0),
+    role="diagnostic",
 )
-"""CIEDE2000 over several predictions for each image: as of one, with less chance in it."""
+"""CIEDE2000, averaged over several predictions for each image: the expectation of that of one, with less variance."""
 
 CIEDE2000_BEST = mean_over_images(
-    "ciede2000_best", "CIEDE2000, best of several", "lower", lambda batch: _to_target(batch).amin(dim=0)
+    "ciede2000_best",
+    "CIEDE2000, best of several",
+    "lower",
+    lambda batch: _to_target(batch).amin(dim=0),
+    role="diagnostic",
 )
-"""CIEDE2000 of the prediction for each image that is nearest to its target."""
+"""CIEDE2000 of the prediction for each image that is nearest to its target. Rewards spread as well as accuracy."""
 
 DIVERSITY = mean_over_images("diversity", "Diversity", "higher", _between, role="diagnostic")
 """Mean over images, pixels and pairs of predictions for one image of CIEDE2000; none with one prediction.

@@ -12,14 +12,14 @@ from colordist.models.seeding import seeded
 
 
 def build_generator(
-    settings: GeneratorSettings, inputs: int = 1, outputs: int | None = None, *, timed: bool = False
+    settings: GeneratorSettings, inputs: int = 1, outputs: int | None = None, *, time_conditioned: bool = False
 ) -> nn.Module:
     """Build a generator with random weights.
 
-    inputs, outputs: channels. Default: from grey to the color space's channels. timed: whether it takes a time.
+    inputs, outputs: channels. Default: from grey to the color space's channels. time_conditioned: with a time input.
     """
     channels = ColorSpace(settings.color_space).channels if outputs is None else outputs
-    more = {"timed": True} if timed else {}  # only networks with ``takes_time`` know it
+    more = {"time_conditioned": True} if time_conditioned else {}  # only those with ``has_time_input`` know it
     network = registry.component("model", settings.name)(settings, inputs=inputs, outputs=channels, **more)
     return cast(nn.Module, network)
 
@@ -34,10 +34,12 @@ class ModelFactory:
     discriminator_settings: DiscriminatorSettings | None = None
 
     def generator(
-        self, offset: int = 0, inputs: int = 1, outputs: int | None = None, *, timed: bool = False
+        self, offset: int = 0, inputs: int = 1, outputs: int | None = None, *, time_conditioned: bool = False
     ) -> nn.Module:
         """Build a network of the generator's architecture. Arguments: as for ``build_generator``."""
-        return seeded(self.seed + offset, lambda: build_generator(self.model, inputs, outputs, timed=timed))
+        return seeded(
+            self.seed + offset, lambda: build_generator(self.model, inputs, outputs, time_conditioned=time_conditioned)
+        )
 
     def discriminator(self, offset: int, inputs: int, *, bias: bool = True) -> nn.Module:
         """Build a discriminator. inputs: total number of input channels. bias: of its last layer."""

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from colordist.models.time_embedding import modulated
+
 
 class Modulation(nn.Module):
     """Scale and shift each channel by a latent code (FiLM: Perez et al. 2018, arXiv 1709.07871).
@@ -20,5 +22,4 @@ class Modulation(nn.Module):
         codes = torch.arange(noise.shape[1], device=noise.device)
         one_hot = (noise.argmax(dim=1, keepdim=True) == codes).to(x.dtype)
         scale, shift = self.palettes(one_hot)[:, :, None, None].chunk(2, dim=1)
-        modulated: Tensor = x * (1 + scale) + shift
-        return modulated
+        return modulated(x, (scale, shift))

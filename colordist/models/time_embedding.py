@@ -1,13 +1,13 @@
 """Conditioning of a network on time."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 _FREQUENCIES = 32
-_HIGHEST = 1000.0  # radians per unit of time
+_HIGHEST = 100.0  # radians per unit of time
 
 Film = tuple[Tensor, Tensor]
 """Scale and shift of a level's channels: [B, C, 1, 1] each."""
@@ -29,13 +29,13 @@ class TimeEmbedding(nn.Module):
         nn.init.zeros_(self.films.weight)
         nn.init.zeros_(self.films.bias)
 
-    def forward(self, time: Tensor) -> Iterator[Film]:
+    def forward(self, time: Tensor) -> list[Film]:
         """time [B] in [0, 1] -> a scale and a shift for each level, in their order."""
         exponents = torch.arange(_FREQUENCIES, device=time.device, dtype=time.dtype) / (_FREQUENCIES - 1)
         angles = time[:, None] * torch.exp(exponents * math.log(_HIGHEST))
         films: Tensor = self.films(self.embed(torch.cat([angles.sin(), angles.cos()], dim=1)))
         scales, shifts = films[:, :, None, None].chunk(2, dim=1)
-        return zip(scales.split(self.channels, dim=1), shifts.split(self.channels, dim=1), strict=True)
+        return [*zip(scales.split(self.channels, dim=1), shifts.split(self.channels, dim=1), strict=True)]
 
 
 def modulated(x: Tensor, film: Film | None) -> Tensor:

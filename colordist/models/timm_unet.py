@@ -22,7 +22,7 @@ class TimmUNetSettings(GeneratorSettings):
 
     operational: ClassVar[frozenset[str]] = frozenset({"sha256"})
     weights_keys: ClassVar[frozenset[str]] = frozenset({"weights"})
-    takes_time: ClassVar[bool] = True
+    has_time_input: ClassVar[bool] = True
 
     encoder: str = "resnet18"
     """Encoder: a model of timm with features at several resolutions."""
@@ -67,22 +67,24 @@ class TimmUNet(CheckpointedModule):
     Height and width: multiples of the encoder's largest stride. Levels finer than the encoder's come from a few
     convolutions on the image itself, so that there is a skip connection at every level up to full resolution.
 
-    A timed network has these convolutions at all levels: the encoder sees grey alone, the first channel, and so runs
-    once per image; they see all channels.
+    A time-conditioned network has these convolutions at all levels, for all input channels. Its encoder sees only the
+    first one, grey, so it runs once per image and not once per solver step.
     """
 
     Settings = TimmUNetSettings
     ENCODER = ("encoder",)
 
-    def __init__(self, settings: TimmUNetSettings, *, inputs: int = 1, outputs: int = 2, timed: bool = False) -> None:
-        """inputs, outputs: channels. timed: whether the network takes a time."""
+    def __init__(
+        self, settings: TimmUNetSettings, *, inputs: int = 1, outputs: int = 2, time_conditioned: bool = False
+    ) -> None:
+        """inputs, outputs: channels. time_conditioned: whether the network has a time input."""
         super().__init__()
         self.settings = settings
         levels = encoder_levels(settings.encoder)
         finer = levels.strides[0].bit_length() - 1
         strides = [*(2**level for level in range(finer)), *levels.strides]
         widths = level_widths(settings.width, len(strides) - 1)
-        stems = widths if timed else widths[:finer]
+        stems = widths if time_conditioned else widths[:finer]
         self.encoder = TimmEncoder(settings.encoder, pretrained=settings.weights != NONE)
         self.stem = nn.ModuleList(
             ConvBlock(before, after, "group", stride=coarse // fine)
@@ -98,7 +100,7 @@ class TimmUNet(CheckpointedModule):
             ConvBlock(width + skip, width, "group") for width, skip in zip(widths, skips[:-1], strict=False)
         )
         self.last = last_convolution(widths[0], outputs)
-        self.time = TimeEmbedding([*stems, *widths[-2::-1]], 8 * settings.width) if timed else None
+        self.time = TimeEmbedding([*stems, *widths[-2::-1]], 8 * settings.width) if time_conditioned else None
 
     def load_pretrained(self) -> str | None:
         """Load the encoder's weights, which fetches them if need be. Returns their digest, None for random ones."""
@@ -108,26 +110,29 @@ class TimmUNet(CheckpointedModule):
         return self.encoder.load_pretrained(Pretrained(settings.encoder, settings.weights, settings.sha256))
 
     def forward(self, image: Tensor, time: Tensor | None = None, features: Sequence[Tensor] | None = None) -> Tensor:
-        """image [B, inputs, H, W], the first channel grey in [-1, 1] -> [B, outputs, H, W], unbounded.
+        """image [B, inputs, H, W], about [-1, 1], the first channel grey -> [B, outputs, H, W], unbounded.
 
-        time: [B] in [0, 1]; it modulates all levels. features: of ``encode``, where they are known.
+        time: [B] in [0, 1]; it modulates all levels. features: those of ``encode_grey``, if it ran before.
         """
-        films = repeat(None) if self.time is None else self.time(time)
-        features = self.encode(image[:, :1]) if features is None else features
+        films = repeat(None) if self.time is None else iter(self.time(time))
+        if features is None:
+            features = self.encode_grey(image if self.time is None else image[:, :1])
         x, stem = image, []
         for layer in self.stem:
             x = self.run(_stem_level, layer, x, next(films))
             stem.append(x)
-        finer = len(self.up) + 1 - len(features)
-        both = [torch.cat(pair, dim=1) for pair in zip(stem[finer:], features, strict=False)]  # in a timed network
-        levels = [*stem[:finer], *(both or features)]
+        if self.time is not None:
+            finer = len(stem) - len(features)
+            features = [torch.cat(pair, dim=1) for pair in zip(stem[finer:], features, strict=True)]
+            stem = stem[:finer]
+        levels = [*stem, *features]
         x = levels.pop()
         for index in reversed(range(len(self.up))):
             x = self.run(self._decode_level, index, x, levels.pop(), next(films))
         color: Tensor = self.last(x)
         return color
 
-    def encode(self, grey: Tensor) -> list[Tensor]:
+    def encode_grey(self, grey: Tensor) -> list[Tensor]:
         """Features of the encoder, fine to coarse. grey: [B, 1, H, W] in [-1, 1]."""
         return list(cast(Any, self.run(self.encoder, grey)))
 

@@ -26,7 +26,7 @@ from colordist.models.time_embedding import Film, TimeEmbedding, modulated
 class UNetSettings(EncoderDecoderSettings):
     """Settings of the generator ``unet``."""
 
-    takes_time: ClassVar[bool] = True
+    has_time_input: ClassVar[bool] = True
 
     blocks: int = 0
     """Residual blocks per level of encoder and decoder; 0: one plain convolution instead."""
@@ -62,8 +62,10 @@ class UNet(CheckpointedModule):
     Settings = UNetSettings
     ENCODER = ("first", "down")
 
-    def __init__(self, settings: UNetSettings, *, inputs: int = 1, outputs: int = 2, timed: bool = False) -> None:
-        """inputs, outputs: channels. timed: whether the network takes a time."""
+    def __init__(
+        self, settings: UNetSettings, *, inputs: int = 1, outputs: int = 2, time_conditioned: bool = False
+    ) -> None:
+        """inputs, outputs: channels. time_conditioned: whether the network has a time input."""
         super().__init__()
         width, depth, norm = settings.width, settings.depth, settings.norm
         blocks, attention_level, noise = settings.blocks, settings.attention_level, settings.noise
@@ -88,7 +90,7 @@ class UNet(CheckpointedModule):
         self.refine = nn.ModuleList(nn.Sequential(*refined(level)) for level in reversed(range(depth)))
         self.last = last_convolution(width, outputs)
         self.modulate = Modulation(noise, width) if noise else None
-        self.time = TimeEmbedding([*widths, *widths[-2::-1]], 8 * width) if timed else None
+        self.time = TimeEmbedding([*widths, *widths[-2::-1]], 8 * width) if time_conditioned else None
 
     def forward(self, image: Tensor, noise: Tensor | None = None, time: Tensor | None = None) -> Tensor:
         """image [B, inputs, H, W] of about unit size -> [B, outputs, H, W], unbounded.
@@ -96,7 +98,7 @@ class UNet(CheckpointedModule):
         noise: [B * N, model.noise] for N samples per image, those of an image consecutive -> [B * N, outputs, H, W]. It
         modulates only the last features, so further samples are cheap. time: [B] in [0, 1]; it modulates all levels.
         """
-        films = repeat(None) if self.time is None else self.time(time)
+        films = repeat(None) if self.time is None else iter(self.time(time))
         x, levels = image, []
         for level in (self.first, *self.down):
             x = self.run(_encode_level, level, x, next(films))

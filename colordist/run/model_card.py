@@ -44,7 +44,7 @@ class ModelCard:
         others = [f"those of a pretrained {name} in the encoder" for name in model.pretrained]
         begin = "the weights of another snapshot" if train.init_from else " and ".join(["random weights", *others])
         task = registry.component("task", self.config.task.name)(self.config.task, model)
-        noise = ", one for each noise" if task.variants != 1 else ""
+        noise = ", another sample for each noise" if task.variants != 1 else ""
         source = registry.component("source", data.source)
         return f"""\
 # A network that colours grey images

@@ -5,6 +5,7 @@ Lipman et al. 2022 (arXiv 2210.02747), Liu et al. 2022 (arXiv 2209.03003).
 
 import hashlib
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colordist.config import Config, TaskSettings, UserError, at_least
+from colordist.config import Config, TaskSettings, UserError, above_zero, at_least
 from colordist.data.batch import Batch
 from colordist.data.sampler import variant_noise
 from colordist.models.factory import ModelFactory
@@ -26,20 +27,25 @@ class FlowSettings(TaskSettings):
 
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     """Distribution of training times: `logit_normal` draws more of the middle (arXiv 2403.03206), or `uniform`."""
+    shift: float = 1.0
+    """Shift of all times towards noise, for larger images: image_size / 32 (arXiv 2403.03206, section 5.3.2)."""
     solver: Literal["euler", "heun"] = "euler"
-    """Solver that samples: `euler`, one evaluation of the network a step, or `heun`, two."""
+    """ODE solver: `euler`, one evaluation of the network per step, or `heun`, two."""
     solver_steps: int = 8
-    """Steps of the solver from noise to colours."""
+    """Solver steps from noise to colours."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        above_zero("task.shift", self.shift, 1.0)
         at_least("task.solver_steps", self.solver_steps, 1)
 
     def check(self, config: Config) -> None:
-        """Raise UserError for a generator that takes no time, or latent codes."""
+        """Raise UserError for a generator without a time input, or with latent codes."""
         super().check(config)
-        if not config.model.takes_time:
-            raise UserError(f"model.name {config.model.name} takes no time, which task flow needs: try model.name unet")
+        if not config.model.has_time_input:
+            raise UserError(
+                f"model.name {config.model.name} has no time input, which task flow needs: try model.name unet"
+            )
         if config.model.noise_size:
             raise UserError(
                 f"model.noise is {config.model.noise_size}, but task flow draws noise of its own: try model.noise 0"
@@ -59,57 +65,62 @@ class FlowTask(Task):
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
         """The velocity network: from grey, colours on a path, and the time."""
-        network = factory.generator(inputs=1 + self.color_space.channels, timed=True)
+        network = factory.generator(inputs=1 + self.color_space.channels, time_conditioned=True)
         return {"generator": NetworkSpec(network, ema=True)}
 
     def noise_shape(self, image_size: int) -> tuple[int, ...]:
-        """That of colours."""
+        """That of colours: [C, image_size, image_size]."""
         return (self.color_space.channels, image_size, image_size)
 
     def loss(self, phase: str, calls: Calls, batch: Batch, generated: None, step: int) -> Loss:
         """Mean squared error of the velocity, each image at a time of its own."""
-        noise, time = batch.noise[:, 0], self._time(batch.uniforms[:, 0])
-        where = time.view(-1, 1, 1, 1)
-        color = (1 - where) * noise + where * batch.target
+        noise, time = batch.noise[:, 0], self._times(batch.uniforms[:, 0])
+        t = time.view(-1, 1, 1, 1)
+        color = (1 - t) * noise + t * batch.target
         velocity = calls["generator"](torch.cat([batch.grey, color], dim=1), time=time)
         loss = F.mse_loss(velocity, batch.target - noise)
         return Loss(loss, {"velocity": loss})
 
-    def _time(self, uniform: Tensor) -> Tensor:
-        """Training times from uniform numbers: [B] in [0, 1)."""
+    def _times(self, uniform: Tensor) -> Tensor:
+        """Training times from uniform random numbers: [B] in [0, 1]."""
         if self.settings.time == "uniform":
-            return uniform
+            return self._shifted(uniform)
         # Multiples of 2**-24, moved by half of that: 0 has no finite quantile.
-        return torch.special.ndtri(uniform + 2.0**-25).sigmoid()
+        normal = 2**0.5 * torch.erfinv(2 * uniform - 1 + 2.0**-24)
+        return self._shifted(normal.sigmoid())
+
+    def _shifted(self, time: Tensor) -> Tensor:
+        """Shift times towards 0. Noise of neighbouring pixels averages out, so more pixels need more of it."""
+        return time / (time + self.settings.shift * (1 - time))
 
     def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
-        """Follow the velocity from noise to colours, by ``solver_steps`` steps of the solver."""
+        """Integrate the velocity from noise to colours."""
         assert noise is not None, "flows start from noise"
         network: Any = networks["generator"]
-        # What depends on grey alone is computed once per image.
-        features = network.encode(grey) if hasattr(network, "encode") else None
+        # A network with ``encode_grey`` computes once per image what depends on grey alone.
+        features = network.encode_grey(grey) if hasattr(network, "encode_grey") else None
         if noise.shape[0] != grey.shape[0]:
             variants = noise.shape[0] // grey.shape[0]
             grey = grey.repeat_interleave(variants, dim=0)
             features = features and [each.repeat_interleave(variants, dim=0) for each in features]
         more = {} if features is None else {"features": features}
 
-        def velocity(color: Tensor, time: float) -> Tensor:
-            times = grey.new_full((grey.shape[0],), time)
-            value: Tensor = network(torch.cat([grey, color], dim=1), time=times, **more)
+        def velocity(color: Tensor, time: Tensor) -> Tensor:
+            value: Tensor = network(torch.cat([grey, color], dim=1), time=time.expand(grey.shape[0]), **more)
             return value
 
-        color, steps = noise, self.settings.solver_steps
-        for step in range(steps):
-            slope = velocity(color, step / steps)
+        color = noise
+        times = self._shifted(torch.linspace(0, 1, self.settings.solver_steps + 1, dtype=grey.dtype))
+        for start, end in pairwise(times.to(grey.device).unbind()):
+            slope = velocity(color, start)
             if self.settings.solver == "heun":
-                slope = (slope + velocity(color + slope / steps, (step + 1) / steps)) / 2
-            color = color + slope / steps
+                slope = (slope + velocity(color + (end - start) * slope, end)) / 2
+            color = color + (end - start) * slope
         return color
 
     @property
     def variants(self) -> None:
-        """Any number."""
+        """None: unlimited."""
         return None
 
     def variant_noise(self, variant: int, grey: Tensor, seed: int = 0) -> Tensor:

@@ -23,6 +23,7 @@ GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
 GOLDEN_HALVES = [[6, 9, 0, 5, 1], [4, 2, 3, 8, 7]]
 GOLDEN_WINDOWS = [6, 12, 11, 10, 13, 9, 14, 15, 17, 8, 7, 16, 23, 21, 20, 3, 4, 22, 18, 0, 2, 5, 1, 19]
 GOLDEN_VARIANT = [0.35207422521725906, 0.005675546264341491]
+GOLDEN_NOISE = [0.24167165718163863, -0.33113093874696053, 1.5784025177771623, 0.7079440892178466]
 GOLDEN_UNPAIRED = [([5, 1, 6, 0], [4, 7, 8, 3]), ([9, 9, 0, 1], [2, 7, 4, 8])]
 GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
 
@@ -77,8 +78,10 @@ def test_a_step_does_not_depend_on_those_before() -> None:
 def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
     sampler = Sampler(1, 23, batch, True, noise_shape=(2, 3))
     whole = sampler.step(step)
-    parts = [sampler.step(step, share(len(whole), rank, world_size)) for rank in range(world_size)]
+    parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
     assert sum(map(len, parts)) == batch
+    noise = [sampler.noise(step, part) for part in parts if len(part)]
+    assert np.array_equal(np.concatenate(noise), sampler.noise(step, whole))
     for name, value in vars(whole).items():
         assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), value), name
 
@@ -131,20 +134,23 @@ def test_the_noise_of_a_variant_depends_on_image_and_variant_alone() -> None:
 def test_noise_is_normal_and_chance_uniform_whatever_is_drawn_besides() -> None:
     sampler = Sampler(0, 100, 500, True, noise_shape=(4, 8))
     sample_slice = sampler.step(3)
-    assert sample_slice.noise.shape == (500, 4, 8)
+    noise = sampler.noise(3, sample_slice)
+    assert noise.shape == (500, 4, 8)
+    assert noise[0, 0, :2] == pytest.approx(GOLDEN_NOISE[:2], abs=1e-12)
+    assert noise[499, 3, 6:] == pytest.approx(GOLDEN_NOISE[2:], abs=1e-12)
     assert sample_slice.uniforms.shape == (500, UNIFORMS)
     # 16,000 and 4,000 numbers: means within 4 standard errors.
-    assert abs(sample_slice.noise.mean()) < 4 / 16000**0.5
-    assert abs(sample_slice.noise.var() - 1) < 4 * (2 / 16000) ** 0.5
+    assert abs(noise.mean()) < 4 / 16000**0.5
+    assert abs(noise.var() - 1) < 4 * (2 / 16000) ** 0.5
     assert abs(sample_slice.uniforms.mean() - 0.5) < 4 * (1 / 12 / 4000) ** 0.5
     assert 0 <= sample_slice.uniforms.min() < 0.01
     assert 0.99 < sample_slice.uniforms.max() < 1
     assert np.array_equal(sample_slice.uniforms.astype(np.float32), sample_slice.uniforms)
-    assert np.abs(np.corrcoef(sample_slice.noise.reshape(500, -1).T) - np.eye(32)).max() < 5 / 500**0.5
+    assert np.abs(np.corrcoef(noise.reshape(500, -1).T) - np.eye(32)).max() < 5 / 500**0.5
     without = Sampler(0, 100, 500, True).step(3)
     assert np.array_equal(without.uniforms, sample_slice.uniforms)
     assert np.array_equal(without.index, sample_slice.index)
-    assert not np.array_equal(sampler.step(4).noise, sample_slice.noise)
+    assert not np.array_equal(sampler.noise(4, sample_slice), noise)
 
 
 def test_about_half_are_flipped() -> None:

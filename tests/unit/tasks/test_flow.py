@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_the_velocity_on_the_straight_path() -> None:
 def test_logit_normal_times() -> None:
     """The quantile at which the normal distribution has one standard deviation becomes the logistic function of 1."""
     uniform = torch.tensor([0.0, 0.5, 0.8413447, 1 - 2.0**-24])
-    time = flow()._time(uniform)
+    time = flow()._times(uniform)
     assert time.isfinite().all()
     assert time[1:3].tolist() == pytest.approx([0.5, 1 / (1 + math.exp(-1))], abs=1e-6)
     assert 0 < time[0] < 0.01
@@ -83,6 +83,20 @@ def test_times_of_the_network_evaluations() -> None:
         assert times == expected
 
 
+def test_shifted_times() -> None:
+    """By 3: the middle of the way is at 0.5 / (0.5 + 3 * 0.5), in training and for the solver."""
+    assert flow(shift=3.0, time="uniform")._times(torch.tensor([0.0, 0.5, 1.0])).tolist() == [0, 0.25, 1]
+    times: list[float] = []
+
+    def velocity(color: Tensor, time: Tensor) -> Tensor:
+        times.append(time.item())
+        return torch.ones_like(color)
+
+    found = solve(velocity, torch.zeros(1, 2, 1, 1), shift=3.0, solver_steps=2)
+    assert times == [0, 0.25]
+    assert found.flatten().tolist() == [1, 1]
+
+
 def test_two_equally_probable_colours_come_out_half_the_time_each() -> None:
     """The optimal velocity of targets -1 and 1: towards their mean given x, tanh(t x / (1 - t)^2)."""
 
@@ -98,7 +112,7 @@ def test_two_equally_probable_colours_come_out_half_the_time_each() -> None:
 
 def test_what_depends_on_grey_alone_is_computed_once_per_image() -> None:
     class Network:
-        def encode(self, grey: Tensor) -> list[Tensor]:
+        def encode_grey(self, grey: Tensor) -> list[Tensor]:
             assert len(grey) == 2
             return [10 * grey]
 
@@ -124,7 +138,7 @@ def test_noise_follows_from_the_pixels_the_variant_and_the_seed() -> None:
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"model.name": "autoencoder"}, "model.name autoencoder takes no time, which task flow needs"),
+        ({"model.name": "autoencoder"}, "model.name autoencoder has no time input, which task flow needs"),
         ({"model.noise": 3}, "model.noise is 3, but task flow draws noise of its own: try model.noise 0"),
         ({"task.solver_steps": 0}, "task.solver_steps is 0, but must be at least 1"),
     ],

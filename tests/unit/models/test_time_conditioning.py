@@ -1,4 +1,4 @@
-"""Generators with a time: what it changes, what it doesn't, and export of the solver."""
+"""Generators with a time input: what it changes, what it doesn't, and export of the solver."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,9 +27,9 @@ TIMES = torch.tensor([0.2, 0.9])
 
 
 def build(name: str) -> Any:  # noqa: ANN401  a network
-    """A timed network with random weights throughout: a new one answers grey at any time."""
+    """A network with random weights throughout: a new one answers grey at any time."""
     settings = registry.make_settings("model", NETWORKS[name])
-    network = seeded(0, lambda: build_generator(settings, inputs=3, timed=True))
+    network = seeded(0, lambda: build_generator(settings, inputs=3, time_conditioned=True))
     torch.manual_seed(0)
     for layer in (network.last, network.time.films):
         nn.init.normal_(layer.weight, std=0.5)
@@ -65,7 +65,7 @@ def test_each_image_has_its_own_time(name: str) -> None:
 def test_features_of_grey_do_not_depend_on_colours_or_time(name: str) -> None:
     network = build(name).eval()
     with torch.no_grad():
-        features = network.encode(images()[:, :1])
+        features = network.encode_grey(images()[:, :1])
         given = network(images(), time=TIMES, features=features)
         assert torch.equal(given, network(images(), time=TIMES))
         assert not torch.equal(given, network(images(), time=TIMES, features=[0 * each for each in features]))
@@ -135,16 +135,18 @@ def test_a_network_without_solver_has_no_steps(tmp_path: Path) -> None:
         snapshot.read(snapshot_in(tmp_path / "step-1"), 4)
 
 
-def test_export_of_the_whole_solver(tmp_path: Path) -> None:
-    trained = saved(tmp_path, "efficientnet", solver_steps=2)
-    assert onnx_file.write(tmp_path / "model.onnx", trained) <= onnx_file.TOLERANCE
-
-
 @pytest.mark.parametrize("name", NETWORKS)
-def test_without_a_time_the_weights_are_the_same_as_ever(name: str) -> None:
-    """A time adds parameters: it takes no others away, and doesn't move the random numbers of a network without it."""
+def test_initial_weights_do_not_depend_on_the_time_input(name: str) -> None:
+    """It adds parameters, and those of other shapes differ: all others are the same, in their names and values."""
     factory: Callable[..., nn.Module] = ModelFactory(0, registry.make_settings("model", NETWORKS[name])).generator
-    plain, timed = factory().state_dict(), factory(timed=True).state_dict()
-    assert plain.keys() < timed.keys()
-    assert torch.equal(next(iter(plain.values())), next(iter(timed.values())))
+    plain, conditioned = factory(inputs=3).state_dict(), factory(inputs=3, time_conditioned=True).state_dict()
+    assert plain.keys() < conditioned.keys()
     assert not any(key.startswith("time.") for key in plain)
+    same = [key for key in plain if name == "unet" or key.startswith("encoder.")]
+    assert all(torch.equal(plain[key], conditioned[key]) for key in same)
+
+
+@pytest.mark.parametrize(("name", "solver"), [("efficientnet", "euler"), ("unet", "heun")])
+def test_export_of_the_whole_solver(name: str, solver: str, tmp_path: Path) -> None:
+    trained = saved(tmp_path, name, solver=solver, solver_steps=1)
+    assert onnx_file.write(tmp_path / "model.onnx", trained) <= onnx_file.TOLERANCE
