@@ -30,9 +30,9 @@ test: install
 	$(BIN)/python -m pytest tests/unit
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
-# Slow tests, browser tests, SLURM tests.
+# Slow tests, the wheel, browser tests, SLURM tests.
 test-all: install
-	$(BIN)/python -m pytest tests/distributed -m "slow"
+	$(BIN)/python -m pytest tests/distributed tests/wheel -m "slow"
 	$(BIN)/python -m pytest tests/browser -m "browser"
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
 

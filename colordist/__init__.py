@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer
 
+__version__ = "0.2.0"  # the one place: pyproject.toml reads it from here
+
 
 def load(
     model: str | Path, resolution: int | None = None, upsample: str = "guided", solver_steps: int | None = None

@@ -10,6 +10,7 @@ from colordist import cli
 from colordist.cli.parser import QUICKSTART, read_config
 from colordist.config import Config, RunError, UserError
 from colordist.engine.preflight import Finding, Rendezvous, collect, exchange, table
+from colordist.extras import needs_extra
 from colordist.run.folder import folder_for
 
 
@@ -40,7 +41,8 @@ def examine() -> None:
     except UserError as error:
         findings, passed = [Finding("rendezvous", "failed", str(error))], False
     if passed and not options["quick"]:
-        from colordist.training.build import check_devices
+        with needs_extra("train", "doctor, without --quick,"):
+            from colordist.training.build import check_devices
 
         found = check_devices(config)
         findings += [Finding(name, "ok", value) for name, value in found.items()] if rendezvous.rank == 0 else []

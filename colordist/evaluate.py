@@ -12,6 +12,7 @@ from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, r
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.engine import launch
+from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
@@ -146,10 +147,11 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         _check_output(file, "--json", "evaluation", _is_judgement)
     if output:
         _check_output(output, "-o", "report", is_report)
+        with needs_extra("report", "a page of answers"):
+            from colordist.reporting.programs_page import page
 
     from colordist.evaluation import referee
     from colordist.reporting.programs import compare_programs
-    from colordist.reporting.programs_page import page
 
     if (found := referee.judge(options.photographs, options.answers, config)) is None:  # not rank 0
         return

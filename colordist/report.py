@@ -6,6 +6,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import TrackConfig, UserError
+from colordist.extras import needs_extra
 from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
@@ -64,6 +65,9 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
 
     from colordist.reporting.comparison import compare
 
+    if output.suffix == ".html" or wandb:
+        with needs_extra("report", "a report"):  # before all runs are read
+            from colordist.reporting.html import page
     comparison = compare(runs)
     print(comparison.table)
     print(comparison.verdict)
@@ -76,8 +80,6 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
         marked.add_text("Software", MARK.decode())
         write(output, "picture", lambda file: drawn.save(file, "PNG", pnginfo=marked))
     else:
-        from colordist.reporting.html import page
-
         text = page(comparison)
         write(output, "page", lambda file: file.write_text(text))
     if wandb:

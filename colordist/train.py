@@ -3,6 +3,7 @@
 from colordist.cli import run
 from colordist.cli.parser import Command, parse
 from colordist.engine.launch import Launch
+from colordist.extras import needs_extra
 from colordist.run.folder import RunFolder, folder_for
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.stop_requests import StopRequests
@@ -41,7 +42,9 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         print(f"{command.name}: {batches}; run folder {folder.path}", flush=True)
 
     from colordist.run.records import score_table
-    from colordist.training.build import build_trainer
+
+    with needs_extra("train", "training"):
+        from colordist.training.build import build_trainer
 
     trainer = build_trainer(config, folder, requests)
     try:

@@ -3,16 +3,18 @@
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
 from colordist.engine.network import Network
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator  # not imported by a dry run, which estimates memory without it
 
 
 class DDPStrategy:
@@ -20,7 +22,7 @@ class DDPStrategy:
 
     cuts_buckets_on_first_backward = True
 
-    def __init__(self, network: Network, accelerator: Accelerator) -> None:
+    def __init__(self, network: Network, accelerator: "Accelerator") -> None:
         self.network = network
         self.accelerator = accelerator
         with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet

@@ -1,18 +1,51 @@
-"""Rendezvous by torch's ``env://``, with a key prefix for each restart by the launcher (``--max_restarts``).
+"""Rendezvous of a run's processes: torch's ``env://``, with a key prefix for each restart by the launcher.
 
-The launcher's store outlives the processes. Without a prefix, restarted processes would find the addresses (torch 2.15)
-and heartbeats of the previous ones there, and fail.
+The launcher's store outlives the processes. Without a prefix, processes that ``--max_restarts`` starts again would find
+the addresses (torch 2.15) and heartbeats of the previous ones there, and fail.
 """
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
-from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-METHOD = "colordist://"
-"""The ``init_method`` for ``init_process_group``."""
+from colordist.config import RunError
+from colordist.extras import needs_extra
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_METHOD = "colordist://"
+_TIMEOUT = timedelta(minutes=10)
+
+
+def join(device: str, precision: str, processes: int) -> "Accelerator":
+    """Join the process group, if there are several processes, with a type of device and a precision.
+
+    Raises UserError where Accelerate is missing, RunError if the rendezvous fails.
+    """
+    with needs_extra("train", "this command"):
+        from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    try:
+        return Accelerator(
+            cpu=device == "cpu",
+            mixed_precision=precision if precision in ("bf16", "fp16") else "no",
+            kwargs_handlers=[
+                # Buffers are the same on all processes: no need to broadcast them.
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=_TIMEOUT, init_method=_METHOD),
+            ],
+        )
+    except DistError as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise RunError(
+            f"the rendezvous of {processes} processes at {where} failed ({reason}): start all of them within "
+            f"{_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
+        ) from None
 
 
 def _rendezvous_handler(_: str, **options: Any) -> Iterator[tuple[Store, int, int]]:  # noqa: ANN401  those of env://
@@ -21,4 +54,4 @@ def _rendezvous_handler(_: str, **options: Any) -> Iterator[tuple[Store, int, in
     yield PrefixStore(f"attempt-{attempt}", store), rank, world_size
 
 
-register_rendezvous_handler(METHOD.removesuffix("://"), _rendezvous_handler)
+register_rendezvous_handler(_METHOD.removesuffix("://"), _rendezvous_handler)

@@ -9,15 +9,13 @@ import functools
 import os
 import re
 import socket
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
-from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
@@ -39,12 +37,11 @@ from colordist.engine.failure_detector import ALL_STOP, Timeouts
 from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
-from colordist.engine.rendezvous import METHOD
+from colordist.engine.rendezvous import join
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
 
-_RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
 _COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -73,20 +70,6 @@ def _is_broken_connection(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error)))
 
 
-@contextmanager
-def _rendezvous(processes: int) -> Iterator[None]:
-    """Raise RunError if the rendezvous in this context fails."""
-    try:
-        yield
-    except dist.DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise RunError(
-            f"the rendezvous of {processes} processes at {where} failed ({reason}): start all of them within "
-            f"{_RENDEZVOUS_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
-        ) from None
-
-
 class Engine:
     """Runs a task's phases on one CPU or GPU, or on many processes with the same result."""
 
@@ -109,16 +92,8 @@ class Engine:
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
-        with without_deepspeed_plugin(kind), _rendezvous(launch.world_size):
-            self.accelerator = Accelerator(
-                cpu=kind == "cpu",
-                mixed_precision=self.precision if self.precision in ("bf16", "fp16") else "no",
-                kwargs_handlers=[
-                    # Buffers are the same on all processes: no need to broadcast them.
-                    DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-                    InitProcessGroupKwargs(timeout=_RENDEZVOUS_TIMEOUT, init_method=METHOD),
-                ],
-            )
+        with without_deepspeed_plugin(kind):
+            self.accelerator = join(kind, self.precision, launch.world_size)
         self.device: torch.device = self.accelerator.device
         self.rank: int = self.accelerator.process_index
         self.world_size: int = self.accelerator.num_processes
@@ -291,11 +266,15 @@ class Engine:
     @_collective
     def gather(self, value: Any) -> list[Any]:  # noqa: ANN401  whatever can be pickled
         """All-gather: the values of all ranks, on every rank."""
+        from accelerate.utils import gather_object
+
         return list(gather_object([value]))
 
     @_collective
     def from_main(self, value: Any) -> Any:  # noqa: ANN401  whatever can be pickled
         """Broadcast: the value of rank 0, on every rank."""
+        from accelerate.utils import broadcast_object_list
+
         values = [value]
         broadcast_object_list(values)
         return values[0]

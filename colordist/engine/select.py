@@ -1,20 +1,25 @@
 """Selection of the strategy, by the launcher. Another strategy is one file and one case here."""
 
-from accelerate import Accelerator
+from typing import TYPE_CHECKING
 
 from colordist.config import UserError
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import check_clipping, zero_stage
 from colordist.engine.network import Network
 from colordist.engine.strategy import Strategy
+from colordist.extras import needs_extra
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
-def select_strategy(name: str, network: Network, accelerator: Accelerator) -> Strategy:
-    """Select the strategy of a network. Raises UserError where DeepSpeed can't train it as configured."""
+def select_strategy(name: str, network: Network, accelerator: "Accelerator") -> Strategy:
+    """Select the strategy of a network. Raises UserError where DeepSpeed is missing or can't train it as configured."""
     stage = zero_stage()
     if stage is None:
         return DDPStrategy(network, accelerator)
-    from colordist.engine.deepspeed import DeepSpeedStrategy  # takes a second to import
+    with needs_extra("deepspeed", "the launcher asks for DeepSpeed, which"):
+        from colordist.engine.deepspeed import DeepSpeedStrategy  # takes a second to import
 
     check_clipping(f"optimizer.{name}.clip_norm", network.config.clip_norm)
     if network.has_parts:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from colordist.color import AB_SCALE
 from colordist.config import RunError, UserError
+from colordist.extras import needs_extra
 from colordist.files.atomic import replacing
 from colordist.run.snapshot import Snapshot
 
@@ -50,11 +51,9 @@ def write(file: Path, trained: Snapshot) -> float:
     """
     if trained.task.model.noise_size:
         raise UserError("a network with latent codes can't be exported: train one with model.noise 0")
-    try:
+    with needs_extra("onnx", "export"):
         import onnxruntime  # noqa: F401  the check needs it
         import onnxscript  # noqa: F401  torch's exporter needs it
-    except ImportError as error:
-        raise UserError(f"export needs the package {error.name}: pip install 'colordist[onnx]'") from None
     network, unit = Exported(trained).float().eval(), trained.task.model.size_multiple
     examples = network.inputs(2, 1, 4 * unit, 6 * unit)
     # Height and width are declared as multiples of this unit, so that the sizes of skip connections agree.

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from colordist.extras import needs_extra
 from colordist.metrics.features import FeatureScores, distances
 from colordist.metrics.fetched import fetched
 from colordist.metrics.metric import EvalSet
@@ -28,9 +29,9 @@ class InceptionMetric:
 
     def __init__(self, settings: Settings, eval_set: EvalSet) -> None:
         """Raises UserError where the package is missing or the weights can't be loaded."""
-        with fetched("inception", "torch-fidelity"):
+        with needs_extra("metrics", "evaluate.metrics: inception"):
             from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
-        with fetched("inception", "torch-fidelity", URL_INCEPTION_V3):
+        with fetched("inception", URL_INCEPTION_V3):
             network = FeatureExtractorInceptionV3("inception", [str(WIDTH)]).to(eval_set.device)
 
         @torch.no_grad()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from colordist.extras import needs_extra
 from colordist.metrics.fetched import fetched
 from colordist.metrics.metric import EvalBatch, EvalSet, mean_over_images
 from colordist.metrics.specs import MetricSpec
@@ -26,11 +27,11 @@ class LPIPSMetric:
 
     def __init__(self, settings: Settings, eval_set: EvalSet) -> None:
         """Raises UserError where the package is missing or AlexNet's weights can't be loaded."""
-        with fetched("lpips", "torchmetrics"):
+        with needs_extra("metrics", "evaluate.metrics: lpips"):
             from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
         from torchvision.models import AlexNet_Weights
 
-        with fetched("lpips", "torchmetrics", AlexNet_Weights.IMAGENET1K_V1.url):
+        with fetched("lpips", AlexNet_Weights.IMAGENET1K_V1.url):
             network = LearnedPerceptualImagePatchSimilarity("alex").net.to(eval_set.device)
 
         @torch.no_grad()

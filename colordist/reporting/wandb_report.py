@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from colordist.config import RunError, UserError
+from colordist.extras import needs_extra
 from colordist.metrics.table import beside_references
 from colordist.metrics.table import markdown as markdown_table
 from colordist.reporting.charts import charted
@@ -21,20 +22,19 @@ _LONGEST = 128  # characters of a title
 def publish(comparison: Comparison) -> str:
     """Create the report and return its address.
 
-    Raises UserError without a key, without wandb-workspaces, and for runs that weren't tracked or lie in several
+    Raises UserError without a key, without the packages, and for runs that weren't tracked or lie in several
     projects; RunError where the server refuses.
     """
     ids = [wandb_id(run) for run in comparison.runs]
     project = _common(comparison, "project")
     if not has_key():
         raise UserError("--wandb: there is no key: run `wandb login` once. The local page is written")
-    try:
+    with needs_extra("wandb", "--wandb"):
         import wandb
-
+        import wandb_workspaces.reports.v2  # noqa: F401  for `build`
+    try:
         report = build(comparison, ids, project, _common(comparison, "entity") or str(wandb.Api().default_entity))
         report.save()
-    except ImportError:
-        raise UserError("--wandb needs wandb-workspaces: pip install 'colordist[report]'") from None
     except Exception as error:  # whatever the network or the server comes up with
         raise RunError(f"--wandb: W&B made no report ({' '.join(str(error).split())[:200]})") from None
     return str(report.url)

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError
+from colordist.extras import needs_extra
 from colordist.files.atomic import replace_text
 from colordist.metrics import hues
 from colordist.run.folder import RunFolder, read_records
@@ -38,10 +39,8 @@ class WandB:
     """
 
     def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
-        """about: settings and environment info. Raises UserError for `online` without a key."""
-        import wandb
-
-        self._wandb, self._config, self._folder, self._about = wandb, config, folder, about
+        """about: settings and environment info. Raises UserError as `require_tracking`."""
+        self._wandb, self._config, self._folder, self._about = _import(), config, folder, about
         self._file = folder / "wandb.json"
         self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "offline": 0}
         if self._file.exists():
@@ -167,8 +166,9 @@ class WandB:
 
 
 def require_tracking(config: TrackConfig) -> None:
-    """Raise UserError for tracking `online` without a key."""
+    """Raise UserError for tracking without the package, or `online` without a key."""
     if config.wandb != "off":
+        _import()
         _mode(config)
 
 
@@ -196,6 +196,13 @@ def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
     if tracker.is_broken or tracker.mode == "offline":
         raise RunError(f"W&B's server can't be reached: the missing lines are still in {folder / 'metrics.jsonl'}")
     return sent
+
+
+def _import() -> Any:  # noqa: ANN401  a module
+    """The package wandb. Raises UserError where it is missing."""
+    with needs_extra("wandb", "tracking by W&B (track.wandb)"):
+        import wandb
+    return wandb
 
 
 def _mode(config: TrackConfig) -> Literal["online", "offline"]:

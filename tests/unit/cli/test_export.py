@@ -56,7 +56,7 @@ def test_an_output_that_cannot_be_written_is_found_before_the_network_is_read(
 def test_noise_is_refused(tmp_path: Path) -> None:
     settings = UNetSettings(name="unet", width=4, depth=1, noise=2)
     write_snapshot(tmp_path / "a", settings, random_generator(settings))
-    with pytest.raises(UserError, match=r"takes noise can't be exported: train one with model\.noise 0$"):
+    with pytest.raises(UserError, match=r"latent codes can't be exported: train one with model\.noise 0$"):
         onnx_file.write(tmp_path / "network.onnx", snapshot.read(tmp_path / "a"))
 
 
