@@ -66,7 +66,7 @@ def check_files(pairs: Pairs, indices: Iterable[int], engine: Engine) -> tuple[t
     _refuse(sorted(fault for each in engine.gather(faults) for fault in each))
     found_colored = engine.sum(colored).bool().tolist()
     if not any(found_colored):
-        line = f"no photograph in --truth {pairs.truth} has any colour, so there is nothing to score"
+        line = f"no photograph in --truth {pairs.photograph_folder} has any colour, so there is nothing to score"
         raise UserError(printable(line))
     return median_of(engine.sum(counts)), found_colored
 
@@ -82,7 +82,7 @@ def _examine(pairs: Pairs, index: int, device: torch.device) -> tuple[Tensor | N
             faults.append(Fault(where, _UNREADABLE, name, error.reason))
             return None
 
-    target = read_or_note(pairs.photographs[index], f"--truth {pairs.truth}")
+    target = read_or_note(pairs.photographs[index], f"--truth {pairs.photograph_folder}")
     for label, files in pairs.answers.items():
         where = f"--answers {pairs.folders[label]}"
         answer = read_or_note(files[index], where)

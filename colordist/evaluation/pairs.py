@@ -19,8 +19,7 @@ _FEW = 3  # names in a line
 class Pairs:
     """Photographs, and the answer of each program to each of them."""
 
-    truth: Path
-    """Folder of the photographs."""
+    photograph_folder: Path
     folders: dict[str, Path]
     """Of the programs, by name: that of the folder, or its path where several have the same."""
     names: list[str]
