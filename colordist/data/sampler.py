@@ -209,7 +209,7 @@ def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[n
 
     image: its number in the test split, or a digest.
     """
-    return _normal(image, _VARIANT, variant, slice(0, 1), 1, shape)[0]
+    return _normal(image, _VARIANT, variant, slice(0, 1), 1, shape).reshape(shape)
 
 
 def share(total: int, rank: int, world_size: int) -> slice:
