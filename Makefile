@@ -25,9 +25,9 @@ train: install
 	$(LAUNCH) -m colordist.train --config configs/quickstart_cgan.yaml --run.dir $(RUNS)/cgan
 	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan -o $(RUNS)/report.html
 
-# Unit tests and a distributed smoke test.
+# Unit tests, one process per core, and a distributed smoke test.
 test: install
-	$(BIN)/python -m pytest tests/unit
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
 # Slow tests, the wheel, browser tests, SLURM tests.

@@ -55,10 +55,10 @@ def test_every_parameter_learns_and_the_time_counts(name: str) -> None:
 def test_each_image_has_its_own_time(name: str) -> None:
     network = build(name).eval()
     with torch.no_grad():
-        together = network(images(), time=TIMES)
+        both = network(images(), time=TIMES)
         for index in range(2):
             alone = network(images()[index : index + 1], time=TIMES[index : index + 1])
-            torch.testing.assert_close(alone, together[index : index + 1], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(alone, both[index : index + 1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["efficientnet", "convnext"])

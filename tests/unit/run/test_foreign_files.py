@@ -60,6 +60,8 @@ def colorize_all(photos: Path, trained: Path, out: Path, *, overwrite: bool) -> 
         "side_by_side": False,
         "format": "png",
         "upsample": "guided",
+        "solver_steps": None,
+        "seed": 0,
     }
     colorize(
         argparse.Namespace(model=trained, photos=[str(photos)], output=out, overwrite=overwrite, modules=[], **settings)
