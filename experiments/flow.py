@@ -113,7 +113,7 @@ def costs(done: Sequence[Job]) -> str:
         for solver, steps in chosen:
             network = with_solver(trained, solver, steps) if solver else trained
             times = [cpu_seconds_of(network, grey) for _ in range(3)]
-            evaluations = steps * (2 if solver == "heun" else 1)
+            evaluations = 2 * steps - 1 if solver == "heun" else steps
             name = f"{job.group} {solver} {steps}" if solver else job.group
             lines.append(f"{name}: {evaluations} evaluations, {min(times):.2f} CPU seconds for {len(grey)} scenes")
     return "\n".join(lines)
