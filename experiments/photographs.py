@@ -26,7 +26,7 @@ import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from training_runs import Job, add_options, calibrated, run
+from training_runs import Job, add_options, calibrated, given, run
 
 from colordist import registry
 from colordist.color import to_8_bits
@@ -125,12 +125,12 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         del recipe["task"]["feature_weight"], recipe["task"]["feature_model"]
     other = str(options.weights / "tf_efficientnet_lite1.safetensors")
     recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": other}]
-    return flatten(recipe) | {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.set)}
+    return flatten(recipe) | given(options)
 
 
 def scheduled(steps: int) -> dict[str, Any]:
     """Settings that follow from the number of steps."""
-    return {"train.steps": steps, "evaluate.every": -(-steps // 4), "checkpoint.every": 200, "log.every": 100}
+    return {"train.steps": steps, "evaluate.every": steps, "checkpoint.every": 200, "log.every": 100}
 
 
 def draw(folders: Mapping[str, RunFolder], options: argparse.Namespace) -> Image.Image:

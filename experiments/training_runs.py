@@ -1,6 +1,7 @@
 """Trains the runs of an experiment, within a time limit, and compares their scores over several seeds."""
 
 import argparse
+import contextlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from queue import Queue
 from typing import Any
 
 import torch
+import yaml
 
 from colordist import registry
 from colordist.config import Config
@@ -58,6 +60,15 @@ def add_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="further settings of all runs")
     parser.add_argument("--minutes", type=float, help="stop after this time; the same command continues")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write all scores")
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of ``--set`` by dotted key."""
+    settings = {key: yaml.safe_load(value) for key, value in (each.split("=", 1) for each in options.set)}
+    for key, value in settings.items():
+        with contextlib.suppress(ValueError):  # YAML takes 1e-3, without a point, for a text
+            settings[key] = float(value) if isinstance(value, str) else value
+    return settings
 
 
 def run(jobs: Sequence[Job], options: argparse.Namespace, shown: Sequence[str], at_once: int = 1) -> None:
