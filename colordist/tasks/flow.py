@@ -56,7 +56,8 @@ class FlowTask(Task):
     """One network, the velocity of straight paths from noise to colours: x(t) = (1 - t) noise + t colours.
 
     Its least-squares optimum at x(t) is the mean velocity of all paths through it, and following these velocities from
-    noise ends in the distribution of colours given grey.
+    noise ends in the distribution of colours given grey. The network's output is v(t) + x(t): at the start of the path
+    that is the mean of all colours, so no noise has to pass through the network.
     """
 
     Settings = FlowSettings
@@ -64,7 +65,7 @@ class FlowTask(Task):
     description = "by conditional flow matching, on straight paths from noise to colours"
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
-        """The velocity network: from grey, colours on a path, and the time."""
+        """The network: from grey, colours on a path, and the time to the velocity plus these colours."""
         network = factory.generator(inputs=1 + self.color_space.channels, time_conditioned=True)
         return {"generator": NetworkSpec(network, ema=True)}
 
@@ -77,7 +78,7 @@ class FlowTask(Task):
         noise, time = batch.noise[:, 0], self._times(batch.uniforms[:, 0])
         t = time.view(-1, 1, 1, 1)
         color = (1 - t) * noise + t * batch.target
-        velocity = calls["generator"](torch.cat([batch.grey, color], dim=1), time=time)
+        velocity = calls["generator"](torch.cat([batch.grey, color], dim=1), time=time) - color
         loss = F.mse_loss(velocity, batch.target - noise)
         return Loss(loss, {"velocity": loss})
 
@@ -107,7 +108,7 @@ class FlowTask(Task):
 
         def velocity(color: Tensor, time: Tensor) -> Tensor:
             value: Tensor = network(torch.cat([grey, color], dim=1), time=time.expand(grey.shape[0]), **more)
-            return value
+            return value - color
 
         color = noise
         times = self._shifted(torch.linspace(0, 1, self.settings.solver_steps + 1, dtype=grey.dtype))

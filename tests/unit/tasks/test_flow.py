@@ -22,14 +22,17 @@ def solve(velocity: Callable[[Tensor, Tensor], Tensor], start: Tensor, **setting
     """Follow a velocity of colours [B, 2, H, W] and times [B] from a start."""
 
     def network(image: Tensor, time: Tensor) -> Tensor:
-        return velocity(image[:, 1:], time)
+        return velocity(image[:, 1:], time) + image[:, 1:]
 
     grey = torch.zeros(len(start), 1, *start.shape[2:], dtype=start.dtype)
     return flow(**settings).sample({"generator": network}, grey, start)
 
 
 def test_the_loss_is_that_of_the_velocity_on_the_straight_path() -> None:
-    """Noise 1 and 3, target 2 and -1, at times 0.5 and 0.25: on the path 1.5 and 2, velocities 1 and -4."""
+    """Noise 1 and 3, target 2 and -1, at times 0.5 and 0.25: on the path 1.5 and 2, velocities 1 and -4.
+
+    A network that returns 0 has the velocities -1.5 and -2.
+    """
     batch = batch_of(torch.zeros(2, 1, 1, 1), torch.tensor([2.0, -1.0]).view(2, 1, 1, 1).expand(2, 2, 1, 1))
     batch.noise.resize_(2, 1, 2, 1, 1)[:] = torch.tensor([1.0, 3.0]).view(2, 1, 1, 1, 1)
     batch.uniforms[:, 0] = torch.tensor([0.5, 0.25])
@@ -42,7 +45,7 @@ def test_the_loss_is_that_of_the_velocity_on_the_straight_path() -> None:
     loss = flow(time="uniform").loss("generator", {"generator": network}, batch, None, step=0)
     assert seen["time"].tolist() == [0.5, 0.25]
     assert seen["image"].flatten(1).tolist() == [[0, 1.5, 1.5], [0, 2, 2]]
-    assert loss.total.item() == pytest.approx((1**2 + 4**2) / 2)
+    assert loss.total.item() == pytest.approx((2.5**2 + 2**2) / 2)
 
 
 def test_logit_normal_times() -> None:
@@ -118,7 +121,7 @@ def test_what_depends_on_grey_alone_is_computed_once_per_image() -> None:
 
         def __call__(self, image: Tensor, time: Tensor, features: list[Tensor]) -> Tensor:
             torch.testing.assert_close(features[0], 10 * image[:, :1])  # each sample has those of its image
-            return torch.zeros_like(image[:, 1:])
+            return image[:, 1:]
 
     grey = torch.rand(2, 1, 2, 2)
     noise = torch.randn(6, 2, 2, 2)
