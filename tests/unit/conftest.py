@@ -1,9 +1,14 @@
-"""What no unit test leaves to the next one."""
+"""What holds for all unit tests."""
 
 import logging
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# The same examples each time, however slow the machine is.
+hypothesis.settings.register_profile("unit", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("unit")
 
 
 @pytest.fixture(autouse=True)

@@ -51,7 +51,7 @@ def test_luma_by_hand(rgb: tuple[int, int, int], expected: int) -> None:
     assert luma(pixel(*rgb)).item() == expected
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32))
 def test_luma_is_the_weighted_mean_rounded_to_the_nearest_level(seed: int) -> None:
     rgb = noise(seed, 2, 3, 16, 16)
@@ -90,7 +90,7 @@ def test_lightness_of_a_grey_is_its_lab_l() -> None:
 
 
 @FLOATS
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_rgb_survives_split_and_join_to_the_bit(dtype: torch.dtype, seed: int) -> None:
     rgb = torch.cat([noise(seed, 1, 3, 16, 16), all_greys()])
@@ -115,7 +115,7 @@ def test_lab_answer_of_true_colours_is_the_image_when_it_is_grey() -> None:
     assert torch.equal(to_8_bits(LAB.join(*LAB.split(all_greys(), torch.float32))), all_greys())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_lab_answer_keeps_the_lightness_of_the_grey(seed: int) -> None:
     """Within the gamut, the network cannot change L.

@@ -98,7 +98,7 @@ names = st.lists(st.text("ab. -é", min_size=1, max_size=6).filter(lambda name: 
 
 
 @given(names=names, sizes=st.lists(st.tuples(st.integers(8, 60), st.integers(8, 60)), min_size=6, max_size=6))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_names_and_sizes_are_kept(
     names: list[str], sizes: list[tuple[int, int]], run_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

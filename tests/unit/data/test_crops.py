@@ -113,7 +113,7 @@ GOLDEN_CROPS = [[9101866, 8818579], [8099287, 10473537]]
 GOLDEN_TARGET_CROPS = [[2848120, 15011440], [8157341, 1325373]]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**40),
     length=st.integers(2, 40),
@@ -173,7 +173,7 @@ def test_every_crop_of_every_image_is_drawn() -> None:
     assert sorted(seen) == sorted(starts)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.tuples(st.integers(4, 12), st.integers(4, 40)), min_size=2, max_size=9),
     seed=st.integers(0, 2**40),

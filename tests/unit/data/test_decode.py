@@ -97,7 +97,7 @@ def test_large_jpeg_is_decoded_small(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     name=st.sampled_from(["baseline.jpg", "progressive.jpg", "palette.png", "plain.gif", "lossy.webp", "lzw.tiff"]),
     damage=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=8),
@@ -118,7 +118,6 @@ sides = st.integers(MIN_SIDE, 90)
 
 
 @given(width=sides, height=sides, size=sides, color=st.tuples(*[st.integers(0, 255)] * 3))
-@settings(deadline=None)
 def test_fit_gives_squares_of_the_same_color(width: int, height: int, size: int, color: Color) -> None:
     square = fit(Image.new("RGB", (width, height), color), size)
     assert square.dtype == np.uint8
@@ -127,7 +126,6 @@ def test_fit_gives_squares_of_the_same_color(width: int, height: int, size: int,
 
 
 @given(width=sides, height=sides, seed=st.integers(0, 9))
-@settings(deadline=None)
 def test_fit_of_the_right_size_only_crops(width: int, height: int, seed: int) -> None:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     side = min(width, height)

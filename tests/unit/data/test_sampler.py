@@ -37,7 +37,7 @@ def stretch(sampler: Sampler, epoch: int) -> list[int]:
     return list(map(int, index[start : start + sampler.length]))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**40), length=st.integers(1, 60), batch=st.integers(1, 80), epoch=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(seed: int, length: int, batch: int, epoch: int) -> None:
     assert sorted(stretch(Sampler(seed, length, batch, True), epoch)) == list(range(length))
@@ -73,7 +73,7 @@ def test_a_step_does_not_depend_on_those_before() -> None:
         assert np.array_equal(alone.flip, straight[step].flip)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
 def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
     sampler = Sampler(1, 23, batch, True, noise_shape=(2, 3))
@@ -86,7 +86,7 @@ def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_si
         assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), value), name
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**40), length=st.integers(2, 60), batch=st.integers(1, 40))
 def test_unpaired_no_image_is_seen_in_both_forms(seed: int, length: int, batch: int) -> None:
     sampler = Sampler(seed, length, batch, True, unpaired=True)
@@ -208,7 +208,7 @@ def sharded(draw: st.DrawFn) -> Sampler:
     return Sampler(seed, sum(sizes), batch, True, shards=sizes, shuffle_shards=at_once)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(sampler=sharded(), epoch=st.integers(0, 100))
 def test_an_epoch_passes_through_windows_of_shards(sampler: Sampler, epoch: int) -> None:
     order = stretch(sampler, epoch)
@@ -225,7 +225,7 @@ def test_an_epoch_passes_through_windows_of_shards(sampler: Sampler, epoch: int)
         assert len(np.flatnonzero(np.diff(shard))) == count - 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(sampler=sharded(), start=st.integers(0, 200), data=st.data())
 def test_the_bound_on_shards_needed_at_once(sampler: Sampler, start: int, data: st.DataObject) -> None:
     """No stretch as long as the smallest window, or shorter, needs more than two windows, wherever it begins."""
@@ -240,7 +240,7 @@ def test_the_bound_on_shards_needed_at_once(sampler: Sampler, start: int, data: 
     assert len(set(shard[begin : begin + length].tolist())) <= 2 * sampler.shuffle_shards
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sampler=sharded(), epoch=st.integers(0, 50))
 def test_one_window_over_all_shards_is_a_full_shuffle(sampler: Sampler, epoch: int) -> None:
     whole = dataclasses.replace(sampler, shuffle_shards=len(sampler.shards))
@@ -256,7 +256,7 @@ def test_shards_are_visited_in_an_order_of_each_epoch() -> None:
     assert len(within) > 25
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(sampler=sharded().filter(lambda sampler: sampler.length > 1))
 def test_unpaired_shards(sampler: Sampler) -> None:
     sampler = dataclasses.replace(sampler, unpaired=True)

@@ -49,7 +49,7 @@ def chance_bound(count: int, probability: float) -> float:
 # --- a pure function of its arguments ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**63), index=st.integers(0, 99), size=st.integers(16, 80))
 def test_same_arguments_same_bits(seed: int, index: int, size: int) -> None:
     first, second = (SyntheticSplit(seed, "test", 100, size) for _ in range(2))

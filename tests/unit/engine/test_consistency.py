@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 import torch
 from helpers import alone_on_the_cpu, random_batch, tiny
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -69,7 +69,6 @@ def test_every_kind_of_number_has_one(dtype: torch.dtype) -> None:
     assert of(some) != of(other)
 
 
-@settings(deadline=None)
 @given(st.integers(0, NUMBERS.numel() - 1), st.integers(0, 31))
 def test_any_single_bit_changes_it(place: int, bit: int) -> None:
     other = NUMBERS.clone()
@@ -77,7 +76,6 @@ def test_any_single_bit_changes_it(place: int, bit: int) -> None:
     assert of(NUMBERS) != of(other)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, NUMBERS.numel() - 1), min_size=1, max_size=16, unique=True), st.integers(0, 31))
 def test_the_same_bit_in_many_places_changes_it(places: list[int], bit: int) -> None:
     other = NUMBERS.clone()

@@ -1,6 +1,6 @@
 """Processes that run at their own pace stop after the same step, and none waits for ever."""
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from colordist.engine.joint_stop import JointStop, Proposal, Vote
@@ -63,7 +63,6 @@ class Processes:
 moves = st.lists(st.tuples(st.sampled_from(["train", "train", "send", "hear", "ask"]), st.integers(0, 3)), max_size=120)
 
 
-@settings(deadline=None)
 @given(count=st.integers(2, 4), lead=st.sampled_from([1, 2, 100]), schedule=moves)
 def test_all_stop_after_the_same_step(count: int, lead: int, schedule: list[tuple[str, int]]) -> None:
     processes = Processes(count, lead)

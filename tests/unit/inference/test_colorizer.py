@@ -68,7 +68,7 @@ sides = st.one_of(st.integers(1, 40), st.integers(1, 300))
 
 
 @given(width=sides, height=sides, mode=st.sampled_from(MODES), space=st.sampled_from(spaces), seed=st.integers(0, 99))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_size_alpha_and_luma_are_kept(width: int, height: int, mode: str, space: Space, seed: int) -> None:
     image = noise(width, height, mode, seed)
     picture = colorizer(space)(image)
@@ -88,7 +88,6 @@ def test_there_is_color(space: Space) -> None:
 
 
 @given(seed=st.integers(0, 2**31))
-@settings(deadline=None)
 def test_keep_luma(seed: int) -> None:
     random = torch.Generator().manual_seed(seed)
     rgb, level = torch.rand(3, 8, 8, generator=random), torch.rand(1, 8, 8, generator=random)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from photos import noise
 from PIL import Image
@@ -25,7 +25,6 @@ def whole(method: str, color: Tensor, grey: Image.Image) -> Tensor:
 
 
 @given(methods, sides, sides, sides, sides, st.integers(1, 50), st.integers(0, 99))
-@settings(deadline=None)
 def test_strips_are_the_whole(method: str, width: int, height: int, w: int, h: int, rows: int, seed: int) -> None:
     grey = noise(width, height, "L", seed)
     upsample = upsampler(method, colors(h, w, seed), grey)
@@ -36,14 +35,12 @@ def test_strips_are_the_whole(method: str, width: int, height: int, w: int, h: i
 
 
 @given(methods, sides, sides, st.floats(-3, 3, width=32), st.integers(0, 99))
-@settings(deadline=None)
 def test_one_color_stays_that_color(method: str, width: int, height: int, value: float, seed: int) -> None:
     color = torch.full((2, min(7, height), min(5, width)), value)
     assert (whole(method, color, noise(width, height, "L", seed)) == value).all()
 
 
 @given(sides, sides, st.integers(0, 99))
-@settings(deadline=None)
 def test_no_color_is_beyond_those_nearby(width: int, height: int, seed: int) -> None:
     color = colors(min(6, height), min(9, width), seed)
     result = whole("guided", color, noise(width, height, "L", seed))

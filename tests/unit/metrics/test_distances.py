@@ -125,7 +125,7 @@ def test_interval_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == pytest.approx((52 / 6, 0.05 * 52 / 6, 52 / 6 + 0.95 * (26 - 52 / 6)), rel=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 6), min_size=7, max_size=7).filter(lambda each: len({*each}) > 1))
 def test_a_resample_as_defined(seed: int, drawn: list[int]) -> None:
     """As the rows written out, without the pairs of a row and its copy."""
@@ -186,7 +186,7 @@ def test_equal_sets_have_an_interval_of_zero() -> None:
 # --- both
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.permutations(range(9)))
 def test_the_order_of_images_does_not_count(seed: int, order: list[int]) -> None:
     one, other = rows(seed, 9, 3), rows(seed + 1, 9, 3) * 3
@@ -194,7 +194,7 @@ def test_the_order_of_images_does_not_count(seed: int, order: list[int]) -> None
     assert kernel_distance(one[order], other[order]) == pytest.approx(kernel_distance(one, other), rel=1e-9)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_both_ways_alike(seed: int) -> None:
     one, other = rows(seed, 9, 3), rows(seed + 1, 9, 3) * 3

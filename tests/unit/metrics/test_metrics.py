@@ -89,7 +89,7 @@ def test_sums_are_float64_of_the_stated_size_and_nothing_counted_is_nan(metric: 
     assert math.isnan(metric.score(torch.zeros(metric.size, dtype=torch.float64)))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 4), min_size=1, max_size=5))
 def test_uneven_batches_give_the_same_sums(seed: int, sizes: list[int]) -> None:
     target = noise(seed, sum(sizes), 3, 13, 17)
@@ -309,7 +309,7 @@ def test_colorfulness_by_hand() -> None:
     assert score(COLORFULNESS_GAP, plain(9, 9, 9), image) == pytest.approx(expected, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_colorfulness_is_the_published_formula_and_zero_for_grey(seed: int) -> None:
     image = noise(seed, 1, 3, 12, 15)
@@ -327,7 +327,7 @@ def test_colorfulness_gap_does_not_let_images_make_up_for_each_other() -> None:
     assert score(COLORFULNESS_GAP, images, swapped) == pytest.approx(colorfulness(images)[0].item())
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32))
 def test_unsigned_colorfulness_is_that_of_the_magnitudes(seed: int) -> None:
     image = noise(seed, 1, 3, 12, 15)
@@ -484,7 +484,7 @@ def test_vivid_without_marked_objects_counts_nothing() -> None:
 # --- references
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_baselines_and_oracle_are_what_they_say(seed: int) -> None:
     target = near(of_lab(50, 10, 10).expand(2, 3, 12, 12), seed)  # all answers inside the gamut
@@ -516,7 +516,7 @@ def test_references_are_ordered_from_baseline_to_target() -> None:
     assert scores[-1] == 0
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32), st.integers(1, 4))
 def test_median_is_that_of_all_pixels_whatever_the_order(seed: int, pixels: int) -> None:
     images = [noise(seed + i, 1, 3, 1, pixels) for i in range(3)]
