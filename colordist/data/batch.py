@@ -52,8 +52,7 @@ class Share:
 
     def sample_slices(self, step: int) -> list[SampleSlice]:
         """This process's samples of a step, in micro-batches of at most micro_batch_size."""
-        samples = self.sampler.step(step)
-        local = samples[share(len(samples), self.rank, self.world_size)]
+        local = self.sampler.step(step, share(self.sampler.global_batch_size, self.rank, self.world_size))
         return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
     def batch(
