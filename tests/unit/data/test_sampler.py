@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from colordist.color import ColorSpace
 from colordist.data.batch import Share
-from colordist.data.sampler import UNIFORMS, Sampler, SampleSlice, even_slices, share, variant_noise
+from colordist.data.sampler import UNIFORMS, Sampler, SampleSlice, even_slices, share, stable_argsort, variant_noise
 
 
 def test_golden_numbers() -> None:
@@ -46,6 +46,12 @@ def stretch(sampler: Sampler, epoch: int) -> list[int]:
 @given(seed=st.integers(0, 2**40), length=st.integers(1, 60), batch=st.integers(1, 80), epoch=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(seed: int, length: int, batch: int, epoch: int) -> None:
     assert sorted(stretch(Sampler(seed, length, batch, True), epoch)) == list(range(length))
+
+
+@given(st.lists(st.integers(2**64 - 9, 2**64 - 1), max_size=40))
+def test_equal_values_keep_their_order(values: list[int]) -> None:
+    array = np.array(values, np.uint64)
+    assert stable_argsort(array).tolist() == sorted(range(len(values)), key=values.__getitem__)
 
 
 def test_each_epoch_and_seed_has_its_own_order() -> None:
