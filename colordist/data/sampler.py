@@ -6,6 +6,7 @@ ahead in each random stream: its cost doesn't grow with the global batch.
 """
 
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ CENTER = 0.5
 """Position of a central crop."""
 UNIFORMS = 8
 """Uniform random numbers per sample for the task."""
+_thread = ThreadPoolExecutor(1, "sampler")  # sorting releases the GIL
 
 
 def _random_bits(seed: int, stream: int, index: int, count: int, start: int = 0) -> NDArray[np.uint64]:
@@ -61,8 +63,13 @@ def stable_argsort(values: NDArray[np.uint64]) -> NDArray[np.int64]:
     return np.argsort(values, kind="stable") if (ascending[1:] == ascending[:-1]).any() else order
 
 
-@lru_cache(maxsize=4)  # a step may span two epochs; unpaired training has two orders
-def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
+@lru_cache(maxsize=8)  # a step may span two epochs, and the next one is begun; unpaired training has two orders
+def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> Future[NDArray[np.int64]]:
+    """Begin to draw the order of an epoch's samples, in the background. Arguments and result: of ``_draw_order``."""
+    return _thread.submit(_draw_order, seed, stream, epoch, shards, window_size)
+
+
+def _draw_order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
     """Order of an epoch's samples: shards in random order, and samples shuffled within windows of shards.
 
     shards: samples in each. window_size: most shards in a window; windows differ by at most one shard.
@@ -82,7 +89,7 @@ def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_s
 @lru_cache(maxsize=2)
 def _halves(seed: int, shards: tuple[int, ...]) -> tuple["Half", "Half"]:
     count = sum(shards)
-    order = _order(seed, _HALVES, 0, (count,), 1)
+    order = _order(seed, _HALVES, 0, (count,), 1).result()
     halves = order[: count // 2], order[count // 2 :]
     if len(shards) == 1:
         return Half(halves[0], (len(halves[0]),)), Half(halves[1], (len(halves[1]),))
@@ -203,9 +210,10 @@ class Sampler:
         positions = np.arange(first + rows.start, first + rows.stop)
         epochs, offsets = np.divmod(positions, sum(shards))
         indices = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            current = epochs == epoch
-            indices[current] = _order(self.seed, stream, int(epoch), shards, self.shuffle_shards)[offsets[current]]
+        for epoch in np.unique(epochs).tolist():
+            current, order = epochs == epoch, _order(self.seed, stream, epoch, shards, self.shuffle_shards)
+            indices[current] = order.result()[offsets[current]]
+            _order(self.seed, stream, epoch + 1, shards, self.shuffle_shards)  # to be ready in time
         return indices
 
     def _coin_flips(self, step: int, stream: int, rows: slice) -> NDArray[np.bool_]:

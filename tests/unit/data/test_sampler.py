@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colordist.color import ColorSpace
+from colordist.data import sampler as module
 from colordist.data.batch import Share
 from colordist.data.sampler import UNIFORMS, Sampler, SampleSlice, even_slices, share, stable_argsort, variant_noise
 
@@ -132,6 +133,14 @@ def assert_equal(found: SampleSlice, expected: SampleSlice) -> None:
     for name, value in vars(expected).items():
         assert vars(found)[name].dtype == value.dtype, name
         assert np.array_equal(vars(found)[name], value), name
+
+
+def test_each_epoch_is_shuffled_once_and_ahead() -> None:
+    sampler, drawn = Sampler(11, 12, 4, True), module._order.cache_info
+    for step, begun in enumerate([2, 0, 0, 1, 0, 0, 1]):  # three steps an epoch
+        before = drawn().misses
+        sampler.step(step)
+        assert drawn().misses - before == begun, step
 
 
 def test_a_slice_costs_nothing_of_the_rest() -> None:
