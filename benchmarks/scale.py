@@ -6,7 +6,8 @@ Nothing is launched: this process makes the calls of one rank among many, of the
 named, with so many images a step and process.
 
 - *sampler*: a process draws its samples of a step: images, flips, crops, uniforms;
-- *sampler, first step of an epoch*: the same with the order of all images, which every process draws;
+- *sampler, first step of an epoch*: the same with the order of all images, as far as it isn't ready: every process
+  draws it in the background, once a step of the epoch before is drawn, here half a second earlier;
 - *failure detector*: heartbeats as they arrive each second, decoded and judged, with the votes of the stop agreement.
   Rank 0 receives those of all, the others rank 0's;
 - *stop agreement*: whether all stop after this step;
@@ -16,6 +17,7 @@ named, with so many images a step and process.
 
 import itertools
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -52,6 +54,8 @@ class World:
     """For checkpoints."""
     training_images: int = TRAINING_IMAGES
     numbers: int = NUMBERS
+    pause: float = 0.5
+    """Seconds before the first step of an epoch."""
 
     def arms(self) -> dict[str, Arm]:
         """Measurements by name."""
@@ -87,6 +91,8 @@ class World:
 
         def first() -> float:
             step = -(-next(epochs) * sampler.length // sampler.global_batch_size)
+            share.sample_slices(step - 2)
+            time.sleep(self.pause)
             return per_call(lambda: share.sample_slices(step))
 
         return first

@@ -148,5 +148,5 @@ def test_the_bare_loop_refuses_other_configs(scripts: dict[str, Any]) -> None:
 
 
 def test_what_a_process_of_many_pays_is_measured(scripts: dict[str, Any], tmp_path: Path) -> None:
-    world = scripts["scale"].World(3, 2, tmp_path, training_images=50, numbers=1000)
+    world = scripts["scale"].World(3, 2, tmp_path, training_images=50, numbers=1000, pause=0)
     assert all(arm() > 0 for arm in world.arms().values())
