@@ -53,6 +53,7 @@ bench: install
 		--arms "as it is, again" "freed memory returned to the system" "not channels_last" "generator run in each phase" bf16
 	$(BIN)/python benchmarks/loading.py --rounds 2 --images 3000 --workers 0 2 --json $(BENCH)/loading.json
 	$(BIN)/python benchmarks/startup.py --rounds 1 --json $(BENCH)/startup.json
+	$(BIN)/python benchmarks/scale.py --rounds 3 --json $(BENCH)/scale.json
 	$(BIN)/python benchmarks/memory.py --json $(BENCH)/memory.json \
 		--cases quickstart cgan "cgan, bf16" "cgan, checkpointing"
 

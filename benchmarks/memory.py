@@ -81,7 +81,7 @@ class Training:
 
     def expected(self) -> int:
         """The estimate of the peak, in bytes."""
-        task = build_task(self.config)
+        task = build_task(self.config, self.engine.world_size)
         networks = build_networks(task, self.config)
         return estimate(task, networks, self.config, self.batches, self.engine.device.type).peak
 
@@ -92,7 +92,8 @@ class Training:
 
     def train(self) -> int:
         """Build everything that a step needs, and train. Returns the bytes of the images held."""
-        task, warm_up = build_task(self.config), int(getattr(self.config.task, "warmup_steps", 0))
+        task = build_task(self.config, self.engine.world_size)
+        warm_up = int(getattr(self.config.task, "warmup_steps", 0))
         loader = build_loader(self.config, task, build_source(self.config.data, self.engine), self.engine)
         assert isinstance(loader, ResidentLoader)
         self.engine.prepare(task, build_networks(task, self.config))

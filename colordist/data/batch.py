@@ -26,8 +26,8 @@ class Batch:
     """Generator noise, standard normal: [B, candidates, *noise_shape]."""
     target_grey: Tensor
     """Grey of the images in ``target``: [B, 1, H, W] in [-1, 1]; equals ``grey``, unless training is unpaired."""
-    batch_index: Tensor
-    """Index in the global batch: int64 [B]."""
+    share_index: Tensor
+    """Index in this process's share of the global batch, the row of the task's ``state``: int64 [B]."""
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -50,10 +50,14 @@ class Share:
     rank: int
     world_size: int
 
+    @property
+    def rows(self) -> slice:
+        """This process's samples, as a slice of the global batch."""
+        return share(self.sampler.global_batch_size, self.rank, self.world_size)
+
     def sample_slices(self, step: int) -> list[SampleSlice]:
         """This process's samples of a step, in micro-batches of at most micro_batch_size."""
-        samples = self.sampler.step(step)
-        local = samples[share(len(samples), self.rank, self.world_size)]
+        local = self.sampler.step(step, self.rows)
         return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
     def batch(
@@ -66,13 +70,13 @@ class Share:
         # Converted on the host: not every device has float64.
         uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
         noise = send(torch.from_numpy(self.sampler.noise(step, sample_slice)).to(self.dtype), self.device)
-        batch_index = send(torch.from_numpy(sample_slice.batch_index), self.device)
+        share_index = send(torch.from_numpy(sample_slice.batch_index - self.rows.start), self.device)
         grey, target = self._flip_and_split(images(sample_slice.index, sample_slice.crop), sample_slice.flip)
         target_grey = grey
         if self.sampler.unpaired:
             rgb = images(sample_slice.target_index, sample_slice.target_crop)
             target_grey, target = self._flip_and_split(rgb, sample_slice.target_flip)
-        return Batch(grey, target, uniforms, noise, target_grey, batch_index)
+        return Batch(grey, target, uniforms, noise, target_grey, share_index)
 
     def _flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Flip the images marked in ``flip`` [B], and split all into grey input and target colours."""

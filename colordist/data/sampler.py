@@ -1,10 +1,12 @@
 """The sampler: the images of a step, their augmentation and their noise. A pure function of (seed, step).
 
 Independent of the number of processes: each takes its slice of the same samples. So order and augmentation are the same
-on any number of processes, a run can resume at any step, and no RNG state is saved.
+on any number of processes, a run can resume at any step, and no RNG state is saved. A slice is drawn alone, by jumping
+ahead in each random stream: its cost doesn't grow with the global batch.
 """
 
 import math
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -19,6 +21,7 @@ CENTER = 0.5
 """Position of a central crop."""
 UNIFORMS = 8
 """Uniform random numbers per sample for the task."""
+_thread = ThreadPoolExecutor(1, "sampler")  # sorting releases the GIL
 
 
 def _random_bits(seed: int, stream: int, index: int, count: int, start: int = 0) -> NDArray[np.uint64]:
@@ -30,40 +33,63 @@ def _random_bits(seed: int, stream: int, index: int, count: int, start: int = 0)
     return bits.advance(start).random_raw(count)
 
 
-def _uniform(seed: int, stream: int, index: int, count: int, start: int = 0) -> NDArray[np.float64]:
-    """``count`` uniform numbers in [0, 1), multiples of 2**-24, which are exact in float32."""
-    bits = _random_bits(seed, stream, index, count, start)
+def _uniform(
+    seed: int, stream: int, index: int, rows: slice, shape: tuple[int, ...], skip: int = 0
+) -> NDArray[np.float64]:
+    """Some rows of uniform numbers in [0, 1), multiples of 2**-24, which are exact in float32: [rows, *shape].
+
+    skip: rows before the first.
+    """
+    size, count = math.prod(shape), rows.stop - rows.start
+    bits = _random_bits(seed, stream, index, count * size, (skip + rows.start) * size)
     uniform: NDArray[np.float64] = (bits >> np.uint64(40)).astype(np.float64)
-    return uniform * 2.0**-24
+    return (uniform * 2.0**-24).reshape(count, *shape)
 
 
 def _normal(seed: int, stream: int, index: int, rows: slice, total: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Some rows of ``total`` rows of standard normal numbers (Box, Muller 1958): [rows, *shape]."""
-    size = math.prod(shape)
-    count, start = (rows.stop - rows.start) * size, rows.start * size
-    radius, angle = (_uniform(seed, stream, index, count, first + start) for first in (0, total * size))
+    radius, angle = (_uniform(seed, stream, index, rows, shape, skip) for skip in (0, total))
     normal: NDArray[np.float64] = np.sqrt(-2 * np.log1p(-radius)) * np.cos(2 * np.pi * angle)
-    return normal.reshape(rows.stop - rows.start, *shape)
+    return normal
 
 
-@lru_cache(maxsize=4)  # a step may span two epochs; unpaired training has two orders
-def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
+def stable_argsort(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Indices that sort some values, those of equal ones ascending: [n].
+
+    NumPy's default sort is several times as fast as its stable one, and gives the same unless values are equal.
+    """
+    order = np.argsort(values)
+    ascending = values[order]
+    return np.argsort(values, kind="stable") if (ascending[1:] == ascending[:-1]).any() else order
+
+
+@lru_cache(maxsize=8)  # a step may span two epochs, and the next one is begun; unpaired training has two orders
+def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> Future[NDArray[np.int64]]:
+    """Begin to draw the order of an epoch's samples, in the background. Arguments and result: of ``_draw_order``."""
+    return _thread.submit(_draw_order, seed, stream, epoch, shards, window_size)
+
+
+def _draw_order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
     """Order of an epoch's samples: shards in random order, and samples shuffled within windows of shards.
 
     shards: samples in each. window_size: most shards in a window; windows differ by at most one shard.
     """
     bits = _random_bits(seed, stream, epoch, sum(shards))
-    shard_order = np.argsort(_random_bits(seed, _SHARD_ORDER, epoch, len(shards)), kind="stable")
-    window = np.empty(len(shards), np.int64)
-    for number, part in enumerate(even_slices(len(shards), window_size)):
-        window[shard_order[part]] = number
-    return np.lexsort((bits, np.repeat(window, shards)))
+    if len(shards) <= window_size:
+        return stable_argsort(bits)
+    shard_order = stable_argsort(_random_bits(seed, _SHARD_ORDER, epoch, len(shards)))
+    images = np.split(np.arange(len(bits)), np.cumsum(shards)[:-1])
+    order = []
+    for part in even_slices(len(shards), window_size):
+        window = np.concatenate([images[shard] for shard in np.sort(shard_order[part])])
+        order.append(window[stable_argsort(bits[window])])
+    return np.concatenate(order)
 
 
 @lru_cache(maxsize=2)
 def _halves(seed: int, shards: tuple[int, ...]) -> tuple["Half", "Half"]:
     count = sum(shards)
-    order = _order(seed, _HALVES, 0, (count,), 1)
+    order = _order(seed, _HALVES, 0, (count,), 1).result()
     halves = order[: count // 2], order[count // 2 :]
     if len(shards) == 1:
         return Half(halves[0], (len(halves[0]),)), Half(halves[1], (len(halves[1]),))
@@ -139,27 +165,26 @@ class Sampler:
     random_crops: bool = False
     """Whether crops have uniformly random positions; else they are central."""
 
-    def step(self, step: int) -> SampleSlice:
-        """The global_batch_size samples of a step, counted from 0."""
-        size = self.global_batch_size
-        index, flip = self._indices(step, _ORDER, self._shards), self._coin_flips(step, _FLIP)
-        crop = self._crops(step, _CROP)
+    def step(self, step: int, rows: slice | None = None) -> SampleSlice:
+        """The samples of a step, counted from 0. rows: of the global batch; None for all."""
+        rows = rows or slice(0, self.global_batch_size)
+        index, flip = self._indices(step, _ORDER, self._shards, rows), self._coin_flips(step, _FLIP, rows)
+        crop = self._crops(step, _CROP, rows)
         target_index, target_flip, target_crop = index, flip, crop
         if self.unpaired:
             grey_half, target_half = self.halves()
-            index = grey_half.index[self._indices(step, _ORDER, grey_half.shards)]
-            target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards)]
-            target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP), self._crops(step, _TARGET_CROP)
-        uniforms = _uniform(self.seed, _UNIFORMS, step, size * UNIFORMS).reshape(size, UNIFORMS)
+            index = grey_half.index[self._indices(step, _ORDER, grey_half.shards, rows)]
+            target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards, rows)]
+            target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP, rows), self._crops(step, _TARGET_CROP, rows)
         return SampleSlice(
             index=index,
             flip=flip,
             crop=crop,
-            uniforms=uniforms,
+            uniforms=_uniform(self.seed, _UNIFORMS, step, rows, (UNIFORMS,)),
             target_index=target_index,
             target_flip=target_flip,
             target_crop=target_crop,
-            batch_index=np.arange(size),
+            batch_index=np.arange(rows.start, rows.stop),
         )
 
     def noise(self, step: int, samples: SampleSlice) -> NDArray[np.float64]:
@@ -179,29 +204,29 @@ class Sampler:
         """Halves of the split for grey input and for target colours, in unpaired training."""
         return _halves(self.seed, self._shards)
 
-    def _indices(self, step: int, stream: int, shards: tuple[int, ...]) -> NDArray[np.int64]:
-        """A step's samples, as indices into the images of ``shards``."""
-        positions = np.arange(step * self.global_batch_size, (step + 1) * self.global_batch_size)
+    def _indices(self, step: int, stream: int, shards: tuple[int, ...], rows: slice) -> NDArray[np.int64]:
+        """Some of a step's samples, as indices into the images of ``shards``."""
+        first = step * self.global_batch_size
+        positions = np.arange(first + rows.start, first + rows.stop)
         epochs, offsets = np.divmod(positions, sum(shards))
         indices = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            current = epochs == epoch
-            indices[current] = _order(self.seed, stream, int(epoch), shards, self.shuffle_shards)[offsets[current]]
+        for epoch in np.unique(epochs).tolist():
+            current, order = epochs == epoch, _order(self.seed, stream, epoch, shards, self.shuffle_shards)
+            indices[current] = order.result()[offsets[current]]
+            _order(self.seed, stream, epoch + 1, shards, self.shuffle_shards)  # to be ready in time
         return indices
 
-    def _coin_flips(self, step: int, stream: int) -> NDArray[np.bool_]:
-        """Whether to flip each of a step's samples."""
-        flips: NDArray[np.bool_] = _random_bits(self.seed, stream, step, self.global_batch_size) >> np.uint64(63) == 1
+    def _coin_flips(self, step: int, stream: int, rows: slice) -> NDArray[np.bool_]:
+        """Whether to flip each of some of a step's samples."""
+        bits = _random_bits(self.seed, stream, step, rows.stop - rows.start, rows.start)
+        flips: NDArray[np.bool_] = bits >> np.uint64(63) == 1
         return flips & np.bool_(self.flip)
 
-    def _crops(self, step: int, stream: int) -> NDArray[np.float64]:
-        """Positions of a step's crops."""
-        shape = self.global_batch_size, 2
-        return (
-            _uniform(self.seed, stream, step, math.prod(shape)).reshape(shape)
-            if self.random_crops
-            else np.full(shape, CENTER)
-        )
+    def _crops(self, step: int, stream: int, rows: slice) -> NDArray[np.float64]:
+        """Positions of the crops of some of a step's samples."""
+        if self.random_crops:
+            return _uniform(self.seed, stream, step, rows, (2,))
+        return np.full((rows.stop - rows.start, 2), CENTER)
 
 
 def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:

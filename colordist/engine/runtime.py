@@ -20,7 +20,6 @@ from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.batch import Batch
-from colordist.data.sampler import share
 from colordist.engine.environment import (
     check_compilation,
     check_launch,
@@ -205,7 +204,7 @@ class Engine:
         log |= _diagnostics(phase, found)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
-                task.state[name][batch.batch_index] = rows.where(skipped == 0, task.state[name][batch.batch_index])
+                task.state[name][batch.share_index] = rows.where(skipped == 0, task.state[name][batch.share_index])
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # A skipped update is counted but enters no mean. Stacked: one kernel launch instead of one for each value.
         kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
@@ -249,13 +248,17 @@ class Engine:
         total: Tensor = self.accelerator.reduce(values.to(self.device), reduction="sum")
         return total.cpu()
 
+    @_collective
     def gather_state(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """All-gather a task's ``state``: each rank contributes its own rows. Returns it on the CPU."""
+        """Gather the rows of a task's ``state`` on rank 0, on the CPU. Returns an empty dict elsewhere."""
+        if self.world_size == 1:
+            return {name: rows.cpu() for name, rows in state.items()}
         gathered: dict[str, Tensor] = {}
         for name, rows in state.items():
-            mine, own = torch.zeros_like(rows), share(len(rows), self.rank, self.world_size)
-            mine[own] = rows[own]
-            gathered[name] = self.sum(mine)
+            parts = [torch.empty_like(rows) for _ in range(self.world_size)] if self.is_main else None
+            dist.gather(rows, parts)
+            if parts is not None:
+                gathered[name] = torch.cat([part.cpu() for part in parts])
         return gathered
 
     @_collective

@@ -72,8 +72,8 @@ class Task:
         self.frozen: dict[str, nn.Module] = {}
         """Frozen modules that losses call, by name: on the device, neither trained nor saved. Set by ``build``."""
         self.state: dict[str, Tensor] = {}
-        """State between steps besides the networks: tensors by name, with a row per sample of the global batch. A
-        process reads and writes the rows of its samples only; checkpoints contain all rows."""
+        """State between steps besides the networks: tensors by name, with a row per sample of this process's share of
+        the global batch (``Batch.share_index``). Checkpoints contain the rows of all processes."""
 
     # Training
 
@@ -85,8 +85,8 @@ class Task:
         """Build only the networks that ``sample`` runs, to load a snapshot into."""
         return {"generator": NetworkSpec(factory.generator(), ema=True)}
 
-    def initial_state(self, global_batch_size: int, image_size: int) -> dict[str, Tensor]:
-        """Initial ``state`` of training."""
+    def initial_state(self, samples: int, image_size: int) -> dict[str, Tensor]:
+        """Initial ``state`` of training: a row for each of so many samples, the same for all."""
         return {}
 
     @property

@@ -86,11 +86,11 @@ class CycleGANTask(Task):
             "grey_discriminator": NetworkSpec(factory.discriminator(3, inputs=1), optimizer="discriminator"),
         }
 
-    def initial_state(self, global_batch_size: int, image_size: int) -> dict[str, Tensor]:
+    def initial_state(self, samples: int, image_size: int) -> dict[str, Tensor]:
         """An empty image buffer per discriminator."""
         slots = self.settings.image_buffer_slots
         buffers = _CHANNELS if slots else {}
-        return {name: empty_buffer(global_batch_size, slots, each, image_size) for name, each in buffers.items()}
+        return {name: empty_buffer(samples, slots, each, image_size) for name, each in buffers.items()}
 
     def phases(self, step: int) -> tuple[str, ...]:
         """All four networks; the generators only during the warm-up."""
@@ -121,7 +121,7 @@ class CycleGANTask(Task):
     def _discriminator_loss(self, phase: str, calls: Calls, batch: Batch, real: Tensor, fake: Tensor) -> Loss:
         state: dict[str, Tensor] = {}
         if phase in self.state:
-            buffer, uniforms = self.state[phase][batch.batch_index], batch.uniforms[:, _UNIFORMS[phase]]
+            buffer, uniforms = self.state[phase][batch.share_index], batch.uniforms[:, _UNIFORMS[phase]]
             fake, state[phase] = exchange(buffer, fake, uniforms)
         on_real, on_fake = calls[phase](torch.cat([real, fake])).chunk(2)
         return replace(discriminator_bce(on_real, on_fake, self.settings.label_smoothing), state=state)

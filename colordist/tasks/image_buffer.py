@@ -9,9 +9,9 @@ from torch import Tensor
 _EMPTY = torch.inf  # marks an empty slot
 
 
-def empty_buffer(batch_size: int, slots: int, channels: int, size: int) -> Tensor:
-    """An empty buffer: [batch_size, slots, channels, size, size]."""
-    return torch.full((batch_size, slots, channels, size, size), _EMPTY)
+def empty_buffer(samples: int, slots: int, channels: int, size: int) -> Tensor:
+    """An empty buffer: [samples, slots, channels, size, size]."""
+    return torch.full((samples, slots, channels, size, size), _EMPTY)
 
 
 def exchange(buffer: Tensor, fresh: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:

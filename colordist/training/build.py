@@ -63,7 +63,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     check_same_settings(engine, flatten(as_dict(config)))
     check_same_code(engine)
     source = build_source(config.data, engine)
-    task = build_task(config)
+    task = build_task(config, engine.world_size)
     pretrained = load_pretrained(task, config, engine)
     networks = build_networks(task, config)
     initial = initialize(networks[task.sampled[0]], config, engine)

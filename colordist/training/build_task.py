@@ -18,14 +18,20 @@ from colordist.models.activation_checkpointing import enable_activation_checkpoi
 from colordist.models.factory import ModelFactory
 from colordist.models.parts import part_of
 from colordist.tasks.base import NetworkSpec, Task
+from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.initial_weights import load_initial_weights
 
 
-def build_task(config: Config) -> Task:
-    """Build the task with its modules. Weights depend on the seed alone, so they are the same on every process."""
+def build_task(config: Config, processes: int = 1) -> Task:
+    """Build the task of one of so many processes, with its modules.
+
+    Weights depend on the seed alone, so they are the same on every process. Raises UserError if the processes can't
+    share the global batch equally.
+    """
+    samples = batch_arithmetic(config.train, processes).per_process
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
-    task.state = task.initial_state(config.train.global_batch_size, config.data.image_size)
+    task.state = task.initial_state(samples, config.data.image_size)
     return task
 
 

@@ -17,7 +17,7 @@ from colordist.training.memory import estimate
 
 def describe(config: Config, batches: BatchArithmetic) -> str:
     """Format the resolved settings, the batch arithmetic, parameter counts and the memory estimate."""
-    task = build_task(config)
+    task = build_task(config, batches.processes)
     networks = build_networks(task, config)
     counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
     settings = yaml.safe_dump(as_dict(config), sort_keys=False)

@@ -168,7 +168,7 @@ def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, 
             uniforms=empty(count, UNIFORMS),
             noise=empty(count, task.candidates, *task.noise_shape(size)),
             target_grey=torch.empty_like(grey) if task.unpaired else grey,
-            batch_index=torch.arange(count, device=device),
+            share_index=torch.arange(count, device=device),
         )
 
     most = -(-batches.per_process // batches.accumulation)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from colordist.config import Config, RunError, TrainConfig, UserError
 from colordist.data.loader import Loader
+from colordist.data.sampler import share
 from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
 from colordist.evaluation.evaluator import Evaluator
@@ -129,7 +130,8 @@ class Trainer:
         try:
             self.engine.load_state_dict(state["networks"])
             for name, rows in self.task.state.items():
-                rows.copy_(state["task"][name])
+                every = state["task"][name]
+                rows.copy_(every[share(len(every), self.engine.rank, self.engine.world_size)])
             self.meter.load_state_dict(state["meter"], self.engine)
             step = int(state["step"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:

@@ -5,7 +5,7 @@
 A job is ``{"run": FOLDER, "settings": {"train.steps": 5}}``. Files in the run folder, besides the run's own:
 
 - ``seen-RANK.json``: digests of the images of each step, the final error, parameter counts, digests of the final state;
-- ``state.pt``: ``Engine.state_dict()`` at the end, and the gathered state of the task as ``task``;
+- ``state.pt``: ``Engine.state_dict()`` at the end, and the gathered state of the task as ``task``, from rank 0;
 - ``trace-RANK.json``, for jobs with ``"trace": STEP``: events of the profiler from that step on.
 
 ``"plant": {"network": N, "steps": [...], "rank": R, "value": "nan"}`` makes a network's losses Inf or NaN on one rank.
@@ -63,9 +63,9 @@ def do(job: Job) -> Trainer:
         trainer.close()
     if finish_trace is not None:
         (folder.path / f"trace-{rank}.json").write_text(json.dumps(finish_trace(folder.path / f"chrome-{rank}.json")))
-    state = trainer.engine.state_dict() | {"task": trainer.engine.gather_state(trainer.task.state)}
+    state, rows = trainer.engine.state_dict(), trainer.engine.gather_state(trainer.task.state)
     if rank == 0:
-        torch.save(state, folder.path / "state.pt")
+        torch.save(state | {"task": rows}, folder.path / "state.pt")
     parameters = {name: network.trainable_parameter_count() for name, network in trainer.engine.networks.items()}
     seen = {"images": images, "error": error, "parameters": parameters, "digests": digests(state)}
     (folder.path / f"seen-{rank}.json").write_text(json.dumps(seen))

@@ -189,14 +189,13 @@ def test_the_same_crops_on_any_number_of_processes(
     split = numbered(sizes)
     sampler = sampler_of(split, seed, batch, unpaired=unpaired)
     (whole,) = loader_of(split, sampler).micro_batches(step)
-    parts = [
-        each
-        for rank in range(of)
-        for each in loader_of(split, sampler, micro, rank, of).micro_batches(step)
-        if len(each)
-    ]
-    for name in ("grey", "target", "target_grey", "batch_index"):
+    shares = [loader_of(split, sampler, micro, rank, of).micro_batches(step) for rank in range(of)]
+    parts = [each for own in shares for each in own if len(each)]
+    for name in ("grey", "target", "target_grey"):
         assert torch.equal(torch.cat([getattr(part, name) for part in parts]), getattr(whole, name))
+    for own in shares:
+        rows = [row for each in own for row in each.share_index.tolist()]
+        assert rows == list(range(len(rows)))
 
 
 def test_squares_of_the_crops_size_are_the_images() -> None:

@@ -79,7 +79,7 @@ def test_unpaired_batches(space: Literal["lab", "rgb"]) -> None:
         expected = ColorSpace(space).split(rgb, torch.float64)
         for part, found in parts.items():
             assert torch.equal(found, expected[part])
-    assert batch.batch_index.tolist() == list(range(BATCH))
+    assert batch.share_index.tolist() == list(range(BATCH))
 
 
 def test_paired_grey_is_held_once() -> None:

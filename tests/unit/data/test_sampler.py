@@ -5,10 +5,14 @@ from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colordist.data.sampler import UNIFORMS, Sampler, even_slices, share, variant_noise
+from colordist.color import ColorSpace
+from colordist.data import sampler as module
+from colordist.data.batch import Share
+from colordist.data.sampler import UNIFORMS, Sampler, SampleSlice, even_slices, share, stable_argsort, variant_noise
 
 
 def test_golden_numbers() -> None:
@@ -17,6 +21,7 @@ def test_golden_numbers() -> None:
     steps = [sampler.step(step) for step in (0, 1, 2, 1000)]
     assert [step.index.tolist() for step in steps] == GOLDEN_INDEX
     assert [step.flip.astype(int).tolist() for step in steps] == GOLDEN_FLIP
+    assert steps[1].uniforms[[0, 3], [0, UNIFORMS - 1]].tolist() == GOLDEN_UNIFORMS
 
 
 GOLDEN_INDEX = [[6, 3, 4, 9], [0, 2, 8, 7], [5, 1, 5, 9], [0, 3, 9, 4]]
@@ -25,6 +30,7 @@ GOLDEN_WINDOWS = [6, 12, 11, 10, 13, 9, 14, 15, 17, 8, 7, 16, 23, 21, 20, 3, 4, 
 GOLDEN_VARIANT = [0.35207422521725906, 0.005675546264341491]
 GOLDEN_NOISE = [0.24167165718163863, -0.33113093874696053, 1.5784025177771623, 0.7079440892178466]
 GOLDEN_UNPAIRED = [([5, 1, 6, 0], [4, 7, 8, 3]), ([9, 9, 0, 1], [2, 7, 4, 8])]
+GOLDEN_UNIFORMS = [0.5231147408485413, 0.7910367846488953]
 GOLDEN_FLIP = [[1, 0, 0, 0], [1, 1, 0, 1], [1, 1, 0, 1], [0, 0, 1, 0]]
 
 
@@ -41,6 +47,12 @@ def stretch(sampler: Sampler, epoch: int) -> list[int]:
 @given(seed=st.integers(0, 2**40), length=st.integers(1, 60), batch=st.integers(1, 80), epoch=st.integers(0, 1000))
 def test_each_epoch_shows_every_image_once(seed: int, length: int, batch: int, epoch: int) -> None:
     assert sorted(stretch(Sampler(seed, length, batch, True), epoch)) == list(range(length))
+
+
+@given(st.lists(st.integers(2**64 - 9, 2**64 - 1), max_size=40))
+def test_equal_values_keep_their_order(values: list[int]) -> None:
+    array = np.array(values, np.uint64)
+    assert stable_argsort(array).tolist() == sorted(range(len(values)), key=values.__getitem__)
 
 
 def test_each_epoch_and_seed_has_its_own_order() -> None:
@@ -73,17 +85,70 @@ def test_a_step_does_not_depend_on_those_before() -> None:
         assert np.array_equal(alone.flip, straight[step].flip)
 
 
-@settings(max_examples=50)
-@given(batch=st.integers(1, 40), world_size=st.integers(1, 9), step=st.integers(0, 500))
-def test_the_slices_of_all_processes_are_the_whole_in_order(batch: int, world_size: int, step: int) -> None:
-    sampler = Sampler(1, 23, batch, True, noise_shape=(2, 3))
+@st.composite
+def samplers(draw: st.DrawFn) -> Sampler:
+    """Samplers of all kinds."""
+    shards = tuple(draw(st.lists(st.integers(1, 12), min_size=2, max_size=9)))
+    return Sampler(
+        draw(st.integers(0, 2**40)),
+        sum(shards),
+        draw(st.integers(1, 90)),
+        draw(st.booleans()),
+        noise_shape=(2, 3),
+        unpaired=draw(st.booleans()),
+        shards=draw(st.sampled_from([(), shards])),
+        shuffle_shards=draw(st.integers(1, 9)),
+        random_crops=draw(st.booleans()),
+    )
+
+
+@settings(max_examples=150)
+@given(
+    sampler=samplers(),
+    world_size=st.integers(1, 70),
+    micro=st.none() | st.integers(1, 40),
+    step=st.integers(0, 500),
+)
+def test_each_process_draws_its_slice_of_the_whole(
+    sampler: Sampler, world_size: int, micro: int | None, step: int
+) -> None:
+    """Bit for bit: order, flips, crops, uniforms, noise. So on any number of processes, in any micro-batches."""
     whole = sampler.step(step)
-    parts = [whole[share(len(whole), rank, world_size)] for rank in range(world_size)]
-    assert sum(map(len, parts)) == batch
-    noise = [sampler.noise(step, part) for part in parts if len(part)]
-    assert np.array_equal(np.concatenate(noise), sampler.noise(step, whole))
-    for name, value in vars(whole).items():
-        assert np.array_equal(np.concatenate([getattr(part, name) for part in parts]), value), name
+    assert len(whole) == sampler.global_batch_size
+    noise = sampler.noise(step, whole)
+    for rank in range(world_size):
+        own = share(len(whole), rank, world_size)
+        assert_equal(sampler.step(step, own), whole[own])
+        local = Share(sampler, ColorSpace("lab"), torch.device("cpu"), torch.float32, micro, rank, world_size)
+        start = own.start
+        for part in local.sample_slices(step):
+            rows = slice(start, start + len(part))
+            assert_equal(part, whole[rows])
+            assert len(part) == 0 or np.array_equal(sampler.noise(step, part), noise[rows])
+            start = rows.stop
+        assert start == own.stop
+
+
+def assert_equal(found: SampleSlice, expected: SampleSlice) -> None:
+    for name, value in vars(expected).items():
+        assert vars(found)[name].dtype == value.dtype, name
+        assert np.array_equal(vars(found)[name], value), name
+
+
+def test_each_epoch_is_shuffled_once_and_ahead() -> None:
+    sampler, drawn = Sampler(11, 12, 4, True), module._order.cache_info
+    for step, begun in enumerate([2, 0, 0, 1, 0, 0, 1]):  # three steps an epoch
+        before = drawn().misses
+        sampler.step(step)
+        assert drawn().misses - before == begun, step
+
+
+def test_a_slice_costs_nothing_of_the_rest() -> None:
+    """The whole batch would take 100 TB."""
+    sampler = Sampler(7, 10, 2**40, True, noise_shape=(2, 3), random_crops=True)
+    last = sampler.step(1, slice(2**40 - 3, 2**40))
+    assert (len(last), int(last.batch_index[-1])) == (3, 2**40 - 1)
+    assert np.isfinite(sampler.noise(1, last)).all()
 
 
 @settings(max_examples=50)

@@ -14,7 +14,7 @@ from helpers import ROOT
 from colordist.cli.parser import parse
 from colordist.config import Config, UserError
 
-MODULES = ("harness", "gpu", "choices", "memory", "speed", "step")
+MODULES = ("harness", "gpu", "choices", "memory", "scale", "speed", "step")
 ANSWERS = "import sys\nfor line in sys.stdin: print('{\"asked\": \"' + line.strip() + '\"}', flush=True)"
 
 
@@ -145,3 +145,8 @@ def test_the_bare_loop_refuses_other_configs(scripts: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="alone"):
         scripts["step"].require_supported(config)
     scripts["step"].require_supported(parse(["--config", str(ROOT / "configs" / "cgan.yaml")]).config)
+
+
+def test_what_a_process_of_many_pays_is_measured(scripts: dict[str, Any], tmp_path: Path) -> None:
+    world = scripts["scale"].World(3, 2, tmp_path, training_images=50, numbers=1000, pause=0)
+    assert all(arm() > 0 for arm in world.arms().values())

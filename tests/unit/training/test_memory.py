@@ -24,7 +24,7 @@ def networks_of(config: Config) -> dict[str, Network]:
 
 
 def expected(config: Config, processes: int = 1) -> Memory:
-    task = build_task(config)
+    task = build_task(config, processes)
     return estimate(task, build_networks(task, config), config, batch_arithmetic(config.train, processes))
 
 
@@ -67,6 +67,8 @@ def test_pools_by_hand() -> None:
     """Each of 4 places keeps 3 colour images and 3 grey ones, of 32 x 32 pixels."""
     with_pools, without = (memory(task__name="cyclegan", task__image_buffer_slots=slots).lasting for slots in (3, 0))
     assert with_pools - without == 4 * 4 * 3 * (3 + 1) * 32 * 32
+    config = tiny(task__name="cyclegan", train__global_batch_size=12)
+    assert expected(config, processes=3).lasting == with_pools  # each has 4 of 12 places
 
 
 def test_several_processes_keep_places_for_gradients() -> None:
