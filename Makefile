@@ -23,7 +23,8 @@ $(VENV)/installed: pyproject.toml
 train: install
 	$(LAUNCH) -m colordist.train --config configs/quickstart_ae.yaml --run.dir $(RUNS)/ae
 	$(LAUNCH) -m colordist.train --config configs/quickstart_cgan.yaml --run.dir $(RUNS)/cgan
-	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan -o $(RUNS)/report.html
+	$(LAUNCH) -m colordist.train --config configs/quickstart_flow.yaml --run.dir $(RUNS)/flow
+	$(BIN)/python -m colordist.report $(RUNS)/ae $(RUNS)/cgan $(RUNS)/flow -o $(RUNS)/report.html
 
 # Unit tests, one process per core, and a distributed smoke test.
 test: install
