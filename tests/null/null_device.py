@@ -10,7 +10,6 @@ what that would break, and what cuDNN would do:
 - ``bincount``: one in each bin, after the same wait. There would be no median;
 - ``equal``: false, after the same wait. All images would be grey;
 - collectives of Python objects: through gloo. Their sizes would be compared on the device;
-- DDP's comparison of shapes between processes, for the same reason;
 - cuDNN's attention: off, so that PyTorch's own is chosen;
 - colordist's error that weights aren't finite: ignored. None are, where every comparison is false.
 """
@@ -25,7 +24,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.parallel.distributed
 from torch import Tensor
 
 from colordist.config import RunError
@@ -79,8 +77,7 @@ def install() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
     dist.all_gather_object = _through_gloo(dist.all_gather_object)
     dist.broadcast_object_list = _through_gloo(dist.broadcast_object_list)
-    consistency.check_replicas = _finite_or_not(consistency.check_replicas)
-    torch.nn.parallel.distributed._verify_param_shape_across_processes = lambda *_, **__: None  # type: ignore[assignment]
+    consistency.check_replicas = _finite_or_not(consistency.check_replicas)  # type: ignore[assignment]
 
 
 def _format(image: Tensor, weight: Tensor) -> torch.memory_format:

@@ -66,7 +66,7 @@ def config_of(case: str, precision: str, folder: Path) -> Config:
     file = flatten(yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text()))
     settings = {key: value for key, value in file.items() if not key.startswith("data.")}
     if encoder := settings.get("model.encoder"):
-        weights = timm_weights(folder / "weights.safetensors", encoder)
+        weights = timm_weights(folder / "weights.safetensors", str(encoder))
         settings |= {"model.weights": str(weights), "task.feature_weights": str(weights)}
     known = {key for key, _ in leaves(Names.of(nest(settings)))}
     settings |= {key: value for key, value in COMMON.items() if key in known or key.startswith("data.")}

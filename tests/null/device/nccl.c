@@ -1,11 +1,15 @@
 /* NCCL over a file in shared memory, NULL_NCCL_FILE: bytes are moved, asynchronously, by all processes at once.
  *
- * NULL_NCCL_FAILURE=init: it can't start. NULL_NCCL_FAILURE=reported: the death of a process is reported as NCCL does
- * where connections break; without, the others wait, as where they share a machine. */
+ * NULL_NCCL_FAILURE is one of
+ *   start     it can't start
+ *   death     rank 1 is killed while it starts
+ *   reported  the death of a process is reported, as where connections break
+ * Without it the others of a dead process wait, as where they share memory. */
 #define _GNU_SOURCE
 #include "null.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,8 +64,10 @@ static bool meet(ncclComm_t comm) {
 static void run_first_meeting(void *comm) { meet(comm); }
 
 static ncclResult_t create(ncclComm_t *comm, int size, int rank) {
-    if (fails("init"))
+    if (fails("start"))
         return ncclSystemError;
+    if (fails("death") && rank == 1)
+        raise(SIGKILL);
     const char *path = getenv("NULL_NCCL_FILE");
     if (size > RANKS || (size > 1 && path == NULL))
         return ncclInvalidUsage;
