@@ -33,16 +33,7 @@ def test_a_whole_run_on_two_processes(backend: str, library: Path, tmp_path: Pat
     assert records(tmp_path)[-2]["pace/sync_bytes"] == 4 * parameters
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "nccl",
-        pytest.param(
-            "nccl2",
-            marks=pytest.mark.xfail(strict=True, reason="its futures let the compute stream wait for each bucket"),
-        ),
-    ],
-)
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_all_reduces_overlap_with_backward(backend: str, library: Path, tmp_path: Path) -> None:
     """After the first bucket of gradients the compute stream goes on, and waits once backward is through."""
     settings = {"config": ROOT / "configs" / "variants.yaml", "model.width": 48, "data.train_images": 64}
