@@ -30,6 +30,7 @@ from colordist.engine.environment import (
     resolve_precision,
     set_numerics,
     share_cores,
+    use_own_gpu,
     without_deepspeed_plugin,
     zero_stage,
 )
@@ -92,6 +93,8 @@ class Engine:
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
+        self._local_rank = launch.local_rank
+        use_own_gpu(kind)
         with without_deepspeed_plugin(kind):
             self.accelerator = join(kind, self.precision, launch.world_size)
         self.device: torch.device = self.accelerator.device
@@ -339,7 +342,7 @@ class Engine:
     @property
     def is_first_on_machine(self) -> bool:
         """Whether this is local rank 0, for work done once per machine."""
-        return bool(self.accelerator.is_local_main_process)
+        return self._local_rank == 0
 
     @property
     def networks(self) -> dict[str, Network]:
