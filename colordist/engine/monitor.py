@@ -19,6 +19,7 @@ from typing import Protocol
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, State, Timeouts
 from colordist.engine.joint_stop import JointStop
 
+_ALL_PRESENT = "colordist/all-present"
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
 
 
@@ -84,9 +85,18 @@ class Monitor:
             self._send(store)
 
     def start(self) -> None:
-        """Start the threads. All ranks must have constructed their monitors."""
+        """Wait until all ranks have constructed their monitors, then start the threads.
+
+        Uses the store alone, so that what happens while the process group connects is noticed. Raises what the store
+        raises after its timeout.
+        """
         if self._store is None:
             return
+        if self.rank == 0:
+            self._store.multi_get([_key(rank) for rank in self._peers])
+            self._store.set(_ALL_PRESENT, "")
+        else:
+            self._store.multi_get([_ALL_PRESENT])
         _running.append(self)
         atexit.register(self.fail, "it ended early")  # no thread may use the store while the interpreter shuts down
         for thread in self._threads:

@@ -122,11 +122,15 @@ class Engine:
         store = dist.distributed_c10d._get_default_store().clone()
         launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         monitor = Monitor(store, self.rank, self.world_size, socket.gethostname(), timeouts, launchers_store=launchers)
-        self.wait()
+        try:
+            monitor.start()
+        except dist.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(f"not all of the {self.world_size} processes started ({reason}): see what they say") from None
+        self.monitor = monitor
+        self.wait()  # connects all ranks
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
         set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
-        monitor.start()
-        self.monitor = monitor
 
     @_collective
     def prepare(self, task: Task, networks: Mapping[str, Network]) -> None:

@@ -57,7 +57,6 @@ def test_a_killed_process_is_named_where_nccl_notices_nothing(victim: int, libra
         assert_one_line(group, survivor, begin, "the same command continues")
 
 
-@pytest.mark.xfail(strict=True, reason="the monitor starts after NCCL, so nobody notices")
 def test_a_process_that_dies_while_nccl_starts_is_named(library: Path, tmp_path: Path) -> None:
     with ranks(library, tmp_path, TINY | {"run.heartbeat_timeout": 4}, NULL_NCCL_FAILURE="death") as group:
         assert group[1].code() == -signal.SIGKILL
