@@ -21,6 +21,7 @@ from torch import Tensor
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import share
+from colordist.engine import nccl
 from colordist.engine.environment import (
     check_compilation,
     check_launch,
@@ -34,7 +35,7 @@ from colordist.engine.environment import (
     without_deepspeed_plugin,
     zero_stage,
 )
-from colordist.engine.failure_detector import ALL_STOP, Timeouts
+from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
 from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
@@ -68,7 +69,7 @@ def _collective(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Con
 
 
 def _is_broken_connection(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error)))
+    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error), re.I))
 
 
 class Engine:
@@ -95,6 +96,7 @@ class Engine:
         set_numerics(deterministic=deterministic, tf32=tf32)
         self._local_rank = launch.local_rank
         use_own_gpu(kind)
+        nccl.leave_errors_to_us()
         with without_deepspeed_plugin(kind):
             self.accelerator = join(kind, self.precision, launch.world_size)
         self.device: torch.device = self.accelerator.device
@@ -121,16 +123,37 @@ class Engine:
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
         store = dist.distributed_c10d._get_default_store().clone()
         launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        monitor = Monitor(store, self.rank, self.world_size, socket.gethostname(), timeouts, launchers_store=launchers)
+        monitor = Monitor(
+            store,
+            self.rank,
+            self.world_size,
+            socket.gethostname(),
+            timeouts,
+            launchers_store=launchers,
+            connection_error=functools.partial(nccl.group_error, self.device) if self.backend == "nccl" else str,
+        )
         try:
             monitor.start()
         except dist.DistError as error:
             reason = str(error).splitlines()[0]
-            raise RunError(f"not all of the {self.world_size} processes started ({reason}): see what they say") from None
+            raise RunError(
+                f"not all of the {self.world_size} processes started ({reason}): see what they say"
+            ) from None
         self.monitor = monitor
-        self.wait()  # connects all ranks
+        self._connect()
         set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
         set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
+
+    def _connect(self) -> None:
+        """Run a first barrier, for which NCCL connects all ranks."""
+        if self.backend != "nccl":
+            self.wait()
+            return
+        try:
+            self.accelerator.wait_for_everyone()
+        except RuntimeError as error:
+            self.monitor.lost(str(error), seconds=GRACE + 3 * self.monitor.timeouts.interval)  # unless one has died
+            raise nccl.start_error(error, self.world_size) from None
 
     @_collective
     def prepare(self, task: Task, networks: Mapping[str, Network]) -> None:

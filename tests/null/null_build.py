@@ -40,7 +40,7 @@ def environment(library: Path, devices: int = 1, **more: str) -> dict[str, str]:
         "LD_PRELOAD": str(library),
         "NULL_DEVICES": str(devices),
         "OMP_NUM_THREADS": "1",
-        "TORCH_CPP_LOG_LEVEL": "ERROR",  # as colordist sets it: read when torch is imported, which is earlier here
+        "TORCH_CPP_LOG_LEVEL": "FATAL",  # as colordist sets it: read when torch is imported, which is earlier here
         # Each allocation is one of the null device, whose memory is zero: so what is read from it doesn't vary.
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
     }

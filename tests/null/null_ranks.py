@@ -40,7 +40,7 @@ class Rank:
         """colordist's messages."""
         return [line for line in self.text.splitlines() if line.startswith("colordist:")]
 
-    def code(self, timeout: float = 60) -> int:
+    def code(self, timeout: float = 200) -> int:
         """Wait for its exit code."""
         return self.process.wait(timeout)
 
@@ -101,7 +101,7 @@ def records(folder: Path) -> list[dict[str, float]]:
     return []
 
 
-def wait_for_step(folder: Path, step: int, group: Sequence[Rank], timeout: float = 100) -> None:
+def wait_for_step(folder: Path, step: int, group: Sequence[Rank], timeout: float = 200) -> None:
     """Wait until a step is logged. Fails if a process ends before."""
     deadline = time.monotonic() + timeout
     while not any(line["step"] >= step for line in records(folder)):

@@ -24,7 +24,6 @@ def assert_one_line(group: list[Rank], reporter: int, begin: str, end: str) -> N
     assert group[reporter].messages[0].endswith(end)
 
 
-@pytest.mark.xfail(reason="whether a thread of PyTorch or colordist notices NCCL's error first is a matter of chance")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_killed_process_is_named_and_the_same_command_continues(backend: str, library: Path, tmp_path: Path) -> None:
     """NCCL reports its death."""
