@@ -37,6 +37,6 @@ def start_error(error: RuntimeError, processes: int) -> RunError:
 
 
 def _reason(text: str) -> str:
-    """NCCL's own last error, if the text has it, else its first line."""
+    """NCCL's own last error, if the text has it, else its first line. PyTorch 2.15 has only that."""
     _, _, last = text.partition("Last error:")
     return (last.strip() or text).splitlines()[0].strip()[:300]
