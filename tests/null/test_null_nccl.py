@@ -46,3 +46,17 @@ def test_all_reduces_overlap_with_backward(backend: str, library: Path, tmp_path
     assert lines[first:last].count(f"launch {COMPUTE}") > 50  # several buckets
     assert not [line for line in lines[first:last] if line.startswith(f"wait {COMPUTE}")]
     assert [line for line in lines[last:] if line.startswith(f"wait {COMPUTE}")]
+
+
+@pytest.mark.parametrize(("stage", "precision", "devices"), [("1", "fp32", 1), ("2", "bf16", 2), ("3", "fp32", 2)])
+def test_deepspeed_trains_evaluates_and_saves(
+    stage: str, precision: str, devices: int, library: Path, tmp_path: Path
+) -> None:
+    """devices: that each process sees; one: each its own."""
+    variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}
+    variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(devices)))}
+    with ranks(library, tmp_path, TINY | {"train.precision": precision}, devices=devices, **variables) as group:
+        assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
+    assert [line["step"] for line in records(tmp_path)] == [0, 0, 2, 3, 4, 6, 6]
+    for folder in ("checkpoints/step-000006", "snapshots/step-000006"):
+        assert (tmp_path / "run" / folder).is_dir()

@@ -33,9 +33,7 @@ Found = dict[str, dict[str, dict[str, Any]]]
 def found(library: Path, tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What ``steps_worker.py`` finds. Prints the operations by part, for ``pytest -s``."""
     file = tmp_path_factory.mktemp("steps") / "found.json"
-    command = [sys.executable, str(HERE / "steps_worker.py"), str(file)]
-    done = subprocess.run(command, env=environment(library), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
+    run(library, str(HERE / "steps_worker.py"), str(file))
     result: Found = json.loads(file.read_text())
     for case, precisions in result.items():
         print()
@@ -85,7 +83,17 @@ assert not waits(lambda: x + x)
 """
 
 
-def test_what_waits_is_noticed(library: Path) -> None:
-    command = [sys.executable, "-c", WAITING]
-    done = subprocess.run(command, env=environment(library), capture_output=True, text=True, timeout=100, check=False)
+def run(library: Path, *command: str) -> None:
+    """Run Python on the null device. Fails with its standard error."""
+    done = subprocess.run(
+        [sys.executable, *command], env=environment(library), capture_output=True, text=True, timeout=600, check=False
+    )
     assert done.returncode == 0, done.stderr
+
+
+def test_what_waits_is_noticed(library: Path) -> None:
+    run(library, "-c", WAITING)
+
+
+def test_batches_are_copied_before_their_memory_is_reused(library: Path) -> None:
+    run(library, str(HERE / "copies_worker.py"))
