@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,19 +58,18 @@ def ranks(
     *,
     program: Sequence[str] = ("null_device", "colordist.train"),
     devices: int = 2,
-    count: int = 2,
-    **more: str,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[list[Rank]]:
-    """Start processes of a run in ``folder / "run"``.
+    """Start two processes of a run in ``folder / "run"``.
 
-    program: a script of this folder and its first arguments; devices: that each sees; more: environment variables.
+    program: a script of this folder and its first arguments; devices: that each sees; variables: environment's.
     """
     folder.mkdir(exist_ok=True)
     found: list[Rank] = []
     (folder / "nccl").unlink(missing_ok=True)
-    common = environment(library, devices, NULL_NCCL_FILE=str(folder / "nccl"), **rendezvous(count), **more)
+    common = environment(library, devices, NULL_NCCL_FILE=str(folder / "nccl"), **rendezvous()) | dict(variables or {})
     arguments = [f"--{key}={value}" for key, value in settings.items()] + [f"--run.dir={folder}/run"]
-    for rank in range(count):
+    for rank in range(2):
         output = folder / f"output-{rank}"
         process = subprocess.Popen(
             [sys.executable, str(HERE / f"{program[0]}.py"), *program[1:], *arguments],
@@ -86,12 +85,12 @@ def ranks(
             each.kill()
 
 
-def rendezvous(count: int) -> dict[str, str]:
-    """The variables that a launcher sets for all processes of one machine, with a free port."""
+def rendezvous() -> dict[str, str]:
+    """The variables that a launcher sets for both processes, with a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
 
 
 def records(folder: Path) -> list[dict[str, float]]:

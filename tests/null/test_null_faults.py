@@ -28,7 +28,7 @@ def assert_one_line(group: list[Rank], reporter: int, begin: str, end: str) -> N
 def test_a_killed_process_is_named_and_the_same_command_continues(backend: str, library: Path, tmp_path: Path) -> None:
     """NCCL reports its death."""
     variables = BACKENDS[backend] | {"NULL_NCCL_FAILURE": "reported", "HOME": str(tmp_path)}
-    with ranks(library, tmp_path, ENDLESS, **variables) as group:
+    with ranks(library, tmp_path, ENDLESS, variables=variables) as group:
         wait_for_step(tmp_path, 40, group)
         group[1].kill()
         assert group[0].code(timeout=SOON) == 1
@@ -36,7 +36,7 @@ def test_a_killed_process_is_named_and_the_same_command_continues(backend: str, 
         assert_one_line(group, 0, begin, end)
     assert not list((tmp_path / ".cache").rglob("*trace*"))  # PyTorch writes one for each process, into the home
     before = records(tmp_path)[-1]["step"]
-    with ranks(library, tmp_path, ENDLESS, **variables) as group:
+    with ranks(library, tmp_path, ENDLESS, variables=variables) as group:
         wait_for_step(tmp_path, int(before) + 20, group)
         group[0].process.send_signal(signal.SIGTERM)
         assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
@@ -57,7 +57,9 @@ def test_a_killed_process_is_named_where_nccl_notices_nothing(victim: int, libra
 
 
 def test_a_process_that_dies_while_nccl_starts_is_named(library: Path, tmp_path: Path) -> None:
-    with ranks(library, tmp_path, TINY | {"run.heartbeat_timeout": 4}, NULL_NCCL_FAILURE="death") as group:
+    with ranks(
+        library, tmp_path, TINY | {"run.heartbeat_timeout": 4}, variables={"NULL_NCCL_FAILURE": "death"}
+    ) as group:
         assert group[1].code() == -signal.SIGKILL
         assert group[0].code(timeout=SOON) == 1
         assert_one_line(group, 0, f"process 1 on {HOST} has not responded for 4 s", "the same command continues")
@@ -73,7 +75,7 @@ def test_a_process_that_dies_while_nccl_starts_is_named(library: Path, tmp_path:
 def test_where_nccl_does_not_start_its_reason_and_a_way_out_are_given(
     backend: str, reason: str, library: Path, tmp_path: Path
 ) -> None:
-    with ranks(library, tmp_path, TINY, NULL_NCCL_FAILURE="start", **BACKENDS[backend]) as group:
+    with ranks(library, tmp_path, TINY, variables=BACKENDS[backend] | {"NULL_NCCL_FAILURE": "start"}) as group:
         assert [rank.code() for rank in group] == [1, 1]
         begin = f"NCCL failed to start on 2 processes ({reason}"
         assert_one_line(group[:1], 0, begin, "names a network that connects all machines")
@@ -82,7 +84,7 @@ def test_where_nccl_does_not_start_its_reason_and_a_way_out_are_given(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_each_process_may_see_a_gpu_of_its_own(backend: str, library: Path, tmp_path: Path) -> None:
     """As ``srun --gpus-per-task 1`` starts them."""
-    visible = {"CUDA_VISIBLE_DEVICES": "0"}  # of the process's own, where the others can't be seen
-    with ranks(library, tmp_path, TINY, devices=1, **visible, **BACKENDS[backend]) as group:
+    variables = BACKENDS[backend] | {"CUDA_VISIBLE_DEVICES": "0"}  # of its own, where the others can't be seen
+    with ranks(library, tmp_path, TINY, devices=1, variables=variables) as group:
         assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
     assert records(tmp_path)[-1]["step"] == 6

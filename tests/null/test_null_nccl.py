@@ -20,7 +20,7 @@ COMPUTE = "(nil)"  # PyTorch's default stream
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_whole_run_on_two_processes(backend: str, library: Path, tmp_path: Path) -> None:
-    with ranks(library, tmp_path, TINY, **BACKENDS[backend]) as group:
+    with ranks(library, tmp_path, TINY, variables=BACKENDS[backend]) as group:
         assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
     run = tmp_path / "run"
     steps = [line["step"] for line in records(tmp_path)]
@@ -39,7 +39,7 @@ def test_all_reduces_overlap_with_backward(backend: str, library: Path, tmp_path
     settings = {"config": ROOT / "configs" / "variants.yaml", "model.width": 48, "data.train_images": 64}
     settings |= {"data.test_images": 8, "task.warmup_steps": 1, "log.every": 100}
     log = tmp_path / "log"
-    with ranks(library, tmp_path, settings, program=["overlap_worker", str(log)], **BACKENDS[backend]) as group:
+    with ranks(library, tmp_path, settings, program=["overlap_worker", str(log)], variables=BACKENDS[backend]) as group:
         assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
     lines = log.read_text().splitlines()
     first, *_, last = [number for number, line in enumerate(lines) if line.startswith("collective")]
@@ -55,7 +55,7 @@ def test_deepspeed_trains_evaluates_and_saves(
     """devices: that each process sees; one: each its own."""
     variables = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": stage}
     variables |= {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(devices)))}
-    with ranks(library, tmp_path, TINY | {"train.precision": precision}, devices=devices, **variables) as group:
+    with ranks(library, tmp_path, TINY | {"train.precision": precision}, devices=devices, variables=variables) as group:
         assert [rank.code() for rank in group] == [0, 0], "\n".join(rank.text for rank in group)
     assert [line["step"] for line in records(tmp_path)] == [0, 0, 2, 3, 4, 6, 6]
     for folder in ("checkpoints/step-000006", "snapshots/step-000006"):
