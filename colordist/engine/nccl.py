@@ -8,7 +8,7 @@ import torch.distributed as dist
 from colordist.config import RunError
 
 
-def leave_errors_to_us() -> None:
+def disable_error_handling() -> None:
     """Have PyTorch report NCCL's errors instead of aborting. Must be called before the process group is created.
 
     It would end each process, after some seconds, with a page of C++ frames and a trace file in the user's home.
@@ -19,8 +19,9 @@ def leave_errors_to_us() -> None:
 
 def group_error(device: torch.device) -> str:
     """The error that PyTorch found in the background on the process group of a type of device; empty for none."""
-    error = dist.group.WORLD._get_backend(device).get_error()  # type: ignore[union-attr]
-    return "" if error.name == "SUCCESS" else f"NCCL: {error.name.lower().replace('_', ' ')}"
+    backend = dist.group.WORLD._get_backend(device)  # type: ignore[union-attr]
+    error = backend.get_error().name if hasattr(backend, "get_error") else "SUCCESS"
+    return "" if error == "SUCCESS" else f"NCCL: {error.lower().replace('_', ' ')}"
 
 
 def start_error(error: RuntimeError, processes: int) -> RunError:

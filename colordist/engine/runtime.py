@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
@@ -39,12 +38,11 @@ from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
 from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
-from colordist.engine.rendezvous import join
+from colordist.engine.rendezvous import join, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
 
-_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -96,7 +94,7 @@ class Engine:
         set_numerics(deterministic=deterministic, tf32=tf32)
         self._local_rank = launch.local_rank
         use_own_gpu(kind)
-        nccl.leave_errors_to_us()
+        nccl.disable_error_handling()
         with without_deepspeed_plugin(kind):
             self.accelerator = join(kind, self.precision, launch.world_size)
         self.device: torch.device = self.accelerator.device
@@ -105,9 +103,8 @@ class Engine:
         self.is_main = self.rank == 0
         self.compiled = compiled
         if compiled != "off":
-            torch._dynamo.config.recompile_limit = (
-                64  # per class, and cyclegan has two networks of each, trainable or frozen
-            )
+            # Per class, and cyclegan has two networks of each, trainable or frozen.
+            torch._dynamo.config.recompile_limit = 64
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.strategies: dict[str, Strategy] = {}
         self.frozen: dict[str, Callable[..., Tensor]] = {}
@@ -141,8 +138,7 @@ class Engine:
             ) from None
         self.monitor = monitor
         self._connect()
-        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
-        set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
+        lift_timeout()
 
     def _connect(self) -> None:
         """Run a first barrier, for which NCCL connects all ranks."""
