@@ -39,7 +39,7 @@ def run(verb: Callable[[], None]) -> None:
     processes when one has failed; after _GRACE they print it themselves.
     """
     warnings.filterwarnings("ignore", module="jsonargparse")
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # no page of C++ frames after a lost connection
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # no page of C++ frames after a lost connection
     launch.let_threads_sleep()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

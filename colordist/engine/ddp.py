@@ -34,14 +34,22 @@ class DDPStrategy:
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)
         self.bytes_sent: int | None = 0
         self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
+        self._side_stream = torch.cuda.Stream(accelerator.device) if accelerator.device.type == "cuda" else None
         if isinstance(self.trainable, DistributedDataParallel):
             self.trainable.register_comm_hook(None, self._average)
 
     def _average(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]
-        """DDP's default all-reduce, with its bytes counted."""
+        """DDP's default all-reduce, with its bytes counted.
+
+        On a GPU from a side stream: since PyTorch 2.15 the stream that an all-reduce is started from waits for it,
+        which would be that of backward.
+        """
         buffer = bucket.buffer()
         self.bytes_sent = (self.bytes_sent or 0) + buffer.numel() * buffer.element_size()
-        return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
+        if self._side_stream is not None:
+            self._side_stream.wait_stream(torch.cuda.current_stream(self._side_stream.device))
+        with torch.cuda.stream(self._side_stream):
+            return allreduce_hook(dist.group.WORLD, bucket)  # type: ignore[arg-type]
 
     def begin_phase(self, step: int) -> None:
         """Set the step's learning rate, clear the gradients and iterate spectral norms."""

@@ -106,7 +106,7 @@ def check_launch(device: str, precision: str) -> None:
             "accelerate launch --config_file launch/cpu.yaml"
         )
     local = number("LOCAL_WORLD_SIZE", 1, at_least=1)
-    if device == "cuda" and local > torch.cuda.device_count():
+    if device == "cuda" and local > torch.cuda.device_count() and not _sees_its_own_gpu():
         raise UserError(
             f"the launcher started {local} processes here, but there are {torch.cuda.device_count()} GPUs: "
             f"try --num_processes {torch.cuda.device_count()}"
@@ -118,6 +118,17 @@ def check_launch(device: str, precision: str) -> None:
             f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set: set it to the host of process 0, "
             "or start with accelerate launch or torchrun"
         )
+
+
+def _sees_its_own_gpu() -> bool:
+    """Whether one GPU was made visible to this process, as by ``srun --gpus-per-task 1``."""
+    return torch.cuda.device_count() == 1 and "CUDA_VISIBLE_DEVICES" in os.environ
+
+
+def use_own_gpu(device: str) -> None:
+    """Have Accelerate and DeepSpeed, which take LOCAL_RANK for a GPU's number, use the only GPU that is visible."""
+    if device == "cuda" and torch.cuda.device_count() == 1 and "LOCAL_RANK" in os.environ:
+        os.environ["LOCAL_RANK"] = "0"
 
 
 def check_compilation(compiled: Compiled, device: str) -> None:

@@ -14,6 +14,8 @@ class Launch:
 
     rank: int
     world_size: int
+    local_rank: int = 0
+    """Among the processes of its machine."""
 
     @classmethod
     def read(cls) -> "Launch":
@@ -35,7 +37,7 @@ class Launch:
             if number(name, at_least, at_least=at_least) > most:
                 raise UserError(f"{name} is {environment[name]}, but WORLD_SIZE is {world_size}: {_WAY_OUT}")
         number("MASTER_PORT", 0, at_least=0)
-        return cls(number("RANK", 0, at_least=0), world_size)
+        return cls(number("RANK", 0, at_least=0), world_size, number("LOCAL_RANK", 0, at_least=0))
 
 
 def let_threads_sleep() -> None:

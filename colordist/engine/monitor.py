@@ -19,6 +19,7 @@ from typing import Protocol
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, State, Timeouts
 from colordist.engine.joint_stop import JointStop
 
+_ALL_PRESENT = "colordist/all-present"
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
 
 
@@ -54,16 +55,20 @@ class Monitor:
         timeouts: Timeouts | None = None,
         *,
         launchers_store: bool = False,
+        connection_error: Callable[[], str] = str,
         report: Callable[[str], object] = _report,
         terminate: Callable[[], object] = _terminate,
     ) -> None:
         """store: a connection of its own; None for a single process.
 
         launchers_store: whether the store's server is in rank 0's launcher rather than in rank 0.
+        connection_error: the error that the process group found in the background, empty for none: an asynchronous
+        backend tells the main thread late, or never.
         report, terminate: print why the process ends, and end it.
         """
         self.rank, self.host, self.timeouts = rank, host, timeouts or Timeouts()
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
+        self._connection_error = connection_error
         self._peers = list(range(1, world_size)) if rank == 0 else [0]
         self._stop = JointStop()
         # Each of these is written by one thread only.
@@ -84,9 +89,18 @@ class Monitor:
             self._send(store)
 
     def start(self) -> None:
-        """Start the threads. All ranks must have constructed their monitors."""
+        """Wait until all ranks have constructed their monitors, then start the threads.
+
+        Uses the store alone, so that what happens while the process group connects is noticed. Raises what the store
+        raises after its timeout.
+        """
         if self._store is None:
             return
+        if self.rank == 0:
+            self._store.multi_get([_key(rank) for rank in self._peers])
+            self._store.set(_ALL_PRESENT, "")
+        else:
+            self._store.multi_get([_ALL_PRESENT])
         _running.append(self)
         atexit.register(self.fail, "it ended early")  # no thread may use the store while the interpreter shuts down
         for thread in self._threads:
@@ -115,12 +129,15 @@ class Monitor:
         finally:
             self._stall_exempt = ""
 
-    def lost(self, reason: str) -> None:
-        """Report a failed collective, and wait to be ended once the cause is known. Returns if it isn't found."""
+    def lost(self, reason: str, seconds: float | None = None) -> None:
+        """Report a failed collective, and wait to be ended once the cause is known. Returns if it isn't found.
+
+        seconds: to wait; by default so long that every cause is found.
+        """
         if self._store is not None:
             self._reason, self._state = _one_line(reason), "lost"
             self._wakeup.put(None)
-            self._closed.wait(self.timeouts.heartbeat_timeout + 3 * GRACE)
+            self._closed.wait(self.timeouts.heartbeat_timeout + 3 * GRACE if seconds is None else seconds)
 
     def request_stop(self, reason: str) -> None:
         """Request that all ranks stop after the same step. From any thread, and in a signal handler."""
@@ -182,11 +199,14 @@ class Monitor:
 
     def _send(self, store: Store) -> Heartbeat:
         self._sent += 1
+        state, reason = self._state, self._reason
+        if state == "working" and (error := self._connection_error()):
+            state, reason = "lost", _one_line(error)
         heartbeat = Heartbeat(
             count=self._sent,
             host=self.host,
-            state=self._state,
-            reason=self._reason,
+            state=state,
+            reason=reason,
             collectives=self._collectives,
             progress=self._progress,
             step=self._step,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _METHOD = "colordist://"
 _TIMEOUT = timedelta(minutes=10)
+_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
 
 
 def join(device: str, precision: str, processes: int) -> "Accelerator":
@@ -46,6 +48,12 @@ def join(device: str, precision: str, processes: int) -> "Accelerator":
             f"the rendezvous of {processes} processes at {where} failed ({reason}): start all of them within "
             f"{_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
         ) from None
+
+
+def lift_timeout() -> None:
+    """Raise the timeout of collectives, which was that of the rendezvous."""
+    set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
+    set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
 
 
 def _rendezvous_handler(_: str, **options: Any) -> Iterator[tuple[Store, int, int]]:  # noqa: ANN401  those of env://

@@ -11,7 +11,6 @@ import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.batch import Batch
+from colordist.engine import nccl
 from colordist.engine.environment import (
     check_compilation,
     check_launch,
@@ -29,19 +29,19 @@ from colordist.engine.environment import (
     resolve_precision,
     set_numerics,
     share_cores,
+    use_own_gpu,
     without_deepspeed_plugin,
     zero_stage,
 )
-from colordist.engine.failure_detector import ALL_STOP, Timeouts
+from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
 from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
-from colordist.engine.rendezvous import join
+from colordist.engine.rendezvous import join, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
 
-_COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -66,7 +66,7 @@ def _collective(method: Callable[Concatenate["Engine", _P], _R]) -> Callable[Con
 
 
 def _is_broken_connection(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error)))
+    return isinstance(error, dist.DistError) or bool(re.search("gloo|nccl|Connection (closed|reset)", str(error), re.I))
 
 
 class Engine:
@@ -91,6 +91,9 @@ class Engine:
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
+        self._local_rank = launch.local_rank
+        use_own_gpu(kind)
+        nccl.disable_error_handling()
         with without_deepspeed_plugin(kind):
             self.accelerator = join(kind, self.precision, launch.world_size)
         self.device: torch.device = self.accelerator.device
@@ -99,9 +102,8 @@ class Engine:
         self.is_main = self.rank == 0
         self.compiled = compiled
         if compiled != "off":
-            torch._dynamo.config.recompile_limit = (
-                64  # per class, and cyclegan has two networks of each, trainable or frozen
-            )
+            # Per class, and cyclegan has two networks of each, trainable or frozen.
+            torch._dynamo.config.recompile_limit = 64
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.strategies: dict[str, Strategy] = {}
         self.frozen: dict[str, Callable[..., Tensor]] = {}
@@ -117,12 +119,36 @@ class Engine:
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
         store = dist.distributed_c10d._get_default_store().clone()
         launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        monitor = Monitor(store, self.rank, self.world_size, socket.gethostname(), timeouts, launchers_store=launchers)
-        self.wait()
-        set_timeout = getattr(dist, "set_timeout", None) or dist.distributed_c10d._set_pg_timeout  # before torch 2.15
-        set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
-        monitor.start()
+        monitor = Monitor(
+            store,
+            self.rank,
+            self.world_size,
+            socket.gethostname(),
+            timeouts,
+            launchers_store=launchers,
+            connection_error=functools.partial(nccl.group_error, self.device) if self.backend == "nccl" else str,
+        )
+        try:
+            monitor.start()
+        except dist.DistError as error:
+            reason = str(error).splitlines()[0]
+            raise RunError(
+                f"not all of the {self.world_size} processes started ({reason}): see what they say"
+            ) from None
         self.monitor = monitor
+        self._connect()
+        lift_timeout()
+
+    def _connect(self) -> None:
+        """Run a first barrier, for which NCCL connects all ranks."""
+        if self.backend != "nccl":
+            self.wait()
+            return
+        try:
+            self.accelerator.wait_for_everyone()
+        except RuntimeError as error:
+            self.monitor.lost(str(error), seconds=GRACE + 3 * self.monitor.timeouts.interval)  # unless one has died
+            raise nccl.start_error(error, self.world_size) from None
 
     @_collective
     def prepare(self, task: Task, networks: Mapping[str, Network]) -> None:
@@ -342,7 +368,7 @@ class Engine:
     @property
     def is_first_on_machine(self) -> bool:
         """Whether this is local rank 0, for work done once per machine."""
-        return bool(self.accelerator.is_local_main_process)
+        return self._local_rank == 0
 
     @property
     def networks(self) -> dict[str, Network]:

@@ -293,6 +293,7 @@ def test_deterministic() -> None:
         ("cpu", 0, {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}, "started only one: add --multi_gpu"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "4 processes here, but there are 2 GPUs"),
         ("cuda", 2, {"WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}, "try --num_processes 2"),
+        ("cuda", 1, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
         ("mps", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, "try --num_processes 1"),
         ("cpu", 0, {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}, "MASTER_ADDR is not set"),
         ("cuda", 1, {"ACCELERATE_MIXED_PRECISION": "bf16"}, "asks for bf16, but train.precision is fp32"),
@@ -303,6 +304,7 @@ def test_unfit_launch_is_refused(
     device: str, gpus: int, environment: dict[str, str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=told) as refused:
@@ -323,6 +325,7 @@ def test_unfit_launch_is_refused(
         ("cpu", 0, {"MASTER_ADDR": "x", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}),
         ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}),
         ("cuda", 4, {"MASTER_ADDR": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}),
+        ("cuda", 1, {"MASTER_ADDR": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": "3"}),
         ("mps", 0, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}),
     ],
 )

@@ -26,7 +26,7 @@ def report(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None
         ({}, Launch(0, 1)),
         ({"MASTER_ADDR": "10.0.0.1"}, Launch(0, 1)),
         ({"RANK": "0", "WORLD_SIZE": "1"}, Launch(0, 1)),
-        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | MEETING, Launch(3, 4)),
+        ({"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"} | MEETING, Launch(3, 4, 1)),
         ({"RANK": "1", "WORLD_SIZE": "2", "PMI_SIZE": "2"} | MEETING, Launch(1, 2)),
         ({"PMI_SIZE": "1"}, Launch(0, 1)),
     ],

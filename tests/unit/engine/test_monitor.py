@@ -245,6 +245,16 @@ def test_a_single_process_has_no_thread() -> None:
     alone.close()
 
 
+def test_an_error_of_the_backend_is_passed_on() -> None:
+    """The main thread may be waiting for the device, and not know of it."""
+    store, errors = HashStore(), [""]
+    watch = Monitor(store, 0, 2, "node0", FAST, connection_error=lambda: errors[0])
+    assert watch._send(store).state == "working"
+    errors[0] = "NCCL: remote error"
+    heartbeat = watch._send(store)
+    assert (heartbeat.state, heartbeat.reason) == ("lost", "NCCL: remote error")
+
+
 def test_processes_that_get_on_are_left_alone_and_close_in_any_order() -> None:
     with desk(3) as (made, _):
         for _ in range(15):
