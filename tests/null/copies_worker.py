@@ -18,7 +18,7 @@ from colordist.training.build import build_loader
 from colordist.training.build_task import build_task
 
 STEPS = 5
-COPIED = ("uniforms", "noise", "batch_index")
+COPIED = ("uniforms", "noise", "share_index")
 """What a batch copies and doesn't compute on the device."""
 
 
