@@ -14,7 +14,8 @@ def disable_error_handling() -> None:
     It would end each process, after some seconds, with a page of C++ frames and a trace file in the user's home.
     """
     os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
-    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "0")
+    os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "0")  # up to PyTorch 2.14
+    os.environ.setdefault("TORCH_FR_BUFFER_SIZE", "0")  # from 2.15 on
 
 
 def group_error(device: torch.device) -> str:
