@@ -4,6 +4,7 @@ What ``accelerate launch`` exports by default counts as unset: ``ACCELERATE_MIXE
 """
 
 import ctypes
+import logging
 import os
 import resource
 import shutil
@@ -16,6 +17,8 @@ import torch
 
 from colordist.config import Compiled, UserError
 from colordist.engine.launch import number
+
+log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -53,10 +56,22 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def share_cores() -> None:
-    """Set the number of threads to this process's share of the cores; launchers set it to one."""
+def share_cores(device: str) -> None:
+    """Set the number of threads to this process's share of the cores; launchers set it to one.
+
+    Logs a warning where a GPU's process has fewer than two, which the driver's, NCCL's and loading threads use, too.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // number("LOCAL_WORLD_SIZE", 1, at_least=1)))
+    processes = number("LOCAL_WORLD_SIZE", 1, at_least=1)
+    torch.set_num_threads(max(1, cores // processes))
+    if device == "cuda" and cores < 2 * processes:
+        log.warning(
+            "fewer than two CPU cores for each process of this machine (cores: %d, processes: %d), so GPUs may wait for "
+            "them: in a SLURM job try --cpus-per-task %d",
+            cores,
+            processes,
+            2 * processes,
+        )
 
 
 def keep_freed_memory() -> None:
@@ -139,6 +154,10 @@ def check_compilation(compiled: Compiled, device: str) -> None:
         raise UserError(f"train.compile is {compiled}, which DeepSpeed doesn't support: use launch/multi_gpu.yaml")
     if compiled == "graphs" and device != "cuda":
         raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
+    if compiled == "graphs" and (processes := number("WORLD_SIZE", 1, at_least=1)) > 1:
+        raise UserError(
+            f"train.compile is graphs, which is untried with {processes} processes: try train.compile default"
+        )
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise UserError(f"train.compile is {compiled}, but there is no {compiler} here: try train.compile off")
