@@ -1,5 +1,7 @@
 """DistributedDataParallel: a full copy of the network on every process, gradients averaged by all-reduce."""
 
+import functools
+import logging
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,11 +18,33 @@ from colordist.engine.network import Network
 if TYPE_CHECKING:
     from accelerate import Accelerator  # not imported by a dry run, which estimates memory without it
 
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def reads_found_inf(kind: type[torch.optim.Optimizer], device: torch.device) -> bool:
+    """Whether a fused step on a device changes nothing where ``found_inf`` is 1. Logs it if it does.
+
+    MPS with PyTorch 2.11 and 2.12 ignores the flag. Takes a step with a single weight, and waits for it.
+    """
+    parameter = torch.zeros(1, device=device, requires_grad=True)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = kind([parameter], lr=1.0, fused=True)  # type: ignore[call-arg]
+    optimizer.grad_scale, optimizer.found_inf = None, torch.ones((), device=device)  # type: ignore[attr-defined]
+    optimizer.step()
+    if not any(value.any() for value in (parameter, *optimizer.state[parameter].values())):
+        return True
+    where = f"on {device.type} with PyTorch {torch.__version__}"
+    logger.warning("fused %s ignores found_inf %s: each update waits for the device", kind.__name__, where)
+    return False
+
 
 class DDPStrategy:
     """Overlaps the all-reduce of gradients, one per phase, with backward."""
 
     cuts_buckets_on_first_backward = True
+    skips_on_device = True
+    """Whether the optimizer skips an update by a flag on the device, so that the host needn't wait."""
 
     def __init__(self, network: Network, accelerator: "Accelerator") -> None:
         self.network = network
@@ -34,6 +58,7 @@ class DDPStrategy:
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)
         self.bytes_sent: int | None = 0
         self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
+        self.skips_on_device = reads_found_inf(type(network.optimizer), accelerator.device)
         self._side_stream = torch.cuda.Stream(accelerator.device) if accelerator.device.type == "cuda" else None
         if isinstance(self.trainable, DistributedDataParallel):
             self.trainable.register_comm_hook(None, self._average)
@@ -76,7 +101,8 @@ class DDPStrategy:
         # Fused Adam reads this flag on the device, so the host doesn't wait. `scaler.step` would set its own, which
         # misses a norm that overflows where no single gradient does.
         optimizer.grad_scale, optimizer.found_inf = None, log["skipped"]  # type: ignore[attr-defined]
-        optimizer.step()
+        if self.skips_on_device or not log["skipped"]:
+            optimizer.step()
         scaler.update()
         if scaler.is_enabled():
             log["loss_scale"] = scaler._get_scale_async().clone()  # type: ignore[union-attr]  # `get_scale` would wait

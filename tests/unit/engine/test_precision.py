@@ -14,7 +14,7 @@ from torch import Tensor
 
 from colordist.data.batch import Batch
 from colordist.data.sampler import even_slices
-from colordist.engine.ddp import DDPStrategy
+from colordist.engine.ddp import DDPStrategy, reads_found_inf
 from colordist.tasks.base import Calls, Generated, Loss
 
 NETWORKS = ("generator", "discriminator")
@@ -324,3 +324,33 @@ def test_a_gradient_whose_length_overflows_is_skipped(scale: float | None, clip:
     assert log["diagnostics/generator/skipped"] == 1
     for key, value in training.learned("generator").items():
         assert key.startswith("/ema") or torch.equal(value, before[key]), key
+
+
+# --- devices whose fused Adam ignores the flag that skips an update
+
+
+def heedless() -> type[torch.optim.Adam]:
+    """Adam that ignores ``found_inf``, as on MPS with PyTorch 2.11 and 2.12."""
+
+    class Heedless(torch.optim.Adam):
+        def step(self, closure: Any = None) -> Any:  # noqa: ANN401  as in the base class
+            self.found_inf = None
+            return super().step(closure)
+
+    return Heedless
+
+
+def test_a_fused_adam_that_ignores_the_flag_is_found() -> None:
+    assert reads_found_inf(torch.optim.Adam, torch.device("cpu"))
+    assert not reads_found_inf(heedless(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("scale", [None, 64.0])
+def test_with_such_an_adam_a_skipped_update_still_changes_nothing(
+    scale: float | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.optim, "Adam", heedless())
+    test_a_skipped_update_changes_nothing(scale, torch.nan, "generator", clip=None)
+    assert [record.message for record in caplog.records] == [
+        f"fused Heedless ignores found_inf on cpu with PyTorch {torch.__version__}: each update waits for the device"
+    ]
