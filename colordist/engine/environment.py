@@ -4,6 +4,7 @@ What ``accelerate launch`` exports by default counts as unset: ``ACCELERATE_MIXE
 """
 
 import ctypes
+import logging
 import os
 import resource
 import shutil
@@ -16,6 +17,8 @@ import torch
 
 from colordist.config import Compiled, UserError
 from colordist.engine.launch import number
+
+log = logging.getLogger(__name__)
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
@@ -53,10 +56,22 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def share_cores() -> None:
-    """Set the number of threads to this process's share of the cores; launchers set it to one."""
+def share_cores(device: str) -> None:
+    """Set the number of threads to this process's share of the cores; launchers set it to one.
+
+    Logs a warning where a GPU's process has fewer than two, which the driver's, NCCL's and loading threads use, too.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // number("LOCAL_WORLD_SIZE", 1, at_least=1)))
+    processes = number("LOCAL_WORLD_SIZE", 1, at_least=1)
+    torch.set_num_threads(max(1, cores // processes))
+    if device == "cuda" and cores < 2 * processes:
+        log.warning(
+            "fewer than two CPU cores for each process of this machine (cores: %d, processes: %d), so GPUs may wait: "
+            "in a SLURM job try --cpus-per-task %d",
+            cores,
+            processes,
+            2 * processes,
+        )
 
 
 def keep_freed_memory() -> None:

@@ -88,7 +88,7 @@ class Engine:
         self.precision = resolve_precision(precision, kind)
         check_launch(kind, self.precision)
         check_compilation(compiled, kind)
-        share_cores()
+        share_cores(kind)
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
