@@ -303,7 +303,7 @@ class TrainConfig:
     tf32: bool = False
     """Allow TF32 in fp32 matmuls and convolutions (faster on NVIDIA GPUs since Ampere)."""
     compile: Compiled = "off"
-    """Compile the networks with torch.compile; `graphs`: also capture CUDA graphs."""
+    """Compile the networks with torch.compile; `graphs`: also capture CUDA graphs, on one GPU."""
     nonfinite: Literal["skip", "stop"] = "skip"
     """On Inf or NaN in a gradient: `skip` the network's update and count it, or `stop` the run."""
     skip_limit: int = 20

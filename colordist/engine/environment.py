@@ -154,6 +154,10 @@ def check_compilation(compiled: Compiled, device: str) -> None:
         raise UserError(f"train.compile is {compiled}, which DeepSpeed doesn't support: use launch/multi_gpu.yaml")
     if compiled == "graphs" and device != "cuda":
         raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
+    if compiled == "graphs" and (processes := number("WORLD_SIZE", 1, at_least=1)) > 1:
+        raise UserError(
+            f"train.compile is graphs, which is untried with {processes} processes: try train.compile default"
+        )
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
     if device == "cpu" and shutil.which(compiler) is None:
         raise UserError(f"train.compile is {compiled}, but there is no {compiler} here: try train.compile off")

@@ -29,7 +29,7 @@ def start_error(error: RuntimeError, processes: int) -> RunError:
     """The error for an NCCL that can't start, with its reason and what to try."""
     reason = _reason(str(error))
     if "Duplicate GPU" in reason:
-        way_out = "start one process for each GPU"
+        way_out = "start one process for each GPU; all MIG devices of a GPU count as one"
     else:
         way_out = (
             "NCCL_DEBUG=INFO shows more; in a container try a larger /dev/shm, on several machines "

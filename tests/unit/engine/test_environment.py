@@ -1,4 +1,4 @@
-"""What a process takes from its machine: cores."""
+"""What a process takes from its machine: cores, and what may be compiled."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,8 @@ import pytest
 import torch
 from helpers import alone_on_the_cpu
 
-from colordist.engine.environment import share_cores
+from colordist.config import UserError
+from colordist.engine.environment import check_compilation, share_cores
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -16,6 +17,9 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     with alone_on_the_cpu(monkeypatch):
         yield
+
+
+# --- cores
 
 
 @pytest.mark.parametrize(("device", "warns"), [("cuda", True), ("cpu", False)])
@@ -37,3 +41,14 @@ def test_two_cores_for_a_gpu_are_enough(monkeypatch: pytest.MonkeyPatch, caplog:
     share_cores("cuda")
     assert torch.get_num_threads() == CORES // (CORES // 2)
     assert not caplog.records
+
+
+# --- train.compile
+
+
+def test_graphs_are_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_compilation("graphs", "cuda")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_compilation("default", "cuda")
+    with pytest.raises(UserError, match=r"^train\.compile is graphs, .* 2 processes: try train\.compile default$"):
+        check_compilation("graphs", "cuda")

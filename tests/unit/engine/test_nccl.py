@@ -21,7 +21,7 @@ HEAD = (
         (f"{HEAD}\nLast error:\n", r"8 processes \(NCCL error in: "),
         (
             f"{HEAD}\nLast error:\nDuplicate GPU detected : rank 1 and rank 0",
-            r"rank 0\): start one process for each GPU$",
+            r"rank 0\): start one process for each GPU; all MIG devices",
         ),
     ],
 )
