@@ -44,6 +44,7 @@ def examine() -> None:
         with needs_extra("train", "doctor, without --quick,"):
             from colordist.training.build import check_devices
 
+        rendezvous.export()
         found = check_devices(config)
         findings += [Finding(name, "ok", value) for name, value in found.items()] if rendezvous.rank == 0 else []
     if findings:

@@ -66,8 +66,8 @@ def share_cores(device: str) -> None:
     torch.set_num_threads(max(1, cores // processes))
     if device == "cuda" and cores < 2 * processes:
         log.warning(
-            "fewer than two CPU cores for each process of this machine (cores: %d, processes: %d), so GPUs may wait for "
-            "them: in a SLURM job try --cpus-per-task %d",
+            "fewer than two CPU cores for each process of this machine (cores: %d, processes: %d), so GPUs may wait: "
+            "in a SLURM job try --cpus-per-task %d",
             cores,
             processes,
             2 * processes,

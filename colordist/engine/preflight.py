@@ -58,6 +58,12 @@ class Rendezvous:
             raise UserError(f"there are {world_size} processes, but no MASTER_ADDR and MASTER_PORT: set both")
         return cls(rank, world_size, environment.get("MASTER_ADDR", "127.0.0.1"), port)
 
+    def export(self) -> None:
+        """Set the variables of a launcher, for PyTorch, in a task of SLURM that has none."""
+        if self.world_size > 1 and "WORLD_SIZE" not in os.environ:
+            local = os.environ.get("SLURM_LOCALID", "0")
+            os.environ.update(RANK=str(self.rank), WORLD_SIZE=str(self.world_size), LOCAL_RANK=local)
+
 
 @dataclass(frozen=True)
 class Facts:

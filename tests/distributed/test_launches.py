@@ -71,6 +71,12 @@ def assert_refused(done: Finished, run: Path, message: str) -> None:
     assert not run.exists()
 
 
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
 # --- launches that work
 
 
@@ -103,15 +109,24 @@ def test_torchrun(alone: Path, tmp_path: Path) -> None:
 def test_two_machines(alone: Path, tmp_path: Path) -> None:
     """Both simulated on this machine; the second is started first."""
     run = tmp_path / "run"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     flags = [
         *("--config_file", str(ROOT / "launch/multi_node.yaml"), "--num_machines", "2", "--num_processes", "2"),
-        *("--main_process_ip", "127.0.0.1", "--main_process_port", str(port)),
+        *("--main_process_ip", "127.0.0.1", "--main_process_port", free_port()),
     ]
     begun = [begin([*LAUNCHER, *flags, "--machine_rank", rank, *trainer(run)]) for rank in ("1", "0")]
     assert_work_as_one(run, [finish(each) for each in begun], 2, alone)
+
+
+def test_doctor_as_tasks_of_srun(tmp_path: Path) -> None:
+    """Without a launcher, with the variables of a step of two nodes."""
+    common = {"SLURM_STEP_NUM_TASKS": "2", "SLURM_LOCALID": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [sys.executable, "-m", "colordist.doctor", *arguments(TINY_GAN, run__dir=tmp_path / "run")]
+    done = [finish(each) for each in [begin(command, **common, SLURM_PROCID=rank) for rank in ("1", "0")]]
+    assert [each.returncode for each in done] == [0, 0], [each.stderr for each in done]
+    assert done[0].stdout == ""
+    rows = [line.split(maxsplit=2) for line in done[1].stdout.splitlines()]
+    assert "ok  torch runs on  cpu, fp64, backend gloo" in done[1].stdout
+    assert ["ok", "all-reduce"] in [row[:2] for row in rows]
 
 
 # --- launches that are refused
