@@ -30,11 +30,19 @@ def blocks(page: str, language: str = "") -> list[str]:
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Verb and arguments of each line in a code block that runs colordist."""
     lines = [line for page in ("README.md", "CONTRIBUTING.md") for block in blocks(page) for line in block.splitlines()]
-    for line in lines:
+    for line in lines + first_run():
         for launcher in LAUNCHERS:
             if line.startswith(launcher):
                 verb, *arguments = shlex.split(line.removeprefix(launcher), comments=True)
                 yield verb, arguments
+
+
+def first_run() -> list[str]:
+    """Lines of docs/first-run.md that train, without their launchers and with their variables in place."""
+    text = "".join(blocks("docs/first-run.md"))
+    for name, value in re.findall(r"^(\w+)='(.*)'$", text, re.M):
+        text = text.replace(f"${name}", value)
+    return re.findall(r"python -m colordist\.train .*", re.sub(r"accelerate launch .*? -m", "python -m", text))
 
 
 CODE = {code.split(".py", 1)[0].removeprefix("# "): code for code in blocks("CONTRIBUTING.md", "python")}
