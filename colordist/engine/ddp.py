@@ -1,5 +1,6 @@
 """DistributedDataParallel: a full copy of the network on every process, gradients averaged by all-reduce."""
 
+import functools
 import logging
 import warnings
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@functools.cache
 def reads_found_inf(kind: type[torch.optim.Optimizer], device: torch.device) -> bool:
     """Whether a fused step on a device changes nothing where ``found_inf`` is 1. Logs it if it does.
 
