@@ -58,7 +58,7 @@ class DDPStrategy:
         self.scaler = torch.amp.GradScaler(accelerator.device.type, enabled=half)
         self.bytes_sent: int | None = 0
         self.skipped_in_a_row = torch.zeros((), device=accelerator.device)
-        self.skips_on_device = reads_found_inf(type(network.optimizer), accelerator.device)
+        self.skips_on_device = reads_found_inf(type(network.optimizer), accelerator.device)  # type: ignore[arg-type]
         self._side_stream = torch.cuda.Stream(accelerator.device) if accelerator.device.type == "cuda" else None
         if isinstance(self.trainable, DistributedDataParallel):
             self.trainable.register_comm_hook(None, self._average)
