@@ -68,7 +68,7 @@ ARMS = {
     "weights": Arm(),
     "features": Arm(features=True),
     "cgan": Arm("photos_cgan.yaml", features=True),
-    "flow": Arm(task={"name": "flow"}),
+    "flow": Arm(task={"name": "flow", "shift": 4.0}),
 }
 
 

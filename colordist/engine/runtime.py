@@ -132,9 +132,7 @@ class Engine:
             monitor.start()
         except dist.DistError as error:
             reason = str(error).splitlines()[0]
-            raise RunError(
-                f"not all of the {self.world_size} processes started ({reason}): see what they say"
-            ) from None
+            raise RunError(f"not all of the {self.world_size} processes started ({reason}): see their logs") from None
         self.monitor = monitor
         self._connect()
         lift_timeout()

@@ -28,7 +28,7 @@ class FlowSettings(TaskSettings):
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     """Distribution of training times: `logit_normal` draws more of the middle (arXiv 2403.03206), or `uniform`."""
     shift: float = 1.0
-    """Shift of all times towards noise, for larger images: image_size / 32 (arXiv 2403.03206, section 5.3.2)."""
+    """Shift of all times towards noise: more for larger images (arXiv 2403.03206, section 5.3.2); 2 fits 32 pixels."""
     solver: Literal["euler", "heun"] = "heun"
     """ODE solver: `heun`, two evaluations of the network per step and one at the last, or `euler`, one per step."""
     solver_steps: int = 4
