@@ -5,13 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUNS := runs/quickstart
 BENCH := runs/bench
+VERSIONS := .versions
 # One process, on any device. All values are given, so accelerate's own config file doesn't matter.
 LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
 
 # Idle OpenMP threads stop spinning soon: tests run several processes on few cores.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: install train test test-all test-long test-gpu bench check clean
+.PHONY: install train test test-all test-long test-versions test-gpu bench check clean
 
 install: $(VENV)/installed
 
@@ -42,6 +43,16 @@ test-all: install
 test-long: install
 	$(BIN)/python -m pytest tests/distributed -m "long" -s
 
+# `make test` with the oldest and with the newest versions that pyproject.toml allows.
+test-versions: install
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	for versions in lowest-direct highest; do set -e; \
+		$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VERSIONS)/$$versions; \
+		$(BIN)/uv pip install --quiet --python $(VERSIONS)/$$versions --resolution $$versions --editable '.[dev]'; \
+		OMP_NUM_THREADS=1 $(VERSIONS)/$$versions/bin/python -m pytest tests/unit -n auto --dist loadfile; \
+		$(VERSIONS)/$$versions/bin/python -m pytest tests/distributed -m "dist and not slow and not long"; \
+	done
+
 # Tests on a GPU. With benchmarks, and without an installation: benchmarks/gpu.sh.
 test-gpu: install
 	$(BIN)/python -m pytest tests/gpu -m "gpu"
@@ -65,4 +76,4 @@ check: install
 	$(BIN)/mypy colordist tests
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) $(VERSIONS) runs build *.egg-info
