@@ -9,8 +9,9 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Literal
 
 import torch
@@ -56,21 +57,29 @@ def peak_memory(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def share_cores(device: str) -> None:
+def own_cores() -> set[int]:
+    """The CPU cores that this process may use."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+def share_cores(device: str, own: set[int], machine: Collection[set[int]]) -> None:
     """Set the number of threads to this process's share of the cores; launchers set it to one.
 
     Logs a warning where a GPU's process has fewer than two, which the driver's, NCCL's and loading threads use, too.
+
+    own: the cores that this process may use; machine: those of each process on this machine, this one among them. SLURM
+    may have bound each process to cores of its own.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = number("LOCAL_WORLD_SIZE", 1, at_least=1)
-    torch.set_num_threads(max(1, cores // processes))
-    if device == "cuda" and cores < 2 * processes:
+    users = {core: sum(core in cores for cores in machine) for core in own}
+    share = sum(Fraction(1, count) for count in users.values())
+    torch.set_num_threads(max(1, int(share)))
+    if device == "cuda" and share < 2:
         log.warning(
             "fewer than two CPU cores for each process of this machine (cores: %d, processes: %d), so GPUs may wait: "
             "in a SLURM job try --cpus-per-task %d",
-            cores,
-            processes,
-            2 * processes,
+            len(set().union(*machine)),
+            len(machine),
+            2 * max(users.values()),
         )
 
 

@@ -25,6 +25,7 @@ from colordist.engine.environment import (
     check_launch,
     device_type,
     keep_freed_memory,
+    own_cores,
     peak_memory,
     resolve_precision,
     set_numerics,
@@ -87,7 +88,6 @@ class Engine:
         self.precision = resolve_precision(precision, kind)
         check_launch(kind, self.precision)
         check_compilation(compiled, kind)
-        share_cores(kind)
         if kind == "cpu":
             keep_freed_memory()
         set_numerics(deterministic=deterministic, tf32=tf32)
@@ -115,6 +115,8 @@ class Engine:
         self.monitor = Monitor()
         if self.world_size > 1:
             self._start_monitor(timeouts)
+        host, cores = socket.gethostname(), own_cores()
+        share_cores(kind, cores, [theirs for where, theirs in self.gather((host, cores)) if where == host])
 
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
         store = dist.distributed_c10d._get_default_store().clone()

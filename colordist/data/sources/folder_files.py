@@ -46,20 +46,18 @@ class Found:
     skipped: Skipped = field(default_factory=lambda: defaultdict(list))
     others: int = 0  # files without an image's extension
 
-    def add(self, path: Path, name: str) -> None:
-        """Add, skip or count one file. A folder given here could not be listed."""
-        if os.path.isdir(path):
-            self.skipped["unreadable folder"].append(name)
-        elif path.name.startswith(".") or path.suffix.lower() not in EXTENSIONS:
+    def add(self, entry: "os.DirEntry[str]", name: str) -> None:
+        """Add, skip or count one file."""
+        if entry.name.startswith(".") or os.path.splitext(entry.name)[1].lower() not in EXTENSIONS:
             self.others += 1
+            return
+        try:
+            status = entry.stat()
+        except OSError as error:
+            reason = "unreadable" if isinstance(error, PermissionError) else "broken link"
+            self.skipped[reason].append(name)
         else:
-            try:
-                status = path.stat()
-            except OSError as error:
-                reason = "unreadable" if isinstance(error, PermissionError) else "broken link"
-                self.skipped[reason].append(name)
-            else:
-                self.files.append(File(path, name, (status.st_size, status.st_mtime_ns, status.st_mode)))
+            self.files.append(File(Path(entry.path), name, (status.st_size, status.st_mtime_ns, status.st_mode)))
 
 
 def find(root: Path, classes: tuple[str, ...] | None) -> Found:
@@ -73,8 +71,7 @@ def find(root: Path, classes: tuple[str, ...] | None) -> Found:
             raise UserError(f"data.root: no permission to read {part}; change it, or give another folder")
     found = Found(has_split_folders)
     for top in _tops(root, parts, classes):
-        for path in _walk(top):
-            found.add(path, _normal(path.relative_to(root).as_posix()))
+        _search(str(top), "".join(f"{part}/" for part in top.relative_to(root).parts), found)
     found.files.sort(key=lambda file: file.name)
     return found
 
@@ -92,24 +89,34 @@ def _tops(root: Path, parts: list[Path], classes: tuple[str, ...] | None) -> lis
     return [child for child in folders if _normal(child.name) in requested]
 
 
-def _walk(top: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """All files below a folder by name, following links; a folder that can't be listed is yielded itself.
+def _search(folder: str, name: str, found: Found, above: tuple[str, ...] = ()) -> None:
+    """Add all files below a folder, following links. Without pathlib, which takes most of the time for a million files.
 
-    above: the folders on the way here; a link to one of them is a cycle.
+    name: the folder's, relative to the root, with a slash at the end; empty for the root. above: the folders on the way
+    here; a link to one of them is a cycle.
     """
-    here = top.resolve()
+    here = os.path.realpath(folder)
     if here in above:
         return
     try:
-        children = sorted(top.iterdir())
+        with os.scandir(folder) as entries:
+            children = sorted(entries, key=lambda entry: entry.name)
     except OSError:
-        yield top
+        found.skipped["unreadable folder"].append(_normal(name.rstrip("/")))
         return
     for child in children:
-        if not os.path.isdir(child):  # unlike child.is_dir(), False without permission
-            yield child
+        if not _is_folder(child):
+            found.add(child, _normal(name + child.name))
         elif not child.name.startswith("."):  # .thumbnails and the like have copies
-            yield from _walk(child, (*above, here))
+            _search(child.path, f"{name}{child.name}/", found, (*above, here))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether this is a folder, or a link to one; False where that can't be found out."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _normal(name: str) -> str:

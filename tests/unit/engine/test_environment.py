@@ -1,6 +1,5 @@
 """What a process takes from its machine: cores, and what may be compiled."""
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,8 +8,6 @@ from helpers import alone_on_the_cpu
 
 from colordist.config import UserError
 from colordist.engine.environment import check_compilation, share_cores
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @pytest.fixture(autouse=True)
@@ -22,25 +19,33 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 # --- cores
 
 
-@pytest.mark.parametrize(("device", "warns"), [("cuda", True), ("cpu", False)])
-def test_less_than_two_cores_for_a_gpu_get_a_warning(
-    device: str, warns: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+FEW, ENOUGH, OTHERS = {0, 1, 2}, {0, 1, 2, 3}, {4, 5, 6, 7}
+
+
+@pytest.mark.parametrize(
+    ("own", "machine", "threads", "told"),
+    [
+        (FEW, [FEW, FEW], 1, ("(cores: 3, processes: 2)", "--cpus-per-task 4")),
+        ({0}, [{0}, {1}, {2}, {3}], 1, ("(cores: 4, processes: 4)", "--cpus-per-task 2")),
+        (ENOUGH, [ENOUGH, ENOUGH], 2, None),
+        (ENOUGH, [ENOUGH, OTHERS], 4, None),  # each bound to its own
+        (ENOUGH, [ENOUGH, {3}], 3, None),
+    ],
+)
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_processes_share_cores_and_a_gpu_needs_two(
+    device: str,
+    own: set[int],
+    machine: list[set[int]],
+    threads: int,
+    told: tuple[str, str] | None,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(CORES))
-    share_cores(device)
-    assert torch.get_num_threads() == 1
+    share_cores(device, own, machine)
+    assert torch.get_num_threads() == threads
     lines = [record.message for record in caplog.records]
-    assert len(lines) == warns
-    told = f"(cores: {CORES}, processes: {CORES})", f"--cpus-per-task {2 * CORES}"
-    assert all(part in line for line in lines for part in told)
-
-
-@pytest.mark.skipif(CORES < 2, reason="this machine has one core")
-def test_two_cores_for_a_gpu_are_enough(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(CORES // 2))
-    share_cores("cuda")
-    assert torch.get_num_threads() == CORES // (CORES // 2)
-    assert not caplog.records
+    assert len(lines) == (device == "cuda" and told is not None)
+    assert all(part in line for line in lines for part in told or ())
 
 
 # --- train.compile

@@ -31,7 +31,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
     (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
     with alone_on_the_cpu(monkeypatch):
-        monkeypatch.setattr("colordist.engine.runtime.share_cores", lambda device: torch.set_num_threads(1))
+        monkeypatch.setattr("colordist.engine.runtime.share_cores", lambda *_: torch.set_num_threads(1))
         torch.set_num_threads(1)
         yield tmp_path / "hub" / "checkpoints"
 
