@@ -17,7 +17,7 @@ from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
-VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
+VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
 STEPS_HELP = "Steps of a flow's solver. Default: as trained."
 IMPORT_HELP = "Module that registers components. May be repeated."

@@ -4,6 +4,7 @@ huggingface_hub is imported when the Hub is used, not before.
 """
 
 import re
+import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -108,8 +109,7 @@ def commit(model: HubModel, files: Mapping[str, bytes | Path], removed: Collecti
     """
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
-    with _failing(model, "written to"), quiet("huggingface_hub"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _failing(model, "written to"), _quiet_in_logs():
         if model.revision is not None:
             HfApi().create_branch(model.repository, branch=model.revision, exist_ok=True)
         added = [CommitOperationAdd(name, content) for name, content in files.items()]
@@ -120,6 +120,23 @@ def commit(model: HubModel, files: Mapping[str, bytes | Path], removed: Collecti
             revision=model.revision,
         )
     return str(done.commit_url)
+
+
+@contextmanager
+def _quiet_in_logs() -> Iterator[None]:
+    """Context without the Hub's warnings, and with its progress bars on terminals only."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    with quiet("huggingface_hub"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if sys.stderr.isatty() or are_progress_bars_disabled():
+            yield
+            return
+        disable_progress_bars()
+        try:
+            yield
+        finally:
+            enable_progress_bars()
 
 
 def _bar(shown: bool) -> type:
@@ -183,7 +200,8 @@ def _told(error: Exception, model: HubModel, how: str) -> str:
             "(https://huggingface.co/settings/tokens), or another name"
         )
     if constants.HF_HUB_OFFLINE:
-        return f"the Hub's {model} can't be {how}, as HF_HUB_OFFLINE is set and the cache lacks it: unset that once"
+        lacking = " and the cache lacks it" if how == "fetched" else ""
+        return f"the Hub's {model} can't be {how}, as HF_HUB_OFFLINE is set{lacking}: unset that once"
     return f"the Hub's {model} can't be {how} now ({reason}): the same command tries again, and repeats no whole file"
 
 

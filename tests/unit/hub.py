@@ -185,12 +185,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.repos[name] = Repo(private)
             self.hub.repos[name].commit({".gitattributes": b""}, message="initial commit")
             return {"url": f"{self.hub.address}/{name}", "name": name}
-        name, verb, revision = "/".join(parts[1:3]), *([*parts[3:], "revision", "main"][:2])
+        name, verb, revision = "/".join(parts[1:3]), "".join(parts[3:4]), "/".join(parts[4:]) or "main"
         if verb == "branch":
             repo, commit = self._held(name, "main")
-            repo.branches.setdefault("/".join(parts[4:]), commit)
+            repo.branches.setdefault(revision, commit)
             return {}
-        repo, commit = self._held(name, "/".join(parts[4:]) or revision)
+        repo, commit = self._held(name, revision)
         files = repo.commits[commit]
         if verb == "tree":
             entries = (
