@@ -176,7 +176,7 @@ def _told(error: Exception, model: HubModel, how: str) -> str:
 
     chain = [*_causes(error)]
     answer = next((each for each in chain if isinstance(each, errors.HfHubHTTPError)), None)
-    status = answer.response.status_code if answer is not None else None
+    status = getattr(answer.response, "status_code", None) if answer is not None else None
     if isinstance(answer, errors.GatedRepoError):
         return (
             f"the Hub gates {model}: accept its conditions at https://huggingface.co/{model.repository}, then {_LOGIN}"
@@ -202,7 +202,7 @@ def _told(error: Exception, model: HubModel, how: str) -> str:
     if constants.HF_HUB_OFFLINE:
         lacking = " and the cache lacks it" if how == "fetched" else ""
         return f"the Hub's {model} can't be {how}, as HF_HUB_OFFLINE is set{lacking}: unset that once"
-    return f"the Hub's {model} can't be {how} now ({reason}): the same command tries again, and repeats no whole file"
+    return f"the Hub's {model} can't be {how} now ({reason}): the same command tries again, and complete files are kept"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
