@@ -125,7 +125,7 @@ def commit(model: HubModel, files: Mapping[str, bytes | Path], removed: Collecti
 @contextmanager
 def _quiet_in_logs() -> Iterator[None]:
     """Context without the Hub's warnings, and with its progress bars on terminals only."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
     with quiet("huggingface_hub"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -141,7 +141,7 @@ def _quiet_in_logs() -> Iterator[None]:
 
 def _bar(shown: bool) -> type:
     """A class of progress bars that are shown on terminals only, or not at all; the Hub's own are shown in logs."""
-    from huggingface_hub.utils import are_progress_bars_disabled
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled
 
     disable = None if shown and not are_progress_bars_disabled() else True
 

@@ -36,7 +36,7 @@ def hub_card(
     try:
         with quiet("huggingface_hub"):
             written = ModelCard(text)
-            own = written.data.to_dict()
+            own = written.data.to_dict()  # type: ignore[no-untyped-call]
             merged = metadata(about, model, specs) | own | ({"license": license} if license else {})
             front = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             return str(ModelCard(f"---\n{front}---\n\n{_body(written.text.lstrip(), model, picture)}"))
@@ -64,7 +64,8 @@ def metadata(about: Mapping[str, Any], model: HubModel, specs: ScoreSpecs) -> di
         model_name=model.repository.partition("/")[2],
         eval_results=_results(about, specs) or None,
     )
-    return {key: value for key, value in data.to_dict().items() if value is not None}
+    found: dict[str, Any] = data.to_dict()  # type: ignore[no-untyped-call]
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def _results(about: Mapping[str, Any], specs: ScoreSpecs) -> list[Any]:

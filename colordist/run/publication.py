@@ -41,7 +41,7 @@ class Publication:
         """Licence in the card, as the Hub names it."""
         from huggingface_hub import ModelCard
 
-        found: str | None = ModelCard(self.card).data.license
+        found: str | None = ModelCard(self.card).data.get("license")
         return found
 
     @property

@@ -238,9 +238,9 @@ def _validated(card: str) -> dict[str, Any]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = ModelCard(card).data
-    if data.license not in (None, "mit", "apache-2.0"):
-        raise _Answer(400, message=f'"license" must be one of [apache-2.0, mit], not {data.license}')
+        found = ModelCard(card).data.get("license")
+    if found not in (None, "mit", "apache-2.0"):
+        raise _Answer(400, message=f'"license" must be one of [apache-2.0, mit], not {found}')
     return {"errors": [], "warnings": []}
 
 

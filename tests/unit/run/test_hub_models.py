@@ -105,7 +105,7 @@ def test_a_folder_goes_first(hub: Hub, local: Path) -> None:
     "name", ["tiny", "me/tiny/x", "./../me/tiny", "/me/tiny", "~/tiny", "me/..", "me/tiny@", "a b/c"]
 )
 def test_what_is_no_name_on_the_hub(name: str) -> None:
-    assert HubModel.parse(Path(name).as_posix() + ("@" if name.endswith("@@") else "")) is None
+    assert HubModel.parse(Path(name).as_posix()) is None
 
 
 # --- mistakes and failures
