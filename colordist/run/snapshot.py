@@ -78,9 +78,8 @@ def read(folder: Path, solver_steps: int | None = None) -> Snapshot:
             about["task"] = _with_solver_steps(about["task"], solver_steps)
         model = _settings(folder, about, "model")
         task: Task = registry.component("task", about["task"]["name"])(_settings(folder, about, "task"), model)
-        networks = nn.ModuleDict(
-            {name: spec.module for name, spec in task.build_sampled(ModelFactory(0, model)).items()}
-        )
+        _check_parameters(task, tensors)
+        networks = _build(task)
         stored = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         networks.to(stored if stored.itemsize >= 4 else torch.float32)  # half precision only saves space on disk
         networks.load_state_dict(tensors)
@@ -120,6 +119,26 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         about = {**about, "task": {"name": "autoencoder"}, "model": model}
         tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
     return tensors, about
+
+
+def _build(task: Task) -> nn.ModuleDict:
+    """The networks that a task samples with, with random weights."""
+    return nn.ModuleDict({name: spec.module for name, spec in task.build_sampled(ModelFactory(0, task.model)).items()})
+
+
+def _check_parameters(task: Task, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError for networks far larger than their weights, before memory is taken for them.
+
+    model.json may come from anywhere, and one number in it is enough for any size.
+    """
+    try:
+        with torch.device("meta"):
+            described = sum(each.numel() for each in _build(task).state_dict().values())
+    except Exception:  # a component of another package may need real tensors
+        return
+    found = sum(each.numel() for each in tensors.values())
+    if described > 2 * found + 1_000_000:
+        raise ValueError(f"model.json describes {described} parameters, model.safetensors has {found}")
 
 
 def _with_solver_steps(task: dict[str, Any], steps: int) -> dict[str, Any]:

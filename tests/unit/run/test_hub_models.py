@@ -217,6 +217,7 @@ def test_weights_that_are_none(hub: Hub, local: Path, name: str) -> None:
         {"model": {"name": "autoencoder", "width": "wide"}},
         {"model": {"name": "autoencoder", "depth": 10**9}},
         {"model": {"name": "autoencoder", "width": None}},
+        {"model": {"name": "autoencoder", "width": 10**6, "depth": 1}},
         {"model": {"name": "timm_unet", "encoder": "hf-hub:evil/model", "weights": "none"}},
         {"model": {"name": "timm_unet", "encoder": "local-dir:/", "weights": "/etc/passwd"}},
         {"model": {"name": "os.system"}, "requires": [1]},
