@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from colordist.config import UserError
+from colordist.config import UserError, printable
 from colordist.files.download import quiet
 
 _NAME = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
@@ -216,7 +216,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: object) -> str:
     """An error's message in one line, without tokens."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return _without_token(text)[:_LENGTH]
+    return printable(_without_token(text))[:_LENGTH]
 
 
 def _without_token(text: str) -> str:

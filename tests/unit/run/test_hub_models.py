@@ -117,7 +117,7 @@ def test_what_is_no_name_on_the_hub(name: str) -> None:
         (401, "Invalid credentials in Authorization header", "the Hub refuses the token"),
         (403, "You need more rights", "can't be fetched (You need more rights): use a token that may, `hf auth login`"),
         (503, "", "can't be fetched now"),
-        (500, f"token {TOKEN} is broken", "can't be fetched now"),
+        (500, f"token {TOKEN} is \x1b[31mbroken", "can't be fetched now (token *** is ?[31mbroken): "),
     ],
 )
 def test_an_error_of_the_hub(hub: Hub, status: int, message: str, told: str) -> None:
