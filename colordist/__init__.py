@@ -19,7 +19,8 @@ def load(
         picture.save("photo-coloured.png")
         another = colorizer(Image.open("photo.jpg"), variant=1)  # for networks that take noise
 
-    model: a run folder, for its newest snapshot; a snapshot's folder; or a bundled model's name, as photos-small.
+    model: a run folder, for its newest snapshot; a snapshot's folder; a bundled model's name, as photos-small; or the
+    name of a model of the Hugging Face Hub, `user/name` or `user/name@revision`.
     resolution: at which the network runs: the shorter side in pixels. Default: the training resolution.
     upsample: how its colours get the photo's resolution: `guided`, sharpened by the photo's luma, or `bilinear`.
     solver_steps: of a flow; default: as trained.

@@ -313,7 +313,8 @@ class TrainConfig:
     ema_images: int = 1000
     """Half-life in images of the generator's EMA weights, which are evaluated and saved; 0: off."""
     init_from: str | None = None
-    """Run, snapshot or bundled model (photos-small) to initialise the generator from. Default: random weights."""
+    """Run, snapshot, bundled model (photos-small) or the Hub's `user/name[@revision]` to initialise the generator from.
+    Default: random weights."""
     init_strict: bool = True
     """Require all weights of `train.init_from` to match; `false`: load those that do."""
     freeze: list[Part] = dataclasses.field(default_factory=list)

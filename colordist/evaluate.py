@@ -38,13 +38,16 @@ def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, P
     options, others = _parser(of_model=True).parse_known_args(arguments)
     if options.json:
         raise UserError("--json goes with --answers: the scores of a model are JSON in any case, -o FILE")
-    usual = _usual_settings(options.model)
-    _require_images(options.model, usual["data"], Given.read(others).keys)
+    from colordist.run import snapshot
+
+    model = snapshot.pinned(options.model)
+    usual = _usual_settings(model)
+    _require_images(model, usual["data"], Given.read(others).keys)
     sections = read_sections("evaluate", "", others, usual=usual, modules=options.modules)
     data, output = sections["data"], options.output
     if output is None and options.solver_steps is None and _are_own(data, usual["data"]):
-        output = options.model / f"evaluation-{data.source}.json"
-    return options.model, data, sections["evaluate"], output, options.solver_steps
+        output = model / f"evaluation-{data.source}.json"
+    return model, data, sections["evaluate"], output, options.solver_steps
 
 
 def _parser(*, of_model: bool) -> ArgumentParser:

@@ -17,8 +17,8 @@ from colordist.config import RunError, UserError
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
-VERBS = ("train", "evaluate", "colorize", "export", "report", "doctor")
-MODEL_HELP = "Run folder, snapshot folder, or name of a bundled model: photos-small."
+VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
+MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
 STEPS_HELP = "Steps of a flow's solver. Default: as trained."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
@@ -45,6 +45,8 @@ def run(verb: Callable[[], None]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # e.g. arrows on an ASCII terminal
     is_main = launch.is_first()
+    if not is_main:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # rank 0 shows them
     log = logging.getLogger("colordist")
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO if is_main else logging.ERROR)  # all ranks log the same

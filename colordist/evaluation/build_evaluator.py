@@ -62,6 +62,7 @@ def evaluate_snapshot(
             f"{fitting or 2 * multiple}"
         )
     engine = Engine("fp32")
+    check_same(engine, "has another snapshot", trained.about.get("sha256"), "give all machines the same")
     source = build_source(data, engine)
     evaluator = build_evaluator(trained.task, source, config, engine)
     with engine.stall_exempt("loading images"):

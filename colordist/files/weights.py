@@ -104,13 +104,16 @@ def require_own(folder: Path, stem: str) -> None:
         return
     with files.reading(folder):
         own = holds_only(folder, _names(stem))
-    about = content(folder / f"{stem}.json") if own else None
-    try:
-        own = isinstance(json.loads(about or b"")["format"], int)
-    except (ValueError, KeyError, TypeError, RecursionError):
-        own = False
-    if not own:
+    if not (own and is_description(content(folder / f"{stem}.json") or b"")):
         raise UserError(f"{folder} is there already and is no {stem}, or holds other files, too: name another folder")
+
+
+def is_description(text: bytes) -> bool:
+    """Whether this is the content of a JSON file that ``write`` wrote."""
+    try:
+        return isinstance(json.loads(text)["format"], int)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:

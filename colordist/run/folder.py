@@ -173,10 +173,17 @@ class RunFolder:
         """Digest of the run's images; None before it has begun."""
         return self._digest("images")
 
+    @property
+    def hub_model(self) -> Path | None:
+        """The Hub's ``user/name@commit`` that the run began with; None for a run that began with none."""
+        _, _, model = (self._digest("init_from") or "").partition(" ")
+        return Path(model) if model else None
+
     def check_same_inputs(self, digests: Mapping[str, str | None]) -> None:
         """Raise UserError if the images or weights differ from those that the run began with.
 
-        digests: `images`; of pretrained weights, `pretrained`; of a snapshot's, `init_from`. None: there are none.
+        digests: `images`; of pretrained weights, `pretrained`; of a snapshot's, `init_from`, followed by
+            the name of a model of the Hub. None: there are none.
         """
         for name, digest in digests.items():
             if digest is not None and self._digest(name) not in (None, digest):

@@ -11,6 +11,8 @@ from colordist.metrics.table import Scores, beside_references, markdown
 from colordist.run.identity import changed_keys
 
 _PATHS = ("data.root", "train.init_from")  # specific to a machine
+FOLDER = "FOLDER_OF_THIS_FILE"
+"""Stands for MODEL in the examples of a card."""
 _LIMITS = """\
 - It guesses. Many colours can't be told from grey; what it answers is likely at best, and never evidence of what
   colour a thing was. Don't pass its pictures off as colour photographs.
@@ -32,6 +34,13 @@ class ModelCard:
     test_images: int
     code: str
     """Revision of the code."""
+    hub_model: str | None = None
+    """The Hub's ``user/name@commit`` that the generator began with, if it did."""
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What model.json says of data and initial weights."""
+        return {"source": self.config.data.source} | ({"init_from": self.hub_model} if self.hub_model else {})
 
     def text(self, step: int, scores: Scores, references: Mapping[str, Scores], specs: ScoreSpecs) -> str:
         """Format the card of one snapshot in Markdown. references: scores of baselines and oracle, by name."""
@@ -43,6 +52,7 @@ class ModelCard:
         batch, seed = train.global_batch_size, self.config.seed
         others = [f"those of a pretrained {name} in the encoder" for name in model.pretrained]
         begin = "the weights of another snapshot" if train.init_from else " and ".join(["random weights", *others])
+        begin = f"the weights of `{self.hub_model}` on the Hugging Face Hub" if self.hub_model else begin
         task = registry.component("task", self.config.task.name)(self.config.task, model)
         noise = ", another sample for each noise" if task.variants != 1 else ""
         source = registry.component("source", data.source)
@@ -54,12 +64,12 @@ It was trained {task.description or f"by the task `{self.config.task.name}`"}.
 
 ## Use
 
-    colordist colorize FOLDER_OF_THIS_FILE photo.jpg -o coloured
+    colordist colorize {FOLDER} photo.jpg -o coloured
 
     import colordist
     from PIL import Image
 
-    colordist.load("FOLDER_OF_THIS_FILE")(Image.open("photo.jpg")).save("coloured.png")
+    colordist.load("{FOLDER}")(Image.open("photo.jpg")).save("coloured.png")
 
 ## Data
 

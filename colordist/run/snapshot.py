@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from colordist import registry
 from colordist.config import GeneratorSettings, UserError, at_least
-from colordist.files import weights
+from colordist.files import hub, weights
+from colordist.files.atomic import content
+from colordist.files.hub import HubModel
 from colordist.models.factory import ModelFactory
 from colordist.tasks.base import Task
 
@@ -76,9 +78,8 @@ def read(folder: Path, solver_steps: int | None = None) -> Snapshot:
             about["task"] = _with_solver_steps(about["task"], solver_steps)
         model = _settings(folder, about, "model")
         task: Task = registry.component("task", about["task"]["name"])(_settings(folder, about, "task"), model)
-        networks = nn.ModuleDict(
-            {name: spec.module for name, spec in task.build_sampled(ModelFactory(0, model)).items()}
-        )
+        _check_parameters(task, tensors)
+        networks = _build(task)
         stored = next(tensor.dtype for tensor in tensors.values() if tensor.is_floating_point())
         networks.to(stored if stored.itemsize >= 4 else torch.float32)  # half precision only saves space on disk
         networks.load_state_dict(tensors)
@@ -120,6 +121,26 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, about
 
 
+def _build(task: Task) -> nn.ModuleDict:
+    """The networks that a task samples with, with random weights."""
+    return nn.ModuleDict({name: spec.module for name, spec in task.build_sampled(ModelFactory(0, task.model)).items()})
+
+
+def _check_parameters(task: Task, tensors: dict[str, Tensor]) -> None:
+    """Raise ValueError for networks far larger than their weights, before memory is taken for them.
+
+    model.json may come from anywhere, and one number in it is enough for any size.
+    """
+    try:
+        with torch.device("meta"):
+            described = sum(each.numel() for each in _build(task).state_dict().values())
+    except Exception:  # a component of another package may need real tensors
+        return
+    found = sum(each.numel() for each in tensors.values())
+    if described > 2 * found + 1_000_000:
+        raise ValueError(f"model.json describes {described} parameters, model.safetensors has {found}")
+
+
 def _with_solver_steps(task: dict[str, Any], steps: int) -> dict[str, Any]:
     if "solver_steps" not in task:
         raise UserError(f"solver_steps is {steps}, but a network of task {task['name']} has no solver: leave it out")
@@ -156,18 +177,50 @@ def bundled() -> list[str]:
 
 
 def find(model: Path) -> Path:
-    """Resolve MODEL: a snapshot's folder, a run's, for its newest snapshot, or the name of a bundled model.
+    """Resolve MODEL: a snapshot's folder, a run's, for its newest snapshot, a bundled model's name, or one of the Hub.
 
-    A run or a snapshot of that name goes first; another folder, as one of photographs, doesn't.
+    A run or a snapshot of that name goes first; another folder, as one of photographs, doesn't. A model of the Hub is
+    fetched; its folder is named after the commit.
     """
+    if (folder := find_local(model)) is not None:
+        return folder
+    named = HubModel.parse(model.as_posix())
+    if named is not None and named.revision is not None:
+        return _fetch(named)
+    if named is not None and not model.parent.is_dir():  # else it is a path, possibly misspelt
+        try:
+            return _fetch(named)
+        except UserError as error:
+            raise UserError(f"there is no folder {model}, and {error}") from None
+    names = bundled()
+    or_bundled = f", or a bundled model's name: {', '.join(names)}" if names else ""
+    or_hub = f"; {model}@main is the Hub's" if named else ""
+    what = f"{model} is neither a run nor a snapshot" if model.is_dir() else f"there is no folder {model}"
+    raise UserError(f"{what}: give the folder of a run, or of a snapshot{or_bundled}{or_hub}")
+
+
+def find_local(model: Path) -> Path | None:
+    """Resolve MODEL as ``find`` does, among what is on this machine; None where that is nothing."""
     model = model.expanduser()
     if (model / "model.json").exists():
         return model
     if any((model / each).exists() for each in ("config.yaml", "snapshots")):
         return latest(model)
-    names = bundled()
-    if str(model) in names:
-        return BUNDLED / model
-    or_bundled = f", or a bundled model's name: {', '.join(names)}" if names else ""
-    what = f"{model} is neither a run nor a snapshot" if model.is_dir() else f"there is no folder {model}"
-    raise UserError(f"{what}: give the folder of a run, or of a snapshot{or_bundled}")
+    return BUNDLED / model if str(model) in bundled() else None
+
+
+def pinned(model: Path) -> Path:
+    """MODEL with the commit that it stands for now, if it is one of the Hub, which is fetched; else unchanged."""
+    folder, named = find(model), HubModel.parse(model.as_posix())
+    return model if named is None or find_local(model) is not None else Path(str(named.at(folder.name)))
+
+
+def _fetch(model: HubModel) -> Path:
+    """Fetch a snapshot from the Hub: first its JSON, since other models have large files of the same name."""
+    folder = hub.download(model, ["model.json"])
+    if not weights.is_description(content(folder / "model.json") or b""):
+        raise UserError(f"the Hub's {model} holds no snapshot of colordist: name another model, or a folder")
+    folder = hub.download(model.at(folder.name), ["model.json", "model.safetensors"], progress=True)
+    if not (folder / "model.safetensors").is_file():
+        raise UserError(f"the Hub's {model} holds no model.safetensors: name another model, or a folder")
+    return folder

@@ -66,13 +66,13 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
     task = build_task(config, engine.world_size)
     pretrained = load_pretrained(task, config, engine)
     networks = build_networks(task, config)
-    initial = initialize(networks[task.sampled[0]], config, engine)
+    initial = initialize(networks[task.sampled[0]], config, engine, folder.hub_model)
     engine.prepare(task, networks)
     loader = build_loader(config, task, source, engine)
     evaluator = build_evaluator(task, source, config.evaluate, engine)
     images = source.digest or f"{loader.digest} {image_digest(evaluator.target)}"
     check_same(engine, "has other images", images, "give all machines the same, or one shared folder of them")
-    digests = {"images": images, "pretrained": pretrained, "init_from": initial}
+    digests = {"images": images, "pretrained": pretrained, "init_from": str(initial) if initial else None}
     with ExitStack() as on_failure:
         lock = engine.on_ranks(lambda: take_folder(config, folder, digests, on_failure), here=engine.is_main)
         on_failure.pop_all()
@@ -85,7 +85,9 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         evaluator=evaluator,
         open_run=partial(open_run, config, folder, evaluator, digests),
         meter=Meter(config.train.global_batch_size),
-        card=ModelCard(config, len(source.train), len(evaluator.target), revision()),
+        card=ModelCard(
+            config, len(source.train), len(evaluator.target), revision(), initial.hub_model if initial else None
+        ),
         requests=requests or StopRequests(),
         lock=lock,
         writer=build_writer(config, folder, lock) if lock else None,

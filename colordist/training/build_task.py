@@ -17,9 +17,10 @@ from colordist.metrics.optional import build_metrics
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.factory import ModelFactory
 from colordist.models.parts import part_of
+from colordist.run import snapshot
 from colordist.tasks.base import NetworkSpec, Task
 from colordist.training.batch_arithmetic import batch_arithmetic
-from colordist.training.initial_weights import load_initial_weights
+from colordist.training.initial_weights import InitialWeights, load_initial_weights
 
 
 def build_task(config: Config, processes: int = 1) -> Task:
@@ -108,14 +109,25 @@ def _check_parts(module: nn.Module, config: Config, settings: Mapping[str, Colle
         raise UserError(f"train.freeze names all parts of model.name {config.model.name}: nothing would be trained")
 
 
-def initialize(generator: Network, config: Config, engine: Engine) -> str | None:
-    """Load the initial weights of `train.init_from`. Returns their digest, None without any."""
+def initialize(
+    generator: Network, config: Config, engine: Engine, began_with: Path | None = None
+) -> InitialWeights | None:
+    """Load the initial weights of `train.init_from`; None without any.
+
+    began_with: the model that the run began with, at its commit, if it is one of the Hub: its branch may have moved.
+    """
     train = config.train
     if train.init_from is None:
         return None
-    source = Path(train.init_from)
-    digest = engine.on_all_ranks(
-        lambda: load_initial_weights(generator, config.model, source, strict=train.init_strict)
+    given, label = began_with or Path(train.init_from), "fetching initial weights"
+
+    def pin() -> Path:
+        with engine.stall_exempt(label):
+            return snapshot.pinned(given)
+
+    source: Path = engine.from_main(engine.on_ranks(pin, here=engine.is_main))
+    digest = engine.fetch(
+        lambda: load_initial_weights(generator, config.model, source, strict=train.init_strict), label
     )
     check_same(engine, "begins with other weights", digest, "give all machines the same snapshot")
-    return digest
+    return InitialWeights(digest, None if snapshot.find_local(source) else str(source))

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -14,6 +15,19 @@ from colordist.run import snapshot
 log = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class InitialWeights:
+    """Where a run's initial weights came from."""
+
+    digest: str
+    """SHA-256."""
+    hub_model: str | None
+    """The Hub's ``user/name@commit``; None for a folder and for a bundled model."""
+
+    def __str__(self) -> str:
+        return f"{self.digest} {self.hub_model}" if self.hub_model else self.digest
 
 
 def load_initial_weights(generator: Network, model: GeneratorSettings, source: Path, *, strict: bool) -> str:

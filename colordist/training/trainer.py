@@ -237,7 +237,7 @@ class Trainer:
             picture.parent.mkdir(parents=True, exist_ok=True)
             self.evaluator.grid(self._sample).save(picture)
         self.tracker.picture(picture, step)
-        about = {"step": step, "image_size": self.config.data.image_size, "scores": scores}
+        about = self.card.origin | {"step": step, "image_size": self.config.data.image_size, "scores": scores}
         saved = self.folder.snapshots / step_name(step)
         with writing(saved):
             card = self.card.text(step, scores, self.references, self.evaluator.specs)

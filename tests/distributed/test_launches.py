@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers import ROOT, timm_weights
-from hub import hub
+from helpers import ROOT, config_with, random_generator, timm_weights, write_snapshot
+from hub import Hub, hub, serving
 
 from launch import LAUNCHER, TINY_GAN, Finished, arguments, begin, finish, launch, records, train
 
@@ -189,3 +189,18 @@ def test_weights_are_fetched_once_per_machine(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     first, other = (tmp_path / name / "pretrained" for name in ("fetched", "file"))
     assert first.read_text() == other.read_text()
+
+
+def test_initial_weights_of_the_hub_are_fetched_once_per_machine(tmp_path: Path) -> None:
+    settings = {"task.name": "autoencoder", "model.name": "autoencoder", "model.width": 4, "model.depth": 1}
+    settings |= {"data.train_images": 8, "data.test_images": 4, "train.steps": 2, "train.init_from": "me/tiny"}
+    model = config_with({key: each for key, each in settings.items() if key.startswith(("task", "model"))}).model
+    write_snapshot(tmp_path / "a", model, random_generator(model, 0.1), step=1)
+    held = Hub()
+    commit = held.add("me/tiny", {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()})
+    run, home = tmp_path / "run", str(tmp_path / "home")
+    with serving(held):
+        done = train(*arguments(settings, run__dir=run), processes=2, HF_ENDPOINT=held.address, HF_HOME=home)
+    assert done.returncode == 0, done.stderr
+    assert (run / "init_from").read_text().split()[1:] == [f"me/tiny@{commit}"]
+    assert len(held.downloads) == 2  # the description and the weights

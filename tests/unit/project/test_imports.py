@@ -19,7 +19,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("engine", "run", "tracking"),
     ("evaluation", "reporting"),
     ("training", "inference"),
-    ("train", "evaluate", "colorize", "export", "report", "doctor", "cli", ""),
+    ("train", "evaluate", "colorize", "export", "push", "report", "doctor", "cli", ""),
 )
 # Of the same level or a lower one, and yet not to be known.
 FORBIDDEN = {
@@ -35,6 +35,7 @@ RESERVED = {
     "torch.distributed": {"engine"},
     "wandb": {"tracking", "reporting"},
     "jsonargparse": {"cli"},
+    "huggingface_hub": {"files", "models", "run"},
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},
 }

@@ -69,6 +69,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     page, photo, scenes = "page.html", "photo.png", ["--data.source", "synthetic", "--data.image_size", "32"]
     commands: dict[str, list[str]] = {
         "colorize": ["colorize", "photos-small", photo, "-o", "coloured"],
+        "push": ["push", "photos-small", "me/photos", "--license", "apache-2.0", "--dry_run"],
         "dry run": [*run, "--dry_run"],
         "train": run,
         "evaluate": ["evaluate", "photos-small", *scenes],
@@ -110,6 +111,12 @@ def test_the_core_colourizes(found: dict[str, Any]) -> None:
     assert (code, error) == (0, "")
     assert output == "coloured 1 of 1 photos: coloured\n"
     assert found["folder"].count("photo.png") == 2
+
+
+def test_the_core_prepares_an_upload(found: dict[str, Any]) -> None:
+    code, output, error = found["push"]
+    assert (code, error) == (0, "")
+    assert "license: apache-2.0" in output
 
 
 def test_the_core_does_a_dry_run(found: dict[str, Any]) -> None:
