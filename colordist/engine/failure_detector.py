@@ -1,7 +1,7 @@
 """Failure detection from the heartbeats of all ranks: pure logic, without threads, clock or network."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -49,8 +49,6 @@ class Heartbeat:
     """From rank 0 only."""
     verdict: str = ""
     """From rank 0 only: why all ranks must stop at once."""
-    fallback_reporter: int = 1
-    """From rank 0 only: the rank that reports if rank 0 dies."""
 
     def encode(self) -> str:
         """Encode as JSON."""
@@ -142,13 +140,6 @@ class FailureDetector:
             return None
         return f"{self._who(ranks)} lost a connection ({self.peers[ranks[0]].heartbeat.reason}): {ALL_STOP}"
 
-    def fallback_reporter(self) -> int:
-        """The rank that reports if rank 0 dies: the lowest that is alive, on another machine if there is one."""
-        host = self.peers[0].heartbeat.host
-        alive = [rank for rank, peer in self._open() if rank and peer.since_heartbeat <= 3 * self.timeouts.interval]
-        elsewhere = [rank for rank in alive if self.peers[rank].heartbeat.host != host]
-        return min(elsewhere or alive, default=1)
-
     def _connection_broke(self) -> bool:
         return any(peer.heartbeat.state == "lost" for _, peer in self._open())
 
@@ -164,3 +155,8 @@ class FailureDetector:
     def _where(self, ranks: list[int]) -> str:
         step = self.peers[ranks[0]].heartbeat.step
         return f"({'it was' if len(ranks) == 1 else 'they were'} at step {step})"
+
+
+def fallback_reporter(hosts: Sequence[str]) -> int:
+    """The rank that reports if rank 0 dies: the lowest, on another machine if there is one. hosts: by rank."""
+    return next((rank for rank, host in enumerate(hosts) if host != hosts[0]), 1)

@@ -16,10 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, State, Timeouts
+from colordist.engine.failure_detector import (
+    ALL_STOP,
+    GRACE,
+    FailureDetector,
+    Heartbeat,
+    State,
+    Timeouts,
+    fallback_reporter,
+)
 from colordist.engine.joint_stop import JointStop
 
-_ALL_PRESENT = "colordist/all-present"
+_FALLBACK_REPORTER = "colordist/fallback-reporter"
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
 
 
@@ -75,7 +83,7 @@ class Monitor:
         self._state: State = "working"
         self._reason = self._stall_exempt = self._verdict = ""
         self._collectives = self._progress = self._step = self._sent = self._exchanges = 0
-        self._fallback_reporter = 1
+        self._fallback_reporter = 1  # known when all are present, and fixed: all ranks must agree on it
         self._heartbeats: dict[int, Heartbeat] = {}
         self._store_failed = False
         self._detector = FailureDetector(self.timeouts)
@@ -97,10 +105,11 @@ class Monitor:
         if self._store is None:
             return
         if self.rank == 0:
-            self._store.multi_get([_key(rank) for rank in self._peers])
-            self._store.set(_ALL_PRESENT, "")
+            others = map(Heartbeat.decode, self._store.multi_get([_key(rank) for rank in self._peers]))
+            self._fallback_reporter = fallback_reporter([self.host, *(other.host for other in others)])
+            self._store.set(_FALLBACK_REPORTER, str(self._fallback_reporter))
         else:
-            self._store.multi_get([_ALL_PRESENT])
+            self._fallback_reporter = int(self._store.multi_get([_FALLBACK_REPORTER])[0])
         _running.append(self)
         atexit.register(self.fail, "it ended early")  # no thread may use the store while the interpreter shuts down
         for thread in self._threads:
@@ -214,7 +223,6 @@ class Monitor:
             vote=self._stop.vote(),
             proposal=self._stop.proposal if self.rank == 0 else None,
             verdict=self._verdict,
-            fallback_reporter=self._fallback_reporter,
         )
         store.set(_key(self.rank), heartbeat.encode())
         return heartbeat
@@ -245,7 +253,6 @@ class Monitor:
             return True  # rank 0 has reported the reason
         if store_lost or self.rank:
             return self._rank_0_lost(store_lost or self._detector.dead())
-        self._fallback_reporter = self._detector.fallback_reporter() if self._exchanges else 1
         return self._ends_all(self._detector.verdict())
 
     def _ends_all(self, verdict: str | None) -> bool:
@@ -262,8 +269,7 @@ class Monitor:
         """Report that rank 0 is lost, if it is, on the fallback reporter; the others give it time to."""
         if why is None or self._closed.is_set():
             return False
-        fallback_reporter = self._heartbeats[0].fallback_reporter if self.rank and self._exchanges else 1
-        if self.rank == fallback_reporter:
+        if self.rank == self._fallback_reporter:
             self._report(why)
         else:
             self._closed.wait(GRACE)
