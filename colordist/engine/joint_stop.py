@@ -55,7 +55,6 @@ class JointStop:
         proposal = self._vote.proposal
         return proposal is not None and not proposal.agreed and step >= proposal.step
 
-    @property
     def pending(self) -> bool:
         """Whether a stop is requested or proposed, but not agreed yet."""
         proposal = self._vote.proposal

@@ -175,7 +175,7 @@ class Monitor:
                     self._stop.receive(received[0].vote.proposal)
                 self._received = received
                 with suppress(queue.Empty):
-                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending else self.timeouts.interval)
+                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending() else self.timeouts.interval)
             self._send(self._store)
         except Exception:  # the store's server has ended
             self._store_failed = True
@@ -188,7 +188,7 @@ class Monitor:
         heartbeat = self._own
         if heartbeat.state == "working" and (error := self._connection_error()):
             heartbeat = replace(heartbeat, state="lost", reason=_one_line(error))
-        store.set(_key(self.rank), pickle.dumps(heartbeat))
+        store.set(_key(self.rank), pickle.dumps(heartbeat))  # type: ignore[arg-type]  # bytes, too
 
     def _receive(self, store: Store) -> dict[int, Heartbeat]:
         return dict(enumerate(map(pickle.loads, store.multi_get(self._peers))))

@@ -90,7 +90,7 @@ def test_whoever_is_past_the_proposed_step_gets_a_later_one() -> None:
     for step in (1, 2, 3, 4):
         assert second.stops_after(step) is None  # far ahead
     first.requested = "SIGTERM"
-    assert first.pending
+    assert first.pending()
     first.lead([first.vote(), Vote(passed=1)])  # as process 0 knows it
     assert first.vote().proposal == Proposal(2, "SIGTERM")
     second.receive(first.vote().proposal)
@@ -100,7 +100,7 @@ def test_whoever_is_past_the_proposed_step_gets_a_later_one() -> None:
     second.receive(first.vote().proposal)
     first.lead([first.vote(), second.vote()])
     assert first.vote().proposal == Proposal(5, "SIGTERM", agreed=True)
-    assert not first.pending
+    assert not first.pending()
     second.receive(first.vote().proposal)
     assert second.stops_after(5) == "SIGTERM"
     assert [first.stops_after(step) for step in (1, 2, 3, 4, 5)] == [None] * 4 + ["SIGTERM"]

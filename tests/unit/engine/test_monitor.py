@@ -186,9 +186,9 @@ class Wire:
         while self.clogged:
             time.sleep(0.01)
 
-    def set(self, key: str, value: str, /) -> object:
+    def set(self, key: str, value: str, /) -> None:
         self._pass()
-        return self.store.set(key, value)
+        self.store.set(key, value)
 
     def get(self, key: str, /) -> bytes:
         return self.store.get(key)
