@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 from colordist import cli
 from colordist.cli.parser import QUICKSTART, read_config
 from colordist.config import Config, RunError, UserError
-from colordist.engine.preflight import Finding, Rendezvous, collect, exchange, table
+from colordist.engine.launch import Launch, adopt_slurm_step
+from colordist.engine.preflight.exchange import exchange
+from colordist.engine.preflight.facts import Facts, collect
+from colordist.engine.preflight.findings import Finding, assess, failed, table
+from colordist.engine.rendezvous import connect
 from colordist.extras import needs_extra
 from colordist.run.folder import folder_for
 
@@ -34,23 +39,33 @@ def examine() -> None:
     except UserError:  # no images to derive its name from: a finding below says so
         run = Path("runs")
 
-    rendezvous = Rendezvous.from_environment()
-    weights = unavailable_weights(config)
-    try:
-        findings, passed = exchange(rendezvous, collect(config, run, rendezvous.rank, weights), run)
-    except UserError as error:
-        findings, passed = [Finding("rendezvous", "failed", str(error))], False
+    adopt_slurm_step()
+    launch = Launch.read()
+    facts = collect(config, run, launch.rank, unavailable_weights(config))
+    findings, passed = gather_findings(launch, facts, run)
     if passed and not options["quick"]:
         with needs_extra("train", "doctor, without --quick,"):
             from colordist.training.build import check_devices
 
-        rendezvous.export()
         found = check_devices(config)
-        findings += [Finding(name, "ok", value) for name, value in found.items()] if rendezvous.rank == 0 else []
+        findings += [Finding(name, "ok", value) for name, value in found.items()] if launch.rank == 0 else []
     if findings:
         rows = [dataclasses.asdict(finding) for finding in findings]
         print(json.dumps(rows, indent=2) if options["json"] else table(findings), flush=True)
     sys.exit(0 if passed else 1)
+
+
+def gather_findings(launch: Launch, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
+    """The findings (rank 0 only), and whether no check failed. A rendezvous that fails is a finding of every rank."""
+    try:
+        if launch.world_size > 1:
+            return exchange(connect(launch), launch, facts, run)
+        if {"MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+            connect(launch)  # only to see whether the port is free
+    except UserError as error:
+        return [Finding("rendezvous", "failed", str(error))], False
+    findings = assess([facts], run)
+    return findings, not failed(findings)
 
 
 def unavailable_weights(config: Config) -> str:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Proposal:
-    """Rank 0's proposal to stop after a step."""
+    """Rank 0's proposal to stop after a step. A later one has a later step."""
 
-    number: int
     step: int
     reason: str
     agreed: bool = False
@@ -23,14 +22,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Vote:
-    """One rank's vote."""
+    """One rank's vote on the latest proposal that it has received, if any."""
 
     requested: str | None = None
     """Reason of a stop requested on this rank, if any."""
     passed: int = -1
     """The last step after which it continued."""
-    number: int = 0
-    """Number of the latest proposal that it had received by then; 0 for none."""
+    proposal: Proposal | None = None
 
 
 class JointStop:
@@ -38,59 +36,47 @@ class JointStop:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
+        self._vote = Vote()
         self.requested: str | None = None
-        self._passed = -1
-        self._proposal: Proposal | None = None
-
-    def request(self, reason: str) -> bool:
-        """Request a stop. Returns False if one was requested before. Takes no lock: safe in a signal handler."""
-        new = self.requested is None
-        self.requested = self.requested or reason
-        return new
+        """Reason of the first request. Written without a lock, as a signal handler may do it."""
 
     def stops_after(self, step: int) -> str | None:
         """Why all ranks stop after a step, or None. Waits while that step is undecided."""
         with self._changed:
             self._changed.wait_for(lambda: not self.undecided(step))
-            if self._proposal is not None and step >= self._proposal.step:
-                return self._proposal.reason
-            self._passed = step
+            proposal = self._vote.proposal
+            if proposal is not None and step >= proposal.step:
+                return proposal.reason
+            self._vote = replace(self._vote, passed=step)
             return None
 
     def undecided(self, step: int) -> bool:
         """Whether a proposal to stop after this step, or an earlier one, isn't agreed yet."""
-        return self._proposal is not None and not self._proposal.agreed and step >= self._proposal.step
+        proposal = self._vote.proposal
+        return proposal is not None and not proposal.agreed and step >= proposal.step
 
-    @property
     def pending(self) -> bool:
         """Whether a stop is requested or proposed, but not agreed yet."""
-        proposal = self._proposal
-        return (self.requested is not None) if proposal is None else not proposal.agreed
+        proposal = self._vote.proposal
+        return self.requested is not None if proposal is None else not proposal.agreed
 
     def vote(self) -> Vote:
         """This rank's vote."""
-        with self._changed:
-            return Vote(self.requested, self._passed, self._proposal.number if self._proposal else 0)
+        return replace(self._vote, requested=self.requested)
 
     def receive(self, proposal: Proposal | None) -> None:
         """Store rank 0's latest proposal."""
         with self._changed:
-            self._proposal = proposal
+            self._vote = replace(self._vote, proposal=proposal)
             self._changed.notify_all()
 
     def lead(self, votes: Sequence[Vote]) -> None:
         """Propose or decide on rank 0, given the latest votes of all ranks."""
-        proposal, furthest = self._proposal, max(vote.passed for vote in votes)
+        proposal, furthest = self._vote.proposal, max(vote.passed for vote in votes)
         if proposal is None:
             if reason := next((vote.requested for vote in votes if vote.requested), None):
-                self.receive(Proposal(1, furthest + 1, reason))
-        elif not proposal.agreed and all(vote.number == proposal.number for vote in votes):
-            if furthest < proposal.step:
-                self.receive(replace(proposal, agreed=True))
-            else:
-                self.receive(Proposal(proposal.number + 1, furthest + 1, proposal.reason))
-
-    @property
-    def proposal(self) -> Proposal | None:
-        """The latest proposal."""
-        return self._proposal
+                self.receive(Proposal(furthest + 1, reason))
+        elif not proposal.agreed and all(vote.proposal == proposal for vote in votes):
+            self.receive(
+                replace(proposal, agreed=True) if furthest < proposal.step else replace(proposal, step=furthest + 1)
+            )

@@ -40,6 +40,18 @@ class Launch:
         return cls(number("RANK", 0, at_least=0), world_size, number("LOCAL_RANK", 0, at_least=0))
 
 
+def adopt_slurm_step() -> None:
+    """Set a launcher's variables from those of a step of SLURM whose tasks are the processes, if there is no launcher.
+
+    The trainer doesn't do so: ``srun python -m colordist.train`` may as well mean several runs.
+    """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if "WORLD_SIZE" not in os.environ and tasks != "1":
+        for name, source in (("RANK", "SLURM_PROCID"), ("LOCAL_RANK", "SLURM_LOCALID")):
+            os.environ[name] = os.environ.get(source, "0")
+        os.environ["WORLD_SIZE"] = tasks
+
+
 def let_threads_sleep() -> None:
     """Have GNU OpenMP's threads spin for microseconds only, then sleep. Must be called before torch is imported.
 

@@ -1,38 +1,31 @@
 """Monitoring of all ranks in background threads: ends the others when one dies, stalls or fails.
 
 Each rank sends a heartbeat every second, through the store of the rendezvous. Rank 0 reads those of all ranks and
-decides; the others read rank 0's. Each rank has two threads: one for the store, where it may block, and a watchdog,
-which ends the process, as the main thread may be blocked in a collective.
+decides; the others read rank 0's. Each rank has two threads: one for the store, where it may block (a store's timeout
+doesn't end a call to a frozen server), and a watchdog, which ends the process, as the main thread may be blocked in a
+collective.
 
 The agreement on a common last step (``joint_stop``) is part of the heartbeats.
 """
 
 import atexit
 import os
+import pickle
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from dataclasses import replace
+from typing import Literal
 
-from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, State, Timeouts
+from torch.distributed import Store  # type: ignore[attr-defined]
+
+from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
 
-_ALL_PRESENT = "colordist/all-present"
+_FALLBACK_REPORTER = "colordist/fallback-reporter"
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
-
-
-class Store(Protocol):
-    """The part of ``torch.distributed.Store`` used here."""
-
-    def set(self, key: str, value: str, /) -> object:
-        """Set a value."""
-        ...
-
-    def multi_get(self, keys: list[str], /) -> Sequence[bytes]:
-        """Get values. Blocks until all keys are set."""
-        ...
 
 
 def _report(line: str) -> None:
@@ -66,19 +59,15 @@ class Monitor:
         backend tells the main thread late, or never.
         report, terminate: print why the process ends, and end it.
         """
-        self.rank, self.host, self.timeouts = rank, host, timeouts or Timeouts()
+        self.rank, self.timeouts = rank, timeouts or Timeouts()
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
         self._connection_error = connection_error
-        self._peers = list(range(1, world_size)) if rank == 0 else [0]
-        self._stop = JointStop()
-        # Each of these is written by one thread only.
-        self._state: State = "working"
-        self._reason = self._stall_exempt = self._verdict = ""
-        self._collectives = self._progress = self._step = self._sent = self._exchanges = 0
-        self._fallback_reporter = 1
-        self._heartbeats: dict[int, Heartbeat] = {}
-        self._store_failed = False
+        self._own = Heartbeat(host)  # each field is written by one thread; of progress an update may be lost
+        self._peers = [_key(peer) for peer in range(world_size if rank == 0 else 1)]
+        self._received: dict[int, Heartbeat] = {}  # since the watchdog last looked
+        self._exempt_work, self._store_failed = "", False
         self._detector = FailureDetector(self.timeouts)
+        self._stop = JointStop()
         self._wakeup: queue.SimpleQueue[None] = queue.SimpleQueue()  # reentrant: a signal handler may put into it
         self._closed = threading.Event()
         self._threads = [
@@ -96,11 +85,11 @@ class Monitor:
         """
         if self._store is None:
             return
+        received = self._receive(self._store)
+        self._detector.observe(received, 0.0)
         if self.rank == 0:
-            self._store.multi_get([_key(rank) for rank in self._peers])
-            self._store.set(_ALL_PRESENT, "")
-        else:
-            self._store.multi_get([_ALL_PRESENT])
+            self._store.set(_FALLBACK_REPORTER, str(fallback_reporter([each.host for each in received.values()])))
+        self._fallback_reporter = int(self._store.get(_FALLBACK_REPORTER))
         _running.append(self)
         atexit.register(self.fail, "it ended early")  # no thread may use the store while the interpreter shuts down
         for thread in self._threads:
@@ -110,24 +99,24 @@ class Monitor:
 
     def enter_collective(self) -> None:
         """Count a collective that begins."""
-        self._collectives += 1
+        self._own.collectives += 1
 
     def progress(self) -> None:
         """Report progress."""
-        self._progress += 1
+        self._own.progress += 1
 
     def at_step(self, step: int) -> None:
         """Report the current step."""
-        self._step = step
+        self._own.step = step
 
     @contextmanager
     def stall_exempt(self, work: str) -> Iterator[None]:
         """Context exempt from the stall timeout. work: its name."""
-        self._stall_exempt = work
+        self._exempt_work = work
         try:
             yield
         finally:
-            self._stall_exempt = ""
+            self._exempt_work = ""
 
     def lost(self, reason: str, seconds: float | None = None) -> None:
         """Report a failed collective, and wait to be ended once the cause is known. Returns if it isn't found.
@@ -135,13 +124,14 @@ class Monitor:
         seconds: to wait; by default so long that every cause is found.
         """
         if self._store is not None:
-            self._reason, self._state = _one_line(reason), "lost"
+            self._own.reason, self._own.state = _one_line(reason), "lost"
             self._wakeup.put(None)
             self._closed.wait(self.timeouts.heartbeat_timeout + 3 * GRACE if seconds is None else seconds)
 
     def request_stop(self, reason: str) -> None:
         """Request that all ranks stop after the same step. From any thread, and in a signal handler."""
-        if self._stop.request(reason):
+        if self._stop.requested is None:
+            self._stop.requested = reason
             self._wakeup.put(None)
 
     def stops_after(self, step: int) -> str | None:
@@ -157,12 +147,12 @@ class Monitor:
 
     def fail(self, reason: str) -> None:
         """Stop monitoring, and report an error of this rank, so that the others don't wait for it."""
-        self._leave("failed", _one_line(reason))
+        self._leave("failed", reason)
 
-    def _leave(self, state: State, reason: str) -> None:
+    def _leave(self, state: Literal["closed", "failed"], reason: str) -> None:
         if self not in _running or self._closed.is_set():
             return
-        self._reason, self._state = reason, state
+        self._own.reason, self._own.state = _one_line(reason), state
         self._closed.set()
         self._wakeup.put(None)
         _running.remove(self)
@@ -177,107 +167,77 @@ class Monitor:
         assert self._store is not None
         try:
             while not self._closed.is_set():
-                self._exchange(self._store)
+                self._send(self._store)
+                received = self._receive(self._store)
+                if self.rank == 0:
+                    self._stop.lead([heartbeat.vote for heartbeat in received.values()])
+                else:
+                    self._stop.receive(received[0].vote.proposal)
+                self._received = received
                 with suppress(queue.Empty):
-                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending else self.timeouts.interval)
+                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending() else self.timeouts.interval)
             self._send(self._store)
         except Exception:  # the store's server has ended
             self._store_failed = True
 
-    def _exchange(self, store: Store) -> None:
-        """Send a heartbeat, and receive those of the peers."""
-        own = self._send(store)
-        received = store.multi_get([_key(rank) for rank in self._peers])
-        heartbeats = dict(zip(self._peers, map(Heartbeat.decode, received), strict=True))
-        if self.rank == 0:
-            heartbeats[0] = own
-            self._stop.lead([heartbeat.vote for heartbeat in heartbeats.values()])
-        else:
-            self._stop.receive(heartbeats[0].proposal)
-        self._heartbeats = heartbeats
-        self._exchanges += 1
+    def _send(self, store: Store) -> None:
+        self._own.count += 1
+        if self._exempt_work:
+            self.progress()
+        self._own.vote = self._stop.vote()
+        heartbeat = self._own
+        if heartbeat.state == "working" and (error := self._connection_error()):
+            heartbeat = replace(heartbeat, state="lost", reason=_one_line(error))
+        store.set(_key(self.rank), pickle.dumps(heartbeat))  # type: ignore[arg-type]  # bytes, too
 
-    def _send(self, store: Store) -> Heartbeat:
-        self._sent += 1
-        state, reason = self._state, self._reason
-        if state == "working" and (error := self._connection_error()):
-            state, reason = "lost", _one_line(error)
-        heartbeat = Heartbeat(
-            count=self._sent,
-            host=self.host,
-            state=state,
-            reason=reason,
-            collectives=self._collectives,
-            progress=self._progress,
-            step=self._step,
-            stall_exempt=self._stall_exempt,
-            vote=self._stop.vote(),
-            proposal=self._stop.proposal if self.rank == 0 else None,
-            verdict=self._verdict,
-            fallback_reporter=self._fallback_reporter,
-        )
-        store.set(_key(self.rank), heartbeat.encode())
-        return heartbeat
+    def _receive(self, store: Store) -> dict[int, Heartbeat]:
+        return dict(enumerate(map(pickle.loads, store.multi_get(self._peers))))
 
     # --- the watchdog thread
 
     def _watch(self) -> None:
-        interval, exchanges, since_exchange, last = self.timeouts.interval, 0, 0.0, time.monotonic()
+        interval, silence, last = self.timeouts.interval, 0.0, time.monotonic()
         while not self._closed.wait(interval):
             now = time.monotonic()
-            since_exchange += min(now - last, 2 * interval)  # bounded: this process may have been suspended
+            silence += min(now - last, 2 * interval)  # bounded: this process may have been suspended
             last = now
-            if self._exchanges > exchanges:
-                exchanges = self._exchanges
-                self._detector.observe(self._heartbeats, min(since_exchange, 2 * interval))
-                since_exchange = 0.0
-            if self._must_end(since_exchange) and not self._closed.is_set():
+            received, self._received = self._received, {}
+            if received:
+                self._detector.observe(received, min(silence, 2 * interval))
+                silence = 0.0
+            if self._must_end(self._store_lost(silence)) and not self._closed.is_set():
                 self._closed.set()
                 self._terminate()
 
-    def _must_end(self, since_exchange: float) -> bool:
-        """Whether this process must end. Reports the reason before, where this rank is the one to do so.
+    def _must_end(self, store_lost: str | None) -> bool:
+        """Whether this process must end. Reports why before, where this rank is the one to do so.
 
-        since_exchange: seconds since the last exchange.
+        store_lost: why the store counts as lost, if it does.
         """
-        store_lost, rank_0 = self._store_lost(since_exchange), self._heartbeats.get(0, Heartbeat())
-        if self.rank and (rank_0.verdict or self._detector.failed() or (store_lost and rank_0.state == "failed")):
+        rank_0 = self._detector.peers[0].heartbeat
+        if self.rank and (rank_0.all_stop or self._detector.failed() or (store_lost and rank_0.state == "failed")):
             return True  # rank 0 has reported the reason
-        if store_lost or self.rank:
-            return self._rank_0_lost(store_lost or self._detector.dead())
-        self._fallback_reporter = self._detector.fallback_reporter() if self._exchanges else 1
-        return self._ends_all(self._detector.verdict())
-
-    def _ends_all(self, verdict: str | None) -> bool:
-        """Report the verdict, if there is one, and send it to the others."""
-        if verdict is None or self._closed.is_set():
-            return False
-        self._report(verdict)
-        self._verdict = verdict
-        self._wakeup.put(None)
-        self._closed.wait(2.5 * self.timeouts.interval)  # the store may end with this process: let the others read it
-        return True
-
-    def _rank_0_lost(self, why: str | None) -> bool:
-        """Report that rank 0 is lost, if it is, on the fallback reporter; the others give it time to."""
+        why = store_lost or (self._detector.dead() if self.rank else self._detector.verdict())
         if why is None or self._closed.is_set():
             return False
-        fallback_reporter = self._heartbeats[0].fallback_reporter if self.rank and self._exchanges else 1
-        if self.rank == fallback_reporter:
+        reports = self.rank == (self._fallback_reporter if self.rank or store_lost else 0)
+        if reports:
             self._report(why)
-        else:
-            self._closed.wait(GRACE)
+        self._own.all_stop = True
+        self._wakeup.put(None)
+        # Let the others read it, as the store may end with this process; let the fallback reporter report.
+        self._closed.wait(2.5 * self.timeouts.interval if reports else GRACE)
         return True
 
-    def _store_lost(self, since_exchange: float) -> str | None:
-        """Why the store counts as lost, or None."""
-        if self._store_failed and (self._state == "lost" or since_exchange > GRACE):
+    def _store_lost(self, silence: float) -> str | None:
+        """Why the store counts as lost, or None. silence: seconds since the last exchange."""
+        if self._store_failed and (self._own.state == "lost" or silence > GRACE):
             how = "is gone"
-        elif since_exchange > self.timeouts.heartbeat_timeout:
+        elif silence > self.timeouts.heartbeat_timeout:
             how = f"has not responded for {self.timeouts.heartbeat_timeout:.0f} s"
         else:
             return None
-        rank_0 = self._heartbeats.get(0, Heartbeat())
+        rank_0 = self._detector.peers[0].heartbeat
         who = f"{'the launcher of ' * self._launchers_store}process 0 on {rank_0.host}"
         return f"{who} {how} (it was at step {rank_0.step}): {ALL_STOP}"
 

@@ -5,23 +5,29 @@ the addresses (torch 2.15) and heartbeats of the previous ones there, and fail.
 """
 
 import os
+import socket
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
-from torch.distributed import DistError, PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from colordist.config import RunError
+from colordist.config import RunError, UserError
+from colordist.engine.launch import Launch, number
 from colordist.extras import needs_extra
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+PREFLIGHT_TIMEOUT = 60.0
+"""Seconds that the doctor waits for other processes."""
 _METHOD = "colordist://"
 _TIMEOUT = timedelta(minutes=10)
 _COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
+
+_store: Store | None = None  # of a doctor: another server at the same port would have to wait until it has ended
 
 
 def join(device: str, precision: str, processes: int) -> "Accelerator":
@@ -42,10 +48,9 @@ def join(device: str, precision: str, processes: int) -> "Accelerator":
             ],
         )
     except DistError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error).splitlines()[0].rstrip(".")
         raise RunError(
-            f"the rendezvous of {processes} processes at {where} failed ({reason}): start all of them within "
+            f"the rendezvous of {processes} processes at {address()} failed ({reason}): start all of them within "
             f"{_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
         ) from None
 
@@ -56,10 +61,49 @@ def lift_timeout() -> None:
     set_timeout(_COLLECTIVE_TIMEOUT, dist.group.WORLD)
 
 
+def address() -> str:
+    """Host and port of the rendezvous."""
+    return f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+
+
+def connect(launch: Launch) -> Store:
+    """Connect to the store of the rendezvous, which ``join`` then uses too. Doesn't wait for the other processes.
+
+    Raises UserError where the environment names no rendezvous, the port is taken, or the address can't be reached.
+    """
+    global _store
+    if not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
+        raise UserError(f"there are {launch.world_size} processes, but no MASTER_ADDR and MASTER_PORT: set both")
+    host, port, timeout = os.environ["MASTER_ADDR"], number("MASTER_PORT", 0, at_least=1), PREFLIGHT_TIMEOUT
+    serves = launch.rank == 0 and not launchers_store()
+    try:
+        store = TCPStore(host, port, launch.world_size, serves, timedelta(seconds=timeout), wait_for_workers=False)
+    except DistError as error:
+        if "failed to listen" in str(error):
+            reason = str(error).splitlines()[0].rpartition("message: ")[2]
+            raise UserError(
+                f"port {port} on {socket.gethostname()} is taken ({reason}): set another MASTER_PORT"
+            ) from None
+        raise UserError(
+            f"{socket.gethostname()} can't reach {address()} in {timeout:.0f} s: check MASTER_ADDR, that process 0 "
+            "runs there, and that no firewall blocks the port"
+        ) from None
+    _store = _prefixed(store)
+    return _store
+
+
+def launchers_store() -> bool:
+    """Whether the server of the store is in rank 0's launcher rather than in rank 0."""
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+
+
 def _rendezvous_handler(_: str, **options: Any) -> Iterator[tuple[Store, int, int]]:  # noqa: ANN401  those of env://
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store, rank, world_size = next(rendezvous("env://", **options))
-    yield PrefixStore(f"attempt-{attempt}", store), rank, world_size
+    launch = Launch.read()
+    yield _store or _prefixed(next(rendezvous("env://", **options))[0]), launch.rank, launch.world_size
+
+
+def _prefixed(store: Store) -> Store:
+    return PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 register_rendezvous_handler(_METHOD.removesuffix("://"), _rendezvous_handler)

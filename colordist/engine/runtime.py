@@ -6,7 +6,6 @@ all-reduced.
 """
 
 import functools
-import os
 import re
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -38,7 +37,7 @@ from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
 from colordist.engine.launch import Launch
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
-from colordist.engine.rendezvous import join, lift_timeout
+from colordist.engine.rendezvous import join, launchers_store, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.tasks.base import Calls, Generated, Task
@@ -120,14 +119,13 @@ class Engine:
 
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
         store = dist.distributed_c10d._get_default_store().clone()
-        launchers = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         monitor = Monitor(
             store,
             self.rank,
             self.world_size,
             socket.gethostname(),
             timeouts,
-            launchers_store=launchers,
+            launchers_store=launchers_store(),
             connection_error=functools.partial(nccl.group_error, self.device) if self.backend == "nccl" else str,
         )
         try:

@@ -5,21 +5,26 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from dataclasses import replace
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import timm
 from helpers import ROOT, config_with
 from safetensors.torch import save_file
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from colordist import doctor, registry
 from colordist.config import UserError
 from colordist.data.source import ImageSource
 from colordist.doctor import unavailable_weights
-from colordist.engine import preflight
-from colordist.engine.preflight import Facts, Finding, Rendezvous, assess, exchange
+from colordist.engine import rendezvous
+from colordist.engine.launch import Launch, adopt_slurm_step
+from colordist.engine.preflight import exchange
+from colordist.engine.preflight.facts import Facts, _try_folder
+from colordist.engine.preflight.findings import Finding, assess, failed, table
 
 RUN = Path("runs/a")
 WELL = Facts(
@@ -35,7 +40,7 @@ def test_where_all_is_well_nothing_is_told_but_facts() -> None:
     findings = assess([WELL, replace(WELL, rank=1, host="b", skew=-0.2)], RUN)
     assert {finding.status for finding in findings} == {"ok"}
     assert not any(finding.way_out for finding in findings)
-    assert not preflight.failed(findings)
+    assert not failed(findings)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +69,7 @@ def test_what_is_amiss_on_one_machine_is_told_with_its_name(
 
 
 def test_the_table_is_one_line_a_finding() -> None:
-    lines = preflight.table([Finding("clocks", "ok", "fine"), Finding("images", "failed", "gone", "fetch them")])
+    lines = table([Finding("clocks", "ok", "fine"), Finding("images", "failed", "gone", "fetch them")])
     assert lines.splitlines() == ["ok  clocks  fine", "NO  images  gone: fetch them"]
 
 
@@ -72,93 +77,134 @@ def test_the_table_is_one_line_a_finding() -> None:
 
 
 @pytest.fixture
-def rendezvous() -> Rendezvous:
-    """Two processes, and a port that was free a moment ago."""
+def port(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A port that was free a moment ago, as the rendezvous of the environment."""
+    for name in [*os.environ]:
+        if name.startswith(("SLURM", "TORCHELASTIC")) or name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+            monkeypatch.delenv(name)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        return Rendezvous(0, 2, "127.0.0.1", server.getsockname()[1])
+        free = int(server.getsockname()[1])
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free))
+    monkeypatch.setattr(rendezvous, "_store", None)
+    return free
 
 
-@pytest.fixture(autouse=True)
-def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_TIMEOUT", 10.0)
+@pytest.fixture
+def _short_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (rendezvous, exchange):
+        monkeypatch.setattr(module, "PREFLIGHT_TIMEOUT", 0.2)
 
 
-class Other:
-    """The second of two processes, in a thread."""
+def meet(facts: Facts, run: Path, other_run: Path) -> tuple[list[Finding], bool, bool]:
+    """The findings of rank 0, and whether it and rank 1, which has these facts, passed."""
 
-    def __init__(self, rendezvous: Rendezvous, facts: Facts, run: Path) -> None:
-        self.passed: bool | None = None
-        self._thread = threading.Thread(target=self._meet, args=(rendezvous, facts, run))
-        self._thread.start()
+    def take_part(rank: int) -> tuple[list[Finding], bool]:
+        launch = Launch(rank, 2)
+        mine, folder = ((WELL, run), (facts, other_run))[rank]
+        return exchange.exchange(rendezvous.connect(launch), launch, mine, folder)
 
-    def _meet(self, rendezvous: Rendezvous, facts: Facts, run: Path) -> None:
-        findings, self.passed = exchange(replace(rendezvous, rank=1), facts, run)
-        assert findings == []
-
-    def join(self) -> bool | None:
-        self._thread.join()
-        return self.passed
+    with ThreadPoolExecutor() as pool:
+        (findings, passed), (nothing, other_passed) = pool.map(take_part, range(2))
+    assert nothing == []
+    return findings, passed, other_passed
 
 
-def test_two_processes_meet(rendezvous: Rendezvous, tmp_path: Path) -> None:
-    other = Other(rendezvous, replace(WELL, rank=1, host="b"), tmp_path / "run")
-    findings, passed = exchange(rendezvous, WELL, tmp_path / "run")
-    assert passed
-    assert other.join() is True
+@pytest.mark.usefixtures("port")
+def test_two_processes_meet(tmp_path: Path) -> None:
+    findings, *passed = meet(replace(WELL, rank=1, host="b"), tmp_path / "run", tmp_path / "run")
+    assert passed == [True, True]
     assert findings[0].value == "2 on 2 machines: a, b"
     assert {finding.status for finding in findings} == {"ok"}
     assert not (tmp_path / "run").exists()  # nothing is left behind
 
 
-def test_both_learn_that_something_failed(rendezvous: Rendezvous, tmp_path: Path) -> None:
-    other = Other(rendezvous, replace(WELL, rank=1, host="b", data="no images"), tmp_path / "run")
-    _, passed = exchange(rendezvous, WELL, tmp_path / "run")
-    assert not passed
-    assert other.join() is False
+@pytest.mark.usefixtures("port")
+def test_both_learn_that_something_failed(tmp_path: Path) -> None:
+    _, *passed = meet(replace(WELL, rank=1, host="b", data="no images"), tmp_path / "run", tmp_path / "run")
+    assert passed == [False, False]
 
 
-def test_another_folder_by_the_same_name_is_found(rendezvous: Rendezvous, tmp_path: Path) -> None:
-    other = Other(rendezvous, replace(WELL, rank=1, host="b"), tmp_path / "elsewhere")
-    findings, passed = exchange(rendezvous, WELL, tmp_path / "run")
-    other.join()
-    assert not passed
+@pytest.mark.usefixtures("port")
+def test_another_folder_by_the_same_name_is_found(tmp_path: Path) -> None:
+    findings, *passed = meet(replace(WELL, rank=1, host="b"), tmp_path / "run", tmp_path / "elsewhere")
+    assert passed == [False, False]
     assert [finding.name for finding in findings if finding.status == "failed"] == ["shared disk"]
 
 
+def test_another_clock_is_found(tmp_path: Path) -> None:
+    """Readings of a clock that is a minute ahead, with one outlier."""
+    store = HashStore()
+    ahead = [time.time() + 60] * (exchange._CLOCK_READINGS - 1) + [0.0]
+    for key, value in (
+        ("connected", ""),
+        ("facts", json.dumps([ahead, asdict(replace(WELL, host="b"))])),
+        ("left", ""),
+    ):
+        store.set(f"{key}/1", value)
+    for number in range(exchange._CLOCK_READINGS):
+        store.add(f"clock/{number}", 1)
+    findings, passed = exchange.exchange(store, Launch(0, 2), WELL, tmp_path / "run")
+    assert passed
+    (clocks,) = [finding for finding in findings if finding.name == "clocks"]
+    assert clocks.value.startswith("b is +60.0 s off") or clocks.value.startswith("b is +59.")
+
+
 @pytest.mark.parametrize("world_size", [1, 2])
-def test_a_taken_port_is_told(world_size: int, rendezvous: Rendezvous, tmp_path: Path) -> None:
+def test_a_taken_port_is_told(world_size: int, port: int) -> None:
     with (
-        socket.create_server(("", rendezvous.port or 0)),
+        socket.create_server(("", port)),
         pytest.raises(UserError, match="set another MASTER_PORT") as told,
     ):
-        exchange(replace(rendezvous, world_size=world_size), WELL, tmp_path / "run")
-    assert f"port {rendezvous.port} on {socket.gethostname()} is taken" in str(told.value)
+        rendezvous.connect(Launch(0, world_size))
+    assert f"port {port} on {socket.gethostname()} is taken (address already in use)" in str(told.value)
 
 
-def test_who_does_not_come_is_named(rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
-    with pytest.raises(UserError, match="process 1 didn't connect"):
-        exchange(rendezvous, WELL, tmp_path / "run")
+@pytest.mark.usefixtures("_short_timeout")
+def test_who_does_not_come_is_named(port: int, tmp_path: Path) -> None:
+    launch = Launch(0, 3)
+    store = rendezvous.connect(launch)
+    store.set("connected/1", "")
+    with pytest.raises(UserError, match=f"process 2 didn't connect to 127.0.0.1:{port}"):
+        exchange.exchange(store, launch, WELL, tmp_path / "run")
 
 
-def test_a_first_process_that_is_not_there_is_named(
-    rendezvous: Rendezvous, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(preflight, "_TIMEOUT", 0.2)
-    with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{rendezvous.port}"):
-        exchange(replace(rendezvous, rank=1), WELL, tmp_path / "run")
+@pytest.mark.usefixtures("_short_timeout")
+def test_a_first_process_that_is_not_there_is_named(port: int) -> None:
+    with pytest.raises(UserError, match=f"can't reach 127.0.0.1:{port}"):
+        rendezvous.connect(Launch(1, 2))
 
 
+@pytest.mark.usefixtures("port")
+def test_a_first_process_that_ends_is_named(tmp_path: Path) -> None:
+    serving, launch = [rendezvous.connect(Launch(0, 2))], Launch(1, 2)
+    store = rendezvous.connect(launch)
+    serving.clear()
+    with pytest.raises(UserError, match=r"process 0 at 127.0.0.1:\d+ has ended or doesn't respond"):
+        exchange.exchange(store, launch, WELL, tmp_path / "run")
+
+
+@pytest.mark.usefixtures("port")
 def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("SLURM_PROCID", "1")
-    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
-    with pytest.raises(UserError, match="set both"):
-        Rendezvous.from_environment()
-    monkeypatch.setenv("MASTER_ADDR", "a")
-    monkeypatch.setenv("MASTER_PORT", "4711")
-    assert Rendezvous.from_environment() == Rendezvous(1, 2, "a", 4711)
+    monkeypatch.delenv("MASTER_PORT")
+    with pytest.raises(UserError, match="there are 2 processes, but no MASTER_ADDR and MASTER_PORT: set both"):
+        rendezvous.connect(Launch(1, 2))
+
+
+@pytest.mark.usefixtures("port")
+def test_tasks_of_a_step_of_slurm_are_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "")  # so that what is set below doesn't outlive the test
+        monkeypatch.delenv(name)
+    adopt_slurm_step()
+    assert Launch.read() == Launch(0, 1)
+    for name, value in (("PROCID", "3"), ("LOCALID", "1"), ("STEP_NUM_TASKS", "4")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    adopt_slurm_step()
+    assert Launch.read() == Launch(3, 4, 1)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    adopt_slurm_step()
+    assert Launch.read() == Launch(3, 4, 1)  # a launcher's own variables stay
 
 
 # --- facts
@@ -166,13 +212,13 @@ def test_where_several_processes_meet_must_be_said(monkeypatch: pytest.MonkeyPat
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    told, _ = preflight._try_folder(tmp_path / "file" / "run")
+    told, _ = _try_folder(tmp_path / "file" / "run")
     assert "can't be written" in told
     assert "Not a directory" in told
 
 
 def test_looking_leaves_no_folder_behind(tmp_path: Path) -> None:
-    told, free = preflight._try_folder(tmp_path / "a" / "b")
+    told, free = _try_folder(tmp_path / "a" / "b")
     assert told == ""
     assert free > 0
     assert list(tmp_path.iterdir()) == []

@@ -40,7 +40,7 @@ class Processes:
     def hear(self, process: int) -> None:
         if process == 0:
             self.parts[0].lead([self.parts[0].vote(), *self.votes[1:]])
-            self.proposal = self.parts[0].proposal
+            self.proposal = self.parts[0].vote().proposal
         else:
             self.parts[process].receive(self.proposal)
 
@@ -70,7 +70,7 @@ def test_all_stop_after_the_same_step(count: int, lead: int, schedule: list[tupl
     for move, which in schedule:
         process = which % count
         if move == "ask":
-            processes.parts[process].request(f"{process}")
+            processes.parts[process].requested = f"{process}"
             asked = True
         else:
             getattr(processes, move)(process)
@@ -81,7 +81,7 @@ def test_all_stop_after_the_same_step(count: int, lead: int, schedule: list[tupl
         assert processes.ends() == {LAST}
     elif lead == 1:  # two rounds, in each of which nobody gets further than the next step
         assert processes.ends().pop() <= min(before + 4, LAST)
-    reasons = {part.proposal.reason for part in processes.parts if part.proposal}
+    reasons = {vote.proposal.reason for vote in map(JointStop.vote, processes.parts) if vote.proposal}
     assert len(reasons) <= 1
 
 
@@ -89,24 +89,18 @@ def test_whoever_is_past_the_proposed_step_gets_a_later_one() -> None:
     first, second = JointStop(), JointStop()
     for step in (1, 2, 3, 4):
         assert second.stops_after(step) is None  # far ahead
-    first.request("SIGTERM")
+    first.requested = "SIGTERM"
+    assert first.pending()
     first.lead([first.vote(), Vote(passed=1)])  # as process 0 knows it
-    assert first.proposal == Proposal(1, 2, "SIGTERM")
-    second.receive(first.proposal)
+    assert first.vote().proposal == Proposal(2, "SIGTERM")
+    second.receive(first.vote().proposal)
     assert second.undecided(5)  # it waits at its next step, to be found there
     first.lead([first.vote(), second.vote()])
-    assert first.proposal == Proposal(2, 5, "SIGTERM")
-    second.receive(first.proposal)
+    assert first.vote().proposal == Proposal(5, "SIGTERM")
+    second.receive(first.vote().proposal)
     first.lead([first.vote(), second.vote()])
-    assert first.proposal == Proposal(2, 5, "SIGTERM", agreed=True)
-    second.receive(first.proposal)
+    assert first.vote().proposal == Proposal(5, "SIGTERM", agreed=True)
+    assert not first.pending()
+    second.receive(first.vote().proposal)
     assert second.stops_after(5) == "SIGTERM"
     assert [first.stops_after(step) for step in (1, 2, 3, 4, 5)] == [None] * 4 + ["SIGTERM"]
-
-
-def test_the_first_reason_stays() -> None:
-    part = JointStop()
-    assert part.request("SIGUSR1")
-    assert not part.request("SIGTERM")
-    assert part.vote().requested == "SIGUSR1"
-    assert part.pending

@@ -1,0 +1,1 @@
+"""Preflight checks of all machines of a run."""
