@@ -46,6 +46,7 @@ OURS: dict[Kind, dict[str, str]] = {
         "cifar100": "colordist.data.sources.archive:CIFAR100",
         "stl10": "colordist.data.sources.archive:STL10",
         "folder": "colordist.data.sources.folder:FolderSource",
+        "datasets": "colordist.data.sources.datasets:DatasetSource",
         "shards": "colordist.data.sources.shards:ShardSource",
     },
     "metric": {

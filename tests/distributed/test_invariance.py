@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import fitting, timm_weights
+from image_datasets import saved
 from packed import packed
 from runs import flat, tensors
 from torch import Tensor
@@ -63,6 +64,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "cyclegan": CYCLEGAN,
     "cgan-features": {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "model.norm": "instance"},
     "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "datasets": {"data.source": "datasets", "data.resize": 20, "data.crop": "random"},
     "folder-crops": {"data.source": "folder", "data.resize": 20, "data.crop": "random"},
     "photos": {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
@@ -100,7 +102,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     file = str(timm_weights(root / "weights.safetensors", "test_efficientnet"))
     weights = {"task.feature_weights": file, "model.weights": file}
     shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
-    roots = {"shards": str(shards), "folder": str(shards.with_name("images"))}
+    dataset = saved(shards.with_name("images"), root / "dataset")
+    roots = {"shards": str(shards), "folder": str(shards.with_name("images")), "datasets": str(dataset)}
 
     @functools.cache
     def launched(processes: int) -> None:

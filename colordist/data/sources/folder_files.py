@@ -1,6 +1,7 @@
 """Find the image files below a folder and split them into training and test: for the source `folder` and packing."""
 
 import hashlib
+import json
 import logging
 import os
 import unicodedata
@@ -120,6 +121,11 @@ def _normal(name: str) -> str:
 def name_hash(name: str) -> int:
     """64-bit hash of a name, the same on every machine."""
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
+
+
+def listing_digest(rows: list[tuple[object, ...]]) -> str:
+    """Digest of a listing: of names, sizes, and what else tells the files apart."""
+    return hashlib.blake2b(json.dumps(rows).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def on_all_cores(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
