@@ -49,14 +49,15 @@ class Column:
                 mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             if hasattr(mmap, "MADV_RANDOM"):
                 mapped.madvise(mmap.MADV_RANDOM)  # else all of the file is read ahead for a few bytes of each batch
-            content = pa.py_buffer(mapped)
-            for chunk in pa.ipc.open_stream(content).read_all().column(name).chunks:
-                places = _places(chunk, content.address)
+            whole = pa.py_buffer(mapped)
+            for chunk in pa.ipc.open_stream(whole).read_all().column(name).chunks:
+                places = _places(chunk, whole.address)
                 if places is None:
                     return None
                 parts.append(np.column_stack([np.full(len(chunk), number), *places]))
         rows = np.concatenate([np.empty((0, 5), np.int64), *parts])
-        return cls(tuple(files), *(np.ascontiguousarray(each) for each in (rows[:, 0], rows[:, 1:3], rows[:, 3:])))
+        file, content, path = (np.ascontiguousarray(each) for each in (rows[:, 0], rows[:, 1:3], rows[:, 3:]))
+        return cls(tuple(files), file, content, path)
 
     def __len__(self) -> int:
         return len(self.file)

@@ -162,7 +162,7 @@ def _of_classes(settings: DatasetSettings, rows: Any, classes: tuple[str, ...]) 
 
 def _only_column(rows: Any, kind: type, key: str, root: str) -> str:  # noqa: ANN401  Dataset
     """Name of the only column of a type. Raises UserError unless there is just one."""
-    names = [name for name, feature in rows.features.items() if isinstance(feature, kind)]
+    names = [str(name) for name, feature in rows.features.items() if isinstance(feature, kind)]
     if len(names) != 1:
         raise UserError(
             f"{key}: {root} has {len(names)} columns of type {kind.__name__}, so name one: {_columns(rows)}"
