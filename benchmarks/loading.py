@@ -7,10 +7,9 @@ device, shuffled, with random flips:
 
 - *resident*: held on the device, as all sources are that fit;
 - *datasets*: read by row from Arrow files, with the best of several numbers of worker processes;
-- *shards*: read by index from tar files, with the best of the same numbers;
 - *DataLoader*: usual practice, PIL on single files, with the best of the same numbers.
 
-Then how fast images are packed or saved, and the fraction of its time that training waits for data, with our loaders.
+Then how fast images are saved, and the fraction of its time that training waits for data, with our loaders.
 All files are in the page cache; from a disk, or over a network, many small files are slower.
 """
 
@@ -33,11 +32,10 @@ from torch.utils.data import DataLoader, Dataset
 from colordist.color import ColorSpace
 from colordist.data.batch import Share
 from colordist.data.loader import Loader, ResidentLoader
-from colordist.data.pack import pack
 from colordist.data.sampler import Sampler
 from colordist.data.source import StreamedSplit
+from colordist.data.sources.datasets import DatasetSettings, dataset
 from colordist.data.streaming import StreamingLoader
-from colordist.registry import component, make_config
 
 LAB = ColorSpace("lab")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,15 +83,15 @@ def resident(images: Tensor, batch: int) -> Loading:
 
 def streamed(split: StreamedSplit, batch: int, workers: int) -> Loading:
     """Images read on demand."""
-    sampler = Sampler(0, len(split), batch, True, shards=split.shard_sizes(), shuffle_shards=8)
+    sampler = Sampler(0, len(split), batch, True)
     yield from _ours(StreamingLoader(split, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1), workers))
 
 
-def opened(source: str, root: Path, size: int) -> StreamedSplit:
-    """Training split of a source."""
-    settings = {"data": {"source": source, "root": str(root), "image_size": size}}
-    split: StreamedSplit = component("source", source)(make_config(settings).data).open().train
-    return split
+def opened(saved: Path, size: int) -> StreamedSplit:
+    """Training split of a saved dataset."""
+    source = dataset(DatasetSettings(source="datasets", root=str(saved), image_size=size))
+    assert isinstance(source.train, StreamedSplit)
+    return source.train
 
 
 def save(root: Path, saved: Path) -> None:
@@ -128,26 +126,23 @@ def speed(start: Callable[[], Loading], seconds: float) -> float:
     return images / passed
 
 
-def compare(root: Path, packed: dict[str, Path], options: argparse.Namespace) -> Results:
+def compare(root: Path, saved: Path, options: argparse.Namespace) -> Results:
     """All loaders alternately."""
     loaded = np.stack([Files(root)[index].numpy() for index in range(2000)])
     images = torch.from_numpy(loaded).contiguous().to(DEVICE)
-    splits = {source: opened(source, folder, options.size) for source, folder in packed.items()}
+    split = opened(saved, options.size)
     loaders: dict[str, Callable[[], Loading]] = {"resident": lambda: resident(images, options.batch)}
     for workers in options.workers:
-        for source, split in splits.items():
-            loaders[f"{source}, {workers}"] = partial(streamed, split, options.batch, workers)
+        loaders[f"datasets, {workers}"] = partial(streamed, split, options.batch, workers)
         loaders[f"DataLoader, {workers}"] = partial(usual, root, options.batch, workers)
     arms = {name: partial(speed, each, options.seconds) for name, each in loaders.items()}
     speeds = alternate(arms, options.rounds, 0)
     ours, theirs = best(speeds, "datasets"), best(speeds, "DataLoader")
     return {
         "images_per_second": {name: summary(each) for name, each in speeds.items()},
-        "best": {"datasets": ours, "shards": best(speeds, "shards"), "DataLoader": theirs},
+        "best": {"datasets": ours, "DataLoader": theirs},
         "ratio": ratio(speeds, ours, theirs),
         "datasets / DataLoader": ratio(speeds, ours, theirs),
-        "shards / DataLoader": ratio(speeds, best(speeds, "shards"), theirs),
-        "datasets / shards": ratio(speeds, ours, best(speeds, "shards")),
         "resident / DataLoader": ratio(speeds, "resident", theirs),
     }
 
@@ -181,26 +176,20 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: intended
     with tempfile.TemporaryDirectory(prefix="loading-") as folder:
-        root = Path(folder) / "images"
-        packed = {source: Path(folder) / source for source in ("shards", "datasets")}
+        root, saved = Path(folder) / "images", Path(folder) / "saved"
         write_images(root, options.images, options.size)
-        found = {"batch": options.batch, "size": options.size}
-        work = {
-            "shards": lambda: pack(root, packed["shards"], 4 * 10**6),
-            "datasets": lambda: save(root, packed["datasets"]),
+        saving = timed(lambda: save(root, saved))
+        found = {"batch": options.batch, "size": options.size, "saved_per_second": options.images / saving}
+        found |= compare(root, saved, options)
+        found["waiting"] = {
+            "resident": waiting(options),
+            "datasets": waiting(options, **{"data.source": "datasets", "data.root": str(saved)}),
         }
-        found["packed_per_second"] = {source: options.images / timed(each) for source, each in work.items()}
-        found |= compare(root, packed, options)
-        found["waiting"] = {"resident": waiting(options)} | {
-            source: waiting(options, **{"data.source": source, "data.root": str(each)})
-            for source, each in packed.items()
-        }
-    for name, speed in found["packed_per_second"].items():
-        print(f"packing, {name:16} {speed:.0f} images per second")
+    print(f"{'saving':16} {found['saved_per_second']:.0f} images per second")
     for name, each in found["images_per_second"].items():
         print(f"{name:16} {as_text(each, 0)} images per second")
-    for name in ("resident / DataLoader", "datasets / DataLoader", "shards / DataLoader", "datasets / shards"):
-        print(f"{name}, each at its best: {as_text(found[name], 2)}")
+    for name in ("resident", "datasets"):
+        print(f"{name} / DataLoader, each at its best: {as_text(found[f'{name} / DataLoader'], 2)}")
     for name, each in found["waiting"].items():
         print(f"{name}: training waits for data {as_text(each, 2, 100)} % of its time")
     finish(options, found)

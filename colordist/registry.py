@@ -47,7 +47,6 @@ OURS: dict[Kind, dict[str, str]] = {
         "stl10": "colordist.data.sources.archive:STL10",
         "folder": "colordist.data.sources.folder:FolderSource",
         "datasets": "colordist.data.sources.datasets:DatasetSource",
-        "shards": "colordist.data.sources.shards:ShardSource",
     },
     "metric": {
         "features": "colordist.metrics.timm_features:TimmFeaturesMetric",

@@ -20,8 +20,8 @@ import pytest
 import runs
 from helpers import fitting, timm_weights
 from image_datasets import saved
-from packed import packed
 from runs import everything, learned, tensors
+from small_images import images
 from wandb_files import history
 
 from colordist.run.folder import RunFolder, numbered, read_records
@@ -42,7 +42,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
     "flow": {"task.name": "flow", "task.solver_steps": 2},
     "bf16": {"task.name": "cgan", "train.precision": "bf16"},
-    "shards": {"data.source": "shards", "data.shuffle_shards": 2},
     "datasets": {"data.source": "datasets", "data.workers": 1, "data.crop": "random", "data.resize": 20},
     "photos": {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
@@ -51,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
     },
 }
-ELASTIC = ("cgan", "cyclegan", "flow", "shards", "datasets", "photos")
+ELASTIC = ("cgan", "cyclegan", "flow", "datasets", "photos")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Long enough to send a signal.
@@ -85,8 +84,8 @@ def distance(one: Path, other: Path) -> float:
 
 def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
     root, weights = run.parents[1], str(run.parents[1] / "weights.safetensors")
-    images = {"folder": "images", "datasets": "dataset"}.get(settings.get("data.source", ""), "packed")
-    common = SETTINGS | {"data.root": str(root / images), "model.weights": weights, "task.feature_weights": weights}
+    name = "dataset" if settings.get("data.source") == "datasets" else "images"
+    common = SETTINGS | {"data.root": str(root / name), "model.weights": weights, "task.feature_weights": weights}
     return {"run": str(run), "settings": fitting(common, settings)} | more
 
 
@@ -123,11 +122,10 @@ def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs, with a shard store, the images in it, and pretrained weights."""
+    """Folder of all runs, with images, a dataset of these, and pretrained weights."""
     folder = tmp_path_factory.mktemp("runs")
     timm_weights(folder / "weights.safetensors", "test_efficientnet")
-    shards, _ = packed(folder, train=SETTINGS["data.train_images"], test=SETTINGS["data.test_images"])
-    saved(shards.with_name("images"), folder / "dataset")
+    saved(images(folder / "images", SETTINGS["data.train_images"], SETTINGS["data.test_images"]), folder / "dataset")
     return folder
 
 
@@ -141,7 +139,6 @@ def killed_alone(folder: Path) -> int:
         "cyclegan": [{"ranks": [0], "step": 10}],
         "flow": [{"ranks": [0], "step": 7}],
         "bf16": [{"ranks": [0], "step": 6}],
-        "shards": [{"ranks": [0], "step": 9}],
         "datasets": [{"ranks": [0], "step": 7}],
         "photos": [{"ranks": [0], "step": 6}],
     }
@@ -160,7 +157,6 @@ def killed_together(folder: Path) -> int:
         "cyclegan": [{"ranks": [1], "step": 10}],
         "flow": [{"ranks": [1], "step": 6}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
-        "shards": [{"ranks": [0], "step": 7}],
         "datasets": [{"ranks": [1], "step": 8}],
         "photos": [{"ranks": [1], "step": 9}],
     }
@@ -173,14 +169,14 @@ def killed_together(folder: Path) -> int:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing(kind: str, killed_alone: int, folder: Path) -> None:
-    assert killed_alone == 10
+    assert killed_alone == 9
     assert_bit_equal(folder / "1" / kind, folder / "1" / f"{kind}-straight")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_kill_changes_nothing_on_two_processes(kind: str, killed_together: int, folder: Path) -> None:
     """The launcher restarts dead processes, but not finished or stopped ones."""
-    assert killed_together == 9
+    assert killed_together == 8
     assert_bit_equal(folder / "2" / kind, folder / "2" / f"{kind}-straight")
 
 

@@ -44,8 +44,8 @@ class Column:
         import pyarrow as pa
 
         parts: list[NDArray[np.int64]] = []
-        for number, file in enumerate(files):
-            with open(file, "rb") as opened:
+        for index, name_of_file in enumerate(files):
+            with open(name_of_file, "rb") as opened:
                 mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             if hasattr(mmap, "MADV_RANDOM"):
                 mapped.madvise(mmap.MADV_RANDOM)  # else all of the file is read ahead for a few bytes of each batch
@@ -54,10 +54,11 @@ class Column:
                 places = _places(chunk, whole.address)
                 if places is None:
                     return None
-                parts.append(np.column_stack([np.full(len(chunk), number), *places]))
+                parts.append(np.column_stack([np.full(len(chunk), index), *places]))
         rows = np.concatenate([np.empty((0, 5), np.int64), *parts])
-        file, content, path = (np.ascontiguousarray(each) for each in (rows[:, 0], rows[:, 1:3], rows[:, 3:]))
-        return cls(tuple(files), file, content, path)
+        columns = rows[:, 0], rows[:, 1:3], rows[:, 3:]
+        number, encoded, path = (np.ascontiguousarray(each) for each in columns)
+        return cls(tuple(files), number, encoded, path)
 
     def __len__(self) -> int:
         return len(self.file)
@@ -180,10 +181,6 @@ class RowSplit(EncodedSplit):
     def part(self, indices: NDArray[np.int64]) -> "RowSplit":
         """A subset of the images. indices: ascending, [n]."""
         return replace(self, rows=self.rows[indices], lengths=self.lengths[indices], damaged=set())
-
-    def shard_sizes(self) -> tuple[int, ...]:
-        """No shards: each epoch is shuffled as a whole."""
-        return ()
 
 
 def row_name(column: Column, split: str, row: int) -> str:

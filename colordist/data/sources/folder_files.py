@@ -1,4 +1,4 @@
-"""Find the image files below a folder and split them into training and test: for the source `folder` and packing."""
+"""Find the image files below a folder and split them into training and test, for the source `folder`."""
 
 import hashlib
 import json
@@ -187,12 +187,6 @@ def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> l
     count = sum(value < TEST_SHARE * 2**64 for value in hashes)
     last = sorted(hashes)[min(max(count, 1), len(names) - 1) - 1]
     return [value <= last for value in hashes]
-
-
-def class_of(name: str, has_split_folders: bool) -> str:
-    """Class of an image: its top folder below train/ and test/, or below the root; "" without one."""
-    folders = name.split("/")[1 if has_split_folders else 0 : -1]
-    return folders[0] if folders else ""
 
 
 def merge(one: Skipped, other: Skipped) -> Skipped:

@@ -17,8 +17,8 @@ import torch
 from helpers import ROOT, alone_on_the_cpu
 from image_corpus import USABLE
 from image_datasets import dataset_hub, dataset_of, rows_of, saved
-from packed import SIDE, images
 from runs import assert_bit_equal, killed_run, learned, run
+from small_images import SIDE, images
 
 from colordist.color import ColorSpace
 from colordist.config import RunError, UserError
@@ -53,9 +53,8 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def settings(root: Path | str, cache: Path, **more: Any) -> DatasetSettings:  # noqa: ANN401  any setting
-    return DatasetSettings(
-        **({"source": "datasets", "root": str(root), "cache": str(cache), "image_size": SIDE} | more)
-    )
+    given: dict[str, Any] = {"source": "datasets", "root": str(root), "cache": str(cache), "image_size": SIDE}
+    return DatasetSettings(**given | more)
 
 
 def training(source: Source) -> RowSplit:
