@@ -5,12 +5,12 @@
 Images per second of each loader alone, alternately, a few seconds each. All yield grey and colours in Lab on the
 device, shuffled, with random flips:
 
-- *resident*: held on the device, as all sources but ``shards`` are;
-- *shards*: read by index, with the best of several numbers of worker processes;
+- *resident*: held on the device, as all sources are that fit;
+- *datasets*: read by row from Arrow files, with the best of several numbers of worker processes;
 - *DataLoader*: usual practice, PIL on single files, with the best of the same numbers.
 
-Then the speed of packing shards, and the fraction of its time that training waits for data, with our two loaders. All
-files are in the page cache; from a disk, or over a network, many small files are slower.
+Then how fast images are saved, and the fraction of its time that training waits for data, with our loaders.
+All files are in the page cache; from a disk, or over a network, many small files are slower.
 """
 
 import argparse
@@ -31,11 +31,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from colordist.color import ColorSpace
 from colordist.data.batch import Share
-from colordist.data.decode import Scaling
 from colordist.data.loader import Loader, ResidentLoader
-from colordist.data.pack import pack
 from colordist.data.sampler import Sampler
-from colordist.data.sources.shards import ShardSplit, shards
+from colordist.data.source import StreamedSplit
+from colordist.data.sources.datasets import DatasetSettings, dataset
 from colordist.data.streaming import StreamingLoader
 
 LAB = ColorSpace("lab")
@@ -82,12 +81,24 @@ def resident(images: Tensor, batch: int) -> Loading:
     yield from _ours(ResidentLoader(images, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1)))
 
 
-def streamed(packed: Path, size: int, batch: int, workers: int) -> Loading:
-    """Images in shards."""
-    split = shards(str(packed), None, Scaling(size), packed).train
-    assert isinstance(split, ShardSplit)
-    sampler = Sampler(0, len(split), batch, True, shards=split.shard_sizes(), shuffle_shards=8)
+def streamed(split: StreamedSplit, batch: int, workers: int) -> Loading:
+    """Images read on demand."""
+    sampler = Sampler(0, len(split), batch, True)
     yield from _ours(StreamingLoader(split, Share(sampler, LAB, DEVICE, torch.float32, None, 0, 1), workers))
+
+
+def opened(saved: Path, size: int) -> StreamedSplit:
+    """Training split of a saved dataset."""
+    source = dataset(DatasetSettings(source="datasets", root=str(saved), image_size=size))
+    assert isinstance(source.train, StreamedSplit)
+    return source.train
+
+
+def save(root: Path, saved: Path) -> None:
+    """Save a folder of images as the library datasets does."""
+    from datasets import load_dataset
+
+    load_dataset("imagefolder", data_dir=str(root), cache_dir=f"{saved}.cache").save_to_disk(saved)
 
 
 def usual(root: Path, batch: int, workers: int) -> Loading:
@@ -115,22 +126,23 @@ def speed(start: Callable[[], Loading], seconds: float) -> float:
     return images / passed
 
 
-def compare(root: Path, packed: Path, options: argparse.Namespace) -> Results:
+def compare(root: Path, saved: Path, options: argparse.Namespace) -> Results:
     """All loaders alternately."""
     loaded = np.stack([Files(root)[index].numpy() for index in range(2000)])
     images = torch.from_numpy(loaded).contiguous().to(DEVICE)
+    split = opened(saved, options.size)
     loaders: dict[str, Callable[[], Loading]] = {"resident": lambda: resident(images, options.batch)}
     for workers in options.workers:
-        loaders[f"shards, {workers}"] = partial(streamed, packed, options.size, options.batch, workers)
+        loaders[f"datasets, {workers}"] = partial(streamed, split, options.batch, workers)
         loaders[f"DataLoader, {workers}"] = partial(usual, root, options.batch, workers)
     arms = {name: partial(speed, each, options.seconds) for name, each in loaders.items()}
     speeds = alternate(arms, options.rounds, 0)
-    ours, theirs = best(speeds, "shards"), best(speeds, "DataLoader")
+    ours, theirs = best(speeds, "datasets"), best(speeds, "DataLoader")
     return {
         "images_per_second": {name: summary(each) for name, each in speeds.items()},
-        "best": {"shards": ours, "DataLoader": theirs},
+        "best": {"datasets": ours, "DataLoader": theirs},
         "ratio": ratio(speeds, ours, theirs),
-        "shards / DataLoader": ratio(speeds, ours, theirs),
+        "datasets / DataLoader": ratio(speeds, ours, theirs),
         "resident / DataLoader": ratio(speeds, "resident", theirs),
     }
 
@@ -164,19 +176,19 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores: intended
     with tempfile.TemporaryDirectory(prefix="loading-") as folder:
-        root, packed = Path(folder) / "images", Path(folder) / "packed"
+        root, saved = Path(folder) / "images", Path(folder) / "saved"
         write_images(root, options.images, options.size)
-        packing = timed(lambda: pack(root, packed, 4 * 10**6))
-        found = {"batch": options.batch, "size": options.size, "packed_per_second": options.images / packing}
-        found |= compare(root, packed, options)
+        saving = timed(lambda: save(root, saved))
+        found = {"batch": options.batch, "size": options.size, "saved_per_second": options.images / saving}
+        found |= compare(root, saved, options)
         found["waiting"] = {
             "resident": waiting(options),
-            "shards": waiting(options, **{"data.source": "shards", "data.root": str(packed)}),
+            "datasets": waiting(options, **{"data.source": "datasets", "data.root": str(saved)}),
         }
-    print(f"{'packing':16} {found['packed_per_second']:.0f} images per second")
+    print(f"{'saving':16} {found['saved_per_second']:.0f} images per second")
     for name, each in found["images_per_second"].items():
         print(f"{name:16} {as_text(each, 0)} images per second")
-    for name in ("resident", "shards"):
+    for name in ("resident", "datasets"):
         print(f"{name} / DataLoader, each at its best: {as_text(found[f'{name} / DataLoader'], 2)}")
     for name, each in found["waiting"].items():
         print(f"{name}: training waits for data {as_text(each, 2, 100)} % of its time")

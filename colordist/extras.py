@@ -6,7 +6,7 @@ from typing import Literal
 
 from colordist.config import UserError
 
-Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics"]
+Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets"]
 
 
 @contextmanager

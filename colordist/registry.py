@@ -46,7 +46,7 @@ OURS: dict[Kind, dict[str, str]] = {
         "cifar100": "colordist.data.sources.archive:CIFAR100",
         "stl10": "colordist.data.sources.archive:STL10",
         "folder": "colordist.data.sources.folder:FolderSource",
-        "shards": "colordist.data.sources.shards:ShardSource",
+        "datasets": "colordist.data.sources.datasets:DatasetSource",
     },
     "metric": {
         "features": "colordist.metrics.timm_features:TimmFeaturesMetric",

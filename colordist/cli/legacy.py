@@ -23,6 +23,16 @@ def removed_metric(name: str) -> str | None:
     return f"evaluate.metrics: the metric {name} has been removed: use features" if name == _REMOVED else None
 
 
+def removed_source(name: object) -> str | None:
+    """One line for the name of an image source that has been removed; None for others."""
+    if name != "shards":
+        return None
+    return (
+        "data.source: shards has been removed: name the folder that was packed (data.source folder), or save it as one "
+        "dataset (data.source datasets; docs/training.md)"
+    )
+
+
 def removed_verb(name: str) -> str | None:
     """One line for a command that has been removed; None for others."""
     return f"the command {name} has been removed: use the metric features" if name == _REMOVED else None

@@ -73,7 +73,7 @@ def read_config(
         _print_help(verb, description, add_options)
     _check_common(given)
     registry.load_modules(given.modules)
-    selected = Names.of(given.names)
+    selected = _selected(given.names)
     kinds = registry.sections(selected)
     optimizers = registry.optimizers(selected)
     parser = new_parser(verb, description)
@@ -88,6 +88,14 @@ def read_config(
     optimizer = dict(vars(found.pop("optimizer")))
     config = Config(**{"discriminator": None, **found, "optimizer": optimizer})
     return config, Path([*given.files][-1]) if given.files else None, options
+
+
+def _selected(names: Mapping[str, Any]) -> Names:
+    """Names of the components. Raises UserError for a source that has been removed."""
+    selected = Names.of(names)
+    if selected.source not in registry.names("source") and (line := legacy.removed_source(selected.source)):
+        raise UserError(line)
+    return selected
 
 
 @dataclass(frozen=True)
@@ -321,7 +329,7 @@ def read_sections(
     """
     given, usual = Given.read(sys.argv[1:] if arguments is None else arguments), usual or {}
     registry.load_modules([*modules, *given.modules])
-    selected = Names.of({"data": {**usual.get("data", {}), **given.names.get("data", {})}})
+    selected = _selected({"data": {**usual.get("data", {}), **given.names.get("data", {})}})
     kinds = {**COMMON, "data": registry.component("source", selected.source).Settings}
     kinds = {section: kinds[section] for section in wanted}
     parser = new_parser(verb, description)

@@ -29,13 +29,6 @@ _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
-def portable_extension(content: bytes) -> str | None:
-    """jpg or png for content that every build of PIL, and other programs, decode; None for any other."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    return "png" if content.startswith(b"\x89PNG\r\n\x1a\n") else None
-
-
 def is_image_file(path: str | Path) -> bool:
     """Whether this is a file with an image's extension. Its content is not read."""
     return os.path.splitext(path)[1].lower() in EXTENSIONS and not os.path.isdir(path)

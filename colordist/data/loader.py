@@ -32,12 +32,11 @@ def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = Tr
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:
     """Sample a split for colour statistics: all images, or a few thousand of a streamed split.
 
-    Those are the first ones in shards, which are in random order; else spread evenly. Yields uint8 [B, 3, H, W] on the
-    device.
+    Those are spread evenly. Yields uint8 [B, 3, H, W] on the device.
     """
     indices = np.arange(len(split))
     if isinstance(split, StreamedSplit) and len(split) > _SAMPLE:
-        indices = indices[:_SAMPLE] if split.shard_sizes() else np.arange(_SAMPLE) * len(split) // _SAMPLE
+        indices = np.arange(_SAMPLE) * len(split) // _SAMPLE
     for part in in_batches(len(indices), 256):
         images = np.stack([split[index] for index in indices[part].tolist()])
         yield torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)

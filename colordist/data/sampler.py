@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 # One random stream per use, so that another use doesn't change the others.
-_ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT, _SHARD_ORDER = range(9)
-_CROP, _TARGET_CROP = 9, 10
+_ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT = range(8)
+_CROP, _TARGET_CROP = 9, 10  # 8 was another's
 
 CENTER = 0.5
 """Position of a central crop."""
@@ -64,50 +64,15 @@ def stable_argsort(values: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=8)  # a step may span two epochs, and the next one is begun; unpaired training has two orders
-def _order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> Future[NDArray[np.int64]]:
-    """Begin to draw the order of an epoch's samples, in the background. Arguments and result: of ``_draw_order``."""
-    return _thread.submit(_draw_order, seed, stream, epoch, shards, window_size)
-
-
-def _draw_order(seed: int, stream: int, epoch: int, shards: tuple[int, ...], window_size: int) -> NDArray[np.int64]:
-    """Order of an epoch's samples: shards in random order, and samples shuffled within windows of shards.
-
-    shards: samples in each. window_size: most shards in a window; windows differ by at most one shard.
-    """
-    bits = _random_bits(seed, stream, epoch, sum(shards))
-    if len(shards) <= window_size:
-        return stable_argsort(bits)
-    shard_order = stable_argsort(_random_bits(seed, _SHARD_ORDER, epoch, len(shards)))
-    images = np.split(np.arange(len(bits)), np.cumsum(shards)[:-1])
-    order = []
-    for part in even_slices(len(shards), window_size):
-        window = np.concatenate([images[shard] for shard in np.sort(shard_order[part])])
-        order.append(window[stable_argsort(bits[window])])
-    return np.concatenate(order)
+def _order(seed: int, stream: int, epoch: int, count: int) -> Future[NDArray[np.int64]]:
+    """Begin to draw the order of an epoch's samples, in the background: [count]."""
+    return _thread.submit(lambda: stable_argsort(_random_bits(seed, stream, epoch, count)))
 
 
 @lru_cache(maxsize=2)
-def _halves(seed: int, shards: tuple[int, ...]) -> tuple["Half", "Half"]:
-    count = sum(shards)
-    order = _order(seed, _HALVES, 0, (count,), 1).result()
-    halves = order[: count // 2], order[count // 2 :]
-    if len(shards) == 1:
-        return Half(halves[0], (len(halves[0]),)), Half(halves[1], (len(halves[1]),))
-    shard = np.repeat(np.arange(len(shards)), shards)
-    first, second = (
-        Half(np.sort(half), tuple(np.bincount(shard[half], minlength=len(shards)).tolist())) for half in halves
-    )
-    return first, second
-
-
-@dataclass(frozen=True, eq=False)
-class Half:
-    """Half of the training split in unpaired training: only for grey input, or only for target colours."""
-
-    index: NDArray[np.int64]
-    """Indices into the training split, grouped by shard: [n]."""
-    shards: tuple[int, ...]
-    """Number of them in each shard."""
+def _halves(seed: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    order = _order(seed, _HALVES, 0, count).result()
+    return order[: count // 2], order[count // 2 :]
 
 
 @dataclass(frozen=True)
@@ -145,9 +110,6 @@ class Sampler:
     """(seed, step, dataset length, global batch) -> samples and augmentation of a step.
 
     Each epoch has every image once, in its own random order; a step may span two epochs.
-
-    With shards, an epoch is a sequence of disjoint windows of at most ``shuffle_shards`` shards, shuffled within. So
-    consecutive samples, no more than the smallest window has, come from at most ``2 * shuffle_shards`` shards.
     """
 
     seed: int
@@ -158,23 +120,19 @@ class Sampler:
     """Noise shape per sample: candidates, then the shape of one candidate's noise."""
     unpaired: bool = False
     """Whether grey input and target colours come from different images, each from one half of the split."""
-    shards: tuple[int, ...] = ()
-    """Images in each shard, in the order of their index, ``length`` in all. Empty: no shards."""
-    shuffle_shards: int = 1
-    """Shards shuffled together; all of them: a full shuffle."""
     random_crops: bool = False
     """Whether crops have uniformly random positions; else they are central."""
 
     def step(self, step: int, rows: slice | None = None) -> SampleSlice:
         """The samples of a step, counted from 0. rows: of the global batch; None for all."""
         rows = rows or slice(0, self.global_batch_size)
-        index, flip = self._indices(step, _ORDER, self._shards, rows), self._coin_flips(step, _FLIP, rows)
+        index, flip = self._indices(step, _ORDER, self.length, rows), self._coin_flips(step, _FLIP, rows)
         crop = self._crops(step, _CROP, rows)
         target_index, target_flip, target_crop = index, flip, crop
         if self.unpaired:
             grey_half, target_half = self.halves()
-            index = grey_half.index[self._indices(step, _ORDER, grey_half.shards, rows)]
-            target_index = target_half.index[self._indices(step, _TARGET_ORDER, target_half.shards, rows)]
+            index = grey_half[self._indices(step, _ORDER, len(grey_half), rows)]
+            target_index = target_half[self._indices(step, _TARGET_ORDER, len(target_half), rows)]
             target_flip, target_crop = self._coin_flips(step, _TARGET_FLIP, rows), self._crops(step, _TARGET_CROP, rows)
         return SampleSlice(
             index=index,
@@ -196,24 +154,20 @@ class Sampler:
         rows = slice(first, first + len(samples))
         return _normal(self.seed, _NOISE, step, rows, self.global_batch_size, self.noise_shape)
 
-    @property
-    def _shards(self) -> tuple[int, ...]:
-        return self.shards or (self.length,)
+    def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Halves of the split for grey input and for target colours, in unpaired training: indices."""
+        return _halves(self.seed, self.length)
 
-    def halves(self) -> tuple[Half, Half]:
-        """Halves of the split for grey input and for target colours, in unpaired training."""
-        return _halves(self.seed, self._shards)
-
-    def _indices(self, step: int, stream: int, shards: tuple[int, ...], rows: slice) -> NDArray[np.int64]:
-        """Some of a step's samples, as indices into the images of ``shards``."""
+    def _indices(self, step: int, stream: int, count: int, rows: slice) -> NDArray[np.int64]:
+        """Some of a step's samples, of ``count`` images."""
         first = step * self.global_batch_size
         positions = np.arange(first + rows.start, first + rows.stop)
-        epochs, offsets = np.divmod(positions, sum(shards))
+        epochs, offsets = np.divmod(positions, count)
         indices = np.empty_like(positions)
         for epoch in np.unique(epochs).tolist():
-            current, order = epochs == epoch, _order(self.seed, stream, epoch, shards, self.shuffle_shards)
+            current, order = epochs == epoch, _order(self.seed, stream, epoch, count)
             indices[current] = order.result()[offsets[current]]
-            _order(self.seed, stream, epoch + 1, shards, self.shuffle_shards)  # to be ready in time
+            _order(self.seed, stream, epoch + 1, count)  # to be ready in time
         return indices
 
     def _coin_flips(self, step: int, stream: int, rows: slice) -> NDArray[np.bool_]:

@@ -88,10 +88,6 @@ class StreamedSplit(Split, Protocol):
         """A subset of the images. indices: ascending, [n]."""
         ...
 
-    def shard_sizes(self) -> tuple[int, ...]:
-        """Number of consecutive images in each shard; empty without shards."""
-        ...
-
 
 @dataclass(frozen=True)
 class Source:
@@ -152,14 +148,9 @@ class StreamedDataConfig(FileDataConfig):
         super().__post_init__()
         at_least("data.workers", self.workers, 0)
 
-    @property
-    def shuffle_shards(self) -> int:
-        """Shards shuffled together: a setting of sources with shards."""
-        return 1
-
 
 def cache_folder() -> Path:
-    """Folder for decoded images and downloaded shards."""
+    """Folder for decoded images."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"
 
 

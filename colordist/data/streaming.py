@@ -98,7 +98,7 @@ class StreamingLoader:
     def micro_batches(self, step: int) -> list[Batch]:
         """Load this process's samples of a step, in micro-batches of at most micro_batch_size.
 
-        Raises RunError if a shard can't be read or downloaded.
+        Raises RunError if an image can't be read.
         """
         sample_slices = self._share.sample_slices(step)
         if step != self._next - 1:  # training reads its first step twice

@@ -141,8 +141,6 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
         config.data.flip,
         noise_shape=(task.candidates, *task.noise_shape(data.image_size)),
         unpaired=task.unpaired,
-        shards=split.shard_sizes() if isinstance(split, StreamedSplit) else (),
-        shuffle_shards=data.shuffle_shards if isinstance(data, StreamedDataConfig) else 1,
         random_crops=isinstance(data, FileDataConfig) and data.crop == "random",
     )
     share = Share(

@@ -43,6 +43,6 @@ def _images(config: Config) -> str:
     source: ImageSource = registry.component("source", data.source)(data)
     size = source.training_bytes()
     if size is None:
-        return f"the images ({image} each; of `shards`, only the test images)"
+        return f"the images ({image} each)"
     training = f"{size / 2**20:.0f} MiB for training" if size else "those for training streamed"
     return f"the images ({training}, {test_image} for each test image)"

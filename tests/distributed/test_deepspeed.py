@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import torch
 from helpers import ROOT, clean_environment, fitting, timm_weights
-from packed import images
 from PIL import Image
 from runs import flat
+from small_images import images
 
 import colordist
 from colordist.run import snapshot

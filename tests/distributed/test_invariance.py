@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 import torch
 from helpers import fitting, timm_weights
-from packed import packed
+from image_datasets import saved
 from runs import flat, tensors
+from small_images import images
 from torch import Tensor
 
 from launch import TINY_GAN, records, work
@@ -62,7 +63,7 @@ EXACT: dict[str, dict[str, Any]] = {
     "autoencoder-none": AUTOENCODER | {"model.norm": "none", "task.pixel": "l2"},
     "cyclegan": CYCLEGAN,
     "cgan-features": {"task.feature_weight": 2.0, "task.feature_model": "test_efficientnet", "model.norm": "instance"},
-    "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "datasets": {"data.source": "datasets", "data.resize": 20, "data.crop": "random"},
     "folder-crops": {"data.source": "folder", "data.resize": 20, "data.crop": "random"},
     "photos": {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
@@ -99,8 +100,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("invariance")
     file = str(timm_weights(root / "weights.safetensors", "test_efficientnet"))
     weights = {"task.feature_weights": file, "model.weights": file}
-    shards, _ = packed(root, train=COMMON["data.train_images"], test=COMMON["data.test_images"])
-    roots = {"shards": str(shards), "folder": str(shards.with_name("images"))}
+    folder_of_images = images(root / "images", COMMON["data.train_images"], COMMON["data.test_images"])
+    roots = {"folder": str(folder_of_images), "datasets": str(saved(folder_of_images, root / "dataset"))}
 
     @functools.cache
     def launched(processes: int) -> None:
@@ -109,7 +110,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
                 {"run": str(folder(case, (processes, micro))), "settings": settings}
                 for case, own in CASES.items()
                 for micro in (None, MICRO[processes])
-                for paths in [weights | {"data.root": roots.get(own.get("data.source", ""), roots["shards"])}]
+                for paths in [weights | {"data.root": roots.get(own.get("data.source", ""), "")}]
                 for settings in [fitting(COMMON | {"train.micro_batch_size": micro} | paths, own)]
             ],
             root,

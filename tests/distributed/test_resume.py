@@ -19,8 +19,9 @@ import psutil
 import pytest
 import runs
 from helpers import fitting, timm_weights
-from packed import packed
+from image_datasets import saved
 from runs import everything, learned, tensors
+from small_images import images
 from wandb_files import history
 
 from colordist.run.folder import RunFolder, numbered, read_records
@@ -41,7 +42,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
     "flow": {"task.name": "flow", "task.solver_steps": 2},
     "bf16": {"task.name": "cgan", "train.precision": "bf16"},
-    "shards": {"data.source": "shards", "data.shuffle_shards": 2},
+    "datasets": {"data.source": "datasets", "data.workers": 1, "data.crop": "random", "data.resize": 20},
     "photos": {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
         **{"data.max_memory_gb": 0, "data.workers": 1},  # streamed
@@ -49,7 +50,7 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
     },
 }
-ELASTIC = ("cgan", "cyclegan", "flow", "shards", "photos")
+ELASTIC = ("cgan", "cyclegan", "flow", "datasets", "photos")
 # Networks this small are slower on several cores.
 ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Long enough to send a signal.
@@ -83,8 +84,8 @@ def distance(one: Path, other: Path) -> float:
 
 def job(run: Path, settings: dict[str, Any], **more: Any) -> dict[str, Any]:  # noqa: ANN401  see mortal.py
     root, weights = run.parents[1], str(run.parents[1] / "weights.safetensors")
-    images = "images" if settings.get("data.source") == "folder" else "packed"
-    common = SETTINGS | {"data.root": str(root / images), "model.weights": weights, "task.feature_weights": weights}
+    name = "dataset" if settings.get("data.source") == "datasets" else "images"
+    common = SETTINGS | {"data.root": str(root / name), "model.weights": weights, "task.feature_weights": weights}
     return {"run": str(run), "settings": fitting(common, settings)} | more
 
 
@@ -121,10 +122,10 @@ def both(folder: Path, jobs: list[dict[str, Any]], processes: int) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of all runs, with a shard store, the images in it, and pretrained weights."""
+    """Folder of all runs, with images, a dataset of these, and pretrained weights."""
     folder = tmp_path_factory.mktemp("runs")
     timm_weights(folder / "weights.safetensors", "test_efficientnet")
-    packed(folder, train=SETTINGS["data.train_images"], test=SETTINGS["data.test_images"])
+    saved(images(folder / "images", SETTINGS["data.train_images"], SETTINGS["data.test_images"]), folder / "dataset")
     return folder
 
 
@@ -138,7 +139,7 @@ def killed_alone(folder: Path) -> int:
         "cyclegan": [{"ranks": [0], "step": 10}],
         "flow": [{"ranks": [0], "step": 7}],
         "bf16": [{"ranks": [0], "step": 6}],
-        "shards": [{"ranks": [0], "step": 9}],
+        "datasets": [{"ranks": [0], "step": 7}],
         "photos": [{"ranks": [0], "step": 6}],
     }
     jobs = [job(folder / "1" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]
@@ -156,7 +157,7 @@ def killed_together(folder: Path) -> int:
         "cyclegan": [{"ranks": [1], "step": 10}],
         "flow": [{"ranks": [1], "step": 6}],
         "bf16": [{"ranks": [0], "step": 8, "operation": 9}],
-        "shards": [{"ranks": [0], "step": 7}],
+        "datasets": [{"ranks": [1], "step": 8}],
         "photos": [{"ranks": [1], "step": 9}],
     }
     jobs = [job(folder / "2" / f"{kind}-straight", KINDS[kind]) for kind in KINDS]

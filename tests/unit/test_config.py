@@ -172,6 +172,7 @@ def test_a_module_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.Mon
 WEIGHTS_KEYS = {"task.feature_weights"}  # not the file's path, but its content is part of the identity
 OPERATIONAL = {
     "data.max_memory_gb",
+    *("data.config_name", "data.revision", "data.cache"),
     "data.root",
     "data.workers",
     "task.feature_sha256",
@@ -239,7 +240,7 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
 def every_key() -> dict[tuple[str, Names], Any]:
     """Every key with the components that have it, but for those that name components; and its type."""
     found: dict[str, tuple[Names, Any]] = {}
-    for names in (Names(), Names(task="cyclegan"), Names(source="folder"), Names(source="shards")):
+    for names in (Names(), Names(task="cyclegan"), Names(source="folder"), Names(source="datasets")):
         found = {key: (names, hint) for key, hint in leaves(names) if key not in registry.NAME_KEYS} | found
     return {(key, names): hint for key, (names, hint) in found.items()}
 

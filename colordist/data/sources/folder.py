@@ -1,7 +1,6 @@
 """The source `folder`: any folder of photos, decoded once and cached."""
 
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from colordist.data.sources.folder_files import (
     Found,
     find,
     list_skipped,
+    listing_digest,
     merge,
     name_hash,
     on_all_cores,
@@ -81,7 +81,7 @@ class FolderSource(ImageSource):
     def listing(self) -> str:
         """Digest of the images' relative names and sizes."""
         found = find(Path(self.settings.root).expanduser(), self.settings.class_names)
-        return _listing_digest([(file.name, file.stamp[0]) for file in found.files])
+        return listing_digest([(file.name, file.stamp[0]) for file in found.files])
 
     def training_bytes(self) -> int | None:
         """Estimated size of the decoded training images that are held on the device; 0 if they are streamed."""
@@ -176,7 +176,7 @@ def _read(root: Path, found: Found, scaling: Scaling, *, streamed: bool) -> Cont
         test=test,
         chroma=[chroma[index] for index in train],
         skipped=skipped,
-        digest=_listing_digest([(file.name, file.stamp[0], digests.get(file.name)) for file in found.files]),
+        digest=listing_digest([(file.name, file.stamp[0], digests.get(file.name)) for file in found.files]),
         sizes=np.array([image.shape[:2] for image in decoded], np.int64),
         pixels=np.concatenate([image.reshape(-1, 3) for image in decoded]),
     )
@@ -210,10 +210,6 @@ def _to_be_hashed(names: list[str]) -> set[str]:
     if len(names) <= _MOST_HASHED:
         return set(names)
     return set(sorted(names, key=name_hash)[:_SAMPLE_HASHED])
-
-
-def _listing_digest(rows: list[tuple[object, ...]]) -> str:
-    return hashlib.blake2b(json.dumps(rows).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
 
 
 def _colorful(root: Path, chroma: list[float], least: float) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
-"""Find the image files below a folder and split them into training and test: for the source `folder` and packing."""
+"""Find the image files below a folder and split them into training and test, for the source `folder`."""
 
 import hashlib
+import json
 import logging
 import os
 import unicodedata
@@ -129,6 +130,11 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
+def listing_digest(rows: list[tuple[object, ...]]) -> str:
+    """Digest of a listing: of names, sizes, and what else tells the files apart."""
+    return hashlib.blake2b(json.dumps(rows).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+
+
 def on_all_cores(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Map a function that opens or decodes images, with results in order.
 
@@ -188,12 +194,6 @@ def _held_out(root: Path, found: Found, names: list[str], skipped: Skipped) -> l
     count = sum(value < TEST_SHARE * 2**64 for value in hashes)
     last = sorted(hashes)[min(max(count, 1), len(names) - 1) - 1]
     return [value <= last for value in hashes]
-
-
-def class_of(name: str, has_split_folders: bool) -> str:
-    """Class of an image: its top folder below train/ and test/, or below the root; "" without one."""
-    folders = name.split("/")[1 if has_split_folders else 0 : -1]
-    return folders[0] if folders else ""
 
 
 def merge(one: Skipped, other: Skipped) -> Skipped:

@@ -61,10 +61,6 @@ class FolderSplit(EncodedSplit):
         """A subset of the images. indices: ascending, [n]."""
         return replace(self, names=self.names[indices], lengths=self.lengths[indices], damaged=set())
 
-    def shard_sizes(self) -> tuple[int, ...]:
-        """No shards: each epoch is shuffled as a whole."""
-        return ()
-
 
 def training_bytes(found: Found, scaling: Scaling) -> int:
     """Estimate the decoded size of the training images from the headers of a sample of files."""

@@ -337,12 +337,20 @@ def test_another_component_on_the_command_line_takes_what_fits_of_a_file(tmp_pat
     )
 
 
+def test_a_source_that_has_been_removed(tmp_path: Path) -> None:
+    file = tmp_path / "old.yaml"
+    file.write_text("data: {source: shards, root: packed, shuffle_shards: 4}")
+    line = "data.source: shards has been removed: name the folder that was packed (data.source folder), or save it as "
+    for arguments in ([f"--config={file}"], ["--data.source", "shards", "--data.root", "packed"]):
+        assert mistake(arguments).startswith(line)
+
+
 # --- --help, --print_config, --dry_run
 
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["--task.name=cgan"], ["--task.name", "cyclegan", "--data.source", "shards", "--model.name", "autoencoder"]],
+    [[], ["--task.name=cgan"], ["--task.name", "cyclegan", "--data.source", "datasets", "--model.name", "autoencoder"]],
 )
 def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Those that every run has; with the name of a component, all."""

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from helpers import alone_on_the_cpu, tiny
-from packed import SIDE, images
 from PIL import Image
 from runs import assert_bit_equal, killed_run, learned, run
+from small_images import SIDE, images
 
 from colordist.color import ColorSpace
 from colordist.config import RunError
@@ -70,9 +70,7 @@ def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
 def test_the_same_batches_as_from_memory(workers: int, scaling: Scaling, unpaired: bool, root: Path) -> None:
     resident, other = both(root, scaling)
     split = streamed(other)
-    sampler = Sampler(
-        4, len(split), BATCH, True, unpaired=unpaired, shards=split.shard_sizes(), random_crops=scaling.whole
-    )
+    sampler = Sampler(4, len(split), BATCH, True, unpaired=unpaired, random_crops=scaling.whole)
     share = Share(sampler, ColorSpace("lab"), CPU, torch.float64, 2, 1, 2)
     expected, found = load_resident(resident.train, share), StreamingLoader(split, share, workers)
     for step in (0, 0, 1, 2, 3, 4, 40, 41, 7):

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from class_images import image_folder
 from helpers import alone_on_the_cpu, tiny
 from PIL import Image
 from runs import run
@@ -13,7 +12,6 @@ from runs import run
 from colordist.cli.parser import Command
 from colordist.colorize import colorize
 from colordist.config import UserError
-from colordist.data.pack import pack
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
 from colordist.export import export
@@ -85,8 +83,6 @@ def verb(name: str, trained: Path, out: Path) -> None:
             photos.mkdir(exist_ok=True)
             Image.new("RGB", (16, 16), "red").save(photos / "a.png")
             colorize_all(photos, trained, out, overwrite=True)
-        case "pack":
-            pack(image_folder(out.parent / "images"), out)
 
 
 FILES = {"evaluate": "out.json", "report": "out.html", "export": "out.onnx"}
@@ -126,16 +122,6 @@ def test_a_picture_of_ours_is_replaced(trained: Path, tmp_path: Path) -> None:
     report([RunFolder(trained)], out)
     assert out.read_bytes() == drawn
     assert out.stat().st_ino != inode
-
-
-def test_a_folder_with_something_else_is_not_replaced(trained: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    out.mkdir()
-    (out / "thesis.tex").write_text("mine")
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    with pytest.raises(UserError, match=r"already.*name another folder"):
-        verb("pack", trained, out)
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 
 @pytest.mark.parametrize("part", ["metrics.jsonl", "images", "init_from", "wandb.json", "snapshots/a", "checkpoints/a"])

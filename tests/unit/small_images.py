@@ -1,12 +1,9 @@
-"""A folder of small images, and shards made of it."""
+"""A folder of small images."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
-
-from colordist.data.pack import pack
-from colordist.data.sources.shard_index import Index
 
 SIDE = 16
 
@@ -21,9 +18,3 @@ def images(root: Path, train: int = 26, test: int = 7) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).resize((20, SIDE), Image.Resampling.BICUBIC).save(path)
     return root
-
-
-def packed(folder: Path, shard_bytes: int = 8000, train: int = 26, test: int = 7) -> tuple[Path, Index]:
-    """Images packed into a handful of shards: the folder of these, and their index."""
-    out = folder / "packed"
-    return out, pack(images(folder / "images", train, test), out, shard_bytes)

@@ -1,0 +1,148 @@
+"""Find and load what ``data.root`` names for the source `datasets`: folders, files, names on the Hub."""
+
+import contextlib
+import glob
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from colordist.config import UserError
+from colordist.extras import needs_extra
+
+_READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
+_SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
+_SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|val)(?![a-z])", re.I)
+_MOST_REASON = 300  # characters of another library's message
+_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where a dataset is, and which part of it is meant."""
+
+    root: str
+    """Folder, file, glob pattern, or name on the Hub."""
+    config_name: str | None = None
+    revision: str | None = None
+    cache: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The root as a path."""
+        return Path(self.root).expanduser()
+
+    @property
+    def is_on_hub(self) -> bool:
+        """Whether it is a name on the Hub: a file or folder of this name comes first."""
+        return not self.path.exists() and _HUB.fullmatch(self.root) is not None
+
+    def files(self) -> list[Path]:
+        """The files at the root, or those that match it, sorted; empty where there are none."""
+        if self.path.is_dir():
+            return sorted(Path(here, name) for here, _, names in os.walk(self.path) for name in names)
+        return sorted(Path(name) for name in glob.glob(str(self.path), recursive=True))
+
+    def missing(self) -> str:
+        """Why the dataset is unavailable without a download; empty if it is there."""
+        if not self.is_on_hub:
+            absent = f"there are no files in {self.root}" if self.path.is_dir() else f"there is no {self.root}"
+            return "" if self.files() else absent
+        with needs_extra("datasets", "data.source datasets"):
+            from datasets import config
+        cache = Path(self.cache or config.HF_DATASETS_CACHE).expanduser()
+        there = (cache / self.root.replace("/", "___")).is_dir()
+        return "" if there else f"{cache} doesn't hold {self.root}: compute nodes may have no internet"
+
+
+def load(location: Location) -> dict[str, Any]:
+    """Load a dataset: ``datasets.Dataset`` by split, each in Arrow files; the cache gets those that aren't there yet.
+
+    Raises UserError where there is none, or it can't be read or downloaded.
+    """
+    with needs_extra("datasets", "data.source datasets"):
+        import datasets
+    if not location.is_on_hub and (absent := location.missing()):
+        raise UserError(f"data.root: {absent}: name a folder or files of a dataset, or user/name on the Hub")
+    try:
+        with _quiet():
+            found = _load(location)
+    except Exception as error:  # the library, its readers and the Hub's client raise nearly anything
+        raise UserError(
+            f"data.root: {location.root} can't be loaded ({_reason(error)}); {_way_out(location)}"
+        ) from error
+    if isinstance(found, datasets.Dataset):  # saved without splits
+        return {"train": found}
+    return {str(name): split for name, split in found.items()}
+
+
+def _load(location: Location) -> Any:  # noqa: ANN401  Dataset or DatasetDict
+    from datasets import load_dataset, load_from_disk
+
+    if any((location.path / name).is_file() for name in _SAVED):
+        return load_from_disk(str(location.path), keep_in_memory=False)
+    cache = location.cache and str(Path(location.cache).expanduser())
+    load = partial(load_dataset, cache_dir=cache, keep_in_memory=False)
+    if location.is_on_hub:
+        return load(location.root, location.config_name, revision=location.revision)
+    if location.path.is_dir():
+        return load(str(location.path), location.config_name)
+    files = location.files()
+    return load(_reader(files), data_files=by_split(files))
+
+
+def _reader(files: list[Path]) -> str:
+    """Reader of these files. Raises ValueError unless all are Parquet, or all Arrow."""
+    extensions = {file.suffix.lower() for file in files}
+    if len(extensions) != 1 or not extensions <= _READERS.keys():
+        raise ValueError(f"files of {', '.join(sorted(extensions))}, but only .parquet or only .arrow are read")
+    return _READERS[extensions.pop()]
+
+
+def by_split(files: list[Path]) -> dict[str, list[str]]:
+    """Sort files into splits by a word in their names, as in test-00000.parquet, or by their folders' names.
+
+    Others are `train`.
+    """
+    found: dict[str, list[str]] = {}
+    for file in files:
+        word = _SPLIT.search(file.stem) or _SPLIT.fullmatch(file.parent.name)
+        split = word[0].lower() if word else "train"
+        found.setdefault({"valid": "validation", "val": "validation"}.get(split, split), []).append(str(file))
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    """The message of the first cause, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (" ".join(str(error).split()) or type(error).__name__)[:_MOST_REASON]
+
+
+def _way_out(location: Location) -> str:
+    if location.is_on_hub:
+        return "check its name and the network, or name files that were downloaded before"
+    return "data.source datasets needs what the library datasets saves, Parquet or Arrow files, or folders of images"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep progress bars out of log files, and the Hub client's line about each retry."""
+    from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    client, shown = logging.getLogger("huggingface_hub"), not are_progress_bars_disabled()
+    level = client.level
+    client.setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        client.setLevel(level)
+        if shown:
+            enable_progress_bars()
