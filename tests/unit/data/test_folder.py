@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from hypothesis import given
@@ -385,7 +386,8 @@ def test_the_default_never_changes(tmp_path: Path) -> None:
     source = read(tmp_path)
     train, test = (load(split, torch.device("cpu")) for split in (source.train, source.test))
     assert source.digest == "f7ce499ec85d074e"
-    assert (len(train), len(test), image_digest(train), image_digest(test)) == (10, 2, "5a6c0427", "e0d5fac3")
+    scaled = "e0d5fac3" if int(PIL.__version__.partition(".")[0]) >= 13 else "f8637ca5"  # Pillow 13 rounds otherwise
+    assert (len(train), len(test), image_digest(train), image_digest(test)) == (10, 2, "5a6c0427", scaled)
     for unpaired, expected in (False, 0xCE30E383), (True, 0xEC879231):
         sampler, found = Sampler(4, 10, 6, True, unpaired=unpaired), 0
         share = Share(sampler, ColorSpace("rgb"), train.device, torch.float64, 4, 0, 1)
