@@ -216,12 +216,12 @@ class Engine:
             with strategy.gradient_sync(last=batch is batches[-1]):
                 colors = task.generate(calls, batch) if generated is None else generated
                 loss = task.loss(phase, calls, batch, colors, step)
-                strategy.backward(loss.total * weight)
+                strategy.backward(_weighted(loss.total, weight))
             self.monitor.progress()
             states.append(loss.state)
             named = {f"loss/{phase}/{name}": part for name, part in loss.terms.items()}
             for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
-                weighted = value.detach() * weight
+                weighted = _weighted(value.detach(), weight)
                 log[key] = log[key] + weighted if key in log else weighted
         found = strategy.update()
         skipped = found.pop("skipped")
@@ -231,7 +231,7 @@ class Engine:
                 task.state[name][batch.share_index] = rows.where(skipped == 0, task.state[name][batch.share_index])
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
         # A skipped update is counted but enters no mean. Stacked: one kernel launch instead of one for each value.
-        kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
+        kept = torch.stack(list(log.values())).masked_fill_(skipped != 0, 0).unbind()
         return dict(zip(log, kept, strict=True)) | _diagnostics(phase, {"skipped": skipped})
 
     def _set_trainable(self, names: Collection[str]) -> Calls:
@@ -393,6 +393,11 @@ class Engine:
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
+
+
+def _weighted(value: Tensor, weight: float) -> Tensor:
+    """A micro-batch's share of a mean. Without accumulation no operation."""
+    return value if weight == 1 else value * weight
 
 
 def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:

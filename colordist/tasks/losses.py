@@ -37,8 +37,8 @@ def discriminator_bce(real: Tensor, fake: Tensor, label_smoothing: float) -> Los
     """
     terms = {"real": bce(real, 1 - label_smoothing), "fake": bce(fake, 0)}
     accuracies = {
-        "accuracy_real": (real > 0).to(real.dtype).mean(),
-        "accuracy_fake": (fake < 0).to(fake.dtype).mean(),
+        "accuracy_real": (real > 0).mean(dtype=real.dtype),
+        "accuracy_fake": (fake < 0).mean(dtype=fake.dtype),
     }
     return Loss((terms["real"] + terms["fake"]) / 2, terms, diagnostics=accuracies)
 
