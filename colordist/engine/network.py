@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import OptimizerConfig, Part
-from colordist.models.blocks import iterate_spectral_norm
 from colordist.models.parts import freeze, part_of
+from colordist.models.spectral_norm import iterate_spectral_norm
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
