@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -79,13 +80,19 @@ def convolution(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: 
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
+class SiLU(nn.SiLU):
+    """SiLU in place, unless a gradient needs the input: autograd would copy that first."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        return F.silu(input, inplace=not (torch.is_grad_enabled() and input.requires_grad))
+
+
 class ConvBlock(nn.Sequential):
     """Convolution, normalisation, SiLU. [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
-        super().__init__(
-            convolution(inputs, outputs, norm, stride=stride), normalisation(norm, outputs), nn.SiLU(inplace=True)
-        )
+        super().__init__(convolution(inputs, outputs, norm, stride=stride), normalisation(norm, outputs), SiLU())
 
 
 class ResidualBlock(nn.Module):
