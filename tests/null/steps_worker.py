@@ -21,6 +21,7 @@ from torch import Tensor
 from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.engine.ddp import DDPStrategy
+from colordist.files.host_copy import to_host
 from colordist.keys import flatten, nest
 from colordist.registry import Names
 from colordist.run.folder import RunFolder
@@ -74,7 +75,9 @@ def config_of(case: str, precision: str, folder: Path) -> Config:
 
 
 def measure(case: str, precision: str) -> dict[str, Any]:
-    """``parts``: operations of a step; ``waits``: of three steps; ``on the CPU``: tensors that aren't on the device."""
+    """``parts``: operations of a step; ``waits``: of three steps; ``on the CPU``: tensors that aren't on the device;
+    ``copies of a checkpoint``: from the device.
+    """
     with TemporaryDirectory() as folder, on_the_device():
         trainer = build_trainer(config_of(case, precision, Path(folder)), RunFolder(Path(folder) / "run"))
         trainer.start()
@@ -94,6 +97,10 @@ def measure(case: str, precision: str) -> dict[str, Any]:
             "waits": {name: after[name] - before[name] for name in null_device.WAITS if after[name] != before[name]},
             "on the CPU": [name for name, tensor in tensors(trainer) if not tensor.is_cuda],
         }
+        state = trainer.engine.state_dict()
+        before = null_device.counts()
+        to_host(state)
+        found["copies of a checkpoint"] = (null_device.counts() - before)["copy_to_host"]
         trainer.close()
         return found
 

@@ -63,6 +63,11 @@ def test_operations_of_a_step_keep_to_their_budget(case: str, found: Found) -> N
         assert count <= SLACK * budget, (precision, found[case][precision]["parts"])
 
 
+@pytest.mark.parametrize("case", BUDGET)
+def test_a_checkpoint_is_copied_from_the_device_in_few_pieces(case: str, found: Found) -> None:
+    assert all(found[case][precision]["copies of a checkpoint"] <= 3 for precision in PRECISIONS)
+
+
 WAITING = """
 import null_device, torch
 
