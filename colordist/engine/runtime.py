@@ -34,6 +34,7 @@ from colordist.engine.environment import (
     zero_stage,
 )
 from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
+from colordist.engine.half_weights import cast_weights_together
 from colordist.engine.launch import Launch
 from colordist.engine.memory_format import fastest_format
 from colordist.engine.monitor import Monitor
@@ -160,9 +161,12 @@ class Engine:
                 # In place, so that DDP wraps the compiled module and the names of parameters stay.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
+            elif zero_stage() is None:  # DeepSpeed moves weights about
+                cast_weights_together(network.module)
             self.strategies[name] = select_strategy(name, network, self.accelerator)
         for name, module in task.frozen.items():
             self._move(module)
+            cast_weights_together(module)
             self.frozen[name] = self.accelerator.prepare_model(module, evaluation_mode=True)  # autocast, without DDP
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 

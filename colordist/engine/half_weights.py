@@ -1,0 +1,107 @@
+"""Weights in half precision, cast together before a forward pass.
+
+Autocast casts each weight and bias of each convolution on its own, and each gradient back: on a GPU two kernel launches
+per tensor. Here they are cast in a few launches, to the same values.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.utils import parametrize
+
+_CAST = (nn.Conv2d, nn.Linear)
+"""Layers whose weights autocast casts, and which do nothing else with them. Not their subclasses, which might."""
+_AT_ONCE = 2**24
+"""Bytes of weights that are cast together. All their gradients come at once, so this delays DDP's all-reduces, whose
+buckets are of about this size.
+"""
+
+
+class _Cast(torch.autograd.Function):
+    """Several tensors in another dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, dtype: torch.dtype, *tensors: Tensor) -> tuple[Tensor, ...]:  # noqa: ANN401
+        ctx.dtype = tensors[0].dtype
+        return tuple(_cast(tensors, dtype))
+
+    @staticmethod
+    @once_differentiable  # type: ignore[misc]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        return None, *_cast(gradients, ctx.dtype)
+
+
+def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    casts = [torch.empty_like(each, dtype=dtype) for each in tensors]
+    torch._foreach_copy_(casts, tensors)
+    return casts
+
+
+class HalfWeights:
+    """The weights and biases of a module's convolutions and linear layers, and their casts."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._slots = [
+            (layer, name) for layer in module.modules() if _kind(layer) in _CAST for name in layer._parameters
+        ]
+        self._slots = [(layer, name) for layer, name in self._slots if layer._parameters[name] is not None]
+        self._kept: tuple[list[int], torch.dtype, list[Tensor]] | None = None
+
+    @contextmanager
+    def used(self, dtype: torch.dtype) -> Iterator[None]:
+        """Context in which the layers have their weights in a dtype."""
+        for (layer, name), cast in zip(self._slots, self._casts(dtype), strict=True):
+            layer.__dict__[name] = cast  # before the parameter, which stays registered
+        try:
+            yield
+        finally:
+            for layer, name in self._slots:
+                del layer.__dict__[name]
+
+    def _casts(self, dtype: torch.dtype) -> list[Tensor]:
+        """The weights in a dtype: those of a frozen module are kept until it is trained again."""
+        weights = [layer._parameters[name] for layer, name in self._slots]
+        tensors = [weight for weight in weights if weight is not None]
+        if any(each.requires_grad for each in tensors):
+            self._kept = None  # without a look at versions, which fused Adam doesn't count up
+            return [cast for group in _groups(tensors) for cast in _Cast.apply(dtype, *group)]
+        versions = [each._version for each in tensors]  # they show that a state was loaded
+        if self._kept is None or self._kept[:2] != (versions, dtype):
+            self._kept = versions, dtype, [cast for group in _groups(tensors) for cast in _cast(group, dtype)]
+        return self._kept[2]
+
+
+def cast_weights_together(module: nn.Module) -> None:
+    """Patch a module's forward pass: under autocast its weights are cast together. A deep copy is patched likewise."""
+    module.half_weights = HalfWeights(module)  # type: ignore[assignment]
+    module.forward = MethodType(_cast_and_forward, module)
+
+
+def _cast_and_forward(module: Any, *inputs: Any, **options: Any) -> Any:  # noqa: ANN401  those of its forward
+    device = next(module.parameters()).device.type
+    if not torch.is_autocast_enabled(device):
+        return type(module).forward(module, *inputs, **options)
+    with module.half_weights.used(torch.get_autocast_dtype(device)):
+        return type(module).forward(module, *inputs, **options)
+
+
+def _kind(layer: nn.Module) -> type:
+    """A layer's class, without the one that parametrize derives from it."""
+    return type(layer).__mro__[1] if parametrize.is_parametrized(layer) else type(layer)
+
+
+def _groups(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Consecutive tensors, together of at most _AT_ONCE bytes where several fit."""
+    group: list[Tensor] = []
+    for tensor in tensors:
+        if group and sum(each.nbytes for each in group) + tensor.nbytes > _AT_ONCE:
+            yield group
+            group = []
+        group.append(tensor)
+    if group:
+        yield group
