@@ -31,14 +31,14 @@ class _Cast(torch.autograd.Function):
         return tuple(_cast(tensors, dtype))
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         return None, *_cast(gradients, ctx.dtype)
 
 
 def _cast(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
     casts = [torch.empty_like(each, dtype=dtype) for each in tensors]
-    torch._foreach_copy_(casts, tensors)
+    torch._foreach_copy_(casts, list(tensors))
     return casts
 
 

@@ -32,7 +32,7 @@ class _Normalize(torch.autograd.Function):
         return normalized
 
     @staticmethod
-    @once_differentiable  # type: ignore[misc]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
         """(gradient - <gradient, normalized> left right^T) / sigma."""
         normalized, sigma, left, right = ctx.saved_tensors
