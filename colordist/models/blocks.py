@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colordist.config import Config, GeneratorSettings, at_least, divides, in_range
+from colordist.models.normalized_silu import normalized_silu
 
 Norm = Literal["group", "instance", "none"]
 
@@ -94,6 +95,15 @@ class ConvBlock(nn.Sequential):
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
         super().__init__(convolution(inputs, outputs, norm, stride=stride), normalisation(norm, outputs), SiLU())
 
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
+        image, norm = self[0](input), self[1]
+        half = image.is_cuda and image.dtype in (torch.bfloat16, torch.float16) and not torch.compiler.is_compiling()
+        if half and isinstance(norm, nn.GroupNorm) and norm.weight.dtype == torch.float32:
+            return normalized_silu(image, norm)
+        output: Tensor = self[2](norm(image))
+        return output
+
 
 class ResidualBlock(nn.Module):
     """Normalisation, SiLU, convolution, twice, added to the input (pre-activation: He et al. 2016, arXiv 1603.05027).
@@ -141,6 +151,15 @@ class SelfAttention(nn.Module):
         return output
 
 
+class _Nearest(nn.Upsample):
+    """Nearest neighbour in the dtype that it is given: autocast would convert to float32, for the same values."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, f H, f W]."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input)
+
+
 class Up(nn.Sequential):
     """Upsampling by a factor f. [B, inputs, H, W] -> [B, outputs, f H, f W].
 
@@ -149,7 +168,7 @@ class Up(nn.Sequential):
     """
 
     def __init__(self, inputs: int, outputs: int, factor: int = 2) -> None:
-        super().__init__(nn.Conv2d(inputs, outputs, 1), nn.Upsample(scale_factor=factor, mode="nearest"))
+        super().__init__(nn.Conv2d(inputs, outputs, 1), _Nearest(scale_factor=factor, mode="nearest"))
 
 
 def last_convolution(inputs: int, outputs: int) -> nn.Conv2d:

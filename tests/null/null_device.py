@@ -98,7 +98,8 @@ def _convolution(
         (image.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
         for i in range(2)
     ]
-    return image.new_empty(len(image), len(weight), *size).contiguous(memory_format=memory_format)
+    shape = (len(image), len(weight), *size)
+    return torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=memory_format)
 
 
 def _convolution_backward(
