@@ -17,8 +17,8 @@ from torch.nn.utils import parametrize
 _CAST = (nn.Conv2d, nn.Linear)
 """Layers whose weights autocast casts, and which do nothing else with them. Not their subclasses, which might."""
 _AT_ONCE = 2**24
-"""Bytes of weights that are cast together. All their gradients come at once, so this delays DDP's all-reduces, whose
-buckets are of about this size.
+"""Bytes of weights that are cast together. All their gradients come at once, so DDP's all-reduces of smaller networks
+don't overlap with backward: on a GPU fewer launches are worth more than that, on a CPU they are worth nothing.
 """
 
 

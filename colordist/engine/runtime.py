@@ -161,12 +161,13 @@ class Engine:
                 # In place, so that DDP wraps the compiled module and the names of parameters stay.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
-            elif zero_stage() is None:  # DeepSpeed moves weights about
+            elif self.device.type == "cuda" and zero_stage() is None:  # DeepSpeed moves weights about
                 cast_weights_together(network.module)
             self.strategies[name] = select_strategy(name, network, self.accelerator)
         for name, module in task.frozen.items():
             self._move(module)
-            cast_weights_together(module)
+            if self.device.type == "cuda":
+                cast_weights_together(module)
             self.frozen[name] = self.accelerator.prepare_model(module, evaluation_mode=True)  # autocast, without DDP
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
