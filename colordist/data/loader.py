@@ -113,6 +113,11 @@ class ResidentLoader:
             return self.images[send(torch.from_numpy(index), self.images.device)]
         return self.layout.crops(self.images, index, positions)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is held on the device."""
+        return sum(each.nbytes for each in (self.images, *(self._converted or ())))
+
     def sample(self) -> Iterable[Tensor]:
         """All images, cropped at the centre: batches of uint8 [B, 3, H, W]."""
         count = len(self.images if self.layout is None else self.layout.sizes)

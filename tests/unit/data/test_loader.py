@@ -107,8 +107,10 @@ def test_images_that_are_too_many_to_be_held_converted_are_converted_in_each_ste
     flip: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, parts = loader(flip=flip).micro_batches(1), loader(flip=flip)
+    assert loader(flip=flip).nbytes == IMAGES.nbytes * (9 if flip else 5)
     monkeypatch.setattr("colordist.data.loader._CONVERTED", {"cpu": IMAGES.numel() * 4 - 1})
     assert parts._converted is None
+    assert parts.nbytes == IMAGES.nbytes
     for one, other in zip(held, parts.micro_batches(1), strict=True):
         assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
 
