@@ -162,7 +162,7 @@ class Engine:
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
             elif self.device.type == "cuda" and zero_stage() is None:  # DeepSpeed moves weights about
-                cast_weights_together(network.module)
+                cast_weights_together(network.module, trained=self.world_size == 1)
             self.strategies[name] = select_strategy(name, network, self.accelerator)
         for name, module in task.frozen.items():
             self._move(module)

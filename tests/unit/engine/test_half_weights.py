@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from colordist.engine import half_weights
 from colordist.engine.half_weights import cast_weights_together
 from colordist.models.blocks import ConvBlock
 from colordist.models.spectral_norm import add_spectral_norm
@@ -30,13 +29,10 @@ def run(module: nn.Module) -> Tensor:
 
 
 @pytest.mark.parametrize("spectral", [False, True])
-@pytest.mark.parametrize("at_once", [1, 2**24])
-def test_outputs_and_gradients_are_those_of_autocast(
-    spectral: bool, at_once: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(half_weights, "_AT_ONCE", at_once)
+@pytest.mark.parametrize("trained", [False, True])
+def test_outputs_and_gradients_are_those_of_autocast(spectral: bool, trained: bool) -> None:
     modules = [network(spectral=spectral) for _ in range(2)]
-    cast_weights_together(modules[1])
+    cast_weights_together(modules[1], trained=trained)
     outputs = [run(module) for module in modules]
     assert torch.equal(*outputs)
     for output in outputs:
@@ -64,6 +60,18 @@ def test_casts_of_a_frozen_module_follow_its_updates() -> None:
             each.requires_grad_(False)
         assert torch.equal(run(module), run(plain))
         assert torch.equal(run(module), run(plain))  # from the kept ones
+
+
+def test_frozen_and_unused_weights_get_no_gradient() -> None:
+    module = network(spectral=False)
+    module[0].requires_grad_(False)
+    module.append(nn.Linear(3, 3))
+    cast_weights_together(module)
+    unused = module.pop(4)
+    run(module).sum().backward()
+    frozen = [*module[0].parameters(), *unused.parameters()]
+    assert all(each.grad is None for each in frozen)
+    assert all(each.grad is not None for each in module[1:].parameters())
 
 
 def test_a_copy_has_weights_of_its_own() -> None:
