@@ -99,7 +99,7 @@ class Training:
         self.engine.prepare(task, build_networks(task, self.config))
         for step in range(warm_up, warm_up + STEPS):
             self.engine.step(task, loader.micro_batches(step), step)
-        return loader.images.nbytes
+        return loader.nbytes
 
 
 def peak(device: torch.device, work: Callable[[], object]) -> int:

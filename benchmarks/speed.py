@@ -69,7 +69,7 @@ class Bench:
             torch.cuda.reset_peak_memory_stats()
         steps = max(1, round(seconds / timed(lambda: self.advance(1))))
         each = [timed(lambda: self.advance(steps)) / steps for _ in range(blocks)]
-        peak = self.engine.peak_memory() - self.loader.images.nbytes / 1e6
+        peak = self.engine.peak_memory() - self.loader.nbytes / 1e6
         with FlopCounterMode(display=False) as counter:
             self.advance(1)
         return {

@@ -29,7 +29,7 @@ from colordist.config import Config
 from colordist.data.loader import ResidentLoader
 from colordist.engine.runtime import Engine
 from colordist.evaluation.build_source import build_source
-from colordist.models.blocks import iterate_spectral_norm
+from colordist.models.spectral_norm import iterate_spectral_norm
 from colordist.registry import make_config
 from colordist.tasks.base import NetworkSpec
 from colordist.training.build import build_loader

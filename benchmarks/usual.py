@@ -33,7 +33,7 @@ from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
-from colordist.models.blocks import iterate_spectral_norm
+from colordist.models.spectral_norm import iterate_spectral_norm
 from colordist.tasks.losses import bce, gradient_difference_loss, pixel_distance
 from colordist.training.build_task import build_networks, build_task
 

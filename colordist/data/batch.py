@@ -38,6 +38,10 @@ class Batch:
         return Batch(**{name: value[part] for name, value in vars(self).items()})
 
 
+Images = Callable[[NDArray[np.int64], NDArray[np.float64], NDArray[np.bool_]], tuple[Tensor, Tensor]]
+"""Maps indices [n], positions of crops [n, 2] and whether to flip each [n] to grey input and target colours."""
+
+
 @dataclass(frozen=True)
 class Share:
     """One process's share of each step's global batch."""
@@ -60,26 +64,23 @@ class Share:
         local = self.sampler.step(step, self.rows)
         return [local[part] for part in even_slices(len(local), self.micro_batch_size)]
 
-    def batch(
-        self, step: int, sample_slice: SampleSlice, images: Callable[[NDArray[np.int64], NDArray[np.float64]], Tensor]
-    ) -> Batch:
-        """Build the batch of some samples of a step.
-
-        images: maps indices [n] and positions of crops [n, 2] to uint8 [n, 3, H, W] on the device.
-        """
+    def batch(self, step: int, sample_slice: SampleSlice, images: Images) -> Batch:
+        """Build the batch of some samples of a step."""
         # Converted on the host: not every device has float64.
         uniforms = send(torch.from_numpy(sample_slice.uniforms).to(self.dtype), self.device)
         noise = send(torch.from_numpy(self.sampler.noise(step, sample_slice)).to(self.dtype), self.device)
         share_index = send(torch.from_numpy(sample_slice.batch_index - self.rows.start), self.device)
-        grey, target = self._flip_and_split(images(sample_slice.index, sample_slice.crop), sample_slice.flip)
+        grey, target = images(sample_slice.index, sample_slice.crop, sample_slice.flip)
         target_grey = grey
         if self.sampler.unpaired:
-            rgb = images(sample_slice.target_index, sample_slice.target_crop)
-            target_grey, target = self._flip_and_split(rgb, sample_slice.target_flip)
+            target_grey, target = images(sample_slice.target_index, sample_slice.target_crop, sample_slice.target_flip)
         return Batch(grey, target, uniforms, noise, target_grey, share_index)
 
-    def _flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-        """Flip the images marked in ``flip`` [B], and split all into grey input and target colours."""
+    def flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
+        """Flip the images marked in ``flip`` [B], and split all into grey input and target colours.
+
+        rgb: uint8 [B, 3, H, W] on the device.
+        """
         mirrored = send(torch.from_numpy(flip), self.device)[:, None, None, None]
         return self.color_space.split(torch.where(mirrored, rgb.flip(-1), rgb), self.dtype)
 

@@ -1,12 +1,13 @@
 """Loaders of each process's share of the global batch.
 
-A training split that fits is held on the device as uint8 and indexed there: training opens and decodes no files. For
-larger ones see streaming.py.
+A training split that fits is held on the device as uint8 and indexed there: training opens and decodes no files. A
+small one is also held as grey and colours, so that a step converts nothing. For larger ones see streaming.py.
 """
 
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -21,6 +22,8 @@ from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
 
 _SAMPLE = 4096  # images
+_CONVERTED = {"cuda": 2**30, "cpu": 2**28}
+"""Bytes that grey and colours of all images may take on a device, besides the images."""
 
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
@@ -80,12 +83,39 @@ class ResidentLoader:
 
     def micro_batches(self, step: int) -> list[Batch]:
         """Index this process's samples of a step, in micro-batches of at most micro_batch_size."""
-        return [self.share.batch(step, sample_slice, self._crops) for sample_slice in self.share.sample_slices(step)]
+        return [self.share.batch(step, sample_slice, self._batch) for sample_slice in self.share.sample_slices(step)]
+
+    def _batch(
+        self, index: NDArray[np.int64], positions: NDArray[np.float64], flip: NDArray[np.bool_]
+    ) -> tuple[Tensor, Tensor]:
+        """Grey and colours, as ``data.batch.Images``."""
+        if self._converted is None:
+            return self.share.flip_and_split(self._crops(index, positions), flip)
+        grey, color = self._converted
+        rows = send(torch.from_numpy(np.where(flip, index + len(self.images), index)), grey.device)
+        return grey[rows], color[rows]
+
+    @cached_property
+    def _converted(self) -> tuple[Tensor, Tensor] | None:
+        """Grey and colours of all images, followed by those of all flipped ones; None if that takes too much memory."""
+        space, dtype = self.share.color_space, self.share.dtype
+        copies = 2 if self.share.sampler.flip else 1
+        needed = copies * self.images[:, 0].numel() * (1 + space.channels) * dtype.itemsize
+        if self.layout is not None or needed > _CONVERTED.get(self.images.device.type, 0):
+            return None
+        parts = [space.split(self.images[part], dtype) for part in in_batches(len(self.images), 64)]
+        grey, color = (torch.cat(part) for part in zip(*parts, strict=True))
+        return (grey, color) if copies == 1 else (torch.cat([grey, grey.flip(-1)]), torch.cat([color, color.flip(-1)]))
 
     def _crops(self, index: NDArray[np.int64], positions: NDArray[np.float64]) -> Tensor:
         if self.layout is None:
             return self.images[send(torch.from_numpy(index), self.images.device)]
         return self.layout.crops(self.images, index, positions)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is held on the device."""
+        return sum(each.nbytes for each in (self.images, *(self._converted or ())))
 
     def sample(self) -> Iterable[Tensor]:
         """All images, cropped at the centre: batches of uint8 [B, 3, H, W]."""

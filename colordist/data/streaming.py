@@ -113,7 +113,9 @@ class StreamingLoader:
 
     def _batch(self, step: int, sample_slice: SampleSlice, images: Tensor) -> Batch:
         parts = iter(send(images, self._share.device).split(len(sample_slice)))
-        return self._share.batch(step, sample_slice, lambda *_: next(parts))
+        return self._share.batch(
+            step, sample_slice, lambda _index, _crop, flip: self._share.flip_and_split(next(parts), flip)
+        )
 
     def _next_images(self) -> Tensor:
         decoded = next(self._stream)

@@ -97,7 +97,8 @@ class DDPStrategy:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if limit is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-        log = {"gradient_norm": norm, "skipped": (~norm.isfinite()).float()}
+        # Inf and NaN times zero are NaN: a third of the kernels of `isfinite`.
+        log = {"gradient_norm": norm, "skipped": (norm * 0).ne(0).float()}
         # Fused Adam reads this flag on the device, so the host doesn't wait. `scaler.step` would set its own, which
         # misses a norm that overflows where no single gradient does.
         optimizer.grad_scale, optimizer.found_inf = None, log["skipped"]  # type: ignore[attr-defined]
@@ -106,7 +107,7 @@ class DDPStrategy:
         scaler.update()
         if scaler.is_enabled():
             log["loss_scale"] = scaler._get_scale_async().clone()  # type: ignore[union-attr]  # `get_scale` would wait
-        self.skipped_in_a_row = (self.skipped_in_a_row + 1) * log["skipped"]
+        self.skipped_in_a_row = torch.addcmul(log["skipped"], self.skipped_in_a_row, log["skipped"])  # (n + 1) skipped
         return log
 
     def update_ema(self, images: int, batch: int) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from colordist.config import OptimizerConfig, Part
-from colordist.models.blocks import iterate_spectral_norm
 from colordist.models.parts import freeze, part_of
+from colordist.models.spectral_norm import iterate_spectral_norm
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:
@@ -52,8 +52,10 @@ class EMA:
         averages: list[Tensor] = list(self.module.parameters())
         weights: list[Tensor] = list(module.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
-        for average, buffer in zip(self.module.buffers(), module.buffers(), strict=True):
-            average.copy_(buffer)
+        pairs = list(zip(self.module.buffers(), module.buffers(), strict=True))
+        for dtype in {average.dtype for average, _ in pairs}:  # mixed ones would be copied one by one
+            copies, buffers = zip(*(pair for pair in pairs if pair[0].dtype == dtype), strict=True)
+            torch._foreach_copy_(copies, buffers)
 
 
 class Network:

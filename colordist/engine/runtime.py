@@ -14,7 +14,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from colordist.config import Compiled, RunError, UserError
 from colordist.data.batch import Batch
@@ -35,8 +35,10 @@ from colordist.engine.environment import (
 )
 from colordist.engine.failure_detector import ALL_STOP, GRACE, Timeouts
 from colordist.engine.launch import Launch
+from colordist.engine.memory_format import fastest_format
 from colordist.engine.monitor import Monitor
 from colordist.engine.network import Network
+from colordist.engine.phase_log import PhaseLog, weighted
 from colordist.engine.rendezvous import join, launchers_store, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
@@ -103,6 +105,7 @@ class Engine:
         if compiled != "off":
             # Per class, and cyclegan has two networks of each, trainable or frozen.
             torch._dynamo.config.recompile_limit = 64
+        self.tensor_cores = tf32 or self.precision in ("bf16", "fp16")
         self.dtype = torch.float64 if self.precision == "fp64" else torch.float32
         self.strategies: dict[str, Strategy] = {}
         self.frozen: dict[str, Callable[..., Tensor]] = {}
@@ -152,17 +155,21 @@ class Engine:
     def prepare(self, task: Task, networks: Mapping[str, Network]) -> None:
         """Move a task and its networks to the device, and give each network its strategy."""
         for name, network in networks.items():
-            for module in [network.module] + ([network.ema.module] if network.ema else []):
-                module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._move(network.module, *([network.ema.module] if network.ema else []))
             if self.compiled != "off":
                 # In place, so that DDP wraps the compiled module and the names of parameters stay.
                 mode = "reduce-overhead" if self.compiled == "graphs" else None
                 network.module.compile(mode=mode, dynamic=False)  # few batch sizes, each compiled separately
             self.strategies[name] = select_strategy(name, network, self.accelerator)
         for name, module in task.frozen.items():
-            module.to(device=self.device, dtype=self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._move(module)
             self.frozen[name] = self.accelerator.prepare_model(module, evaluation_mode=True)  # autocast, without DDP
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
+
+    def _move(self, *modules: nn.Module) -> None:
+        for module in modules:
+            memory_format = fastest_format(module, self.device.type, tensor_cores=self.tensor_cores)
+            module.to(device=self.device, dtype=self.dtype, memory_format=memory_format)  # type: ignore[call-overload]
 
     @_collective
     def rehearse(self, task: Task, batch: Batch, step: int) -> None:
@@ -209,30 +216,23 @@ class Engine:
         strategy, images = self.strategies[phase], sum(len(batch) for batch in batches)
         strategy.begin_phase(step)
         calls = self._set_trainable([phase])
-        log: dict[str, Tensor] = {}
-        states: list[dict[str, Tensor]] = []
+        log, states = PhaseLog(phase), []
         for batch in batches:
             weight = len(batch) / images
             with strategy.gradient_sync(last=batch is batches[-1]):
                 colors = task.generate(calls, batch) if generated is None else generated
                 loss = task.loss(phase, calls, batch, colors, step)
-                strategy.backward(loss.total * weight)
+                strategy.backward(weighted(loss.total, weight))
             self.monitor.progress()
             states.append(loss.state)
-            named = {f"loss/{phase}/{name}": part for name, part in loss.terms.items()}
-            for key, value in (named | _diagnostics(phase, loss.diagnostics)).items():
-                weighted = value.detach() * weight
-                log[key] = log[key] + weighted if key in log else weighted
+            log.add(loss, weight)
         found = strategy.update()
-        skipped = found.pop("skipped")
-        log |= _diagnostics(phase, found)
         for batch, state in zip(batches, states, strict=True):
             for name, rows in state.items():
-                task.state[name][batch.share_index] = rows.where(skipped == 0, task.state[name][batch.share_index])
+                old = task.state[name][batch.share_index]
+                task.state[name][batch.share_index] = rows.where(found["skipped"] == 0, old)
         strategy.update_ema(images=(step + 1) * images * self.world_size, batch=images * self.world_size)
-        # A skipped update is counted but enters no mean. Stacked: one kernel launch instead of one for each value.
-        kept = torch.stack(list(log.values())).where(skipped == 0, 0).unbind()
-        return dict(zip(log, kept, strict=True)) | _diagnostics(phase, {"skipped": skipped})
+        return log.finish(found)
 
     def _set_trainable(self, names: Collection[str]) -> Calls:
         """Make these networks trainable and freeze all others. Returns how to call each: trainable ones wrapped."""
@@ -393,8 +393,3 @@ class Engine:
         self.wait()
         self.monitor.close()
         self.accelerator.end_training()
-
-
-def _diagnostics(phase: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Log entries that are not losses."""
-    return {f"diagnostics/{phase}/{name}": value for name, value in values.items()}

@@ -24,10 +24,18 @@ Sample = Callable[[Tensor, Tensor | None], Tensor]
 """``Task.sample`` with bound networks: from grey and noise to colours."""
 
 _PIXELS = 2**16  # per batch: 64 images of 32x32
+_PIXELS_ON_CUDA = 2**21  # 32 images of 256x256, as launches take the time; by the free memory, scores' bits would vary
+_IMAGES_ON_CUDA = 64  # further ones would leave processes without any
 _GRID = 16  # images in the sample grid
 
 VARIANTS = 4
 """Number of predictions per image, for generators that take noise."""
+
+
+def batch_size(pixels: int, device: str) -> int:
+    """Images per batch of an evaluation. pixels: of an image; device: its type."""
+    size = max(1, _PIXELS // pixels)
+    return max(size, min(_IMAGES_ON_CUDA, _PIXELS_ON_CUDA // pixels)) if device == "cuda" else size
 
 
 @dataclass(frozen=True)
@@ -111,7 +119,7 @@ class Evaluator:
     @property
     def _size(self) -> int:
         """Images per batch."""
-        return max(1, _PIXELS // (self.target.shape[-1] * self.target.shape[-2]))
+        return batch_size(self.target.shape[-1] * self.target.shape[-2], self.target.device.type)
 
     def _parts(self) -> Iterator[slice]:
         """This process's batches of the test split."""

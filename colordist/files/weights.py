@@ -28,6 +28,7 @@ from colordist.files.atomic import (
     sweep,
     temporary,
 )
+from colordist.files.host_copy import to_host
 
 
 def write(
@@ -46,7 +47,7 @@ def write(
     """
     folder = folder.resolve()
     require_own(folder, stem)
-    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()})
+    weights = save({name: tensor.contiguous() for name, tensor in to_host(module.state_dict()).items()})
     description = json.dumps({"sha256": hashlib.sha256(weights).hexdigest(), **about}, indent=2) + "\n"
     contents = {f"{stem}.safetensors": weights, f"{stem}.json": description.encode()}
     if card is not None:

@@ -6,7 +6,6 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from colordist.config import Config, GeneratorSettings, at_least, divides, in_range
 
@@ -81,13 +80,19 @@ def convolution(inputs: int, outputs: int, norm: Norm, kernel: int = 3, stride: 
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, bias=bias)
 
 
+class SiLU(nn.SiLU):
+    """SiLU in place, unless a gradient needs the input: autograd would copy that first."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Any shape -> the same."""
+        return F.silu(input, inplace=not (torch.is_grad_enabled() and input.requires_grad))
+
+
 class ConvBlock(nn.Sequential):
     """Convolution, normalisation, SiLU. [B, inputs, H, W] -> [B, outputs, H/stride, W/stride]."""
 
     def __init__(self, inputs: int, outputs: int, norm: Norm, stride: int = 1) -> None:
-        super().__init__(
-            convolution(inputs, outputs, norm, stride=stride), normalisation(norm, outputs), nn.SiLU(inplace=True)
-        )
+        super().__init__(convolution(inputs, outputs, norm, stride=stride), normalisation(norm, outputs), SiLU())
 
 
 class ResidualBlock(nn.Module):
@@ -166,49 +171,3 @@ def level_widths(width: int, depth: int, bottleneck: int | None = None) -> list[
     if bottleneck is not None:
         widths[-1] = bottleneck
     return widths
-
-
-class SpectralNorm(nn.Module):
-    """Spectral normalisation of a weight (Miyato et al. 2018, arXiv 1802.05957, algorithm 1).
-
-    Unlike in ``torch.nn.utils.parametrizations.spectral_norm``, the power iteration isn't part of ``forward`` but of
-    ``iterate``, called once per phase: so the result doesn't depend on the number of micro-batches.
-    """
-
-    left: Tensor
-    right: Tensor
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        matrix = weight.flatten(1)
-        self.register_buffer("left", F.normalize(torch.randn(matrix.shape[0]), dim=0))
-        self.register_buffer("right", F.normalize(torch.randn(matrix.shape[1]), dim=0))
-        for _ in range(15):
-            self.iterate(weight)
-
-    @torch.no_grad()
-    def iterate(self, weight: Tensor) -> None:
-        """Run one power iteration for the first singular vectors."""
-        matrix = weight.flatten(1)
-        self.right.copy_(F.normalize(matrix.T @ self.left, dim=0))
-        self.left.copy_(F.normalize(matrix @ self.right, dim=0))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight over its largest singular value; same shape."""
-        with torch.autocast(weight.device.type, enabled=False):
-            sigma = self.left @ (weight.flatten(1) @ self.right)
-            return weight / sigma
-
-
-def add_spectral_norm(module: nn.Module) -> None:
-    """Add spectral normalisation to every convolution of a module."""
-    for layer in list(module.modules()):
-        if isinstance(layer, nn.Conv2d):
-            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
-
-
-def iterate_spectral_norm(module: nn.Module) -> None:
-    """Run one power iteration of every spectral norm in a module."""
-    for layer in module.modules():
-        if isinstance(layer, parametrize.ParametrizationList) and isinstance(layer[0], SpectralNorm):
-            layer[0].iterate(layer.original)

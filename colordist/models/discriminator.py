@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from colordist.config import Config, DiscriminatorSettings, at_least, divides, in_range
 from colordist.models.activation_checkpointing import CheckpointedModule
-from colordist.models.blocks import Norm, add_spectral_norm, convolution, level_widths, normalisation
+from colordist.models.blocks import Norm, convolution, level_widths, normalisation
+from colordist.models.spectral_norm import add_spectral_norm
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,14 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from colordist.config import UserError
-from colordist.models.pretrained import Pretrained, create, create_pretrained, register_normalisation, state_digest
+from colordist.models.pretrained import (
+    Pretrained,
+    create,
+    create_pretrained,
+    not_in_place,
+    register_normalisation,
+    state_digest,
+)
 
 
 class FeatureNetwork(nn.Module):
@@ -68,9 +75,7 @@ def _up_to(model: nn.Module, layers: Sequence[str]) -> nn.Module:
     """The part of a model that computes some layers."""
     from timm.models import create_feature_extractor
 
-    for module in model.modules():
-        if hasattr(module, "inplace"):
-            module.inplace = False  # type: ignore[assignment]  # an activation would overwrite the output of the layer before it
+    not_in_place(model)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about train mode, which it is never in
         return cast(nn.Module, create_feature_extractor(model, list(layers)))

@@ -231,6 +231,13 @@ def _tensors(path: Path, key: str) -> dict[str, Tensor]:
         return cast(dict[str, Tensor], _timm(key).models.load_state_dict(str(path), weights_only=True))
 
 
+def not_in_place(module: nn.Module) -> None:
+    """Have no activation overwrite its input: autograd would copy that first, and another layer's output be lost."""
+    for each in module.modules():
+        if hasattr(each, "inplace"):
+            each.inplace = False  # type: ignore[assignment]
+
+
 def register_normalisation(module: nn.Module, config: dict[str, Any]) -> None:
     """Register the mean and standard deviation of a timm model's input as buffers: [1, 3, 1, 1], for sRGB in [0, 1]."""
     for name in ("mean", "std"):

@@ -13,6 +13,7 @@ from colordist.models.pretrained import (
     Pretrained,
     create,
     create_pretrained,
+    not_in_place,
     register_normalisation,
     state_digest,
 )
@@ -109,6 +110,7 @@ class TimmEncoder(nn.Module):
         super().__init__()
         self.channels_last = encoder_levels(name).channels_last
         self.body = create(name, KEY, **_options(name))
+        not_in_place(self.body)
         register_normalisation(self, cast(Any, self.body).pretrained_cfg)
         if not pretrained:
             _to_group_norm(self.body)

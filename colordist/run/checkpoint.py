@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from colordist.config import CheckpointConfig, RunError, UserError
 from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
+from colordist.files.host_copy import to_host
 from colordist.run.folder import numbered, step_name
 
 FORMAT = 3
@@ -45,17 +45,6 @@ class Owner:
     """Fencing token: see ``run.lock``."""
     check_fence: Callable[[], None]
     """Raises RunError when another process has taken over the run."""
-
-
-def to_host(state: Any) -> Any:  # noqa: ANN401  nested dicts and lists of tensors and plain values
-    """Copy nested dicts and lists of tensors to the CPU, so that training can't change them any more."""
-    if isinstance(state, Tensor):
-        return state.detach().to("cpu", copy=True)
-    if isinstance(state, dict):
-        return {key: to_host(value) for key, value in state.items()}
-    if isinstance(state, list):
-        return [to_host(value) for value in state]
-    return state
 
 
 def save(folder: Path, step: int, state: dict[str, Any], owner: Owner, config: CheckpointConfig) -> None:

@@ -130,7 +130,7 @@ class CGANTask(Task):
         """Discriminator's adversarial loss. real, fake: logits."""
         if self.settings.adversarial == "relativistic":
             loss = relativistic(real, fake)
-            accuracy = (real > fake).to(real.dtype).mean()
+            accuracy = (real > fake).mean(dtype=real.dtype)
             return Loss(loss, {"relativistic": loss}, diagnostics={"accuracy": accuracy})
         return discriminator_bce(real, fake, self.settings.label_smoothing)
 
@@ -164,6 +164,7 @@ class CGANTask(Task):
 
         Real and fake colours of an image get the same augmentation, as the relativistic loss compares their patches.
         """
-        times = len(colors) // len(batch)
-        grey, uniforms = torch.cat([batch.grey] * times), torch.cat([batch.uniforms] * times)
+        grey, uniforms = batch.grey, batch.uniforms
+        if len(colors) > len(batch):
+            grey, uniforms = torch.cat([grey, grey]), torch.cat([uniforms, uniforms])
         return calls["discriminator"](*augment(self.settings.augment, grey, colors, uniforms))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
-from helpers import clean_environment
+from helpers import ROOT, clean_environment
 
 HERE = Path(__file__).parent
 HEADERS = ("nvidia/*/include/cuda_runtime_api.h", "nvidia/*/include/nccl.h", "triton/backends/nvidia/include/cuda.h")
@@ -44,7 +44,7 @@ def environment(library: Path, devices: int = 1, **more: str) -> dict[str, str]:
         # Each allocation is one of the null device, whose memory is zero: so what is read from it doesn't vary.
         "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
     }
-    found["PYTHONPATH"] = os.pathsep.join([str(HERE), found["PYTHONPATH"]])
+    found["PYTHONPATH"] = os.pathsep.join([str(HERE), str(ROOT / "benchmarks"), found["PYTHONPATH"]])
     return found | more
 
 

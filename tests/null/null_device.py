@@ -25,6 +25,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._prims_common import suggest_memory_format
 
 from colordist.config import RunError
 from colordist.engine import consistency
@@ -82,8 +83,8 @@ def install() -> None:
 
 def _format(image: Tensor, weight: Tensor) -> torch.memory_format:
     """The memory format of a convolution's results."""
-    channels_last = any(each.is_contiguous(memory_format=torch.channels_last) for each in (image, weight))
-    return torch.channels_last if channels_last else torch.contiguous_format
+    found = {suggest_memory_format(each) for each in (image, weight)}  # contiguous in doubt
+    return torch.channels_last if torch.channels_last in found else torch.contiguous_format
 
 
 def _convolution(
@@ -97,7 +98,8 @@ def _convolution(
         (image.shape[2 + i] + 2 * padding[i] - dilation[i] * (weight.shape[2 + i] - 1) - 1) // stride[i] + 1
         for i in range(2)
     ]
-    return image.new_empty(len(image), len(weight), *size).contiguous(memory_format=memory_format)
+    shape = (len(image), len(weight), *size)
+    return torch.empty(shape, dtype=image.dtype, device=image.device, memory_format=memory_format)
 
 
 def _convolution_backward(

@@ -3,10 +3,10 @@
 python steps_worker.py FILE [CASE...]     writes {case: {precision: ...}}, as in ``measure``
 """
 
+import importlib
 import json
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +19,14 @@ from helpers import ROOT, alone_on_the_cpu, config_with, leaves, timm_weights
 from torch import Tensor
 
 from colordist.config import Config
-from colordist.data.loader import ResidentLoader
-from colordist.engine.ddp import DDPStrategy
+from colordist.files.host_copy import to_host
 from colordist.keys import flatten, nest
 from colordist.registry import Names
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
-from colordist.training.meter import Meter
 from colordist.training.trainer import Trainer
+
+benchmark: Any = importlib.import_module("operations")  # of benchmarks/
 
 EVERYTHING: dict[str, Any] = {
     **{"task.adversarial": "relativistic", "task.r1_weight": 3.0, "task.augment": ["translation", "cutout"]},
@@ -49,15 +49,6 @@ COMMON: dict[str, Any] = {
     **{"data.source": "synthetic", "data.train_images": 64, "data.test_images": 4, "task.warmup_steps": 0},
     **{"train.steps": 10**6, "log.every": 10**6, "evaluate.every": 10**6, "checkpoint.every": 10**6},
 }
-PARTS: dict[str, list[tuple[type, str]]] = {
-    "loader": [(ResidentLoader, "micro_batches")],
-    "spectral norm": [(DDPStrategy, "begin_phase")],
-    "backward": [(DDPStrategy, "backward")],
-    "update": [(DDPStrategy, "update")],
-    "EMA": [(DDPStrategy, "update_ema")],
-    "log": [(Meter, "add")],
-}
-"""Methods of a step, by part; those of a task are added."""
 
 
 def config_of(case: str, precision: str, folder: Path) -> Config:
@@ -74,26 +65,27 @@ def config_of(case: str, precision: str, folder: Path) -> Config:
 
 
 def measure(case: str, precision: str) -> dict[str, Any]:
-    """``parts``: operations of a step; ``waits``: of three steps; ``on the CPU``: tensors that aren't on the device."""
+    """``parts``: operations of a step; ``waits``: of three steps; ``on the CPU``: tensors that aren't on the device;
+    ``copies of a checkpoint``: from the device.
+    """
     with TemporaryDirectory() as folder, on_the_device():
         trainer = build_trainer(config_of(case, precision, Path(folder)), RunFolder(Path(folder) / "run"))
         trainer.start()
-        for step in range(2):
-            trainer.advance(step)
-        with parted(trainer) as parts:
-            before = null_device.counts()
-            trainer.advance(2)
-            total = null_device.counts() - before
+        parts = benchmark.operations(trainer, benchmark.handed_over)["parts"]
         before = null_device.counts()
-        for step in range(3, 6):
+        for step in range(4, 7):
             trainer.advance(step)
         after = null_device.counts()
         found = {
             "device": str(trainer.engine.device),
-            "parts": parts | {"rest": operations(total) - sum(parts.values())},
+            "parts": parts,
             "waits": {name: after[name] - before[name] for name in null_device.WAITS if after[name] != before[name]},
             "on the CPU": [name for name, tensor in tensors(trainer) if not tensor.is_cuda],
         }
+        state = trainer.engine.state_dict()
+        before = null_device.counts()
+        to_host(state)
+        found["copies of a checkpoint"] = (null_device.counts() - before)["copy_to_host"]
         trainer.close()
         return found
 
@@ -103,32 +95,6 @@ def on_the_device() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, alone_on_the_cpu(patch):
         patch.setattr("colordist.engine.runtime.device_type", lambda: "cuda")
         yield
-
-
-def operations(counts: Counter[str]) -> int:
-    return sum(counts[name] for name in null_device.OPERATIONS)
-
-
-@contextmanager
-def parted(trainer: Trainer) -> Iterator[dict[str, int]]:
-    """Counts the operations of each part."""
-    found: dict[str, int] = {}
-    methods = PARTS | {"generators": [(type(trainer.task), "generate")], "losses": [(type(trainer.task), "loss")]}
-    with pytest.MonkeyPatch.context() as patch:
-        for part, where in methods.items():
-            for kind, name in where:
-                patch.setattr(kind, name, counted(getattr(kind, name), part, found))
-        yield found
-
-
-def counted(method: Callable[..., Any], part: str, found: dict[str, int]) -> Callable[..., Any]:
-    def method_counted(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401
-        before = null_device.counts()
-        result = method(*arguments, **keywords)
-        found[part] = found.get(part, 0) + operations(null_device.counts() - before)
-        return result
-
-    return method_counted
 
 
 def tensors(trainer: Trainer) -> Iterator[tuple[str, Tensor]]:

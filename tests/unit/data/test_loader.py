@@ -102,6 +102,19 @@ def test_the_same_batch_on_any_number_of_processes(world_size: int, micro: int |
         assert torch.equal(joined([[batch.target for batch in part] for part in parts]), whole.target)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_images_that_are_too_many_to_be_held_converted_are_converted_in_each_step(
+    flip: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, parts = loader(flip=flip).micro_batches(1), loader(flip=flip)
+    assert loader(flip=flip).nbytes == IMAGES.nbytes * (9 if flip else 5)
+    monkeypatch.setattr("colordist.data.loader._CONVERTED", {"cpu": IMAGES.numel() * 4 - 1})
+    assert parts._converted is None
+    assert parts.nbytes == IMAGES.nbytes
+    for one, other in zip(held, parts.micro_batches(1), strict=True):
+        assert all(torch.equal(value, vars(other)[name]) for name, value in vars(one).items())
+
+
 def test_the_images_stay_as_they_are() -> None:
     before = IMAGES.clone()
     loader().micro_batches(0)

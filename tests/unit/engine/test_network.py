@@ -223,7 +223,7 @@ def test_state_of_another_network_is_refused() -> None:
 def test_a_turn_begins_with_the_steps_rate_and_no_gradients() -> None:
     network = new_network(steps=10)
     learn(network, range(1))
-    vectors = {key: value.clone() for key, value in network.module.state_dict().items() if key.endswith(".right")}
+    vectors = {key: value.clone() for key, value in network.module.state_dict().items() if key.endswith(".columns")}
     network.begin_phase(7)
     assert [group["lr"] for group in network.optimizer.param_groups] == [learning_rate(network.config, 7, 10)]
     assert all(parameter.grad is None for parameter in network.module.parameters())

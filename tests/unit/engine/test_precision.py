@@ -69,7 +69,7 @@ class Training:
         """Weights, optimizer state and average of a network, but for what spectral normalisation iterates."""
         state = self.engine.state_dict()[name]
         parts = flat({part: state[part] for part in ("module", "optimizer", "ema") if part in state})
-        return {key: value.clone() for key, value in parts.items() if not key.endswith((".left", ".right"))}
+        return {key: value.clone() for key, value in parts.items() if not key.endswith((".left", ".columns"))}
 
     def scales(self) -> dict[str, float]:
         return {name: self.strategy(name).scaler.get_scale() for name in NETWORKS}

@@ -15,13 +15,11 @@ from colordist.models.blocks import (
     Norm,
     ResidualBlock,
     SelfAttention,
-    SpectralNorm,
-    add_spectral_norm,
-    iterate_spectral_norm,
     level_widths,
 )
 from colordist.models.discriminator import Discriminator, PatchGANSettings
 from colordist.models.factory import build_generator
+from colordist.models.spectral_norm import SpectralNorm, add_spectral_norm, iterate, iterate_spectral_norm
 from colordist.models.unet import UNetSettings
 
 ARCHITECTURES = ("unet", "autoencoder")
@@ -345,7 +343,7 @@ def test_spectral_norm_finds_the_largest_singular_value(shape: tuple[int, ...]) 
     exact = torch.linalg.matrix_norm(weight.flatten(1), ord=2)
     assert torch.allclose(norm(weight), weight / exact, rtol=0.05)  # near from the start
     for _ in range(3000):
-        norm.iterate(weight)
+        iterate([norm], [weight])
     assert torch.allclose(norm(weight), weight / exact, rtol=1e-9)
     assert torch.linalg.matrix_norm(norm(weight).flatten(1), ord=2).item() == pytest.approx(1, abs=1e-9)
 
@@ -355,7 +353,7 @@ def test_spectral_norm_follows_a_moving_weight() -> None:
     norm = SpectralNorm(weight.float()).double()
     for step in range(300):  # one iteration a step, as in training
         weight = weight + 0.02 * (target - weight)
-        norm.iterate(weight)
+        iterate([norm], [weight])
         if step > 100:
             assert torch.linalg.matrix_norm(norm(weight).flatten(1), ord=2).item() == pytest.approx(1, abs=0.02)
 
@@ -372,7 +370,7 @@ def test_only_iterating_changes_the_state_of_spectral_norm() -> None:
     iterate_spectral_norm(network)
     after = network.state_dict()
     moved = {key for key in before if not torch.equal(before[key], after[key])}
-    vectors = {key for key in before if key.endswith((".left", ".right"))}
+    vectors = {key for key in before if key.endswith((".left", ".columns"))}
     assert moved <= vectors
     # The last layer has a single output, so its vectors are exact from the start.
     last = max(vectors).rpartition(".")[0]
@@ -388,6 +386,27 @@ def test_spectral_norm_is_on_every_convolution() -> None:
         iterate_spectral_norm(network)
     for layer in layers:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_gradient_is_that_of_the_quotient(memory_format: torch.memory_format) -> None:
+    weight = noise(5, 3, 2, 4).double().contiguous(memory_format=memory_format).requires_grad_()
+    gradient = noise(5, 3, 2, 4, seed=1).double()
+    norm = SpectralNorm(weight.detach().float()).double()
+    right = norm.columns.view(2, 4, 3).permute(2, 0, 1).flatten()
+    quotient = weight / (norm.left @ weight.flatten(1) @ right)
+    assert torch.allclose(norm(weight), quotient, rtol=1e-12)
+    (expected,) = torch.autograd.grad(quotient, weight, gradient)
+    (found,) = torch.autograd.grad(norm(weight), weight, gradient)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_singular_vectors_of_older_checkpoints_are_reordered() -> None:
+    weight = noise(5, 3, 2, 4)
+    norm, loaded = SpectralNorm(weight), SpectralNorm(noise(5, 3, 2, 4, seed=1))
+    right = norm.columns.view(2, 4, 3).permute(2, 0, 1).flatten()  # inputs first
+    loaded.load_state_dict({"left": norm.left, "right": right})
+    assert torch.equal(loaded(weight), norm(weight))
 
 
 def test_gradient_passes_through_the_singular_value() -> None:

@@ -19,6 +19,7 @@ from faults import KILLED, OUT_OF_MEMORY, counting, in_child, killing, refusing,
 from helpers import config_with
 
 from colordist.config import CheckpointConfig, RunError, UserError
+from colordist.files.host_copy import _copied, to_host
 from colordist.run import checkpoint
 from colordist.run.checkpoint import Owner, Writer, newest
 from colordist.run.folder import RunFolder
@@ -541,12 +542,16 @@ def test_one_write_at_a_time(tmp_path: Path, held: threading.Event) -> None:
     assert names(tmp_path) == ["step-000005", "step-000010"]
 
 
-def test_the_host_copy_keeps_how_a_tensor_lies_in_memory() -> None:
-    """Fused Adam goes through weights and moments side by side."""
+def test_the_host_copy_keeps_how_tensors_lie_in_memory() -> None:
+    """Fused Adam goes through weights and moments side by side. On a device, tensors of a dtype are copied together."""
     weights = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
-    (copied,) = checkpoint.to_host([weights])
-    assert copied.stride() == weights.stride()
-    assert copied.data_ptr() != weights.data_ptr()
+    rows = torch.randn(6, 4)
+    tensors = [weights, rows[2:4], torch.tensor(3.0), rows[:, 1], rows.T, torch.empty(0, 2)]
+    for copies in (to_host(tensors), _copied(tensors)):
+        for copy, tensor in zip(copies, tensors, strict=True):
+            assert torch.equal(copy, tensor)
+            assert copy.stride() == torch.empty_like(tensor).stride()
+            assert copy.data_ptr() != tensor.data_ptr() or not tensor.numel()
 
 
 def test_what_a_checkpoint_counts_on_is_on_the_disk_first(tmp_path: Path) -> None:

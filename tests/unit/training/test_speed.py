@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import alone_on_the_cpu, tiny
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -112,6 +112,30 @@ def test_compiled_networks_learn_the_same(trainers: Callable[..., Trainer]) -> N
     plain, compiled = (learned(trainers(train__precision="fp64", train__compile=each)) for each in ("off", "default"))
     assert counters["stats"]["unique_graphs"] - before >= 3  # the discriminator awake and asleep
     torch.testing.assert_close(compiled, plain, rtol=1e-9, atol=1e-12)  # keys, too
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="PyTorch compiles for CPUs with g++")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train__precision": "bf16"},
+        {"task__name": "cyclegan"},
+        {"task__name": "flow"},
+        {"model__blocks": 1, "model__attention_level": 1, "task__adversarial": "relativistic"},
+        {"model__norm": "instance", "train__activation_checkpointing": True},
+    ],
+)
+def test_a_compiled_network_is_one_graph(
+    settings: dict[str, Any], trainers: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile_module = nn.Module.compile
+    graphs_only = {"backend": "eager", "dynamic": False}  # without code for them, which takes long
+    monkeypatch.setattr(nn.Module, "compile", lambda module, **_: compile_module(module, **graphs_only))
+    torch._dynamo.reset()
+    counters.clear()
+    trainers(train__compile="default", **settings).advance(0)
+    assert counters["stats"]["unique_graphs"] > 0
+    assert not counters["graph_break"]
 
 
 def test_what_is_compiled_is_what_the_wrapper_calls(trainers: Callable[..., Trainer]) -> None:
