@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Literal
-
-from torch.distributed import Store  # type: ignore[attr-defined]
+from typing import TYPE_CHECKING, Literal
 
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
+
+if TYPE_CHECKING:
+    from torch.distributed import Store  # type: ignore[attr-defined]
 
 _FALLBACK_REPORTER = "colordist/fallback-reporter"
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
@@ -41,7 +42,7 @@ class Monitor:
 
     def __init__(
         self,
-        store: Store | None = None,
+        store: "Store | None" = None,
         rank: int = 0,
         world_size: int = 1,
         host: str = "",
@@ -180,7 +181,7 @@ class Monitor:
         except Exception:  # the store's server has ended
             self._store_failed = True
 
-    def _send(self, store: Store) -> None:
+    def _send(self, store: "Store") -> None:
         self._own.count += 1
         if self._exempt_work:
             self.progress()
@@ -190,22 +191,22 @@ class Monitor:
             heartbeat = replace(heartbeat, state="lost", reason=_one_line(error))
         store.set(_key(self.rank), pickle.dumps(heartbeat))  # type: ignore[arg-type]  # bytes, too
 
-    def _receive(self, store: Store) -> dict[int, Heartbeat]:
+    def _receive(self, store: "Store") -> dict[int, Heartbeat]:
         return dict(enumerate(map(pickle.loads, store.multi_get(self._peers))))
 
     # --- the watchdog thread
 
     def _watch(self) -> None:
-        interval, silence, last = self.timeouts.interval, 0.0, time.monotonic()
+        interval, since_exchange, last = self.timeouts.interval, 0.0, time.monotonic()
         while not self._closed.wait(interval):
             now = time.monotonic()
-            silence += min(now - last, 2 * interval)  # bounded: this process may have been suspended
+            since_exchange += min(now - last, 2 * interval)  # bounded: this process may have been suspended
             last = now
             received, self._received = self._received, {}
             if received:
-                self._detector.observe(received, min(silence, 2 * interval))
-                silence = 0.0
-            if self._must_end(self._store_lost(silence)) and not self._closed.is_set():
+                self._detector.observe(received, min(since_exchange, 2 * interval))
+                since_exchange = 0.0
+            if self._must_end(self._store_lost(since_exchange)) and not self._closed.is_set():
                 self._closed.set()
                 self._terminate()
 
@@ -229,11 +230,11 @@ class Monitor:
         self._closed.wait(2.5 * self.timeouts.interval if reports else GRACE)
         return True
 
-    def _store_lost(self, silence: float) -> str | None:
-        """Why the store counts as lost, or None. silence: seconds since the last exchange."""
-        if self._store_failed and (self._own.state == "lost" or silence > GRACE):
+    def _store_lost(self, since_exchange: float) -> str | None:
+        """Why the store counts as lost, or None. since_exchange: seconds since the last exchange."""
+        if self._store_failed and (self._own.state == "lost" or since_exchange > GRACE):
             how = "is gone"
-        elif silence > self.timeouts.heartbeat_timeout:
+        elif since_exchange > self.timeouts.heartbeat_timeout:
             how = f"has not responded for {self.timeouts.heartbeat_timeout:.0f} s"
         else:
             return None

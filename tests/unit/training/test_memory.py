@@ -218,6 +218,6 @@ def test_a_dry_run_tells_it_with_what_it_depends_on(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("colordist.training.describe.device_type", lambda: "cpu")
     config = tiny(train__precision="auto", data__image_size=64)
     told = describe(config, batch_arithmetic(config.train, 1)).splitlines()[-1]
-    assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), plus .* \(12 KiB each; .*\)", told)
+    assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), plus .* \(12 KiB each\)", told)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert "(cpu, fp32, before ZeRO partitions it)" in describe(config, batch_arithmetic(config.train, 1))
