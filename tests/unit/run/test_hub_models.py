@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from helpers import alone_on_the_cpu, random_generator, tiny, write_snapshot
@@ -25,6 +26,10 @@ from colordist.run import snapshot
 
 SETTINGS: dict[str, Any] = {"task__name": "autoencoder", "model__name": "autoencoder"}
 MODEL = Path("me/tiny")
+HUB_2 = pytest.mark.skipif(
+    huggingface_hub.__version__.startswith("1."),
+    reason="huggingface_hub 1 neither resumes a broken download nor says that a part of a model isn't cached",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -138,6 +143,7 @@ def test_no_such_model_and_a_private_one(hub: Hub, local: Path, monkeypatch: pyt
         )
 
 
+@HUB_2
 @pytest.mark.parametrize("how", ["offline", "no network"])
 def test_without_a_network_the_cache_will_do(hub: Hub, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
     def without_network() -> None:
@@ -159,6 +165,7 @@ def test_without_a_network_the_cache_will_do(hub: Hub, monkeypatch: pytest.Monke
     assert expected in line(MODEL)
 
 
+@HUB_2
 def test_a_broken_connection(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
     hub.cut["model.safetensors"] = 3000
