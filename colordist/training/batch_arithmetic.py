@@ -16,11 +16,15 @@ class BatchArithmetic:
     accumulation: int
     """Micro-batches per step and process."""
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Images of the largest micro-batch."""
+        return -(-self.per_process // self.accumulation)
+
     def __str__(self) -> str:
-        micro = -(-self.per_process // self.accumulation)
         return (
             f"{self.global_batch_size} images a step = {self.processes} processes x {self.per_process} images, "
-            f"in {self.accumulation} micro-batches of at most {micro}"
+            f"in {self.accumulation} micro-batches of at most {self.micro_batch_size}"
         )
 
 

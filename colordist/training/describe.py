@@ -7,7 +7,7 @@ import yaml
 from colordist import registry
 from colordist.config import Config, FileDataConfig, as_dict
 from colordist.data.source import ImageSource
-from colordist.engine.environment import device_type, resolve_precision, zero_stage
+from colordist.engine.environment import device_memory, device_type, resolve_precision, zero_stage
 from colordist.engine.network import Network
 from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic
@@ -32,7 +32,13 @@ def estimate_memory(task: Task, networks: dict[str, Network], config: Config, ba
     config = replace(config, train=replace(config.train, precision=precision))
     memory = estimate(task, networks, config, batches, device)
     undivided = "" if zero_stage() is None else ", before ZeRO partitions it"
-    return f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and {_images(config)}"
+    told = f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and {_images(config)}"
+    available = device_memory(device)
+    if memory.peak <= available:
+        return told
+    halve = f"try train.micro_batch_size {max(1, batches.micro_batch_size // 2)}"
+    checkpointing = "" if config.train.activation_checkpointing else ", or train.activation_checkpointing true"
+    return f"{told}; more than the {available / 2**20:.0f} MiB there are: {halve}{checkpointing}"
 
 
 def _images(config: Config) -> str:

@@ -221,3 +221,17 @@ def test_a_dry_run_tells_it_with_what_it_depends_on(monkeypatch: pytest.MonkeyPa
     assert re.fullmatch(r"memory per process \(cpu, fp32\): about \d+ MiB \(.*\), plus .* \(12 KiB each\)", told)
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     assert "(cpu, fp32, before ZeRO partitions it)" in describe(config, batch_arithmetic(config.train, 1))
+
+
+def test_a_dry_run_says_when_memory_lacks_and_what_to_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colordist.training.describe.device_type", lambda: "cpu")
+
+    def told(**settings: object) -> str:
+        config = tiny(train__global_batch_size=8, **settings)
+        return describe(config, batch_arithmetic(config.train, 1)).splitlines()[-1]
+
+    assert "there are" not in told()
+    monkeypatch.setattr("colordist.training.describe.device_memory", lambda device: 2**20)
+    way_out = "; more than the 1 MiB there are: try train.micro_batch_size 4"
+    assert told().endswith(f"{way_out}, or train.activation_checkpointing true")
+    assert told(train__activation_checkpointing=True).endswith(way_out)
