@@ -21,6 +21,7 @@ from colordist.run.folder import folder_for
 
 def main() -> None:
     """Parse, check, print; exit 1 if a check failed."""
+    adopt_slurm_step()  # before errors are reported, by rank 0 alone
     cli.run(examine)
 
 
@@ -39,7 +40,6 @@ def examine() -> None:
     except UserError:  # no images to derive its name from: a finding below says so
         run = Path("runs")
 
-    adopt_slurm_step()
     launch = Launch.read()
     facts = collect(config, run, launch.rank, unavailable_weights(config))
     findings, passed = gather_findings(launch, facts, run)

@@ -22,6 +22,8 @@ from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
 
 _SAMPLE = 4096  # images
+_VECTOR = 32
+"""Pixels that vector instructions convert at once, at most."""
 _CONVERTED = {"cuda": 2**30, "cpu": 2**28}
 """Bytes that grey and colours of all images may take on a device, besides the images."""
 
@@ -101,7 +103,9 @@ class ResidentLoader:
         space, dtype = self.share.color_space, self.share.dtype
         copies = 2 if self.share.sampler.flip else 1
         needed = copies * self.images[:, 0].numel() * (1 + space.channels) * dtype.itemsize
-        if self.layout is not None or needed > _CONVERTED.get(self.images.device.type, 0):
+        # Vector instructions round the last pixels otherwise: whole vectors per image give the bits of any batch.
+        aligned = self.images[0, 0].numel() % _VECTOR == 0
+        if self.layout is not None or not aligned or needed > _CONVERTED.get(self.images.device.type, 0):
             return None
         parts = [space.split(self.images[part], dtype) for part in in_batches(len(self.images), 64)]
         grey, color = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from colordist.config import UserError
 
+_LAST_PORT = 2**16 - 1
 _WAY_OUT = "start with accelerate launch or torchrun, or unset the variables of another launch"
 
 
@@ -36,7 +37,8 @@ class Launch:
         ):
             if number(name, at_least, at_least=at_least) > most:
                 raise UserError(f"{name} is {environment[name]}, but WORLD_SIZE is {world_size}: {_WAY_OUT}")
-        number("MASTER_PORT", 0, at_least=0)
+        if number("MASTER_PORT", 0, at_least=0) > _LAST_PORT:
+            raise UserError(f"MASTER_PORT is {environment['MASTER_PORT']}, but must be at most {_LAST_PORT}: {_WAY_OUT}")
         return cls(number("RANK", 0, at_least=0), world_size, number("LOCAL_RANK", 0, at_least=0))
 
 

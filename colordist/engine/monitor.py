@@ -30,7 +30,8 @@ _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agr
 
 
 def _report(line: str) -> None:
-    os.write(2, f"colordist: {line}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
+    with suppress(OSError):  # nobody may be listening any more, and the process must end all the same
+        os.write(2, f"colordist: {line}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
 
 
 def _terminate() -> None:

@@ -56,6 +56,7 @@ def _receive(store: Store, world_size: int, facts: Facts, run: Path) -> tuple[li
 def _send(store: Store, launch: Launch, facts: Facts, run: Path) -> tuple[list[Finding], bool]:
     """Send this process's facts to rank 0 and receive whether no check failed anywhere."""
     store.set(f"connected/{launch.rank}", "")
+    store.wait(["token"], timedelta(seconds=2 * PREFLIGHT_TIMEOUT))  # longer than process 0 waits, which says for whom
     probe = run / f".doctor-{store.get('token').decode()}"
     clock = _read_clock(store, launch.world_size)
     store.set(f"facts/{launch.rank}", json.dumps([clock, asdict(replace(facts, shares_folder=probe.exists()))]))

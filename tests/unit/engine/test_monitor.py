@@ -1,6 +1,7 @@
 """Who is found missing, by whom, after how long; who tells it; and what is no reason to stop."""
 
 import pickle
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -236,6 +237,20 @@ def test_a_single_process_has_no_thread() -> None:
     alone.request_stop("SIGTERM")
     assert alone.stops_after(4) == "SIGTERM"
     alone.close()
+
+
+def test_a_report_that_nobody_can_read_is_no_error() -> None:
+    """The process has yet to end."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    stderr = os.dup(2)
+    os.dup2(writer, 2)
+    try:
+        monitor._report("all stop")
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(writer)
 
 
 def test_an_error_of_the_backend_is_passed_on() -> None:
