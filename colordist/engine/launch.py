@@ -38,7 +38,8 @@ class Launch:
             if number(name, at_least, at_least=at_least) > most:
                 raise UserError(f"{name} is {environment[name]}, but WORLD_SIZE is {world_size}: {_WAY_OUT}")
         if number("MASTER_PORT", 0, at_least=0) > _LAST_PORT:
-            raise UserError(f"MASTER_PORT is {environment['MASTER_PORT']}, but must be at most {_LAST_PORT}: {_WAY_OUT}")
+            port = environment["MASTER_PORT"]
+            raise UserError(f"MASTER_PORT is {port}, but must be at most {_LAST_PORT}: {_WAY_OUT}")
         return cls(number("RANK", 0, at_least=0), world_size, number("LOCAL_RANK", 0, at_least=0))
 
 

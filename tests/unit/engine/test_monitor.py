@@ -1,7 +1,7 @@
 """Who is found missing, by whom, after how long; who tells it; and what is no reason to stop."""
 
-import pickle
 import os
+import pickle
 import threading
 import time
 from collections.abc import Iterator
