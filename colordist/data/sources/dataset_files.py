@@ -19,7 +19,8 @@ _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
 _SPLIT = re.compile(r"(?<![a-z])(train|test|validation|valid|val)(?![a-z])", re.I)
 _MOST_REASON = 300  # characters of another library's message
-_HUB = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,20 @@ class Location:
 
     @property
     def is_on_hub(self) -> bool:
-        """Whether it is a name on the Hub: a file or folder of this name comes first."""
-        return not self.path.exists() and _HUB.fullmatch(self.root) is not None
+        """Whether it is a name on the Hub: a file or folder of this name comes first.
+
+        Where its first part is a folder, it is taken for a path, possibly misspelt, unless a revision is given.
+        """
+        is_path = self.path.exists() or (self.path.parent.is_dir() and self.revision is None)
+        return not is_path and _HUB.fullmatch(self.root) is not None
 
     def files(self) -> list[Path]:
         """The files at the root, or those that match it, sorted; empty where there are none."""
         if self.path.is_dir():
             return sorted(Path(here, name) for here, _, names in os.walk(self.path) for name in names)
-        return sorted(Path(name) for name in glob.glob(str(self.path), recursive=True))
+        if self.path.is_file():  # with characters of patterns in its name, perhaps
+            return [self.path]
+        return sorted(Path(name) for name in glob.glob(str(self.path), recursive=True) if os.path.isfile(name))
 
     def missing(self) -> str:
         """Why the dataset is unavailable without a download; empty if it is there."""
@@ -89,11 +96,35 @@ def _load(location: Location) -> Any:  # noqa: ANN401  Dataset or DatasetDict
     cache = location.cache and str(Path(location.cache).expanduser())
     load = partial(load_dataset, cache_dir=cache, keep_in_memory=False)
     if location.is_on_hub:
-        return load(location.root, location.config_name, revision=location.revision)
+        return _of_commit(load(location.root, location.config_name, revision=_commit(location)), location)
     if location.path.is_dir():
         return load(str(location.path), location.config_name)
     files = location.files()
-    return load(_reader(files), data_files=by_split(files))
+    # The library takes names for patterns.
+    escaped = {split: [glob.escape(name) for name in names] for split, names in by_split(files).items()}
+    return load(_reader(files), data_files=escaped)
+
+
+def _commit(location: Location) -> str | None:
+    """The commit of a revision. Raises what the Hub's client raises where it can't be asked for that of a branch."""
+    if location.revision is None or _COMMIT.fullmatch(location.revision):
+        return location.revision
+    from huggingface_hub import HfApi
+
+    return HfApi().dataset_info(location.root, revision=location.revision).sha
+
+
+def _of_commit(found: Any, location: Location) -> Any:  # noqa: ANN401  DatasetDict
+    """The dataset. Raises ValueError if a commit was named and it is of another one.
+
+    Where the Hub can't be asked, the library takes any commit that its cache has.
+    """
+    commit = location.revision
+    if commit is not None and _COMMIT.fullmatch(commit):
+        for split in found.values():
+            if not all(commit in each["filename"] for each in split.cache_files):
+                raise ValueError(f"the cache has another commit than {commit}")
+    return found
 
 
 def _reader(files: list[Path]) -> str:

@@ -148,16 +148,22 @@ def _images(settings: DatasetSettings, rows: Any) -> Column:  # noqa: ANN401  Da
 
 def _of_classes(settings: DatasetSettings, rows: Any, classes: tuple[str, ...]) -> NDArray[np.bool_]:  # noqa: ANN401
     """Whether each row is of these classes, [N]. Raises UserError for an unknown column or class."""
-    from datasets import ClassLabel
+    from datasets import ClassLabel, Value
 
     name = settings.class_column or _only_column(rows, ClassLabel, "data.class_column", settings.root)
     if name not in rows.features:
         raise UserError(f"data.class_column is {name}, but {settings.root} has no such column: {_columns(rows)}")
-    feature, values = rows.features[name], rows.data.column(name)
-    known = feature.names if isinstance(feature, ClassLabel) else sorted(map(str, values.unique().to_pylist()))
+    feature, values = rows.features[name], rows.data.column(name).to_pylist()
+    if not isinstance(feature, ClassLabel | Value):
+        raise UserError(f"data.class_column is {name}, which holds no classes: {_columns(rows)}")
+    if isinstance(feature, ClassLabel):
+        known: list[str] = feature.names
+        labels = [None if value in (None, -1) else known[value] for value in values]  # -1: of unknown class
+    else:
+        labels = [None if value is None else str(value) for value in values]
+        known = sorted({label for label in labels if label is not None})
     check_classes(classes, known, settings.root)
-    wanted = [known.index(each) for each in classes] if isinstance(feature, ClassLabel) else list(classes)
-    return np.isin(np.array(values.to_pylist()), wanted)
+    return np.array([label in classes for label in labels], bool)
 
 
 def _only_column(rows: Any, kind: type, key: str, root: str) -> str:  # noqa: ANN401  Dataset

@@ -127,6 +127,17 @@ def test_classes_and_fractions(top: Path, tmp_path: Path) -> None:
     assert torch.equal(load(half.train, CPU), load(whole.train, CPU))
 
 
+def test_classes_by_a_column_of_numbers(top: Path, tmp_path: Path) -> None:
+    rows = rows_of(top / "images", "train")
+    numbers = [None if index == 0 else index % 3 for index in range(len(rows))]
+    table = dataset_of(rows).add_column("number", numbers).add_column("list", [[1]] * len(rows))
+    table.to_parquet(tmp_path / "a[1].parquet")
+    source = dataset(settings(tmp_path / "a[1].parquet", tmp_path, class_column="number", classes=["1"]))
+    assert len(source.train) + len(source.test) == numbers.count(1)
+    refused = mistake(tmp_path / "a[1].parquet", tmp_path, class_column="list", classes=["1"])
+    assert refused.startswith("data.class_column is list, which holds no classes: ")
+
+
 def test_a_split_is_pickled_by_its_files(top: Path, tmp_path: Path) -> None:
     """Where processes aren't forked, workers get the split so."""
     split = training(dataset(settings(top / "saved", tmp_path)))
@@ -257,10 +268,12 @@ def test_a_table_that_is_cut_while_it_is_read_ends_the_run_in_one_line(top: Path
 # --- what isn't there
 
 
-def test_what_is_no_dataset_is_told_in_one_line(top: Path, tmp_path: Path) -> None:
+def test_what_is_no_dataset_is_told_in_one_line(top: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "there is no" in mistake(tmp_path / "nowhere", tmp_path)
     assert "there is no" in mistake(tmp_path / "*.parquet", tmp_path)
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    assert "there is no empty/photos: name a" in mistake("empty/photos", tmp_path)  # isn't looked for on the Hub
     assert "there are no files in" in mistake(tmp_path / "empty", tmp_path)
     (tmp_path / "a.parquet").write_bytes(b"no Parquet")
     assert "can't be loaded (" in mistake(tmp_path / "a.parquet", tmp_path)
@@ -276,8 +289,9 @@ OPEN = """
 import sys
 from colordist.config import UserError
 from colordist.data.sources.datasets import DatasetSettings, DatasetSource
-for root in sys.argv[1:]:
-    source = DatasetSource(DatasetSettings(source="datasets", root=root, image_size=16))
+for given in sys.argv[1:]:
+    root, _, revision = given.partition("@")
+    source = DatasetSource(DatasetSettings(source="datasets", root=root, revision=revision or None, image_size=16))
     try:
         print(source.missing() == "", source.open().digest)
     except UserError as error:
@@ -297,13 +311,16 @@ def test_a_name_on_the_hub(top: Path, tmp_path: Path) -> None:
     """Downloaded once; then also without a network. Another name is told in one line either way."""
     expected, home = dataset(settings(top / "saved", tmp_path)).digest, str(tmp_path / "home")
     with dataset_hub(top / "parquet" / "data") as (url, downloads):
-        (first, other) = opened("user/photos", "user/others", HF_ENDPOINT=url, HF_HOME=home)
+        (first, other, main) = opened("user/photos", "user/others", "user/photos@main", HF_ENDPOINT=url, HF_HOME=home)
     assert first == f"False {expected}"
+    assert main == f"True {expected}"
     assert other.startswith("data.root: user/others can't be loaded (")
     assert other.endswith("check its name and the network, or name files that were downloaded before")
     assert sorted(downloads) == ["test-00000-of-00001.parquet", "train-00000-of-00001.parquet"]
-    first, other = opened("user/photos", "user/others", HF_HUB_OFFLINE="1", HF_HOME=home)
-    assert first == f"True {expected}"
+    names = ["user/photos", f"user/photos@{'1' * 40}", "user/others", "user/photos@v2", f"user/photos@{'2' * 40}"]
+    first, same, other, branch, commit = opened(*names, HF_HUB_OFFLINE="1", HF_HOME=home)
+    assert first == same == f"True {expected}"
+    assert all("user/photos can't be loaded (" in each for each in (branch, commit))  # the cache has another one
     assert other.startswith("data.root: user/others can't be loaded (Couldn't reach 'user/others' on the Hub")
 
 
