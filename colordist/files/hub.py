@@ -3,6 +3,7 @@
 huggingface_hub is imported when the Hub is used, not before.
 """
 
+import os
 import re
 import sys
 import warnings
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
@@ -62,6 +64,7 @@ def download(model: HubModel, names: Collection[str], *, progress: bool = False)
     a network, or with HF_HUB_OFFLINE, a model in the cache will do. progress: show bars, on a terminal. Raises
     UserError, which begins with "the Hub".
     """
+    check_endpoint()
     from huggingface_hub import snapshot_download
 
     with _failing(model, "fetched"), quiet("huggingface_hub"):
@@ -76,6 +79,7 @@ def repository(model: HubModel) -> Repository | None:
 
     Raises UserError without a token, or if the Hub can't be asked.
     """
+    check_endpoint()
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
@@ -120,6 +124,20 @@ def commit(model: HubModel, files: Mapping[str, bytes | Path], removed: Collecti
             revision=model.revision,
         )
     return str(done.commit_url)
+
+
+def check_endpoint() -> None:
+    """Raise UserError if HF_ENDPOINT is no address: huggingface_hub can't be imported then."""
+    endpoint = os.environ.get("HF_ENDPOINT", "")
+    try:
+        parts = urlsplit(endpoint)
+        valid = not endpoint or (parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0)
+    except ValueError:
+        valid = False
+    if not valid:
+        raise UserError(
+            "HF_ENDPOINT is no address like https://huggingface.co: unset it, or correct it"
+        )  # may hold a password
 
 
 @contextmanager

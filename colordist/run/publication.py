@@ -55,6 +55,7 @@ def prepare(trained: Snapshot, model: HubModel, license: str | None = None, *, s
 
     Raises UserError for a card with damaged front matter, or a snapshot without a step.
     """
+    hub.check_endpoint()
     folder, run = trained.folder, _run_of(trained.folder)
     picture = run.samples / f"{step_name(trained.step)}.png" if run and samples else None
     picture = picture if picture and picture.is_file() else None

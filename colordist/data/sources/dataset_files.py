@@ -14,6 +14,7 @@ from typing import Any
 
 from colordist.config import UserError
 from colordist.extras import needs_extra
+from colordist.files.hub import check_endpoint
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
@@ -72,6 +73,7 @@ def load(location: Location) -> dict[str, Any]:
 
     Raises UserError where there is none, or it can't be read or downloaded.
     """
+    check_endpoint()
     with needs_extra("datasets", "data.source datasets"):
         import datasets
     if not location.is_on_hub and (absent := location.missing()):

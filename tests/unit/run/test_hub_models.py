@@ -181,6 +181,12 @@ def test_a_broken_connection(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(hub.downloads) == 1  # the JSON was there
 
 
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:99999", "http://[bad", "ftp://host", "nonsense"])
+def test_an_address_that_is_none(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", endpoint)
+    assert "HF_ENDPOINT is no address like https://huggingface.co: unset it, or correct it" in line("me/tiny")
+
+
 def test_another_programs_model_is_not_fetched(hub: Hub, local: Path) -> None:
     for each in ({"config.json": b"{}"}, {"model.json": b"{}"}, {"model.json": b"../../etc/passwd"}, {}):
         hub.add("me/other", each | {"model.safetensors": b"large"})
