@@ -126,6 +126,13 @@ def commit(model: HubModel, files: Mapping[str, bytes | Path], removed: Collecti
     return str(done.commit_url)
 
 
+def dataset_commit(name: str, revision: str) -> str | None:
+    """The commit of a branch or tag of a dataset. Raises what huggingface_hub does where the Hub can't be asked."""
+    from huggingface_hub import HfApi
+
+    return HfApi().dataset_info(name, revision=revision).sha
+
+
 def check_endpoint() -> None:
     """Raise UserError if HF_ENDPOINT is no address: huggingface_hub can't be imported then."""
     endpoint = os.environ.get("HF_ENDPOINT", "")

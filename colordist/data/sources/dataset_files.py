@@ -14,7 +14,7 @@ from typing import Any
 
 from colordist.config import UserError
 from colordist.extras import needs_extra
-from colordist.files.hub import check_endpoint
+from colordist.files.hub import check_endpoint, dataset_commit
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
@@ -111,9 +111,7 @@ def _commit(location: Location) -> str | None:
     """The commit of a revision. Raises what the Hub's client raises where it can't be asked for that of a branch."""
     if location.revision is None or _COMMIT.fullmatch(location.revision):
         return location.revision
-    from huggingface_hub import HfApi
-
-    return HfApi().dataset_info(location.root, revision=location.revision).sha
+    return dataset_commit(location.root, location.revision)
 
 
 def _of_commit(found: Any, location: Location) -> Any:  # noqa: ANN401  DatasetDict
