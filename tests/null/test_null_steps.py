@@ -56,6 +56,14 @@ def test_between_lines_of_the_log_nobody_waits_for_the_device(case: str, found: 
         assert found[case][precision]["waits"] == {}
 
 
+def test_rank_0_of_many_waits_for_the_device_no_more(library: Path, tmp_path: Path) -> None:
+    """Of 8 and of 512, in every precision."""
+    run(library, str(HERE / "many_worker.py"), str(tmp_path / "waits.json"))
+    waits = json.loads((tmp_path / "waits.json").read_text())
+    assert len(waits) == len(BUDGET) * len(PRECISIONS) * 2
+    assert {case: found for case, found in waits.items() if found} == {}
+
+
 @pytest.mark.parametrize("case", BUDGET)
 def test_operations_of_a_step_keep_to_their_budget(case: str, found: Found) -> None:
     counted = [sum(found[case][precision]["parts"].values()) for precision in PRECISIONS]
