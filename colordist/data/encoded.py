@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from colordist.config import RunError, printable
 from colordist.data.crops import crop
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import Image
@@ -14,6 +16,27 @@ logger = logging.getLogger(__name__)
 
 _NAMES_SHOWN = 5
 _GREY = 128  # replaces an image that can't be decoded
+
+
+def unreadable(path: str | Path, error: OSError) -> RunError:
+    """One line for a file that can't be read."""
+    return RunError(
+        f"{printable(str(path))} can't be read ({error.strerror}): once it can be, the same command continues"
+    )
+
+
+def read_unchanged(path: Path, length: int, then: str) -> bytes:
+    """Read a file. Raises RunError if it can't be read, or has another number of bytes than then, as "when ..."."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+    if len(content) != length:
+        raise RunError(
+            f"{printable(str(path))} has {len(content)} bytes, but had {length} {then}: restore it, and the same "
+            "command continues"
+        )
+    return content
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -2,7 +2,6 @@
 
 import contextlib
 import glob
-import logging
 import os
 import re
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from colordist.config import UserError
 from colordist.extras import needs_extra
+from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
@@ -166,14 +166,12 @@ def _quiet() -> Iterator[None]:
     """Keep progress bars out of log files, and the Hub client's line about each retry."""
     from datasets import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    client, shown = logging.getLogger("huggingface_hub"), not are_progress_bars_disabled()
-    level = client.level
-    client.setLevel(logging.ERROR)
+    shown = not are_progress_bars_disabled()
     if not sys.stderr.isatty():
         disable_progress_bars()
     try:
-        yield
+        with quiet("huggingface_hub"):
+            yield
     finally:
-        client.setLevel(level)
         if shown:
             enable_progress_bars()

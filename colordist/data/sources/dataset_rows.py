@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colordist.config import RunError, printable
-from colordist.data.encoded import EncodedSplit
+from colordist.data.encoded import EncodedSplit, read_unchanged, unreadable
 from colordist.data.sources.folder_files import Skipped
 
 _SAMPLE_HASHED = 1_000  # images of each split whose bytes are part of the digest
@@ -79,7 +79,7 @@ class Column:
         try:
             content = os.pread(self._open(number).fileno(), length, offset)
         except OSError as error:
-            raise _unreadable(self.files[number], error) from None
+            raise unreadable(self.files[number], error) from None
         if len(content) < length:
             raise RunError(f"{printable(self.files[number])} is truncated: restore the complete file")
         return content
@@ -135,12 +135,6 @@ def _place(values: Any, base: int) -> NDArray[np.int64] | None:  # noqa: ANN401 
     return np.column_stack([offsets[:-1], lengths])
 
 
-def _unreadable(path: str | Path, error: OSError) -> RunError:
-    return RunError(
-        f"{printable(str(path))} can't be read ({error.strerror}): once it can be, the same command continues"
-    )
-
-
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RowSplit(EncodedSplit):
     """Rows of a table, in their order."""
@@ -162,17 +156,8 @@ class RowSplit(EncodedSplit):
         row = int(self.rows[index])
         if (content := self.column.encoded(row)) is not None:
             return content
-        path, expected = Path(self.column.file_name(row) or ""), int(self.lengths[index])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise _unreadable(path, error) from None
-        if len(content) != expected:
-            raise RunError(
-                f"{printable(str(path))} has {len(content)} bytes, but had {expected} when the dataset was opened: "
-                "restore it, and the same command continues"
-            )
-        return content
+        path = Path(self.column.file_name(row) or "")
+        return read_unchanged(path, int(self.lengths[index]), "when the dataset was opened")
 
     def name(self, index: int) -> str:
         """Row and file name of an image, for the log."""

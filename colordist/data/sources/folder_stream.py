@@ -8,9 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import RunError
 from colordist.data.decode import Scaling, Undecodable, stored_size, whole_size
-from colordist.data.encoded import EncodedSplit
+from colordist.data.encoded import EncodedSplit, read_unchanged
 from colordist.data.sources.folder_files import TEST_SHARE, File, Found, name_hash, on_all_cores, printable
 
 _SAMPLE = 1000  # files whose headers are read
@@ -39,19 +38,8 @@ class FolderSplit(EncodedSplit):
 
     def content(self, index: int) -> bytes:
         """An encoded image. Raises RunError if it can't be read, or has another size than at the start."""
-        path, expected = self.root / os.fsdecode(self.names[index]), int(self.lengths[index])
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise RunError(
-                f"{printable(str(path))} can't be read ({error.strerror}): once it can be, the same command continues"
-            ) from None
-        if len(content) != expected:
-            raise RunError(
-                f"{printable(str(path))} has {len(content)} bytes, but had {expected} when the images were read: "
-                "restore it, and the same command continues"
-            )
-        return content
+        path = self.root / os.fsdecode(self.names[index])
+        return read_unchanged(path, int(self.lengths[index]), "when the images were read")
 
     def name(self, index: int) -> str:
         """Name of an image, for the log."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from colordist import registry
 from colordist.config import Config
+from colordist.engine.environment import own_cores
 from colordist.run.provenance import code_digest
 
 PACKAGES = ("torch", "torchvision", "accelerate", "deepspeed", "wandb", "numpy", "pillow", "safetensors")
@@ -68,7 +69,7 @@ def _versions() -> dict[str, str]:
 
 def _devices() -> str:
     """Number and name of the GPUs, and number of CPU cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(own_cores())
     if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         with suppress(OSError, subprocess.SubprocessError):
             command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
