@@ -1,0 +1,122 @@
+"""JSON and YAML that a stranger may have written: parsed once, with limits, into a typed value.
+
+Whatever doesn't fit is a ``Malformed``: one line with the place, to be completed by the file's name.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from colordist.config import printable
+
+MOST_BYTES = 2**20
+"""Size in bytes above which a document isn't read."""
+_MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for
+_MOST_KEYS = 20_000  # of a YAML mapping
+_MOST_BITS = 64  # of a whole number
+
+T = TypeVar("T")
+
+
+class Malformed(ValueError):
+    """A document isn't what it should be. The message is one line."""
+
+
+def parse_json(text: bytes | str, kind: type[T]) -> T:
+    """Parse JSON as a type: a dataclass, a msgspec.Struct, or ``dict[str, float]``. Keys that it lacks are ignored.
+
+    Accepts NaN and Infinity, which Python writes. Raises Malformed.
+    """
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"it is no JSON: {_line(error)}") from None
+    return typed(found, kind)
+
+
+def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or a plain value
+    """Parse YAML of plain values. Raises Malformed, also for keys that are no text or given twice."""
+    try:
+        found = yaml.load(text, _Loader)
+    except Exception as error:  # PyYAML raises KeyError and AttributeError, too
+        raise Malformed(f"it is no YAML: {_line(error)}") from None
+    _check_limits(found)
+    return found
+
+
+def typed(value: object, kind: type[T]) -> T:
+    """Plain values as a type, as for ``parse_json``. Raises Malformed, and what a dataclass raises itself."""
+    _check_limits(value)
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise Malformed(_place(str(error))) from None
+
+
+def _check_limits(value: object) -> None:
+    """Raise Malformed for values that are too many or too deep, as those of an alias to itself."""
+    if sum(1 for _ in islice(_values(value, 0), _MOST_VALUES + 1)) > _MOST_VALUES:
+        raise Malformed(f"it has more than {_MOST_VALUES} values")
+
+
+def _values(value: object, depth: int) -> Iterator[None]:
+    yield
+    if depth > _MOST_DEPTH:
+        raise Malformed(f"it is nested more than {_MOST_DEPTH} deep")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise Malformed(f"the key {_short(key)} is no text")
+            yield from _values(inner, depth + 1)
+    elif isinstance(value, list | tuple | set):
+        for inner in value:
+            yield from _values(inner, depth + 1)
+    elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise Malformed(f"it has a number of {value.bit_length()} bits")
+
+
+class _Loader(yaml.SafeLoader):
+    """Raises YAMLError for a key that is given twice in a mapping, and for too many keys by way of merges."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Build a dict."""
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or not isinstance(key, yaml.ScalarNode):
+                continue
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} is given twice", node.start_mark)
+            seen.add((key.tag, key.value))
+        return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Replace merge keys by what they stand for."""
+        super().flatten_mapping(node)
+        if len(node.value) > _MOST_KEYS:
+            raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_KEYS} keys", node.start_mark)
+
+
+def _short(value: object) -> str:
+    try:
+        return f"{value!r:.50}"
+    except ValueError:  # an integer of more digits than Python converts
+        return "of a mapping"
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, RecursionError):
+        return f"it is nested more than {_MOST_DEPTH} deep"
+    return printable(" ".join(str(error).split()))[:200] or type(error).__name__
+
+
+def _place(message: str) -> str:
+    """msgspec's message with the place first: ``train.steps: expected int, got str``."""
+    found = re.fullmatch(r"(.*?)(?: - at `(?:key` in `)?\$\.?(.*)`)?", message, re.DOTALL)
+    assert found
+    said, where = printable(found[1]).replace("`", ""), printable(found[2] or "")
+    return f"{where}: {said[:1].lower()}{said[1:]}" if where else f"{said[:1].lower()}{said[1:]}"
