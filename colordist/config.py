@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Literal
 Value = str | int | float | bool | list[Any] | dict[str, float] | None
 Part = Literal["encoder", "decoder"]
 """Part of a generator."""
+MOST_STEPS = 10**12
+"""Steps that a run can have."""
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
 
 
@@ -321,7 +323,7 @@ class TrainConfig:
     """Parts of the generator to freeze: `encoder` or `decoder`."""
 
     def __post_init__(self) -> None:
-        at_least("train.steps", self.steps, 1)
+        in_range("train.steps", self.steps, 1, MOST_STEPS)
         at_least("train.global_batch_size", self.global_batch_size, 1)
         at_least("train.micro_batch_size", self.micro_batch_size, 1)
         at_least("train.ema_images", self.ema_images, 0)

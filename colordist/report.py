@@ -1,6 +1,7 @@
 """Compare runs: ``python -m colordist.report RUN [RUN ...]``."""
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import TrackConfig, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
+from colordist.files.documents import typed
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 MARK = b"colordist report"
 """Marker near the beginning of each page and picture written here."""
@@ -71,6 +75,8 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     comparison = compare(runs)
     print(comparison.table)
     print(comparison.verdict)
+    for line in comparison.unreadable:
+        log.warning("not shown: %s", line)
     if output.suffix == ".png":
         from PIL.PngImagePlugin import PngInfo
 
@@ -110,7 +116,7 @@ def sync(runs: list[RunFolder]) -> None:
 
     for each in runs:
         settings = each.settings()
-        sent = tracking.sync(each.path, TrackConfig(**settings["track"]), settings)
+        sent = tracking.sync(each.path, typed(settings["track"], TrackConfig, "track"), settings)
         print(f"{each.path}: {sent} lines sent")
 
 

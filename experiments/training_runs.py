@@ -27,7 +27,7 @@ from colordist.data.sampler import Sampler
 from colordist.engine.runtime import Engine
 from colordist.keys import nest
 from colordist.metrics.specs import ReferenceRole
-from colordist.reporting.runs import Run, load_runs
+from colordist.reporting.runs import Run, load_run
 from colordist.run.folder import RunFolder
 from colordist.training.build_task import build_networks, build_task
 
@@ -200,7 +200,7 @@ def groups(jobs: Sequence[Job]) -> dict[str, list[Run]]:
     for job in jobs:
         if job.group and job.finished:
             found.setdefault(job.group, []).append(job.folder)
-    return {group: load_runs(folders) for group, folders in found.items()}
+    return {group: [load_run(each) for each in folders] for group, folders in found.items()}
 
 
 def spreads(runs: Sequence[Run]) -> dict[str, Spread]:

@@ -13,12 +13,15 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from colordist.config import RunError, UserError
+from colordist.config import RunError, UserError, printable
+from colordist.files.documents import MOST_BYTES
+from colordist.files.opening import TooLarge, read_regular
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that prove that there is no such file. Any other OSError doesn't."""
 
 _EXHAUSTED = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
+_MOST_OUTPUT = 2**31  # bytes: the limit of an ONNX file
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's headers
 
 
@@ -56,7 +59,7 @@ def reason(error: BaseException) -> str:
     if out_of_memory(error):
         return "out of memory"
     message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return " ".join(message.split())[:200] or type(error).__name__
+    return printable(" ".join(message.split()))[:200] or type(error).__name__
 
 
 def exists(path: Path) -> bool:
@@ -69,11 +72,14 @@ def exists(path: Path) -> bool:
     return True
 
 
-def content(file: Path) -> bytes | None:
-    """Read a file; None if there is none. Raises RunError where it can't be read."""
+def content(file: Path, most: int = MOST_BYTES) -> bytes | None:
+    """Read a file; None if there is none.
+
+    Raises RunError where it can't be read, UserError where it is no regular file or larger than ``most`` bytes.
+    """
     with reading(file):
         try:
-            return file.read_bytes()
+            return read_regular(file, most)
         except ABSENT:
             return None
 
@@ -177,7 +183,13 @@ def require_own(file: Path, option: str, what: str, is_own: Callable[[bytes], bo
 
     option: the command-line option that names it. what: the kind of file, in a word.
     """
-    if exists(file) and not ((found := content(file)) is not None and is_own(found)):
+    if not exists(file):
+        return
+    try:
+        found = content(file, _MOST_OUTPUT)
+    except TooLarge:
+        found = None
+    if found is None or not is_own(found):
         raise UserError(f"{option} {file} is there already, and is no {what} of colordist's: name another file")
 
 

@@ -6,13 +6,15 @@ Whatever doesn't fit is a ``Malformed``: one line with the place, to be complete
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import yaml
 
-from colordist.config import printable
+from colordist.config import UserError, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document isn't read."""
@@ -32,11 +34,27 @@ def parse_json(text: bytes | str, kind: type[T]) -> T:
 
     Accepts NaN and Infinity, which Python writes. Raises Malformed.
     """
+    return typed(_loads(text), kind)
+
+
+def parse_plain_json(text: bytes | str, kind: type[T]) -> T:
+    """Parse JSON fast, without limits: for large files, and types without ``Any``, which bound the depth themselves.
+
+    Else as ``parse_json``.
+    """
     try:
-        found = json.loads(text)
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError as error:
+        raise Malformed(_place(str(error))) from None
+    except (ValueError, RecursionError):  # or it has NaN or Infinity
+        return _convert(_loads(text), kind)
+
+
+def _loads(text: bytes | str) -> object:
+    try:
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"it is no JSON: {_line(error)}") from None
-    return typed(found, kind)
 
 
 def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or a plain value
@@ -49,13 +67,29 @@ def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or 
     return found
 
 
-def typed(value: object, kind: type[T]) -> T:
-    """Plain values as a type, as for ``parse_json``. Raises Malformed, and what a dataclass raises itself."""
+def typed(value: object, kind: type[T], place: str = "") -> T:
+    """Plain values as a type, as for ``parse_json``. Raises Malformed, and what a dataclass raises itself.
+
+    place: that of the value in its document, as `train`.
+    """
     _check_limits(value)
+    return _convert(value, kind, place)
+
+
+@contextmanager
+def damage_of(file: Path) -> Iterator[None]:
+    """Raise a UserError that names the file for a Malformed, or a value out of range."""
+    try:
+        yield
+    except (Malformed, UserError) as error:
+        raise UserError(f"{file} is damaged: {error}") from None
+
+
+def _convert(value: object, kind: type[T], place: str = "") -> T:
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, OverflowError) as error:
-        raise Malformed(_place(str(error))) from None
+        raise Malformed(_place(str(error), place)) from None
 
 
 def _check_limits(value: object) -> None:
@@ -73,11 +107,13 @@ def _values(value: object, depth: int) -> Iterator[None]:
             if not isinstance(key, str):
                 raise Malformed(f"the key {_short(key)} is no text")
             yield from _values(inner, depth + 1)
-    elif isinstance(value, list | tuple | set):
+    elif isinstance(value, list | tuple):
         for inner in value:
             yield from _values(inner, depth + 1)
     elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise Malformed(f"it has a number of {value.bit_length()} bits")
+    elif value is not None and not isinstance(value, str | int | float):  # of YAML: a date, bytes
+        raise Malformed(f"{_short(str(value))} is a {type(value).__name__}: quote it")
 
 
 class _Loader(yaml.SafeLoader):
@@ -114,9 +150,9 @@ def _line(error: BaseException) -> str:
     return printable(" ".join(str(error).split()))[:200] or type(error).__name__
 
 
-def _place(message: str) -> str:
+def _place(message: str, place: str = "") -> str:
     """msgspec's message with the place first: ``train.steps: expected int, got str``."""
     found = re.fullmatch(r"(.*?)(?: - at `(?:key` in `)?\$\.?(.*)`)?", message, re.DOTALL)
     assert found
-    said, where = printable(found[1]).replace("`", ""), printable(found[2] or "")
+    said, where = printable(found[1]).replace("`", ""), ".".join(filter(None, (place, printable(found[2] or ""))))
     return f"{where}: {said[:1].lower()}{said[1:]}" if where else f"{said[:1].lower()}{said[1:]}"

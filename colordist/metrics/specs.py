@@ -4,7 +4,11 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
+
+import msgspec
+
+from colordist.files.documents import parse_json
 
 Better = Literal["lower", "higher", "target"]
 """``target``: the nearer to the score of the ground truth, the better."""
@@ -15,17 +19,20 @@ ReferenceRole = Literal["baseline", "oracle", "target"]
 """``baseline``: predictions without a network, to be beaten. ``oracle``: the best possible ones. ``target``: the ground
 truth."""
 
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+_MOST = 200  # metrics, and references
+
 
 @dataclass(frozen=True)
 class MetricSpec:
     """Spec of a metric, for tables and reports."""
 
-    name: str
+    name: Name
     """Key in files, e.g. ``ciede2000``."""
-    label: str
+    label: Name
     """Heading in tables, e.g. ``CIEDE2000``."""
     better: Better
-    digits: int = field(default=2, kw_only=True)
+    digits: Annotated[int, msgspec.Meta(ge=0, le=20)] = field(default=2, kw_only=True)
     """Decimals worth printing."""
     role: MetricRole = field(default="comparison", kw_only=True)
 
@@ -57,9 +64,9 @@ class MetricSpec:
 class ReferenceSpec:
     """Spec of a reference, for tables and reports."""
 
-    name: str
+    name: Name
     """Key in files."""
-    label: str
+    label: Name
     """Heading in tables."""
     role: ReferenceRole
 
@@ -68,9 +75,9 @@ class ReferenceSpec:
 class ScoreSpecs:
     """Specs of a run's scores."""
 
-    metrics: tuple[MetricSpec, ...]
+    metrics: Annotated[tuple[MetricSpec, ...], msgspec.Meta(min_length=1, max_length=_MOST)]
     """In the order of tables."""
-    references: tuple[ReferenceSpec, ...]
+    references: Annotated[tuple[ReferenceSpec, ...], msgspec.Meta(max_length=_MOST)]
 
     @property
     def primary(self) -> MetricSpec:
@@ -97,13 +104,9 @@ class ScoreSpecs:
         return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Parse the output of ``to_json``. Raises ValueError, KeyError or TypeError for anything else."""
-        found = json.loads(text)
-        return cls(
-            tuple(MetricSpec(**each) for each in found["metrics"]),
-            tuple(ReferenceSpec(**each) for each in found["references"]),
-        )
+    def from_json(cls, text: bytes) -> Self:
+        """Parse the output of ``to_json``. Raises Malformed for anything else."""
+        return parse_json(text, cls)
 
 
 def score_specs(metrics: Iterable[MetricSpec], references: Iterable[ReferenceSpec]) -> ScoreSpecs:

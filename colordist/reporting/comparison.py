@@ -30,6 +30,8 @@ class Comparison:
     verdict: Verdict
     notes: list[str]
     """Caveats of the verdict, and other notes."""
+    unreadable: list[str]
+    """A line for each run that can't be read."""
 
     @property
     def title(self) -> str:
@@ -47,19 +49,24 @@ class Comparison:
 
 
 def compare(folders: Sequence[RunFolder]) -> Comparison:
-    """Read and compare runs. Raises UserError for a folder that is no run, and for runs that can't be compared."""
-    groups = group(load_runs(folders))
+    """Read and compare runs. Raises UserError for a folder that is no run, and for runs that can't be compared.
+
+    Damaged runs are left out and named, as long as there are others.
+    """
+    found, unreadable = load_runs(folders)
+    groups = group(found)
     runs = [run for each in groups for run in each.runs]
     notes = _images_note(runs)
     specs, references = common_specs(runs), common_references(runs)
     rows = score_rows(groups, specs, references)
     verdict = build_verdict(groups, rows)
-    return Comparison(runs, groups, run_names(groups), specs, references, rows, verdict, verdict.caveats + notes)
+    notes = [*verdict.caveats, *notes, *(f"Not shown: {line}." for line in unreadable)]
+    return Comparison(runs, groups, run_names(groups), specs, references, rows, verdict, notes, unreadable)
 
 
 def _images_note(runs: Sequence[Run]) -> list[str]:
     """Note different training images. Raises UserError for different test images."""
-    known = [(run, digests) for run in runs if len(digests := _digests(run)) == 2]
+    known = [(run, digests) for run in runs if len(digests := (run.images or "").split()) == 2]
     for run, (_, test) in known[1:]:
         first, (_, first_test) = known[0]
         if test != first_test:
@@ -68,9 +75,3 @@ def _images_note(runs: Sequence[Run]) -> list[str]:
     if len({train for _, (train, _) in known}) > 1:
         return ["The runs were trained on different images (see the settings that differ)."]
     return []
-
-
-def _digests(run: Run) -> list[str]:
-    """Digests of training and test images; empty if the run folder has none."""
-    file = run.folder.path / "images"
-    return file.read_text(errors="replace").split() if file.is_file() else []

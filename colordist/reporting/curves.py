@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from colordist.reporting.runs import Run
+from colordist.run.folder import Record
 from colordist.run.records import LOSS, number
 
 STRETCHES = 200
@@ -18,23 +19,28 @@ MOST_POINTS = 4 * STRETCHES
 class Curve:
     """A logged number over the steps of a run."""
 
-    steps: NDArray[np.int32]
-    images: NDArray[np.int32]
+    steps: NDArray[np.float64]
+    images: NDArray[np.float64]
     values: NDArray[np.float32]
 
 
 def curve(run: Run, key: str) -> Curve | None:
     """Curve of a record key; None if no record has it."""
-    batch = int(run.settings["train"]["global_batch_size"])
+    batch: int = run.settings["train"]["global_batch_size"]
     found = [
-        (record["step"], record.get("images", record["step"] * batch), value)
+        (step := int(record["step"]), _images(record, step * batch), value)
         for record in run.records
         if (value := number(record, key)) is not None
     ]
     if not found:
         return None
-    steps, images, values = (np.array(column) for column in zip(*found, strict=True))
-    return thin(Curve(steps.astype(np.int32), images.astype(np.int32), values.astype(np.float32)))
+    steps, images, values = (np.array(column, np.float64) for column in zip(*found, strict=True))
+    return thin(Curve(steps, images, values.astype(np.float32)))
+
+
+def _images(record: Record, usual: int) -> float:
+    found = number(record, "images")
+    return usual if found is None else found
 
 
 def thin(whole: Curve) -> Curve:

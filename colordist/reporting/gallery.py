@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from colordist.files.opening import open_regular
 from colordist.metrics.ciede2000 import ciede2000
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.runs import Run
@@ -18,6 +20,7 @@ from colordist.run.folder import numbered
 Images = NDArray[np.uint8]
 """[N, size, size, 3], RGB."""
 
+_MOST_PIXELS = 3 * 16 * 512**2  # of a grid: 16 images of the largest data.image_size
 _MEASURED = 64  # pixels to which larger tiles are reduced to compute distances
 
 
@@ -63,8 +66,8 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
             left_out[run] = "has no samples yet"
             continue
         try:
-            grids[run] = _cut(np.asarray(Image.open(files[-1]).convert("RGB")))
-        except (OSError, ValueError):
+            grids[run] = _cut(files[-1])
+        except Exception:  # Pillow raises nearly anything
             left_out[run] = f"has a sample grid that can't be read ({files[-1].name})"
     if not grids:
         return None
@@ -76,8 +79,12 @@ def gallery(runs: Sequence[Run]) -> Gallery | None:
     return Gallery(grey, predictions, target, left_out)
 
 
-def _cut(grid: NDArray[np.uint8]) -> list[Images]:
+def _cut(file: Path) -> list[Images]:
     """Split a grid into rows of images, [N, size, size, 3] each."""
+    with open_regular(file) as opened, Image.open(opened, formats=["PNG"]) as picture:
+        if picture.width * picture.height > _MOST_PIXELS:
+            raise ValueError("no grid is that large")
+        grid = np.asarray(picture.convert("RGB"))
     size = len(grid) // 3
     if len(grid) != 3 * size or size == 0 or grid.shape[1] % size:
         raise ValueError("no grid of three rows of square images")

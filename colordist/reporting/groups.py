@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from colordist.config import Value
 from colordist.reporting.runs import Run
 from colordist.reporting.settings import as_text
-from colordist.run.identity import changed_keys, learning_keys
+from colordist.run.identity import changed_keys
 
 _MAX_NAMED = 2  # settings in a name
 
@@ -56,8 +56,8 @@ def run_names(groups: Sequence[Group]) -> dict[Run, str]:
 
 
 def _settings(run: Run) -> dict[str, Value]:
-    settings = {key: value for key, value in learning_keys(run.settings).items() if key != "seed"}
-    return settings | {"images": run.folder.images}
+    settings = {key: value for key, value in run.learned.items() if key != "seed"}
+    return settings | {"images": run.images}
 
 
 def _names(runs: Sequence[Run]) -> list[str]:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from colordist.config import UserError
-from colordist.reporting.runs import Run, load_runs
+from colordist.config import RunError, UserError
+from colordist.reporting.runs import Run, load_run
 from colordist.run.folder import RunFolder
 from colordist.run.records import SCORE, number
+
+_YEAR_9999 = 253_000_000_000  # seconds since 1970, which datetime can't exceed
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def listing(runs: Sequence[Listed], folder: Path) -> str:
         return f"no runs under {folder}"
     lines = [("run", "task", "state", "step", "best score", "changed")]
     for run in runs:
-        changed = datetime.fromtimestamp(run.changed).strftime("%Y-%m-%d %H:%M")
+        changed = datetime.fromtimestamp(min(run.changed, _YEAR_9999)).strftime("%Y-%m-%d %H:%M")
         lines.append((str(run.path), run.task, run.state, f"{run.step:,}/{run.steps:,}", run.best, changed))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     right_aligned = (3, 4)
@@ -67,16 +69,16 @@ def _listed(path: Path) -> Listed:
     folder = RunFolder(path)
     changed = max(file.stat().st_mtime for file in (folder.config_file, folder.metrics_file) if file.exists())
     try:
-        (run,) = load_runs([folder])
+        run = load_run(folder)
         return Listed(path, run.task, run.state, run.step, run.steps, changed, _best(run))
-    except (UserError, KeyError, TypeError, ValueError):
+    except (UserError, RunError):
         return Listed(path, "-", "damaged", 0, 0, changed, "-")
 
 
 def _best(run: Run) -> str:
     metric = run.specs.primary
     scores = [
-        (s, record["step"]) for record in run.records if (s := number(record, f"{SCORE}{metric.name}")) is not None
+        (s, int(record["step"])) for record in run.records if (s := number(record, f"{SCORE}{metric.name}")) is not None
     ]
     if not scores:
         return "-"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from colordist.config import UserError
+from colordist.config import RunError, UserError, Value
 from colordist.metrics.specs import ScoreSpecs
-from colordist.run.folder import RunFolder, State
+from colordist.run.folder import Record, RunFolder, State
+from colordist.run.identity import learning_keys
 from colordist.run.records import SCORE, SPEED, newest_references, newest_scores, number, numbers
 from colordist.run.score_specs import load_specs
 
@@ -18,17 +19,25 @@ class Run:
 
     folder: RunFolder
     settings: dict[str, Any]
-    records: list[dict[str, Any]]
+    learned: dict[str, Value]
+    """The settings of its identity, by key."""
+    records: list[Record]
+    specs: ScoreSpecs
+    """Specs of the scores."""
+    images: str | None
+    """Digest of the images."""
 
     @property
     def task(self) -> str:
         """Name of the task."""
-        return str(self.settings["task"]["name"])
+        name: str = self.settings["task"]["name"]
+        return name
 
     @property
     def seed(self) -> int:
         """Seed of the run."""
-        return int(self.settings.get("seed", 0))
+        seed: int = self.settings["seed"]
+        return seed
 
     @property
     def state(self) -> State:
@@ -38,12 +47,8 @@ class Run:
     @property
     def steps(self) -> int:
         """Number of training steps."""
-        return int(self.settings["train"]["steps"])
-
-    @cached_property
-    def specs(self) -> ScoreSpecs:
-        """Specs of the scores."""
-        return load_specs(self.folder)
+        steps: int = self.settings["train"]["steps"]
+        return steps
 
     @cached_property
     def step(self) -> int:
@@ -72,9 +77,29 @@ class Run:
         return speeds[len(speeds) // 2] if speeds else None
 
 
-def load_runs(folders: Sequence[RunFolder]) -> list[Run]:
-    """Read run folders. Raises UserError for a folder that is no run, or is given twice."""
+def load_run(folder: RunFolder) -> Run:
+    """Read a run folder. Raises UserError for one that is damaged, RunError for a failed read."""
+    settings = folder.settings()
+    return Run(folder, settings, learning_keys(settings), folder.records(), load_specs(folder), folder.images)
+
+
+def load_runs(folders: Sequence[RunFolder]) -> tuple[list[Run], list[str]]:
+    """Read run folders; a line for each that can't be read.
+
+    Raises UserError for a folder that is no run, or is given twice, and where none can be read.
+    """
     paths = [folder.path.resolve() for folder in folders]
     if len(set(paths)) < len(paths):
         raise UserError("a run is named twice: name each once")
-    return [Run(folder, folder.settings(), folder.records()) for folder in folders]
+    runs, failures = [], []
+    for folder in folders:
+        try:
+            runs.append(load_run(folder))
+        except (UserError, RunError) as error:
+            if folder.state == "new" or len(folders) == 1:
+                raise
+            failures.append(error)
+    lines = [f"{error}" for error in failures]
+    if not runs:
+        raise type(failures[0])("; ".join(lines))
+    return runs, lines

@@ -9,7 +9,6 @@ from colordist import registry
 from colordist.config import Value
 from colordist.keys import flatten
 from colordist.reporting.runs import Run
-from colordist.run.identity import learning_keys
 
 _LOCATION = {"run.dir", "resume"}
 
@@ -28,7 +27,7 @@ class Setting:
 def differences(runs: Sequence[Run]) -> list[Setting]:
     """Find the settings that differ between runs, those of the identity first; without the run folder."""
     flat = [flatten(run.settings) for run in runs]
-    learned = [learning_keys(run.settings) for run in runs]
+    learned = [run.learned for run in runs]
     keys = [key for key in dict.fromkeys(key for each in flat for key in each) if key not in _LOCATION]
     found = [
         Setting(
@@ -44,7 +43,7 @@ def differences(runs: Sequence[Run]) -> list[Setting]:
 
 def command(run: Run) -> str:
     """Build the command that repeats a run in another folder, from the settings that differ from their defaults."""
-    kept = learning_keys(run.settings) | {"log.every": None, "evaluate.every": None}
+    kept = run.learned | {"log.every": None, "evaluate.every": None}
     flat = flatten(run.settings)
     names = registry.Names.of(run.settings)
     usual = flatten(registry.defaults(names)) | dict(zip(registry.NAME_KEYS, astuple(registry.Names()), strict=True))

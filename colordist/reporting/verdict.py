@@ -47,7 +47,7 @@ def alone(group: Group, cell: Cell, row: Row) -> str:
     """How far the only group gets, from the better baseline to the oracle."""
     line = f"{group.name} reaches {_score(row, cell)}"
     baseline, limit = row.baseline, row.limit
-    if baseline is None or limit is None:
+    if baseline is None or limit is None or baseline == limit:
         return f"{line}."
     if cell.is_below_baseline:
         return f"{line}: no better than the baseline, {row.metric.format(baseline)}, which needs no network."

@@ -1,9 +1,8 @@
 """Run folders: their files, the run that they belong to, and its progress."""
 
-import dataclasses
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,12 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import COMMON, Config, UserError, as_dict
+from colordist.config import MOST_STEPS, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
+from colordist.files.documents import MOST_BYTES, Malformed, damage_of, parse_plain_json, parse_yaml
+from colordist.files.opening import open_regular
 from colordist.run.identity import fingerprint, learning_keys
+from colordist.run.saved_settings import check_settings
 
 _DIGESTS = {
     "images": "the images have changed",
@@ -23,6 +25,14 @@ _DIGESTS = {
 """Files with digests of what a run began with, and what is wrong where one differs."""
 _PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
 """Files and folders of a run besides its settings and markers."""
+
+_MOST_RECORDS = 2**22  # lines, each of at most MOST_BYTES
+_MOST_KEYS = 500  # of all records
+
+Record = dict[str, float]
+"""A line of metrics.jsonl. ``step`` is an int; other values may be Inf or NaN."""
+_Numbers = dict[str, int | float]
+"""A record as it is parsed: its integers stay integers."""
 
 State = Literal["new", "unfinished", "stopped", "finished"]
 
@@ -108,26 +118,19 @@ class RunFolder:
         return self.state == "finished" and bool(self.settings()["train"]["steps"] >= steps)
 
     def settings(self) -> dict[str, Any]:
-        """The settings in config.yaml; common ones that an older version didn't write have their defaults.
+        """The settings in config.yaml, as plain values by section: see ``check_settings``.
 
-        Raises UserError where there are none, RunError where they can't be read.
+        Raises UserError where there are none, or they are damaged; RunError where they can't be read.
         """
         if (text := content(self.config_file)) is None:
             raise UserError(f"{self.path} is no run folder: it has no config.yaml")
-        try:
-            settings = yaml.safe_load(text.decode())
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"{self.config_file} is damaged: {' '.join(str(error).split())}") from None
-        settings = settings if isinstance(settings, dict) else {}
-        if isinstance(settings.get("task"), str):
+        with damage_of(self.config_file):
+            found = parse_yaml(text)
+        found = found if isinstance(found, dict) else {}
+        if isinstance(found.get("task"), str):
             raise UserError(f"the run in {self.path} is of version 0.1: this version reads its snapshots only")
-        for section in ("task", "model", "data", "optimizer", *COMMON):
-            if not isinstance(settings.get(section), dict):
-                raise UserError(f"{self.config_file} is damaged: it has no section {section}")
-        common = {section: dataclasses.asdict(kind()) | settings[section] for section, kind in COMMON.items()}
-        if not isinstance(common["train"]["steps"], int):
-            raise UserError(f"{self.config_file} is damaged: train.steps is no number")
-        return settings | common
+        with damage_of(self.config_file):
+            return check_settings(found)
 
     def check_same_run(self, config: Config) -> None:
         """Raise UserError if the folder belongs to another run than this config's, or `resume` is `never`."""
@@ -166,7 +169,7 @@ class RunFolder:
         """Whether the records go so far that a checkpoint was written: the second save waits for the first."""
         checkpoint = self.settings()["checkpoint"]
         steps = [record["step"] for record in self.records()]
-        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * int(checkpoint["every"])
+        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * checkpoint["every"]
 
     @property
     def images(self) -> str | None:
@@ -223,28 +226,54 @@ class RunFolder:
         with writing(self.metrics_file):
             flush(self.metrics_file)
 
-    def records(self) -> list[dict[str, Any]]:
+    def records(self) -> list[Record]:
         """Read metrics.jsonl."""
         return read_records(self.metrics_file)
 
 
-def read_records(file: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file; empty if there is no file. A truncated last line is left out.
+def read_records(file: Path) -> list[Record]:
+    """Read metrics.jsonl; empty if there is no file. A truncated last line is left out.
 
     Raises UserError for a line that is damaged in another way, RunError where the file can't be read.
     """
-    lines = (content(file) or b"").splitlines()
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
+    records: list[Record] = []
+    keys: set[str] = set()
+    damage: str | None = None
+    for number, line in enumerate(_lines(file), start=1):
+        if damage is not None:
+            raise UserError(damage)
         try:
-            record = json.loads(line)
-            if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                raise ValueError
+            record = parse_plain_json(line, _Numbers)
+            keys |= record.keys()
+            _check_record(record, keys)
             records.append(record)
-        except ValueError:
-            if number < len(lines):
-                raise UserError(f"line {number} of {file} is damaged: mend it or take it out") from None
+        except Malformed as error:
+            damage = f"line {number} of {file} is damaged ({error}): mend it or take it out"
     return records
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """The lines of a file, of limited length and number; none if there is no file."""
+    with reading(file):
+        try:
+            opened = open_regular(file)
+        except ABSENT:
+            return
+        with opened:
+            for _ in range(_MOST_RECORDS):
+                if not (line := opened.readline(MOST_BYTES)):
+                    return
+                yield line
+    raise UserError(f"{file} has more than {_MOST_RECORDS:,} lines: move it elsewhere")
+
+
+def _check_record(record: Record, keys: Collection[str]) -> None:
+    """Raise Malformed for a record without a step, or for too many keys of all records so far."""
+    step = record.get("step")
+    if not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
+        raise Malformed("it has no step")
+    if len(keys) > _MOST_KEYS:
+        raise Malformed(f"more than {_MOST_KEYS} different keys")
 
 
 def _holds_something(path: Path) -> bool:

@@ -4,28 +4,26 @@ Keys: ``loss/NETWORK/NAME``, ``diagnostics/NETWORK/NAME``, ``optimizer/NETWORK/l
 ``reference/NAME/METRIC``.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from colordist.metrics.table import Scores, beside_references
-from colordist.run.folder import RunFolder
+from colordist.run.folder import Record, RunFolder
 from colordist.run.score_specs import load_specs
 
-Record = Mapping[str, Any]
 References = Mapping[str, Scores]
 """Scores of the references (baselines and oracle), by name."""
 
 LOSS, SCORE, REFERENCE = "loss/", "score/", "reference/"
 PACE = "pace/"
 """Prefix of quantities that depend on the machine: only these may differ between two runs of the same config."""
+_FLOAT32 = 3.4e38
 SPEED = f"{PACE}images_per_second"
 
 
 def number(record: Record, key: str) -> float | None:
-    """A finite number of a record, None if there is none."""
+    """A number of a record that float32 can hold, None if there is none."""
     value = record.get(key)
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    return float(value) if value is not None and abs(value) < _FLOAT32 else None  # False for NaN
 
 
 def numbers(record: Record, prefix: str) -> dict[str, float]:
@@ -51,7 +49,7 @@ def newest_references(records: Sequence[Record]) -> dict[str, dict[str, float]]:
 def score_table(folder: RunFolder) -> str:
     """Format a run's newest scores beside those of the references."""
     records = folder.records()
-    answers = {str(folder.settings()["task"]["name"]): newest_scores(records)}
+    answers = {folder.settings()["task"]["name"]: newest_scores(records)}
     return beside_references(load_specs(folder), newest_references(records), answers)
 
 

@@ -6,7 +6,7 @@ For their keys see ``run.records``.
 from pathlib import Path
 from typing import Protocol
 
-Record = dict[str, float]
+from colordist.run.folder import Record
 
 
 class Tracker(Protocol):

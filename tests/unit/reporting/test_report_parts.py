@@ -17,14 +17,14 @@ from colordist.metrics.hues import CENTERS, histograms
 from colordist.metrics.metric import rgb_to_lab
 from colordist.reporting.curves import MOST_POINTS, Curve, curve, losses, thin
 from colordist.reporting.gallery import gallery
-from colordist.reporting.runs import Run, load_runs
+from colordist.reporting.runs import Run, load_run
 from colordist.reporting.settings import command, differences
 from colordist.run.folder import RunFolder
 from colordist.run.identity import learning_keys
 
 
 def told(*folders: RunFolder) -> list[Run]:
-    return load_runs(folders)
+    return [load_run(each) for each in folders]
 
 
 # --- curves

@@ -215,7 +215,7 @@ def test_records(begun: RunFolder) -> None:
         ({"data": 5}, "no section data"),
         ({"task": ["cgan"]}, "no section task"),
         ({"track": None}, "no section track"),
-        ({"train": {"steps": "many"}}, "train.steps is no number"),
+        ({"train": {"steps": "many"}}, "train.steps: expected int, got str"),
     ],
 )
 def test_damaged_settings_are_one_line(change: dict[str, object], told: str, tmp_path: Path) -> None:
