@@ -1,11 +1,11 @@
 """Colourize photos: ``python -m colordist.colorize MODEL PHOTOS... -o OUT``."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.config import RunError, UserError, printable
+from colordist.console import say
 from colordist.registry import load_modules
 
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
@@ -62,10 +62,10 @@ def colorize(options: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         raise RunError(f"interrupted; finished photos are in {out}, and the same command does the rest") from None
     for job, reason in failed.items():
-        print(printable(f"colordist: skipped {job.photo}: {reason}"), file=sys.stderr)
+        say(printable(f"colordist: skipped {job.photo}: {reason}"), error=True)
     if failed:
         raise RunError(f"coloured {len(jobs) - len(failed)} of {len(jobs)} photos: {out}; see above for the others")
-    print(f"coloured {len(jobs)} of {len(jobs)} photos: {out}")
+    say(f"coloured {len(jobs)} of {len(jobs)} photos: {out}")
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ class RunError(Exception):
     """A failure that is not the user's mistake: one line. Exit code 1."""
 
 
-def one_line(error: Exception) -> str:
-    """The message of another library's exception, in one line of at most 120 characters."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:120]
+def one_line(error: BaseException | str, most: int = 120) -> str:
+    """The message of another library's exception, or a text, in one printable line of at most so many characters."""
+    name = "" if isinstance(error, str) else type(error).__name__
+    return printable(" ".join(str(error).split()) or name)[:most]
 
 
 def printable(text: str) -> str:

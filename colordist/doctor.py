@@ -10,6 +10,7 @@ from typing import Any
 from colordist import cli
 from colordist.cli.parser import QUICKSTART, read_config
 from colordist.config import Config, RunError, UserError
+from colordist.console import say
 from colordist.engine.launch import Launch, adopt_slurm_step
 from colordist.engine.preflight.exchange import exchange
 from colordist.engine.preflight.facts import Facts, collect
@@ -51,7 +52,7 @@ def examine() -> None:
         findings += [Finding(name, "ok", value) for name, value in found.items()] if launch.rank == 0 else []
     if findings:
         rows = [dataclasses.asdict(finding) for finding in findings]
-        print(json.dumps(rows, indent=2) if options["json"] else table(findings), flush=True)
+        say(json.dumps(rows, indent=2) if options["json"] else table(findings))
     sys.exit(0 if passed else 1)
 
 

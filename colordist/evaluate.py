@@ -11,6 +11,7 @@ from typing import Any
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.console import say
 from colordist.engine import launch
 from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
@@ -123,10 +124,10 @@ def evaluate(
     if evaluation is None:  # not rank 0
         return
     label = f"step {evaluation.step}" + (f", {solver_steps} solver steps" if solver_steps else "")
-    print(beside_references(evaluation.specs, evaluation.references, {label: evaluation.scores}))
+    say(beside_references(evaluation.specs, evaluation.references, {label: evaluation.scores}))
     images = f"{evaluation.images} image{'' if evaluation.images == 1 else 's'}"
     if output is None:
-        print(f"{images}; -o FILE writes the scores")
+        say(f"{images}; -o FILE writes the scores")
         return
     text = json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n"
     write(output, f"{images}; scores", lambda draft: draft.write_text(text))
@@ -160,9 +161,9 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         return
     judgement, pairs = found
     programs = compare_programs(judgement)
-    print(programs.table)
+    say(programs.table)
     verdict = programs.verdict
-    print("\n".join([verdict.line, *verdict.reasons, *verdict.caveats]))
+    say("\n".join([verdict.line, *verdict.reasons, *verdict.caveats]))
     if file:
         differences = [dataclasses.asdict(each) for each in programs.differences]
         text = json.dumps(dataclasses.asdict(judgement) | {"differences": differences}, indent=2) + "\n"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
 from colordist.config import UserError
+from colordist.console import say
 from colordist.files.atomic import require_own, require_writable
 from colordist.registry import load_modules
 
@@ -44,7 +45,7 @@ def export(folder: Path, file: Path, modules: Sequence[str] = (), solver_steps: 
         difference = onnx_file.write(file, trained)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
-    print(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")
+    say(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Upload a snapshot to the Hugging Face Hub: ``python -m colordist.push RUN user/name``."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import UserError
+from colordist.console import say
 from colordist.registry import load_modules
 
 
@@ -42,15 +42,15 @@ def push(options: argparse.Namespace) -> None:
     found = publication.prepare(snapshot.read(folder), model, options.license, samples=not options.no_samples)
     visibility = "public" if options.public else "private"
     if found.license is None:
-        print("no licence: --license ID names one, as apache-2.0", file=sys.stderr)
+        say("no licence: --license ID names one, as apache-2.0", error=True)
     if options.dry_run:
-        print(f"{model}, {visibility}: step {found.step} of {options.run}, one commit")
-        print(*(f"  {name:<18}{size:>14,} bytes" for name, size in found.sizes.items()), sep="\n")
-        print(f"\n{found.card}")
+        say(f"{model}, {visibility}: step {found.step} of {options.run}, one commit")
+        say(*(f"  {name:<18}{size:>14,} bytes" for name, size in found.sizes.items()))
+        say(f"\n{found.card}")
         return
     message = options.message or f"Upload step {found.step}"
     address = publication.publish(found, message, public=options.public, overwrite=options.overwrite)
-    print(f"{address}: step {found.step}, {visibility}\ncolordist colorize {model} PHOTOS -o OUT")
+    say(f"{address}: step {found.step}, {visibility}\ncolordist colorize {model} PHOTOS -o OUT")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from colordist.config import (
     GeneratorSettings,
     TaskSettings,
     UserError,
+    one_line,
 )
 
 Kind = Literal["task", "model", "discriminator", "source", "metric"]
@@ -99,7 +100,7 @@ def load_modules(modules: Iterable[str]) -> None:
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}", 300)
             missing = isinstance(error, ModuleNotFoundError) and module.startswith(f"{error.name}")
             way_out = "name a module on PYTHONPATH" if missing else "correct it, or name another module"
             raise UserError(f"--import {module}: it can't be imported ({reason}): {way_out}") from None
@@ -123,7 +124,7 @@ def component(kind: Kind, name: str) -> Any:  # noqa: ANN401  a class of the kin
     try:
         return _check_settings(kind, entry.load())
     except Exception as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error, 300)
         raise UserError(f"{key_of(kind)} {name} of {entry.value} can't be imported: {reason}") from None
 
 

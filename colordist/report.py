@@ -7,6 +7,7 @@ from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, run
 from colordist.config import TrackConfig, UserError
+from colordist.console import say
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
 from colordist.files.documents import typed
@@ -73,8 +74,8 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
         with needs_extra("report", "a report"):  # before all runs are read
             from colordist.reporting.html import page
     comparison = compare(runs)
-    print(comparison.table)
-    print(comparison.verdict)
+    say(comparison.table)
+    say(comparison.verdict)
     for line in comparison.unreadable:
         log.warning("not shown: %s", line)
     if output.suffix == ".png":
@@ -91,7 +92,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
     if wandb:
         from colordist.reporting.wandb_report import publish
 
-        print(f"W&B report: {publish(comparison)}")
+        say(f"W&B report: {publish(comparison)}")
 
 
 def is_report(data: bytes) -> bool:
@@ -107,7 +108,7 @@ def write(file: Path, what: str, save: Callable[[Path], object], option: str = "
             save(draft)
     except (OSError, ValueError) as error:
         raise UserError(f"{option} {file} can't be written ({reason(error)}): name another file") from None
-    print(f"{what}: {file}")
+    say(f"{what}: {file}")
 
 
 def sync(runs: list[RunFolder]) -> None:
@@ -117,14 +118,14 @@ def sync(runs: list[RunFolder]) -> None:
     for each in runs:
         settings = each.settings()
         sent = tracking.sync(each.path, typed(settings["track"], TrackConfig, "track"), settings)
-        print(f"{each.path}: {sent} lines sent")
+        say(f"{each.path}: {sent} lines sent")
 
 
 def list_runs(folder: Path) -> None:
     """Print the runs under a folder."""
     from colordist.reporting.listing import find, listing
 
-    print(listing(find(folder), folder))
+    say(listing(find(folder), folder))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from colordist.cli import run
 from colordist.cli.parser import Command, parse
+from colordist.console import say
 from colordist.engine.launch import Launch
 from colordist.extras import needs_extra
 from colordist.run.folder import RunFolder, folder_for
@@ -23,23 +24,23 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     is_main = launch.rank == 0
     batches = batch_arithmetic(config.train, launch.world_size)
     if command.file is None and is_main and not command.print_run_dir:
-        print(f"no --config: {command.name}", flush=True)
+        say(f"no --config: {command.name}")
     if command.dry_run and not command.print_run_dir:
         from colordist.training.describe import describe
 
         if is_main:
-            print(describe(config, batches), f"run folder: {folder.path}", sep="\n")
+            say(describe(config, batches), f"run folder: {folder.path}")
         return
     folder.check_same_run(config)
     if command.print_run_dir:
-        print(folder.path)
+        print(folder.path)  # noqa: T201  for scripts: as it is
         return
     if folder.is_finished(config.train.steps):
         if is_main:
-            print(f"{folder.path} is finished: nothing to do")
+            say(f"{folder.path} is finished: nothing to do")
         return
     if is_main:
-        print(f"{command.name}: {batches}; run folder {folder.path}", flush=True)
+        say(f"{command.name}: {batches}; run folder {folder.path}")
 
     from colordist.run.records import score_table
 
@@ -53,7 +54,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         trainer.close()
     trainer.engine.close()  # not after a failure: it waits for all ranks
     if is_main:
-        print(score_table(folder))
+        say(score_table(folder))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from colordist.cli import legacy
-from colordist.config import RunError, UserError
+from colordist.config import RunError, UserError, one_line, printable
+from colordist.console import log_handler, say
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
@@ -48,30 +49,30 @@ def run(verb: Callable[[], None]) -> None:
     if not is_main:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # rank 0 shows them
     log = logging.getLogger("colordist")
-    log.addHandler(logging.StreamHandler())
+    log.addHandler(log_handler())
     log.setLevel(logging.INFO if is_main else logging.ERROR)  # all ranks log the same
     try:
         verb()
     except (UserError, RunError) as error:
         if is_main:
-            print(f"colordist: {error}", file=sys.stderr, flush=True)
+            say(printable(f"colordist: {error}"), error=True)
         monitor.fail(str(error))
         if not is_main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the launcher, after rank 0 has printed
             time.sleep(_GRACE)
-            print(f"colordist: {error}", file=sys.stderr, flush=True)
+            say(printable(f"colordist: {error}"), error=True)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         if is_main:
-            print("colordist: interrupted; run the same command again", file=sys.stderr)
+            say("colordist: interrupted; run the same command again", error=True)
         monitor.fail("interrupted")
         sys.exit(1)
     except Exception as error:
         monitor.fail(repr(error))
         if not out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200]
-        print(f"colordist: out of memory ({reason}): try a smaller train.micro_batch_size or model", file=sys.stderr)
+        reason = one_line(error, 200)
+        say(f"colordist: out of memory ({reason}): try a smaller train.micro_batch_size or model", error=True)
         sys.exit(1)
 
 
@@ -81,12 +82,12 @@ def main() -> None:
 
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
-        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help: options of a verb.")
+        say(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help: options of a verb.")
         return
     if verb not in VERBS:
         nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
         line = legacy.removed_verb(verb) or f"unknown verb {verb!r}: did you mean {nearest}?"
-        print(f"colordist: {line}", file=sys.stderr)
+        say(f"colordist: {line}", error=True)
         sys.exit(2)
     sys.argv = [f"colordist {verb}", *sys.argv[2:]]
     importlib.import_module(f"colordist.{verb}").main()

@@ -16,6 +16,7 @@ KINDS: dict[str, registry.Kind] = {
     "data": "source",
 }
 """Kind of component, by settings section."""
+_MOST = 60  # characters of a wrong value that are shown
 BASES = {section: registry.BASES[kind] for section, kind in KINDS.items()}
 """Base class of a component's settings, by section."""
 
@@ -36,7 +37,7 @@ def one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
     if nested := re.search(r'key "([\w.]+)":.*Got value: NestedArg\(key=\'([\w.]+)\'', message, re.DOTALL):
         return unknown_key(f"{nested[1]}.{nested[2]}", list(keys))
     if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
-        key, value = wrong[1], wrong[2].splitlines()[0]
+        key, value = wrong[1], wrong[2].splitlines()[0][:_MOST]
         if key in keys:
             return f"{key} is {value!r}, but must be {wanted(keys[key], value)}"
     if section := re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message):

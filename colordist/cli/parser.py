@@ -23,6 +23,9 @@ from colordist.config import (
     OptimizerConfig,
     UserError,
 )
+from colordist.files.atomic import reason
+from colordist.files.documents import MOST_BYTES, Malformed, parse_yaml
+from colordist.files.opening import NotRegular, TooLarge, read_regular
 from colordist.registry import NAME_KEYS, Names
 
 QUICKSTART = "quickstart_cgan"
@@ -191,31 +194,20 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 def _load(path: str) -> dict[str, Any]:
     """Load a config file. Raises UserError if it is unreadable, or not a mapping."""
     try:
-        settings = yaml.load(Path(path).read_text(), _Loader)
+        settings = parse_yaml(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
         raise UserError(f"--config: there is no file {path}") from None
+    except (NotRegular, TooLarge) as error:
+        raise UserError(f"--config: {error}") from None
     except OSError as error:
-        raise UserError(f"--config: {path} can't be read ({error.strerror})") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"--config: {path} is no YAML of `section: {{key: value}}`: {reason}") from None
+        raise UserError(f"--config: {path} can't be read ({reason(error)})") from None
+    except Malformed as error:
+        raise UserError(f"--config: {path}: {error}") from None
     if not isinstance(settings, dict):
         raise UserError(f"--config: {path} is no YAML of `section: {{key: value}}`: it has {settings!r:.50}")
     if line := legacy.hint_for(settings) or _misplaced(settings):
         raise UserError(f"--config {path}: {line}")
     return settings
-
-
-class _Loader(yaml.SafeLoader):
-    """Raises YAMLError for a key that is given twice in a mapping, instead of ignoring the first value."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Build a dict."""
-        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _misplaced(settings: Mapping[Any, Any]) -> str | None:

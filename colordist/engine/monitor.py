@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from colordist.config import one_line
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
 
 _FALLBACK_REPORTER = "colordist/fallback-reporter"
+_LENGTH = 300  # characters of a reason
 _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
 
 
@@ -126,7 +128,7 @@ class Monitor:
         seconds: to wait; by default so long that every cause is found.
         """
         if self._store is not None:
-            self._own.reason, self._own.state = _one_line(reason), "lost"
+            self._own.reason, self._own.state = one_line(reason, _LENGTH), "lost"
             self._wakeup.put(None)
             self._closed.wait(self.timeouts.heartbeat_timeout + 3 * GRACE if seconds is None else seconds)
 
@@ -154,7 +156,7 @@ class Monitor:
     def _leave(self, state: Literal["closed", "failed"], reason: str) -> None:
         if self not in _running or self._closed.is_set():
             return
-        self._own.reason, self._own.state = _one_line(reason), state
+        self._own.reason, self._own.state = one_line(reason, _LENGTH), state
         self._closed.set()
         self._wakeup.put(None)
         _running.remove(self)
@@ -189,7 +191,7 @@ class Monitor:
         self._own.vote = self._stop.vote()
         heartbeat = self._own
         if heartbeat.state == "working" and (error := self._connection_error()):
-            heartbeat = replace(heartbeat, state="lost", reason=_one_line(error))
+            heartbeat = replace(heartbeat, state="lost", reason=one_line(error, _LENGTH))
         store.set(_key(self.rank), pickle.dumps(heartbeat))  # type: ignore[arg-type]  # bytes, too
 
     def _receive(self, store: "Store") -> dict[int, Heartbeat]:
@@ -255,7 +257,3 @@ def fail(reason: str) -> None:
 
 def _key(rank: int) -> str:
     return f"colordist/heartbeat/{rank}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]

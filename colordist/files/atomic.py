@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from colordist.config import RunError, UserError, printable
+from colordist.config import RunError, UserError, one_line
 from colordist.files.documents import MOST_BYTES
 from colordist.files.opening import TooLarge, read_regular
 
@@ -58,8 +58,7 @@ def reason(error: BaseException) -> str:
     """The error's message as one short line."""
     if out_of_memory(error):
         return "out of memory"
-    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return printable(" ".join(message.split()))[:200] or type(error).__name__
+    return one_line(error.strerror if isinstance(error, OSError) and error.strerror else error, 200)
 
 
 def exists(path: Path) -> bool:

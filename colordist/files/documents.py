@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from colordist.config import UserError, printable
+from colordist.config import UserError, one_line, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document isn't read."""
@@ -113,7 +113,7 @@ def _values(value: object, depth: int) -> Iterator[None]:
     elif isinstance(value, int) and value.bit_length() > _MOST_BITS:
         raise Malformed(f"it has a number of {value.bit_length()} bits")
     elif value is not None and not isinstance(value, str | int | float):  # of YAML: a date, bytes
-        raise Malformed(f"{_short(str(value))} is a {type(value).__name__}: quote it")
+        raise Malformed(f"{value!s:.50} is a {type(value).__name__}, neither text nor a number: quote it")
 
 
 class _Loader(yaml.SafeLoader):
@@ -147,7 +147,7 @@ def _short(value: object) -> str:
 def _line(error: BaseException) -> str:
     if isinstance(error, RecursionError):
         return f"it is nested more than {_MOST_DEPTH} deep"
-    return printable(" ".join(str(error).split()))[:200] or type(error).__name__
+    return one_line(error, 200)
 
 
 def _place(message: str, place: str = "") -> str:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from colordist.config import UserError, printable
+from colordist.config import UserError, one_line
 from colordist.files.download import quiet
 
 _NAME = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
@@ -240,8 +240,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _reason(error: object) -> str:
     """An error's message in one line, without tokens."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return printable(_without_token(text))[:_LENGTH]
+    return one_line(_without_token(str(error) or type(error).__name__), _LENGTH)
 
 
 def _without_token(text: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from colordist.console import say
 from colordist.files.atomic import replace_text, writing
 from colordist.run.folder import read_records
 from colordist.run.records import LOSS, SPEED
@@ -63,7 +64,7 @@ class Terminal:
             self._bar.update(step - self._bar.n)
         else:
             left = (self._steps - step) * record["images"] / step / speed
-            print(f"step {step}/{self._steps} {speed:.0f} images/s {left:.0f} s left {text}", flush=True)
+            say(f"step {step}/{self._steps} {speed:.0f} images/s {left:.0f} s left {text}")
 
     def picture(self, file: Path, step: int) -> None:
         """Not shown."""

@@ -17,7 +17,7 @@ from urllib.parse import urlparse
 import numpy as np
 from PIL import Image
 
-from colordist.config import RunError, TrackConfig, UserError
+from colordist.config import RunError, TrackConfig, UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.atomic import replace_text
 from colordist.metrics import hues
@@ -87,8 +87,10 @@ class WandB:
             run = self._wandb.init(mode=self.mode, settings=settings, **options)
         except Exception as error:
             if self.mode == "offline":
-                raise RunError(f"wandb can't write to {self._folder} ({_line(error)})") from None
-            log.warning("wandb can't be reached (%s): it writes to %s instead", _line(error), self._folder / "wandb")
+                raise RunError(f"wandb can't write to {self._folder} ({one_line(error, 200)})") from None
+            log.warning(
+                "wandb can't be reached (%s): it writes to %s instead", one_line(error, 200), self._folder / "wandb"
+            )
             self.mode = "offline"
             self._wandb.teardown()  # it still holds the run's id
             run = self._wandb.init(mode=self.mode, settings=settings, **options)
@@ -159,7 +161,9 @@ class WandB:
         try:
             work()
         except Exception as error:
-            log.warning("wandb failed (%s): the run continues; report --sync sends the rest later", _line(error))
+            log.warning(
+                "wandb failed (%s): the run continues; report --sync sends the rest later", one_line(error, 200)
+            )
             self._run = None
             return False
         return True
@@ -179,7 +183,9 @@ def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> Wand
     except UserError:
         raise
     except Exception as error:
-        log.warning("wandb failed (%s): the run continues without; report --sync sends it all later", _line(error))
+        log.warning(
+            "wandb failed (%s): the run continues without; report --sync sends it all later", one_line(error, 200)
+        )
         return None
 
 
@@ -225,7 +231,3 @@ def has_key() -> bool:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Config, RunError, TrainConfig, UserError
+from colordist.config import Config, RunError, TrainConfig, UserError, one_line
 from colordist.data.loader import Loader
 from colordist.data.sampler import share
 from colordist.engine.consistency import check_replicas
@@ -135,7 +135,7 @@ class Trainer:
             self.meter.load_state_dict(state["meter"], self.engine)
             step = int(state["step"])
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error, 200)
             if out_of_memory(error):
                 way_out = "free some, or use more processes; the same command continues"
                 raise RunError(f"out of memory while loading the checkpoint ({reason}): {way_out}") from None

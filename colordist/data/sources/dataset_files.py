@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from colordist.config import UserError
+from colordist.config import UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit
@@ -152,7 +152,7 @@ def _reason(error: BaseException) -> str:
     """The message of the first cause, in one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (" ".join(str(error).split()) or type(error).__name__)[:_MOST_REASON]
+    return one_line(error, _MOST_REASON)
 
 
 def _way_out(location: Location) -> str:

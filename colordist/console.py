@@ -1,0 +1,31 @@
+"""The terminal: everything that colordist prints or logs goes through here.
+
+Names and texts of a stranger's files reach it, and mustn't control it: unprintable characters become question marks.
+"""
+
+import logging
+import sys
+
+from colordist.config import printable
+
+
+def say(*texts: object, error: bool = False) -> None:
+    """Print texts, each of one or more lines. error: to stderr."""
+    print(*(_clean(str(each)) for each in texts), sep="\n", file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def log_handler() -> logging.Handler:
+    """A handler that prints to stderr as ``say`` does."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    return handler
+
+
+class _Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """The record's text without unprintable characters."""
+        return _clean(super().format(record))
+
+
+def _clean(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
