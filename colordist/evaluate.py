@@ -15,6 +15,7 @@ from colordist.console import say
 from colordist.engine import launch
 from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
+from colordist.files.documents import Malformed, parse_plain_json
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
 
@@ -191,8 +192,8 @@ def _is_judgement(text: bytes) -> bool:
 
 def _has_keys(text: bytes, keys: set[str]) -> bool:
     try:
-        return bool(keys <= json.loads(text).keys())
-    except (ValueError, AttributeError, RecursionError):
+        return keys <= parse_plain_json(text, dict[str, Any]).keys()
+    except Malformed:
         return False
 
 

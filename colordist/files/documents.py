@@ -29,6 +29,10 @@ class Malformed(ValueError):
     """A document isn't what it should be. The message is one line."""
 
 
+class DamagedFile(UserError):
+    """A file isn't what was written."""
+
+
 def parse_json(text: bytes | str, kind: type[T]) -> T:
     """Parse JSON as a type: a dataclass, a msgspec.Struct, or ``dict[str, float]``. Keys that it lacks are ignored.
 
@@ -78,11 +82,11 @@ def typed(value: object, kind: type[T], place: str = "") -> T:
 
 @contextmanager
 def damage_of(file: Path) -> Iterator[None]:
-    """Raise a UserError that names the file for a Malformed, or a value out of range."""
+    """Raise a DamagedFile that names the file for a Malformed, or a value out of range."""
     try:
         yield
     except (Malformed, UserError) as error:
-        raise UserError(f"{file} is damaged: {error}") from None
+        raise DamagedFile(f"{file} is damaged: {error}") from None
 
 
 def _convert(value: object, kind: type[T], place: str = "") -> T:

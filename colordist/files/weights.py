@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from colordist.config import RunError, UserError
+from colordist.config import RunError, UserError, one_line
 from colordist.files import atomic as files
 from colordist.files.atomic import (
     ABSENT,
@@ -28,7 +30,12 @@ from colordist.files.atomic import (
     sweep,
     temporary,
 )
+from colordist.files.documents import MOST_BYTES, Malformed, parse_json, typed
 from colordist.files.host_copy import to_host
+from colordist.files.opening import read_regular
+
+T = TypeVar("T")
+_MOST_WEIGHTS = 2**34  # bytes of weights: 4 billion parameters in fp32
 
 
 def write(
@@ -109,12 +116,21 @@ def require_own(folder: Path, stem: str) -> None:
         raise UserError(f"{folder} is there already and is no {stem}, or holds other files, too: name another folder")
 
 
+class _Head(msgspec.Struct):
+    """What each description has."""
+
+    format: int
+    sha256: str | None = None
+    """Of the weights; older versions wrote none."""
+
+
 def is_description(text: bytes) -> bool:
     """Whether this is the content of a JSON file that ``write`` wrote."""
     try:
-        return isinstance(json.loads(text)["format"], int)
-    except (ValueError, KeyError, TypeError, RecursionError):
+        parse_json(text, _Head)
+    except Malformed:
         return False
+    return True
 
 
 def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -122,15 +138,32 @@ def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict
 
     what: the kind of folder, in a word. forms: the format numbers that this version reads.
     """
-    about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
-    if about["format"] not in forms:
+    about = parse_json(read_regular(folder / f"{stem}.json", MOST_BYTES), dict[str, Any])
+    head = describe(about, _Head, stem)
+    if head.format not in forms:
         readable = " and ".join(map(str, forms))
-        raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {readable}")
-    data = (folder / f"{stem}.safetensors").read_bytes()
-    # Older versions wrote no digest.
-    if about.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
+        raise UserError(f"{folder} has {what} format {head.format}, but this version reads {readable}")
+    data = read_regular(folder / f"{stem}.safetensors", _MOST_WEIGHTS)
+    if head.sha256 not in (None, hashlib.sha256(data).hexdigest()):
         raise ValueError(f"{stem}.safetensors is not what was written")
-    return load(data), about
+    tensors = load(data)
+    require_finite(tensors)
+    return tensors, about
+
+
+def describe(about: dict[str, Any], kind: type[T], stem: str) -> T:
+    """The content of ``STEM.json`` as a type. Raises Malformed."""
+    try:
+        return typed(about, kind)
+    except Malformed as error:
+        raise Malformed(f"{stem}.json: {error}") from None
+
+
+def require_finite(tensors: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Raise ValueError for a tensor with Inf or NaN, by its name. prefix: what stands before it."""
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{prefix}{name} has Inf or NaN")
 
 
 @contextmanager
@@ -140,10 +173,9 @@ def reading(folder: Path, stem: str, what: str) -> Iterator[None]:
         yield
     except ABSENT as error:
         raise UserError(f"{folder} holds no {what}: {error.filename or 'a file'} can't be read") from None
-    except KeyError as error:
-        raise UserError(f"the {what} in {folder} is damaged: {stem}.json has no {error.args[0]}") from None
     except (OSError, ValueError, TypeError, StopIteration, RuntimeError, MemoryError, SafetensorError) as error:
         if isinstance(error, OSError) or out_of_memory(error):
             raise RunError(f"the {what} in {folder} can't be read now ({reason(error)})") from None
-        message = (str(error) or type(error).__name__).splitlines()[0]
+        first = (str(error).splitlines() or [""])[0]
+        message = one_line(first, 200) or type(error).__name__
         raise UserError(f"the {what} in {folder} is damaged: {message}") from None

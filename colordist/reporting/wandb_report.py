@@ -1,11 +1,12 @@
 """Report on Weights & Biases: verdict and scores as text, curves as W&B panels."""
 
-import json
 import re
 from typing import Any
 
 from colordist.config import RunError, UserError
 from colordist.extras import needs_extra
+from colordist.files.atomic import content
+from colordist.files.documents import damage_of, typed
 from colordist.metrics.table import beside_references
 from colordist.metrics.table import markdown as markdown_table
 from colordist.reporting.charts import charted
@@ -14,6 +15,7 @@ from colordist.reporting.curves import losses
 from colordist.reporting.runs import Run
 from colordist.run.records import LOSS, SCORE, SPEED
 from colordist.tracking import has_key
+from colordist.tracking.weights_and_biases import Known, read_known
 
 _WIDTH, _HEIGHT = 8, 6  # of a panel; a row is 24 wide
 _LONGEST = 128  # characters of a title
@@ -82,11 +84,13 @@ def markdown(comparison: Comparison) -> str:
 
 def wandb_id(run: Run) -> str:
     """Read a run's W&B id. Raises UserError for a run that wasn't tracked with W&B."""
-    file, former = run.folder.path / "wandb.json", run.folder.path / "wandb_id"
-    try:
-        return str(json.loads(file.read_text())["id"]) if file.exists() else former.read_text().strip()
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"--wandb: {run.folder.path} wasn't tracked by W&B: train with --track.wandb auto") from None
+    path = run.folder.path
+    if (known := read_known(path / "wandb.json")) is not None:
+        return known.id
+    if (former := content(path / "wandb_id")) is not None:
+        with damage_of(path / "wandb_id"):
+            return typed({"id": former.decode(errors="replace").strip()}, Known).id
+    raise UserError(f"--wandb: {path} wasn't tracked by W&B: train with --track.wandb auto")
 
 
 def _layout(number: int) -> Any:  # noqa: ANN401  wandb-workspaces is imported only when it is needed

@@ -17,13 +17,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 
-from colordist.config import CheckpointConfig, RunError, UserError
+from colordist.config import MOST_STEPS, CheckpointConfig, RunError, UserError
 from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
+from colordist.files.documents import MOST_BYTES, Malformed, parse_json, typed
 from colordist.files.host_copy import to_host
+from colordist.files.opening import NotRegular, TooLarge, open_regular, read_regular
+from colordist.files.weights import require_finite
 from colordist.run.folder import numbered, step_name
 
 FORMAT = 3
@@ -121,7 +125,7 @@ def _is_own(checkpoint: Path, run: str) -> bool:
     if not holds_only(checkpoint, _FILES):
         return False
     try:
-        return bool(_manifest(checkpoint)["run"] == run)
+        return _manifest(checkpoint).run == run
     except Damaged:
         return False
 
@@ -186,11 +190,15 @@ def set_aside(checkpoint: Path) -> None:
         checkpoint.rename(aside)
 
 
+class _Step(msgspec.Struct):
+    step: Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)]
+
+
 def load(checkpoint: Path) -> dict[str, Any]:
     """Load the state in a checkpoint to the CPU.
 
     Loads tensors and plain values only, so a malicious file can't run code. Raises RunError for a failed read or
-    exhausted memory, UserError where the file holds something else.
+    exhausted memory, UserError where the file holds something else, or weights that are Inf or NaN.
     """
     file = checkpoint / _STATE
     try:
@@ -198,6 +206,10 @@ def load(checkpoint: Path) -> dict[str, Any]:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds something else")
+        typed({"step": state["step"]}, _Step)
+        for name, network in state["networks"].items():
+            for part in ("module", "ema"):
+                require_finite(network.get(part, {}), f"{name}.{part}.")
     except RunError:
         raise
     except Exception as error:
@@ -209,35 +221,46 @@ def _verify(checkpoint: Path, run: str) -> None:
     """Raise Damaged if a checkpoint is, UserError for another run or format, RunError for a failed read."""
     with reading(checkpoint / _MANIFEST):
         manifest = _manifest(checkpoint)
-    form, files = manifest["format"], manifest["files"]
-    if form != FORMAT:
-        raise UserError(f"{checkpoint} has format {form}, but this version reads {FORMAT}: name another --run.dir")
-    if manifest["run"] != run:
+    if manifest.format != FORMAT:
+        raise UserError(
+            f"{checkpoint} has format {manifest.format}, but this version reads {FORMAT}: name another --run.dir"
+        )
+    if manifest.run != run:
         raise UserError(f"{checkpoint} is of another run: move it elsewhere, or name another --run.dir")
-    if files.keys() != {_STATE}:
+    if manifest.files.keys() != {_STATE}:
         raise Damaged(f"{_MANIFEST} names other files than {_STATE}")
     with reading(checkpoint / _STATE):
         try:
             found = _describe(checkpoint / _STATE)
         except ABSENT as error:
             raise Damaged(f"{_STATE}: {error.strerror}") from None
-    if found != files[_STATE]:
+        except NotRegular as error:
+            raise Damaged(f"{_STATE}: {error}") from None
+    if found != manifest.files[_STATE]:
         raise Damaged(f"{_STATE} is not what was written")
 
 
-def _manifest(checkpoint: Path) -> dict[str, Any]:
+class _Manifest(msgspec.Struct):
+    """The content of a manifest, of any format."""
+
+    format: int
+    run: str
+    sha256: str
+    files: dict[str, Any]
+
+
+def _manifest(checkpoint: Path) -> _Manifest:
     """Read a checkpoint's manifest. Raises Damaged if it isn't what was written, and OSError."""
     try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
-        digest = manifest.pop("sha256")
-        manifest |= {"format": manifest["format"], "run": manifest["run"], "files": dict(manifest["files"])}
+        found = parse_json(read_regular(checkpoint / _MANIFEST, MOST_BYTES), dict[str, Any])
+        manifest = typed(found, _Manifest)
     except ABSENT as error:
         raise Damaged(f"{_MANIFEST}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Damaged(f"{_MANIFEST}: it is no manifest") from None
-    if digest != _digest(manifest):
+    except (Malformed, NotRegular, TooLarge) as error:
+        raise Damaged(f"{_MANIFEST}: {error}") from None
+    if manifest.sha256 != _digest({key: value for key, value in found.items() if key != "sha256"}):
         raise Damaged(f"{_MANIFEST} is not what was written")
-    return dict(manifest)
+    return manifest
 
 
 def _digest(manifest: dict[str, Any]) -> str:
@@ -245,8 +268,8 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+    with open_regular(file) as opened:
+        return {"size": os.fstat(opened.fileno()).st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 class Writer:

@@ -14,11 +14,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import psutil
 
 from colordist.config import RunError, UserError
 from colordist.files.atomic import temporary
+from colordist.files.documents import MOST_BYTES, Malformed, parse_json
+from colordist.files.opening import NotRegular, TooLarge, read_regular
 
 HEARTBEAT = 2.0
 """Seconds between two heartbeats."""
@@ -28,7 +32,7 @@ _DEAD_AFTER = 5  # missing heartbeats, at least, after which a holder counts as 
 
 @dataclass(frozen=True)
 class Holder:
-    """The content of a lock file; defaults for one that can't be read."""
+    """The holder that a lock file names; defaults for one that can't be read."""
 
     fence: int
     host: str = "?"
@@ -57,6 +61,17 @@ class Holder:
             return True
         except (psutil.Error, ValueError):  # another user's process, or an invalid PID
             return False
+
+
+class _Content(msgspec.Struct):
+    """The content of a lock file."""
+
+    host: str
+    machine: str
+    pid: Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+    started: float
+    heartbeat: Annotated[int, msgspec.Meta(ge=0)]
+    released: bool
 
 
 class Lock:
@@ -160,11 +175,10 @@ def _holder(folder: Path) -> Holder | None:
     if not fence:
         return None
     try:
-        about = json.loads((folder / f"{fence:06d}.json").read_text())
-        names = {"host": str, "machine": str, "pid": int, "started": float, "heartbeat": int, "released": bool}
-        return Holder(fence, **{name: kind(about[name]) for name, kind in names.items()})
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):  # being created, or damaged
+        about = parse_json(read_regular(folder / f"{fence:06d}.json", MOST_BYTES), _Content)
+    except (OSError, Malformed, NotRegular, TooLarge):  # being created, or damaged
         return Holder(fence)
+    return Holder(fence, **msgspec.structs.asdict(about))
 
 
 def _wait_for_end(folder: Path, holder: Holder, heartbeat_timeout: float) -> None:

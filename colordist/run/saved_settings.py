@@ -1,6 +1,7 @@
 """The settings in a run's config.yaml, checked against the settings' types."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -40,21 +41,29 @@ def check_settings(found: dict[str, Any]) -> dict[str, Any]:
         section, _, name = key.partition(".")
         if section in found and found[section].get(name) is None:
             raise Malformed(f"it has no {key}")
-    checked = {section: found[section] | _section(section, found, kind) for section, kind in COMMON.items()}
+    checked = {
+        section: found[section] | dataclasses.asdict(typed(found[section], kind, section))
+        for section, kind in COMMON.items()
+    }
     names = registry.Names.of(found)
     for section, kind in _COMPONENTS.items():
         if section in found and (settings := _settings_type(kind, getattr(names, kind))) is not None:
-            checked[section] = _given(found[section], _section(section, found, settings))
+            checked[section] = _given(found[section], typed_settings(settings, found[section], section))
     return found | msgspec.to_builtins(typed(found, _Scalars)) | checked | {"optimizer": _optimizers(found, names)}
 
 
-def _section(section: str, found: dict[str, Any], kind: type) -> dict[str, Any]:
-    """A section as its dataclass, as plain values."""
-    return dataclasses.asdict(typed(found[section], kind, section))
+def typed_settings(kind: Any, values: Mapping[str, Any], section: str) -> Any:  # noqa: ANN401  a settings dataclass
+    """Plain values as a dataclass of settings, without unknown keys. Raises Malformed, and UserError for a range."""
+    try:
+        return typed(values, kind, section)
+    except TypeError:  # another package's, with types that msgspec can't check
+        known = {each.name for each in dataclasses.fields(kind)}
+        return kind(**{key: value for key, value in values.items() if key in known})
 
 
-def _given(given: dict[str, Any], checked: dict[str, Any]) -> dict[str, Any]:
+def _given(given: dict[str, Any], settings: Any) -> dict[str, Any]:  # noqa: ANN401  a dataclass
     """The checked values of the given keys: a component's missing ones stay missing."""
+    checked = dataclasses.asdict(settings)
     return {key: checked.get(key, value) for key, value in given.items()}
 
 
@@ -64,9 +73,9 @@ def _optimizers(found: dict[str, Any], names: registry.Names) -> dict[str, Any]:
     task = _settings_type("task", names.task)
     for name, kind in (task.optimizers if task else {}).items():
         if name in checked:
-            settings = typed(checked[name], kind, f"optimizer.{name}")
+            settings = typed_settings(kind, checked[name], f"optimizer.{name}")
             settings.check(f"optimizer.{name}")
-            checked[name] = _given(checked[name], dataclasses.asdict(settings))
+            checked[name] = _given(checked[name], settings)
     return checked
 
 

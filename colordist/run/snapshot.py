@@ -3,17 +3,19 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import GeneratorSettings, UserError, at_least
+from colordist.config import MOST_STEPS, GeneratorSettings, UserError, at_least
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel
 from colordist.models.factory import ModelFactory
+from colordist.run.saved_settings import typed_settings
 from colordist.tasks.base import Task
 
 FORMAT = 2
@@ -40,8 +42,8 @@ class Snapshot:
     @property
     def step(self) -> int:
         """The step at which it was saved. Raises UserError where model.json has none."""
-        step = self.about.get("step")
-        if not isinstance(step, int):
+        step: int | None = self.about.get("step")
+        if step is None:
             raise UserError(f"the snapshot in {self.folder} is damaged: model.json has no step")
         return step
 
@@ -100,15 +102,33 @@ def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
 def image_size(folder: Path) -> int | None:
     """Side in pixels of the images that a snapshot was trained on; None if it records none. Raises as ``read``."""
     with weights.reading(folder, "model", "snapshot"):
-        size = _read(folder)[1].get("image_size")
-    return size if isinstance(size, int) else None
+        size: int | None = _read(folder)[1].get("image_size")
+    return size
+
+
+class _Component(msgspec.Struct):
+    name: str
+
+
+class _Description(msgspec.Struct):
+    """What is read in model.json, besides the components' own settings."""
+
+    task: _Component
+    model: _Component
+    requires: list[str] = []
+    step: Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)] | None = None
+    image_size: Annotated[int, msgspec.Meta(ge=1, le=2**16)] | None = None
+    scores: dict[str, float | None] | None = None
+    source: str | None = None
+    init_from: str | None = None
 
 
 def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors and model.json, converted to the current format."""
     tensors, about = weights.read(folder, "model", "snapshot", (_VERSION_01, FORMAT))
     if about["format"] == _VERSION_01:
-        given = dict(about["model"])
+        weights.describe(about | {"task": {"name": "autoencoder"}}, _Description, "model")
+        given = about["model"]
         if given.get("norm") == "batch":
             raise UserError(
                 f"the snapshot in {folder} has model.norm batch, which no longer exists: use the version of colordist "
@@ -118,6 +138,7 @@ def _read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         model = {key: value for key, value in given.items() if key in known}
         about = {**about, "task": {"name": "autoencoder"}, "model": model}
         tensors = {f"generator.{name}": tensor for name, tensor in tensors.items()}
+    weights.describe(about, _Description, "model")
     return tensors, about
 
 
@@ -158,7 +179,8 @@ def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> An
             "give --import MODULE"
         )
     try:
-        return registry.make_settings(section, values)
+        registry.make_settings(section, values)
+        return typed_settings(registry.component(section, values["name"]).Settings, values, section)
     except UserError as error:
         raise UserError(f"the snapshot in {folder} is damaged, or of another version: {error}") from None
 

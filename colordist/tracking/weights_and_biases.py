@@ -11,15 +11,17 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlparse
 
+import msgspec
 import numpy as np
 from PIL import Image
 
 from colordist.config import RunError, TrackConfig, UserError, one_line
 from colordist.extras import needs_extra
-from colordist.files.atomic import replace_text
+from colordist.files.atomic import content, replace_text
+from colordist.files.documents import DamagedFile, damage_of, parse_json
 from colordist.metrics import hues
 from colordist.run.folder import RunFolder, read_records
 from colordist.run.records import SCORE
@@ -29,6 +31,23 @@ from colordist.tracking.tracker import Record
 log = logging.getLogger(__name__)
 
 _INIT_TIMEOUT = 30.0  # seconds to wait for W&B's server before the run begins
+
+
+class Known(msgspec.Struct):
+    """The content of wandb.json."""
+
+    id: Annotated[str, msgspec.Meta(pattern=r"^[\w-]{1,64}$")]
+    """The run's, at W&B."""
+    offline: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Lines sent to files."""
+
+
+def read_known(file: Path) -> Known | None:
+    """Read wandb.json; None if there is no file. Raises UserError for a damaged one."""
+    if (text := content(file)) is None:
+        return None
+    with damage_of(file):
+        return parse_json(text, Known)
 
 
 class WandB:
@@ -42,9 +61,7 @@ class WandB:
         """about: settings and environment info. Raises UserError as `require_tracking`."""
         self._wandb, self._config, self._folder, self._about = _import(), config, folder, about
         self._file = folder / "wandb.json"
-        self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "offline": 0}
-        if self._file.exists():
-            self._known |= json.loads(self._file.read_text())
+        self._known = read_known(self._file) or Known(uuid.uuid4().hex[:8])
         self.mode = _mode(config)
         self.sent = 0
         """Lines sent by this object."""
@@ -64,7 +81,7 @@ class WandB:
 
     def _stored(self) -> int:
         """Number of lines in the offline files of `wandb sync`; the number last saved, if those were removed."""
-        files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known['id']}/*.wandb"), reverse=True)
+        files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known.id}/*.wandb"), reverse=True)
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
             output = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
@@ -72,13 +89,13 @@ class WandB:
                 step = json.loads(output).get("step")
                 if isinstance(step, int):
                     return step + 1
-        return 0 if files else int(self._known["offline"])
+        return 0 if files else self._known.offline
 
     def _begin(self) -> Any:  # noqa: ANN401  wandb is imported only here
         """Begin or resume the run; offline if the server can't be reached."""
         config = self._config
         options: dict[str, Any] = {
-            **{"id": self._known["id"], "resume": "allow", "name": self._folder.name, "dir": self._folder},
+            **{"id": self._known.id, "resume": "allow", "name": self._folder.name, "dir": self._folder},
             **{"project": config.project, "entity": config.entity, "group": config.group, "tags": config.tags or None},
             **{"notes": config.notes, "job_type": config.job_type, "config": self._about},
         }
@@ -146,8 +163,8 @@ class WandB:
             self._next = line + 1
             self.sent += 1
             if self.mode == "offline":
-                self._known["offline"] = self._next
-            self._try(lambda: replace_text(self._file, json.dumps(self._known) + "\n"))
+                self._known.offline = self._next
+            self._try(lambda: replace_text(self._file, json.dumps(msgspec.structs.asdict(self._known)) + "\n"))
 
     @property
     def is_broken(self) -> bool:
@@ -180,9 +197,9 @@ def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> Wand
     """Open W&B for a run. Logs a failure and returns None. Raises UserError as above."""
     try:
         return WandB(config, folder, about)
-    except UserError:
-        raise
     except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, DamagedFile):
+            raise
         log.warning(
             "wandb failed (%s): the run continues without; report --sync sends it all later", one_line(error, 200)
         )

@@ -133,7 +133,7 @@ class Trainer:
                 every = state["task"][name]
                 rows.copy_(every[share(len(every), self.engine.rank, self.engine.world_size)])
             self.meter.load_state_dict(state["meter"], self.engine)
-            step = int(state["step"])
+            step: int = state["step"]
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
             reason = one_line(error, 200)
             if out_of_memory(error):

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -145,10 +146,11 @@ def _cached(root: Path, found: Found, scaling: Scaling, cache: Path | None, *, s
     if cache is None:
         return _read(root, found, scaling, streamed=streamed)
     stem = folder_cache.cache_stem(cache, root, found.files, scaling, streamed=streamed)
-    if (content := folder_cache.load(stem)) is None:
+    load = partial(folder_cache.load, stem, len(found.files), streamed=streamed)
+    if (content := load()) is None:
         content = _read(root, found, scaling, streamed=streamed)
         if folder_cache.store(stem, content):
-            content = folder_cache.load(stem) or content  # memory-mapped: shared between processes
+            content = load() or content  # memory-mapped: shared between processes
     return content
 
 

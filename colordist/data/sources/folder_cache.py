@@ -12,18 +12,26 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
 
+import msgspec
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
 from colordist.data.decode import Scaling
 from colordist.data.sources.folder_files import File, Skipped
+from colordist.files.documents import parse_plain_json
+from colordist.files.opening import NotRegular, TooLarge, read_regular
 
 logger = logging.getLogger(__name__)
 
 _VERSION = 4  # raise it when decoding, the split or the layout of the cache changes
+
+
+_MOST_BYTES = 2**32  # of STEM.json: about 60 for each image
+_Index = Annotated[int, msgspec.Meta(ge=0)]
+_Side = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 
 
 @dataclass(frozen=True)
@@ -59,19 +67,37 @@ def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling, *, 
     return cache.expanduser() / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 
-def load(stem: Path) -> Content | None:
-    """Load the cache, with memory-mapped images; None if it is missing or damaged."""
+class _About(msgspec.Struct):
+    """The content of STEM.json: as of ``Content``."""
+
+    train: list[_Index]
+    test: list[_Index]
+    chroma: list[float]
+    skipped: Skipped
+    digest: str
+    sizes: list[tuple[_Side, _Side]]
+    crc32: int
+    """Checksum of the pixels."""
+
+    def fits(self, files: int, *, streamed: bool) -> bool:
+        """Whether it is of this number of files."""
+        images = self.test if streamed else self.train + self.test
+        in_range = max([*self.train, *self.test], default=0) < files
+        return in_range and len(self.chroma) == len(self.train) and len(self.sizes) == len(images)
+
+
+def load(stem: Path, files: int, *, streamed: bool) -> Content | None:
+    """Load the cache of this number of files, with memory-mapped images; None if it is missing or damaged."""
     try:
-        about = json.loads(stem.with_suffix(".json").read_text("utf-8"))
-        crc32 = about.pop("crc32")
+        about = parse_plain_json(read_regular(stem.with_suffix(".json"), _MOST_BYTES), _About)
         pixels = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
-        sizes = np.array(about.pop("sizes"), np.int64).reshape(-1, 2)
+        sizes = np.array(about.sizes, np.int64).reshape(-1, 2)
         complete = pixels.dtype == np.uint8 and pixels.shape == (sizes.prod(axis=1).sum(), 3)
-        if complete and zlib.crc32(pixels.data) == crc32:
-            return Content(**about, sizes=sizes, pixels=pixels)
+        if complete and about.fits(files, streamed=streamed) and zlib.crc32(pixels.data) == about.crc32:
+            return Content(about.train, about.test, about.chroma, about.skipped, about.digest, sizes, pixels)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, EOFError, ValueError, TypeError, NotRegular, TooLarge):  # Malformed is a ValueError
         pass
     logger.warning("the cache %s is damaged: reading the images again", stem.with_suffix(".npy"))
     return None
