@@ -33,6 +33,12 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def shortened(text: str, most: int = 500) -> str:
+    """Printable text of about this many characters at most: the end of a message, the way out, stays."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most * 3 // 5]} [...] {text[-most * 2 // 5 :]}"
+
+
 def at_least(key: str, value: float | None, bound: float) -> None:
     """Raise UserError for a number below a bound, or not finite. None passes."""
     if value is not None and not bound <= value < float("inf"):

@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import io
 import logging
 import os
 import signal
@@ -12,8 +11,8 @@ import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from colordist.cli import legacy
-from colordist.config import RunError, UserError
+from colordist.cli import legacy, streams
+from colordist.config import RunError, UserError, shortened
 from colordist.engine import launch, monitor
 from colordist.files.atomic import out_of_memory
 
@@ -38,12 +37,10 @@ def run(verb: Callable[[], None]) -> None:
     With several processes rank 0 prints a mistake that all of them find. The others wait, since a launcher stops all
     processes when one has failed; after _GRACE they print it themselves.
     """
+    streams.protect()
     warnings.filterwarnings("ignore", module="jsonargparse")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # no page of C++ frames after a lost connection
     launch.let_threads_sleep()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # e.g. arrows on an ASCII terminal
     is_main = launch.is_first()
     if not is_main:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # rank 0 shows them
@@ -51,19 +48,19 @@ def run(verb: Callable[[], None]) -> None:
     log.addHandler(logging.StreamHandler())
     log.setLevel(logging.INFO if is_main else logging.ERROR)  # all ranks log the same
     try:
-        verb()
+        _answer(verb)
     except (UserError, RunError) as error:
         if is_main:
-            print(f"colordist: {error}", file=sys.stderr, flush=True)
+            _print_mistake(error)
         monitor.fail(str(error))
         if not is_main:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)  # from the launcher, after rank 0 has printed
             time.sleep(_GRACE)
-            print(f"colordist: {error}", file=sys.stderr, flush=True)
+            _print_mistake(error)
         sys.exit(2 if isinstance(error, UserError) else 1)
     except KeyboardInterrupt:
         if is_main:
-            print("colordist: interrupted; run the same command again", file=sys.stderr)
+            _print_mistake("interrupted; run the same command again")
         monitor.fail("interrupted")
         sys.exit(1)
     except Exception as error:
@@ -71,8 +68,23 @@ def run(verb: Callable[[], None]) -> None:
         if not out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]
-        print(f"colordist: out of memory ({reason}): try a smaller train.micro_batch_size or model", file=sys.stderr)
+        _print_mistake(f"out of memory ({reason}): try a smaller train.micro_batch_size or model")
         sys.exit(1)
+
+
+def _answer(verb: Callable[[], None]) -> None:
+    """Run a verb to its end, also by ``--help``. Raises RunError where its output was lost."""
+    try:
+        verb()
+    except SystemExit as end:
+        if end.code:
+            raise
+    streams.require_output()
+
+
+def _print_mistake(what: Exception | str) -> None:
+    """Print one line of limited length, whatever the user gave and the message repeats."""
+    print(f"colordist: {shortened(str(what))}", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -80,13 +92,16 @@ def main() -> None:
     import importlib
 
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if verb in ("-h", "--help"):
-        print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help: options of a verb.")
-        return
     if verb not in VERBS:
-        nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
-        line = legacy.removed_verb(verb) or f"unknown verb {verb!r}: did you mean {nearest}?"
-        print(f"colordist: {line}", file=sys.stderr)
-        sys.exit(2)
+        run(lambda: _print_usage(verb))
+        return
     sys.argv = [f"colordist {verb}", *sys.argv[2:]]
     importlib.import_module(f"colordist.{verb}").main()
+
+
+def _print_usage(verb: str) -> None:
+    """Answer ``colordist --help``. Raises UserError for anything that is no verb."""
+    if verb not in ("-h", "--help"):
+        nearest = difflib.get_close_matches(verb, VERBS, n=1, cutoff=0)[0]
+        raise UserError(legacy.removed_verb(verb) or f"unknown verb {verb!r}: did you mean {nearest}?")
+    print(f"usage: colordist {{{','.join(VERBS)}}} ...\n\ncolordist VERB --help: options of a verb.")

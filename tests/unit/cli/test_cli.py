@@ -540,6 +540,18 @@ def test_run_turns_an_error_into_a_line_and_a_code(
     assert capsys.readouterr().err == f"colordist: {told}\n"
 
 
+def test_a_line_stays_one_of_limited_length(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise UserError(f"{'x' * 100_000} is no\nfile: name\x1b[31m another")
+
+    with pytest.raises(SystemExit):
+        cli.run(verb)
+    told = capsys.readouterr().err
+    assert told.startswith("colordist: xxx")
+    assert told.endswith("xxx is no?file: name?[31m another\n")
+    assert len(told) < 600
+
+
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])
 def test_out_of_memory_is_a_line(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
     def verb() -> None:
