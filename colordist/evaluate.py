@@ -14,6 +14,7 @@ from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.engine import launch
 from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
+from colordist.files.paths import expanded
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
 
@@ -91,7 +92,7 @@ def _usual_settings(model: Path) -> dict[str, Any]:
     """Settings of a run by section; of a snapshot by itself, the image size that it was trained at."""
     from colordist.run import snapshot
 
-    found, run = snapshot.find(model), model.expanduser()
+    found, run = snapshot.find(model), expanded(model)
     if found.parent == run / "snapshots":
         return RunFolder(run).settings()
     size = snapshot.image_size(found)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 from colordist.cli import legacy, streams
 from colordist.config import RunError, UserError, shortened
-from colordist.engine import launch, monitor
+from colordist.engine import launch, monitor, variables
 from colordist.files.atomic import out_of_memory
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
@@ -75,11 +76,26 @@ def run(verb: Callable[[], None]) -> None:
 def _answer(verb: Callable[[], None]) -> None:
     """Run a verb to its end, also by ``--help``. Raises RunError where its output was lost."""
     try:
+        _check_surroundings()
         verb()
     except SystemExit as end:
-        if end.code:
-            raise
+        if not end.code:
+            streams.require_output()
+        raise
     streams.require_output()
+
+
+def _check_surroundings() -> None:
+    """Raise UserError for environment variables and folders that libraries would fail at."""
+    variables.check()
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(f"the current folder can't be read ({error.strerror}): change into another one") from None
+    try:
+        tempfile.gettempdir()
+    except OSError:
+        raise UserError("there is no folder for temporary files that can be written: set TMPDIR to one") from None
 
 
 def _print_mistake(what: Exception | str) -> None:

@@ -15,6 +15,7 @@ from colordist.config import UserError
 from colordist.extras import needs_extra
 from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit
+from colordist.files.paths import expanded
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
@@ -37,7 +38,7 @@ class Location:
     @property
     def path(self) -> Path:
         """The root as a path."""
-        return Path(self.root).expanduser()
+        return expanded(self.root)
 
     @property
     def is_on_hub(self) -> bool:
@@ -63,7 +64,7 @@ class Location:
             return "" if self.files() else absent
         with needs_extra("datasets", "data.source datasets"):
             from datasets import config
-        cache = Path(self.cache or config.HF_DATASETS_CACHE).expanduser()
+        cache = expanded(self.cache or config.HF_DATASETS_CACHE)
         there = (cache / self.root.replace("/", "___")).is_dir()
         return "" if there else f"{cache} doesn't hold {self.root}: compute nodes may have no internet"
 
@@ -95,7 +96,7 @@ def _load(location: Location) -> Any:  # noqa: ANN401  Dataset or DatasetDict
 
     if any((location.path / name).is_file() for name in _SAVED):
         return load_from_disk(str(location.path), keep_in_memory=False)
-    cache = location.cache and str(Path(location.cache).expanduser())
+    cache = location.cache and str(expanded(location.cache))
     load = partial(load_dataset, cache_dir=cache, keep_in_memory=False)
     if location.is_on_hub:
         return _of_commit(load(location.root, location.config_name, revision=_commit(location)), location)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from colordist.data.decode import Scaling
 from colordist.data.sources.folder_files import File, Skipped
+from colordist.files.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling, *, 
         streamed,
         stamps,
     ]
-    return cache.expanduser() / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    return expanded(cache) / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 
 def load(stem: Path) -> Content | None:

@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from helpers import ROOT, config_with, leaves
 from colordist import cli, registry
 from colordist.cli.parser import parse
 from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
+from colordist.data.source import cache_folder
 from colordist.keys import nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
@@ -550,6 +552,52 @@ def test_a_line_stays_one_of_limited_length(capsys: pytest.CaptureFixture[str]) 
     assert told.startswith("colordist: xxx")
     assert told.endswith("xxx is no?file: name?[31m another\n")
     assert len(told) < 600
+
+
+def refused(capsys: pytest.CaptureFixture[str], verb: Callable[[], object] = lambda: None) -> str:
+    """Run a verb that ends with a user's mistake. Returns its line."""
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda: (verb(), None)[1])
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_an_odd_variable_is_refused_before_the_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "x")
+    assert refused(capsys, lambda: 1 / 0).startswith("colordist: OMP_NUM_THREADS is 'x', but must be")
+
+
+def test_without_a_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused(capsys).startswith("colordist: the current folder can't be read (No such file or directory): ")
+
+
+def test_without_a_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
+    assert "set TMPDIR" in refused(capsys)
+
+
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a container's user without an entry in the passwd file."""
+
+    def no_entry(number: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    told = "colordist: ~/.cache: there is no such home folder: set HOME, or write the path without ~\n"
+    assert refused(capsys, cache_folder) == told
+    assert "~/run" in refused(capsys, lambda: train(parse(["--run.dir", "~/run"])))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])
