@@ -254,6 +254,8 @@ class FileDataConfig(DataConfig):
         if self.resize == self.image_size:
             object.__setattr__(self, "resize", None)  # the same run
         given = self.classes
+        if isinstance(given, str) and given.startswith("["):
+            raise UserError(f"data.classes is {given!r}, but must be a list, as in [horse, cat], or a name without [")
         object.__setattr__(self, "classes", [str(each) for each in given] if isinstance(given, list) else str(given))
         if not self.classes:
             raise UserError("data.classes is empty: name at least one class, or try data.classes all")

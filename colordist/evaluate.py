@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.engine import launch
@@ -64,22 +64,22 @@ def _parser(*, of_model: bool) -> ArgumentParser:
         allow_abbrev=False,
     )
     if of_model:
-        parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
+        parser.add_argument("model", metavar="MODEL", type=model, help=MODEL_HELP)
         parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument(
         "--answers",
         metavar="DIR",
-        type=Path,
+        type=path,
         nargs="+",
         action="extend",
         help="Instead of a model: folder with the answers of a program, named as their photographs. May be repeated.",
     )
-    parser.add_argument("--truth", dest="photographs", metavar="DIR", type=Path, help="Folder of the photographs.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="With --answers: write the scores as JSON.")
+    parser.add_argument("--truth", dest="photographs", metavar="DIR", type=path, help="Folder of the photographs.")
+    parser.add_argument("--json", metavar="FILE", type=path, help="With --answers: write the scores as JSON.")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="Scores as JSON, by default RUN/evaluation-SOURCE.json for a run's own images. With --answers: a page "
         "(.html), by default none.",

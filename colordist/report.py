@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
 from colordist.config import TrackConfig, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
@@ -18,18 +18,18 @@ MARK = b"colordist report"
 def main() -> None:
     """Print a table of scores and write a page to compare runs; or list runs."""
     parser = ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=path, help="Run folder.")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="The page to write (.html), or the samples alone (.png). Default: report.html in the first run's folder.",
     )
     parser.add_argument("--wandb", action="store_true", help="Create a report at Weights & Biases, too.")
     parser.add_argument(
         "--list",
-        type=Path,
+        type=path,
         nargs="?",
         const=Path("runs"),
         metavar="FOLDER",

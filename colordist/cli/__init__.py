@@ -10,12 +10,14 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from colordist.cli import legacy, streams
 from colordist.config import RunError, UserError, shortened
 from colordist.engine import launch, monitor, variables
 from colordist.files.atomic import out_of_memory
+from colordist.files.paths import impossible, model_path
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
@@ -30,6 +32,18 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError, in place of argparse's usage and exit."""
         raise UserError(f"{' '.join(message.split())}: try --help")
+
+
+def path(text: str) -> Path:
+    """Type of an option that names a path."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: name a path")
+    return Path(text)
+
+
+def model(text: str) -> Path:
+    """Type of an option MODEL."""
+    return path(text) and model_path(text)
 
 
 def run(verb: Callable[[], None]) -> None:
@@ -66,6 +80,9 @@ def run(verb: Callable[[], None]) -> None:
         sys.exit(1)
     except Exception as error:
         monitor.fail(repr(error))
+        if line := impossible(error):
+            _print_mistake(line)
+            sys.exit(2)
         if not out_of_memory(error):
             raise
         reason = " ".join(str(error).split())[:200]

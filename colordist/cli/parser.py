@@ -190,8 +190,10 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 def _load(path: str) -> dict[str, Any]:
     """Load a config file. Raises UserError if it is unreadable, or not a mapping."""
+    if not path:
+        raise UserError("--config is empty: name a file, or leave it out")
     try:
-        settings = yaml.load(Path(path).read_text(), _Loader)
+        settings = yaml.load(Path(path).read_text("utf-8"), _Loader)
     except FileNotFoundError:
         raise UserError(f"--config: there is no file {path}") from None
     except OSError as error:
@@ -273,8 +275,19 @@ def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | N
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the line breaks of the epilog."""
 
+    class Parser(ArgumentParser):
+        """Leaves a verb's options out of ``--print_config``: the output is a file of settings, for any verb."""
+
+        def dump(self, cfg: Any, *arguments: Any, **options: Any) -> str:  # noqa: ANN401  as overridden
+            """Settings as YAML."""
+            cfg = cfg.clone()
+            for name, value in vars(cfg).copy().items():
+                if isinstance(value, bool) or (name == "import" and value is None):
+                    del cfg[name]
+            return str(super().dump(cfg, *arguments, **options))
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"colordist {verb}",
         description=description,
         usage=usage,
@@ -354,6 +367,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
     try:
         found = parser.parse_args(list(arguments))
         for key, value in found.items():
+            _check_text(key, value)
             if value is None and key in keys and type(None) not in get_args(keys[key]):
                 raise UserError(f"{key} is null, but must be {wanted(keys[key], 'null')}")
         settings = parser.instantiate(found)
@@ -373,6 +387,15 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
             if action.dest.partition(".")[0] not in sections and not action.dest.endswith("_shtab")
         }
         raise UserError(one_line(str(error), {**options, **keys}, selected)) from None
+
+
+def _check_text(key: str, value: Any) -> None:  # noqa: ANN401  any value
+    """Raise UserError for a text that names nothing: an empty one, or with a NUL character."""
+    for text in value if isinstance(value, list) else [value]:
+        if text == "":
+            raise UserError(f"{key} is empty: give a value, or leave it out")
+        if isinstance(text, str) and "\0" in text:
+            raise UserError(f"{key} has a NUL character: leave it out")
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:

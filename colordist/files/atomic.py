@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colordist.config import RunError, UserError
+from colordist.files.paths import impossible
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that prove that there is no such file. Any other OSError doesn't."""
@@ -46,6 +47,8 @@ def _failing(what: Path, how: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if line := impossible(error):
+            raise UserError(line) from None
         if not (isinstance(error, OSError) or out_of_memory(error)):
             raise
         raise RunError(f"{what} {how} ({reason(error)}): once it can be, the same command continues") from None

@@ -66,6 +66,11 @@ ON_THE_COMMAND_LINE = {
     "empty list": ("--data.source folder --data.classes []", ["data.classes is empty", "data.classes all"]),
     "no component": ("--task.name=", ["task.name is ''", "autoencoder, cgan"]),
     "no folder": ("--run.dir=", ["run.dir is empty"]),
+    "no weights": ("--train.init_from=", ["train.init_from is empty"]),
+    "no config file": ("--config=", ["--config is empty"]),
+    "no data": ("--data.source folder --data.root=", ["data.root is empty"]),
+    "one tag is empty": ("--track.tags ['']", ["track.tags is empty"]),
+    "unclosed list": ("--data.source folder --data.classes [a", ["data.classes is '[a'", "a list"]),
     "section of a section": ("--optimizer.generator 5", ["optimizer.generator is a section"]),
     "key of a key": ("--train.steps.x 5", ["unknown key train.steps.x"]),
     "key of a key deeper": ("--optimizer.generator.lr.x 5", ["unknown key optimizer.generator.lr.x"]),
@@ -119,6 +124,8 @@ IN_A_FILE = {
     "misspelt key deeper": ("optimizer:\n  generator:\n    lrr: 3\n", ["did you mean optimizer.generator.lr?"]),
     "misspelt section": ("trian:\n  steps: 3\n", ["trian.steps", "did you mean train.steps?"]),
     "no section": ("steps: 3\n", ["unknown key steps", "did you mean train.steps?"]),
+    "key of a key": ("train:\n  steps:\n    x: 3\n", ["train.steps"]),
+    "NUL in a path": ('run:\n  dir: "a\\0b"\n', ["run.dir has a NUL character"]),
     "wrong type": ("train:\n  steps: x\n", ["train.steps", "'x'", "a whole number"]),
     "misspelt choice": ("model:\n  norm: grup\n", ["model.norm", "'grup'", "did you mean group?"]),
     "out of range": ("model:\n  width: 3\n", ["model.width is 3", "try model.width 4"]),
@@ -381,17 +388,33 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
             assert f"--{registry.key_of(kind)}: {', '.join(registry.names(kind))}" in said
 
 
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``--print_config`` prints."""
+    with pytest.raises(SystemExit) as left:
+        parse([*arguments, "--print_config"])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_print_config_of_a_recipe_is_a_config_of_any_verb(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "printed.yaml"
+    file.write_text(text := printed(["--config", str(recipe)], capsys))
+    assert not {"dry_run", "print_run_dir"} & yaml.safe_load(text).keys()  # which the doctor doesn't have
+    assert printed(["--config", str(file)], capsys) == text
+    assert parse(["--config", str(file)]).config == parse(["--config", str(recipe)]).config
+
+
 def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--task.name", "cyclegan", "--seed", "9", "--data.source", "folder", "--data.classes", "[cat]"]
     arguments += ["--model.bottleneck", "7", "--optimizer.generator.clip_norm", "2"]
     arguments += ["--optimizer.generator.lr_scales", "{encoder: 0.5}", "--optimizer.discriminator.lr", "1e-4"]
     arguments += ["--evaluate.metrics", "[lpips, {name: inception}]"]
     arguments += ["--train.micro_batch_size", "3", "--track.wandb", "off"]
-    with pytest.raises(SystemExit) as left:
-        parse([*arguments, "--print_config"])
-    assert left.value.code == 0
     file = tmp_path / "printed.yaml"
-    file.write_text(capsys.readouterr().out)
+    file.write_text(printed(arguments, capsys))
     config = parse(["--config", str(file)]).config
     assert config == parse(arguments).config
     assert config.model.bottleneck == 7  # type: ignore[attr-defined]
@@ -584,6 +607,37 @@ def test_without_a_folder_for_temporary_files(
     monkeypatch.setattr(tempfile, "tempdir", None)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
     assert "set TMPDIR" in refused(capsys)
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["colorize", "", "a.png", "-o", "out"], "argument MODEL: it is empty: name a path"),
+        (["colorize", "photos-small", "a.png", "-o", ""], "argument -o/--output: it is empty"),
+        (["evaluate", ""], "argument MODEL: it is empty"),
+        (["export", LONG, "--onnx", "a.onnx"], "can't be a path (File name too long): name another one"),
+        (["export", "photos-small", "--onnx", LONG], "File name too long"),
+        (["report", LONG], "File name too long"),
+        (["report", "run", "-o", f"{LONG}.html"], "File name too long"),
+        (["train", "--run.dir", LONG], "File name too long"),
+        (["train", "--data.source", "folder", "--data.root", LONG], "File name too long"),
+        (["export", "./user/name", "--onnx", "a.onnx"], "there is no folder /"),
+        (["export", "a\nb", "--onnx", "a.onnx"], "there is no folder a?b"),
+        (["colorize", "photos-small", "\udcff\n", "-o", "out"], "no photo found at ??"),
+    ],
+)
+def test_a_path_that_is_none(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call_main(monkeypatch, *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert not any(tmp_path.iterdir())
 
 
 def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
