@@ -130,7 +130,7 @@ def evaluate(
         print(f"{images}; -o FILE writes the scores")
         return
     text = json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n"
-    write(output, f"{images}; scores", lambda draft: draft.write_text(text))
+    write(output, f"{images}; scores", lambda draft: draft.write_text(text, "utf-8"))
 
 
 def judge(options: argparse.Namespace, others: list[str]) -> None:
@@ -167,9 +167,9 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
     if file:
         differences = [dataclasses.asdict(each) for each in programs.differences]
         text = json.dumps(dataclasses.asdict(judgement) | {"differences": differences}, indent=2) + "\n"
-        write(file, "scores", lambda draft: draft.write_text(text), "--json")
+        write(file, "scores", lambda draft: draft.write_text(text, "utf-8"), "--json")
     if output:
-        write(output, "page", lambda draft: draft.write_text(page(programs, pairs)))
+        write(output, "page", lambda draft: draft.write_text(page(programs, pairs), "utf-8", "replace"))
 
 
 def _check_output(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:

@@ -8,6 +8,7 @@ import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -142,13 +143,19 @@ class Given:
         return cls(list(arguments), wants_help, modules, names, keys, files)
 
     def compatible_arguments(self, selected: Names) -> list[str]:
-        """The arguments, with files that name other components reduced to the settings that still exist."""
-        texts: dict[str, str] = {}
-        for path, settings in self.files.items():
-            if (compatible := _compatible(settings, selected)) != settings:
-                text = yaml.safe_dump(compatible)
-                texts |= {path: text, f"--config={path}": f"--config={text}"}
-        return [texts.get(argument, argument) for argument in self.arguments]
+        """The arguments, with the content of files in place of their names: files are read once, and as UTF-8.
+
+        Of files that name other components, the settings that still exist.
+        """
+        texts = {path: yaml.safe_dump(_compatible(settings, selected)) for path, settings in self.files.items()}
+        found = []
+        for before, argument in pairwise(["", *self.arguments]):
+            key, _, path = argument.partition("=")
+            if before == "--config":
+                found.append(texts[argument])
+            else:
+                found.append(f"--config={texts[path]}" if key == "--config" and argument != key else argument)
+        return found
 
 
 def _compatible(settings: Mapping[str, Any], selected: Names) -> dict[str, Any]:

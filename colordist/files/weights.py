@@ -51,7 +51,7 @@ def write(
     description = json.dumps({"sha256": hashlib.sha256(weights).hexdigest(), **about}, indent=2) + "\n"
     contents = {f"{stem}.safetensors": weights, f"{stem}.json": description.encode()}
     if card is not None:
-        contents["README.md"] = card.encode()
+        contents["README.md"] = card.encode(errors="replace")
     draft = temporary(folder)
     _fill(draft, contents)
     if not exists(folder):
@@ -122,7 +122,7 @@ def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict
 
     what: the kind of folder, in a word. forms: the format numbers that this version reads.
     """
-    about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
+    about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text("utf-8"))
     if about["format"] not in forms:
         readable = " and ".join(map(str, forms))
         raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {readable}")

@@ -73,4 +73,4 @@ def _images_note(runs: Sequence[Run]) -> list[str]:
 def _digests(run: Run) -> list[str]:
     """Digests of training and test images; empty if the run folder has none."""
     file = run.folder.path / "images"
-    return file.read_text(errors="replace").split() if file.is_file() else []
+    return file.read_text("utf-8", errors="replace").split() if file.is_file() else []

@@ -84,7 +84,7 @@ def wandb_id(run: Run) -> str:
     """Read a run's W&B id. Raises UserError for a run that wasn't tracked with W&B."""
     file, former = run.folder.path / "wandb.json", run.folder.path / "wandb_id"
     try:
-        return str(json.loads(file.read_text())["id"]) if file.exists() else former.read_text().strip()
+        return str(json.loads(file.read_text("utf-8"))["id"]) if file.exists() else former.read_text("utf-8").strip()
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"--wandb: {run.folder.path} wasn't tracked by W&B: train with --track.wandb auto") from None
 

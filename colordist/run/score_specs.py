@@ -16,7 +16,7 @@ def save_specs(folder: RunFolder, specs: ScoreSpecs) -> None:
 def load_specs(folder: RunFolder) -> ScoreSpecs:
     """Read metrics.json; without one, the specs of colordist's own metrics. Raises UserError for a damaged file."""
     try:
-        return ScoreSpecs.from_json(folder.specs_file.read_text())
+        return ScoreSpecs.from_json(folder.specs_file.read_text("utf-8"))
     except FileNotFoundError:
         return SPECS
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -44,7 +44,7 @@ class WandB:
         self._file = folder / "wandb.json"
         self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "offline": 0}
         if self._file.exists():
-            self._known |= json.loads(self._file.read_text())
+            self._known |= json.loads(self._file.read_text("utf-8"))
         self.mode = _mode(config)
         self.sent = 0
         """Lines sent by this object."""
@@ -67,7 +67,9 @@ class WandB:
         files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known['id']}/*.wandb"), reverse=True)
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
-            output = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
+            output = subprocess.run(
+                [*command, str(file)], capture_output=True, encoding="utf-8", errors="replace", check=False
+            ).stdout
             with suppress(ValueError, RecursionError, AttributeError):  # another program's output may be anything
                 step = json.loads(output).get("step")
                 if isinstance(step, int):
