@@ -1,9 +1,8 @@
 """Colourize photos: ``python -m colordist.colorize MODEL PHOTOS... -o OUT``."""
 
 import argparse
-from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.config import RunError, UserError, printable
 from colordist.console import say
 from colordist.registry import load_modules
@@ -14,9 +13,9 @@ UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, 
 def main() -> None:
     """Colourize photos with a trained network. Output: upright sRGB with the photo's alpha, without other metadata."""
     parser = ArgumentParser(prog="colordist colorize", description=main.__doc__)
-    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
+    parser.add_argument("model", metavar="MODEL", type=model, help=MODEL_HELP)
     parser.add_argument("photos", metavar="PHOTOS", nargs="+", help="Files, folders or patterns like 'in/**/*.jpg'.")
-    parser.add_argument("-o", "--output", metavar="OUT", type=Path, required=True, help="Output folder.")
+    parser.add_argument("-o", "--output", metavar="OUT", type=path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
     parser.add_argument("--upsample", choices=("guided", "bilinear"), default="guided", help=UPSAMPLE_HELP)
     parser.add_argument("--side_by_side", action="store_true", help="Write grey input and result next to each other.")

@@ -36,6 +36,12 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def shortened(text: str, most: int = 500) -> str:
+    """Printable text of about this many characters at most: the end of a message, the way out, stays."""
+    text = printable(text)
+    return text if len(text) <= most else f"{text[: most * 3 // 5]} [...] {text[-most * 2 // 5 :]}"
+
+
 def at_least(key: str, value: float | None, bound: float) -> None:
     """Raise UserError for a number below a bound, or not finite. None passes."""
     if value is not None and not bound <= value < float("inf"):
@@ -251,6 +257,8 @@ class FileDataConfig(DataConfig):
         if self.resize == self.image_size:
             object.__setattr__(self, "resize", None)  # the same run
         given = self.classes
+        if isinstance(given, str) and given.startswith("["):
+            raise UserError(f"data.classes is {given!r}, but must be a list, as in [horse, cat], or a name without [")
         object.__setattr__(self, "classes", [str(each) for each in given] if isinstance(given, list) else str(given))
         if not self.classes:
             raise UserError("data.classes is empty: name at least one class, or try data.classes all")

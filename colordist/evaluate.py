@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.cli.parser import Given, read_sections
 from colordist.config import DataConfig, EvaluateConfig, UserError
 from colordist.console import say
@@ -16,6 +16,7 @@ from colordist.engine import launch
 from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
 from colordist.files.documents import Malformed, parse_plain_json
+from colordist.files.paths import expanded
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
 
@@ -65,22 +66,22 @@ def _parser(*, of_model: bool) -> ArgumentParser:
         allow_abbrev=False,
     )
     if of_model:
-        parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
+        parser.add_argument("model", metavar="MODEL", type=model, help=MODEL_HELP)
         parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument(
         "--answers",
         metavar="DIR",
-        type=Path,
+        type=path,
         nargs="+",
         action="extend",
         help="Instead of a model: folder with the answers of a program, named as their photographs. May be repeated.",
     )
-    parser.add_argument("--truth", dest="photographs", metavar="DIR", type=Path, help="Folder of the photographs.")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="With --answers: write the scores as JSON.")
+    parser.add_argument("--truth", dest="photographs", metavar="DIR", type=path, help="Folder of the photographs.")
+    parser.add_argument("--json", metavar="FILE", type=path, help="With --answers: write the scores as JSON.")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="Scores as JSON, by default RUN/evaluation-SOURCE.json for a run's own images. With --answers: a page "
         "(.html), by default none.",
@@ -93,7 +94,7 @@ def _usual_settings(model: Path) -> dict[str, Any]:
     """Settings of a run by section; of a snapshot by itself, the image size that it was trained at."""
     from colordist.run import snapshot
 
-    found, run = snapshot.find(model), model.expanduser()
+    found, run = snapshot.find(model), expanded(model)
     if found.parent == run / "snapshots":
         return RunFolder(run).settings()
     size = snapshot.image_size(found)
@@ -131,7 +132,7 @@ def evaluate(
         say(f"{images}; -o FILE writes the scores")
         return
     text = json.dumps(dataclasses.asdict(evaluation), indent=2) + "\n"
-    write(output, f"{images}; scores", lambda draft: draft.write_text(text))
+    write(output, f"{images}; scores", lambda draft: draft.write_text(text, "utf-8"))
 
 
 def judge(options: argparse.Namespace, others: list[str]) -> None:
@@ -168,9 +169,9 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
     if file:
         differences = [dataclasses.asdict(each) for each in programs.differences]
         text = json.dumps(dataclasses.asdict(judgement) | {"differences": differences}, indent=2) + "\n"
-        write(file, "scores", lambda draft: draft.write_text(text), "--json")
+        write(file, "scores", lambda draft: draft.write_text(text, "utf-8"), "--json")
     if output:
-        write(output, "page", lambda draft: draft.write_text(page(programs, pairs)))
+        write(output, "page", lambda draft: draft.write_text(page(programs, pairs), "utf-8", "replace"))
 
 
 def _check_output(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:

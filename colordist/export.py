@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.config import UserError
 from colordist.console import say
 from colordist.files.atomic import require_own, require_writable
@@ -18,8 +18,8 @@ def main() -> None:
         epilog="Input `grey`: [batch, 1, height, width] in [0, 1]; of a flow also `noise`: standard normal, of the "
         "shape of `color`. Output `color`: Lab a,b, or sRGB in [0, 1].",
     )
-    parser.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
-    parser.add_argument("--onnx", metavar="FILE", type=Path, required=True, help="Output file.")
+    parser.add_argument("model", metavar="MODEL", type=model, help=MODEL_HELP)
+    parser.add_argument("--onnx", metavar="FILE", type=path, required=True, help="Output file.")
     parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument("--import", dest="modules", action="append", default=[], metavar="MODULE", help=IMPORT_HELP)
 

@@ -1,9 +1,8 @@
 """Upload a snapshot to the Hugging Face Hub: ``python -m colordist.push RUN user/name``."""
 
 import argparse
-from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
 from colordist.config import UserError
 from colordist.console import say
 from colordist.registry import load_modules
@@ -17,7 +16,7 @@ def main() -> None:
         "repository is created where it is missing, and is private.",
         epilog="A token that may write: `hf auth login`, or HF_TOKEN.",
     )
-    parser.add_argument("run", metavar="RUN", type=Path, help="Run folder or snapshot folder.")
+    parser.add_argument("run", metavar="RUN", type=path, help="Run folder or snapshot folder.")
     parser.add_argument("name", metavar="user/name[@branch]", help="Model on the Hub. Default branch: main.")
     parser.add_argument("--public", action="store_true", help="Everybody may see it.")
     parser.add_argument("--license", metavar="ID", help="Licence of the weights, as apache-2.0. Default: the card's.")

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from colordist.cli import IMPORT_HELP, ArgumentParser, run
+from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
 from colordist.config import TrackConfig, UserError
 from colordist.console import say
 from colordist.extras import needs_extra
@@ -23,18 +23,18 @@ MARK = b"colordist report"
 def main() -> None:
     """Print a table of scores and write a page to compare runs; or list runs."""
     parser = ArgumentParser(prog="colordist report", description="Compare runs by scores and by eye.")
-    parser.add_argument("runs", metavar="RUN", nargs="*", type=Path, help="Run folder.")
+    parser.add_argument("runs", metavar="RUN", nargs="*", type=path, help="Run folder.")
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="The page to write (.html), or the samples alone (.png). Default: report.html in the first run's folder.",
     )
     parser.add_argument("--wandb", action="store_true", help="Create a report at Weights & Biases, too.")
     parser.add_argument(
         "--list",
-        type=Path,
+        type=path,
         nargs="?",
         const=Path("runs"),
         metavar="FOLDER",
@@ -88,7 +88,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
         write(output, "picture", lambda file: drawn.save(file, "PNG", pnginfo=marked))
     else:
         text = page(comparison)
-        write(output, "page", lambda file: file.write_text(text))
+        write(output, "page", lambda file: file.write_text(text, "utf-8", "replace"))
     if wandb:
         from colordist.reporting.wandb_report import publish
 

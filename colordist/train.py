@@ -1,6 +1,6 @@
 """Train a network: ``accelerate launch -m colordist.train --config configs/cgan.yaml``."""
 
-from colordist.cli import run
+from colordist.cli import run, streams
 from colordist.cli.parser import Command, parse
 from colordist.console import say
 from colordist.engine.launch import Launch
@@ -47,6 +47,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     with needs_extra("train", "training"):
         from colordist.training.build import build_trainer
 
+    streams.output_is_optional()  # a run goes on without a terminal
     trainer = build_trainer(config, folder, requests)
     try:
         trainer.fit()

@@ -8,6 +8,7 @@ import sys
 from argparse import SUPPRESS
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
@@ -145,13 +146,19 @@ class Given:
         return cls(list(arguments), wants_help, modules, names, keys, files)
 
     def compatible_arguments(self, selected: Names) -> list[str]:
-        """The arguments, with files that name other components reduced to the settings that still exist."""
-        texts: dict[str, str] = {}
-        for path, settings in self.files.items():
-            if (compatible := _compatible(settings, selected)) != settings:
-                text = yaml.safe_dump(compatible)
-                texts |= {path: text, f"--config={path}": f"--config={text}"}
-        return [texts.get(argument, argument) for argument in self.arguments]
+        """The arguments, with the content of files in place of their names: files are read once, and as UTF-8.
+
+        Of files that name other components, the settings that still exist.
+        """
+        texts = {path: yaml.safe_dump(_compatible(settings, selected)) for path, settings in self.files.items()}
+        found = []
+        for before, argument in pairwise(["", *self.arguments]):
+            key, _, path = argument.partition("=")
+            if before == "--config":
+                found.append(texts[argument])
+            else:
+                found.append(f"--config={texts[path]}" if key == "--config" and argument != key else argument)
+        return found
 
 
 def _compatible(settings: Mapping[str, Any], selected: Names) -> dict[str, Any]:
@@ -193,6 +200,8 @@ def _options(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 def _load(path: str) -> dict[str, Any]:
     """Load a config file. Raises UserError if it is unreadable, or not a mapping."""
+    if not path:
+        raise UserError("--config is empty: name a file, or leave it out")
     try:
         settings = parse_yaml(read_regular(path, MOST_BYTES))
     except FileNotFoundError:
@@ -265,8 +274,19 @@ def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | N
     class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
         """Keeps the line breaks of the epilog."""
 
+    class Parser(ArgumentParser):
+        """Leaves a verb's options out of ``--print_config``: the output is a file of settings, for any verb."""
+
+        def dump(self, cfg: Any, *arguments: Any, **options: Any) -> str:  # noqa: ANN401  as overridden
+            """Settings as YAML."""
+            cfg = cfg.clone()
+            for name, value in vars(cfg).copy().items():
+                if isinstance(value, bool) or (name == "import" and value is None):
+                    del cfg[name]
+            return str(super().dump(cfg, *arguments, **options))
+
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
+    parser = Parser(
         prog=f"colordist {verb}",
         description=description,
         usage=usage,
@@ -346,6 +366,7 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
     try:
         found = parser.parse_args(list(arguments))
         for key, value in found.items():
+            _check_text(key, value)
             if value is None and key in keys and type(None) not in get_args(keys[key]):
                 raise UserError(f"{key} is null, but must be {wanted(keys[key], 'null')}")
         settings = parser.instantiate(found)
@@ -365,6 +386,15 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
             if action.dest.partition(".")[0] not in sections and not action.dest.endswith("_shtab")
         }
         raise UserError(one_line(str(error), {**options, **keys}, selected)) from None
+
+
+def _check_text(key: str, value: Any) -> None:  # noqa: ANN401  any value
+    """Raise UserError for a text that names nothing: an empty one, or with a NUL character."""
+    for text in value if isinstance(value, list) else [value]:
+        if text == "":
+            raise UserError(f"{key} is empty: give a value, or leave it out")
+        if isinstance(text, str) and "\0" in text:
+            raise UserError(f"{key} has a NUL character: leave it out")
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from colordist.config import DataConfig, FileDataConfig, UserError, at_least
 from colordist.data.crops import crop, offsets
+from colordist.files.paths import expanded
 
 Image = NDArray[np.uint8]  # RGB, [H, W, 3]
 
@@ -151,7 +152,7 @@ class StreamedDataConfig(FileDataConfig):
 
 def cache_folder() -> Path:
     """Folder for decoded images."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "colordist"
+    return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "colordist"
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 
 from colordist.config import Compiled, UserError
-from colordist.engine.launch import number
+from colordist.engine.variables import flag, integer, value
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ Precision = Literal["fp64", "fp32", "bf16", "fp16"]
 
 def device_type() -> Literal["cuda", "mps", "cpu"]:
     """The best available type of device; the CPU if ``accelerate launch --cpu`` asks for it."""
-    if os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true":
+    if flag("ACCELERATE_USE_CPU"):
         return "cpu"
     if torch.cuda.is_available():
         return "cuda"
@@ -119,11 +119,14 @@ def check_launch(device: str, precision: str) -> None:
     Each of these would otherwise exit 0 without a warning.
     """
     environment = os.environ
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
-        raise UserError("the launcher asks for FSDP, which colordist doesn't run: use launch/deepspeed_zero3.yaml")
+    for name, what in (("FSDP", "FSDP"), ("MEGATRON_LM", "Megatron-LM"), ("PARALLELISM_CONFIG", "parallelism")):
+        if flag(f"ACCELERATE_USE_{name}"):
+            raise UserError(
+                f"the launcher asks for {what}, which colordist doesn't run: use launch/deepspeed_zero3.yaml"
+            )
     if zero_stage() is not None:
         _check_deepspeed(device, precision)
-    if (asked := environment.get("ACCELERATE_MIXED_PRECISION", "no")) not in ("no", precision):
+    if (asked := value("ACCELERATE_MIXED_PRECISION") or "no") not in ("no", precision):
         raise UserError(
             f"the launcher asks for {asked}, but train.precision is {precision}: launch with --mixed_precision no, or "
             f"set train.precision {asked}"
@@ -136,7 +139,7 @@ def check_launch(device: str, precision: str) -> None:
             "the launcher was asked for several processes but started only one: add --multi_gpu (on CPUs too), or use "
             "accelerate launch --config_file launch/cpu.yaml"
         )
-    local = number("LOCAL_WORLD_SIZE", 1, at_least=1)
+    local = integer("LOCAL_WORLD_SIZE", 1)
     if device == "cuda" and local > torch.cuda.device_count() and not _sees_its_own_gpu():
         raise UserError(
             f"the launcher started {local} processes here, but there are {torch.cuda.device_count()} GPUs: "
@@ -144,7 +147,7 @@ def check_launch(device: str, precision: str) -> None:
         )
     if device == "mps" and local > 1:
         raise UserError(f"the launcher started {local} processes, but MPS has one device: try --num_processes 1")
-    if number("WORLD_SIZE", 1, at_least=1) > 1 and not environment.get("MASTER_ADDR"):
+    if integer("WORLD_SIZE", 1) > 1 and not environment.get("MASTER_ADDR"):
         raise UserError(
             f"WORLD_SIZE is {environment['WORLD_SIZE']}, but MASTER_ADDR is not set: set it to the host of process 0, "
             "or start with accelerate launch or torchrun"
@@ -170,7 +173,7 @@ def check_compilation(compiled: Compiled, device: str) -> None:
         raise UserError(f"train.compile is {compiled}, which DeepSpeed doesn't support: use launch/multi_gpu.yaml")
     if compiled == "graphs" and device != "cuda":
         raise UserError("train.compile is graphs, but there is no NVIDIA GPU here: try train.compile default")
-    if compiled == "graphs" and (processes := number("WORLD_SIZE", 1, at_least=1)) > 1:
+    if compiled == "graphs" and (processes := integer("WORLD_SIZE", 1)) > 1:
         raise UserError(
             f"train.compile is graphs, which is untried with {processes} processes: try train.compile default"
         )
@@ -181,9 +184,7 @@ def check_compilation(compiled: Compiled, device: str) -> None:
 
 def zero_stage() -> int | None:
     """The ZeRO stage (1, 2 or 3) if the launcher asks for DeepSpeed, else None."""
-    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() != "true":
-        return None
-    return int(os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "2"))  # accelerate's default
+    return integer("ACCELERATE_DEEPSPEED_ZERO_STAGE", 2) if flag("ACCELERATE_USE_DEEPSPEED") else None  # the default
 
 
 def _check_deepspeed(device: str, precision: str) -> None:
@@ -198,20 +199,20 @@ def _check_deepspeed(device: str, precision: str) -> None:
         )
     if device == "mps":
         raise UserError("the launcher asks for DeepSpeed, which doesn't run on MPS devices: launch without it")
-    for name, value, way_out in (
+    for name, default, way_out in (
         ("DEEPSPEED_CONFIG_FILE", "", "use launch/deepspeed_zero2.yaml, which has no deepspeed_config_file"),
         ("DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none", "set offload_optimizer_device none"),
         ("DEEPSPEED_OFFLOAD_PARAM_DEVICE", "none", "set offload_param_device none"),
         ("GRADIENT_ACCUMULATION_STEPS", "1", "leave it out, and set train.micro_batch_size"),
     ):
-        if (asked := os.environ.get(f"ACCELERATE_{name}", value)) != value:
+        if (asked := os.environ.get(f"ACCELERATE_{name}", default)) != default:
             raise UserError(f"the launcher asks for {name.lower()} {asked}, which isn't supported: {way_out}")
 
 
 def check_clipping(key: str, clip_norm: float | None) -> None:
     """Raise UserError if the launcher's gradient clipping conflicts with a setting. key: the setting's name."""
-    asked = os.environ.get("ACCELERATE_GRADIENT_CLIPPING", "none") if zero_stage() is not None else "none"
-    if asked != "none" and float(asked) != (clip_norm or 0):
+    asked = value("ACCELERATE_GRADIENT_CLIPPING") if zero_stage() is not None else None
+    if asked is not None and asked != (clip_norm or 0):
         raise UserError(
             f"the launcher asks for gradient_clipping {asked}, but {key} is {clip_norm}: leave it out of "
             f"deepspeed_config, or set {key} {asked}"

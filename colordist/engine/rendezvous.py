@@ -4,8 +4,10 @@ The launcher's store outlives the processes. Without a prefix, processes that ``
 the addresses (torch 2.15) and heartbeats of the previous ones there, and fail.
 """
 
+import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -15,14 +17,18 @@ from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: i
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from colordist.config import RunError, UserError
-from colordist.engine.launch import Launch, number
+from colordist.engine.launch import Launch
+from colordist.engine.variables import integer
 from colordist.extras import needs_extra
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+log = logging.getLogger(__name__)
+
 PREFLIGHT_TIMEOUT = 60.0
 """Seconds that the doctor waits for other processes."""
+_REMINDER = 20.0  # seconds of silence
 _METHOD = "colordist://"
 _TIMEOUT = timedelta(minutes=10)
 _COLLECTIVE_TIMEOUT = timedelta(days=1)  # a last resort: the monitor detects hangs, and knows exempt work
@@ -37,7 +43,11 @@ def join(device: str, precision: str, processes: int) -> "Accelerator":
     """
     with needs_extra("train", "this command"):
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    reminder = threading.Timer(_REMINDER, log.error, [f"still waiting for all {processes} processes at {address()}"])
+    reminder.daemon = True
     try:
+        if processes > 1:
+            reminder.start()
         return Accelerator(
             cpu=device == "cpu",
             mixed_precision=precision if precision in ("bf16", "fp16") else "no",
@@ -53,6 +63,8 @@ def join(device: str, precision: str, processes: int) -> "Accelerator":
             f"the rendezvous of {processes} processes at {address()} failed ({reason}): start all of them within "
             f"{_TIMEOUT.total_seconds() / 60:.0f} minutes, where that address is reachable and its port free"
         ) from None
+    finally:
+        reminder.cancel()
 
 
 def lift_timeout() -> None:
@@ -74,7 +86,7 @@ def connect(launch: Launch) -> Store:
     global _store
     if not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
         raise UserError(f"there are {launch.world_size} processes, but no MASTER_ADDR and MASTER_PORT: set both")
-    host, port, timeout = os.environ["MASTER_ADDR"], number("MASTER_PORT", 0, at_least=1), PREFLIGHT_TIMEOUT
+    host, port, timeout = os.environ["MASTER_ADDR"], integer("MASTER_PORT", 0), PREFLIGHT_TIMEOUT
     serves = launch.rank == 0 and not launchers_store()
     try:
         store = TCPStore(host, port, launch.world_size, serves, timedelta(seconds=timeout), wait_for_workers=False)

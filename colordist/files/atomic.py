@@ -16,6 +16,7 @@ from pathlib import Path
 from colordist.config import RunError, UserError, one_line
 from colordist.files.documents import MOST_BYTES
 from colordist.files.opening import TooLarge, read_regular
+from colordist.files.paths import impossible
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that prove that there is no such file. Any other OSError doesn't."""
@@ -49,6 +50,8 @@ def _failing(what: Path, how: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if line := impossible(error):
+            raise UserError(line) from None
         if not (isinstance(error, OSError) or out_of_memory(error)):
             raise
         raise RunError(f"{what} {how} ({reason(error)}): once it can be, the same command continues") from None
@@ -146,7 +149,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def replace_text(file: Path, text: str) -> None:
     """Replace a text file atomically and durably, as ``replacing``."""
-    with replacing(file) as draft, draft.open("w") as opened:
+    with replacing(file) as draft, draft.open("w", encoding="utf-8") as opened:
         opened.write(text)
 
 

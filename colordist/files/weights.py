@@ -58,7 +58,7 @@ def write(
     description = json.dumps({"sha256": hashlib.sha256(weights).hexdigest(), **about}, indent=2) + "\n"
     contents = {f"{stem}.safetensors": weights, f"{stem}.json": description.encode()}
     if card is not None:
-        contents["README.md"] = card.encode()
+        contents["README.md"] = card.encode(errors="replace")
     draft = temporary(folder)
     _fill(draft, contents)
     if not exists(folder):

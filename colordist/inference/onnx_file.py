@@ -85,7 +85,7 @@ def _difference(network: Exported, unit: int, file: Path) -> float:
     """Largest difference between onnxruntime's output and torch's, relative to the largest output, at several sizes."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
     worst = 0.0
     for shape in ((1, 1, 2 * unit, 2 * unit), (3, 1, 5 * unit, 3 * unit), (2, 1, 8 * unit, 16 * unit)):
         inputs = network.inputs(*shape)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from colordist.config import RunError, UserError, one_line
 from colordist.files.download import download_timeout, quiet
+from colordist.files.paths import expanded
 
 log = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def _address(model: Pretrained) -> str:
 
 def _read(model: Pretrained) -> dict[str, Tensor]:
     """Read a file of weights: safetensors, or a pickled state dict, of which only tensors are loaded."""
-    path = Path(model.weights).expanduser()
+    path = expanded(model.weights)
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

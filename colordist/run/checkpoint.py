@@ -71,7 +71,7 @@ def _write(folder: Path, step: int, state: dict[str, Any], owner: Owner) -> Path
         os.fsync(file.fileno())
     files = {_STATE: _describe(temporary / _STATE)}
     manifest = {"format": FORMAT, "step": step, "run": owner.run, "fence": owner.fence, "files": files}
-    with (temporary / _MANIFEST).open("w") as file:
+    with (temporary / _MANIFEST).open("w", encoding="utf-8") as file:
         json.dump(manifest | {"sha256": _digest(manifest)}, file, indent=2)
         file.flush()
         os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from colordist.config import MOST_STEPS, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
 from colordist.files.documents import MOST_BYTES, Malformed, damage_of, parse_plain_json, parse_yaml
 from colordist.files.opening import open_regular
+from colordist.files.paths import expanded
 from colordist.run.identity import fingerprint, learning_keys
 from colordist.run.saved_settings import check_settings
 
@@ -59,7 +60,7 @@ def numbered(folder: Path, suffix: str = "") -> list[Path]:
 def folder_for(config: Config, name: str) -> Path:
     """The config's run folder: ``run.dir``, or by default one named after the config and the run's fingerprint."""
     if config.run.dir is not None:
-        return Path(config.run.dir).expanduser()
+        return expanded(config.run.dir)
     listing = registry.component("source", config.data.source)(config.data).listing()
     return Path(f"runs/{name}-{fingerprint(config, listing)}")
 

@@ -159,7 +159,7 @@ class Lock:
         about = {"host": socket.gethostname(), "machine": _machine(), "pid": me.pid, "started": _started(me)}
         draft = temporary(self._file)
         draft.write_text(
-            json.dumps(about | {"heartbeat": self._heartbeats, "released": self._released.is_set()}) + "\n"
+            json.dumps(about | {"heartbeat": self._heartbeats, "released": self._released.is_set()}) + "\n", "utf-8"
         )
         os.replace(draft, self._file)
 
@@ -206,7 +206,10 @@ def _started(process: psutil.Process) -> float:
 def _machine() -> str:
     """An id that is equal for processes of one boot and PID namespace."""
     try:
-        boot, processes = Path("/proc/sys/kernel/random/boot_id").read_text().strip(), os.readlink("/proc/self/ns/pid")
+        boot, processes = (
+            Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip(),
+            os.readlink("/proc/self/ns/pid"),
+        )
     except OSError:  # not Linux
         boot, processes = f"{psutil.boot_time():.0f}", ""
     return f"{socket.gethostname()} {boot} {processes}".strip()

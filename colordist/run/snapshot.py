@@ -14,6 +14,7 @@ from colordist.config import MOST_STEPS, GeneratorSettings, UserError, at_least
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel
+from colordist.files.paths import expanded
 from colordist.models.factory import ModelFactory
 from colordist.run.saved_settings import typed_settings
 from colordist.tasks.base import Task
@@ -223,7 +224,7 @@ def find(model: Path) -> Path:
 
 def find_local(model: Path) -> Path | None:
     """Resolve MODEL as ``find`` does, among what is on this machine; None where that is nothing."""
-    model = model.expanduser()
+    model = expanded(model)
     if (model / "model.json").exists():
         return model
     if any((model / each).exists() for each in ("config.yaml", "snapshots")):

@@ -84,7 +84,9 @@ class WandB:
         files = sorted(self._folder.glob(f"wandb/offline-run-*-{self._known.id}/*.wandb"), reverse=True)
         command = [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json"]
         for file in files:
-            output = subprocess.run([*command, str(file)], capture_output=True, text=True, check=False).stdout
+            output = subprocess.run(
+                [*command, str(file)], capture_output=True, encoding="utf-8", errors="replace", check=False
+            ).stdout
             with suppress(ValueError, RecursionError, AttributeError):  # another program's output may be anything
                 step = json.loads(output).get("step")
                 if isinstance(step, int):

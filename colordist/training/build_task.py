@@ -12,6 +12,7 @@ from colordist.config import Config, GeneratorOptimizerConfig, Part, UserError
 from colordist.engine.consistency import check_same
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.files.paths import model_path
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.optional import build_metrics
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
@@ -73,7 +74,7 @@ def check_weights(config: Config) -> None:
     train = config.train
     if train.init_from is not None:
         generator = build_networks(task, config)[task.sampled[0]]
-        load_initial_weights(generator, config.model, Path(train.init_from), strict=train.init_strict)
+        load_initial_weights(generator, config.model, model_path(train.init_from), strict=train.init_strict)
     used = frozenset((*config.task.pretrained, *config.model.pretrained))
     build_metrics(config.evaluate.metrics, EvalSet(config.data.image_size, torch.device("cpu"), trained_with=used))
 
@@ -119,7 +120,7 @@ def initialize(
     train = config.train
     if train.init_from is None:
         return None
-    given, label = began_with or Path(train.init_from), "fetching initial weights"
+    given, label = began_with or model_path(train.init_from), "fetching initial weights"
 
     def pin() -> Path:
         with engine.stall_exempt(label):

@@ -19,6 +19,7 @@ from colordist.config import FileDataConfig, UserError
 from colordist.data.decode import Scaling
 from colordist.data.source import FlatSplit, ImageSource, Source, check_classes
 from colordist.files.download import download_timeout
+from colordist.files.paths import expanded
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ArchiveSource(ImageSource):
 
     def missing(self) -> str:
         """Why the images are unavailable without a download; empty if they are there."""
-        root, archive = Path(self.settings.root).expanduser(), ARCHIVES[self.name]
+        root, archive = expanded(self.settings.root), ARCHIVES[self.name]
         if (root / archive.unpacked).is_dir() or (root / archive.file).is_file():
             return ""
         return f"{root} holds neither {archive.unpacked} nor {archive.file}: compute nodes may have no internet"
@@ -101,7 +102,7 @@ def download(name: str, root: Path) -> None:
     name: of the source. CIFAR's archives have 170 MB; STL-10's has 2.6 GB, mostly unlabelled images, which aren't used.
     Not safe for concurrent processes. Raises UserError if it is unavailable.
     """
-    root, file = root.expanduser(), root.expanduser() / ARCHIVES[name].file
+    root, file = expanded(root), expanded(root) / ARCHIVES[name].file
     try:
         with download_timeout(), _quiet():
             _dataset(name, root, "test", fetch=True)
@@ -125,7 +126,7 @@ def archive(name: str, root: Path, classes: tuple[str, ...] | None, scaling: Sca
 
     Raises UserError if the data is missing or damaged, or has no such class.
     """
-    root = root.expanduser()
+    root = expanded(root)
     try:
         train, test = _Part.read(name, root, "train"), _Part.read(name, root, "test")
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, AttributeError, pickle.UnpicklingError) as error:

@@ -15,6 +15,7 @@ from colordist.config import UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit
+from colordist.files.paths import expanded
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
@@ -37,7 +38,7 @@ class Location:
     @property
     def path(self) -> Path:
         """The root as a path."""
-        return Path(self.root).expanduser()
+        return expanded(self.root)
 
     @property
     def is_on_hub(self) -> bool:
@@ -63,7 +64,7 @@ class Location:
             return "" if self.files() else absent
         with needs_extra("datasets", "data.source datasets"):
             from datasets import config
-        cache = Path(self.cache or config.HF_DATASETS_CACHE).expanduser()
+        cache = expanded(self.cache or config.HF_DATASETS_CACHE)
         there = (cache / self.root.replace("/", "___")).is_dir()
         return "" if there else f"{cache} doesn't hold {self.root}: compute nodes may have no internet"
 
@@ -78,6 +79,7 @@ def load(location: Location) -> dict[str, Any]:
         import datasets
     if not location.is_on_hub and (absent := location.missing()):
         raise UserError(f"data.root: {absent}: name a folder or files of a dataset, or user/name on the Hub")
+    _check_local(location)
     try:
         with _quiet():
             found = _load(location)
@@ -90,12 +92,32 @@ def load(location: Location) -> dict[str, Any]:
     return {str(name): split for name, split in found.items()}
 
 
+def _check_local(location: Location) -> None:
+    """Raise UserError for settings that files on this machine don't have, rather than ignore them."""
+    if location.is_on_hub:
+        return
+    root, way_out = f"data.root {location.root}", "leave it out, or name a dataset on the Hub"
+    if location.revision is not None:
+        raise UserError(f"data.revision is {location.revision}, but {root} is on this machine: {way_out}")
+    if location.config_name is not None and (_is_saved(location) or not location.path.is_dir()):
+        what = "was saved by save_to_disk" if _is_saved(location) else "names files"
+        raise UserError(f"data.config_name is {location.config_name}, but {root} {what}: {way_out}")
+
+
+def _is_saved(location: Location) -> bool:
+    """Whether the root is a dataset that was saved by ``save_to_disk``."""
+    return any((location.path / name).is_file() for name in _SAVED)
+
+
 def _load(location: Location) -> Any:  # noqa: ANN401  Dataset or DatasetDict
     from datasets import load_dataset, load_from_disk
 
-    if any((location.path / name).is_file() for name in _SAVED):
-        return load_from_disk(str(location.path), keep_in_memory=False)
-    cache = location.cache and str(Path(location.cache).expanduser())
+    if _is_saved(location):
+        try:
+            return load_from_disk(str(location.path), keep_in_memory=False)
+        except IndexError:  # the library writes such a split, but doesn't read it
+            raise ValueError("one of its splits is empty") from None
+    cache = location.cache and str(expanded(location.cache))
     load = partial(load_dataset, cache_dir=cache, keep_in_memory=False)
     if location.is_on_hub:
         return _of_commit(load(location.root, location.config_name, revision=_commit(location)), location)

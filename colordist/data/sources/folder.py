@@ -34,6 +34,7 @@ from colordist.data.sources.folder_files import (
     read_and_split,
 )
 from colordist.data.sources.folder_stream import FolderSplit, training_bytes
+from colordist.files.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ class FolderSource(ImageSource):
 
     def listing(self) -> str:
         """Digest of the images' relative names and sizes."""
-        found = find(Path(self.settings.root).expanduser(), self.settings.class_names)
+        found = find(expanded(self.settings.root), self.settings.class_names)
         return listing_digest([(file.name, file.stamp[0]) for file in found.files])
 
     def training_bytes(self) -> int | None:
@@ -89,13 +90,13 @@ class FolderSource(ImageSource):
         settings: FolderSettings = self.settings
         if self.missing():
             return None
-        found = find(Path(settings.root).expanduser(), settings.class_names)
+        found = find(expanded(settings.root), settings.class_names)
         size = training_bytes(found, Scaling.of(settings))
         return round(size * settings.fraction) if size <= settings.max_memory_gb * 10**9 else 0
 
     def missing(self) -> str:
         """Why the images are unavailable; empty if they are there."""
-        root = Path(self.settings.root).expanduser()
+        root = expanded(self.settings.root)
         return "" if root.is_dir() else f"there is no folder {root}"
 
 
@@ -122,7 +123,7 @@ def folder(
     Unusable files are skipped and logged. Raises UserError if there is no such folder or class, or no usable image for
     one of the splits.
     """
-    root = root.expanduser()
+    root = expanded(root)
     found = find(root, classes)
     streamed = training_bytes(found, scaling) > max_memory
     content = _cached(root, found, scaling, cache, streamed=streamed)

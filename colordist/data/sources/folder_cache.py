@@ -23,6 +23,7 @@ from colordist.data.decode import Scaling
 from colordist.data.sources.folder_files import File, Skipped
 from colordist.files.documents import parse_plain_json
 from colordist.files.opening import NotRegular, TooLarge, read_regular
+from colordist.files.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling, *, 
         streamed,
         stamps,
     ]
-    return cache.expanduser() / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
+    return expanded(cache) / hashlib.blake2b(json.dumps(key).encode(), digest_size=16).hexdigest()
 
 
 class _About(msgspec.Struct):

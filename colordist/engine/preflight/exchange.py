@@ -96,7 +96,7 @@ def _token(run: Path) -> Iterator[str]:
     existed, probe = run.exists(), run / f".doctor-{token}"
     with suppress(OSError):  # not writable: that is among the facts
         run.mkdir(parents=True, exist_ok=True)
-        probe.write_text(token)
+        probe.write_text(token, "utf-8")
     try:
         yield token
     finally:

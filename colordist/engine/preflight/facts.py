@@ -73,7 +73,9 @@ def _devices() -> str:
     if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
         with suppress(OSError, subprocess.SubprocessError):
             command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-            lines = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.splitlines()
+            lines = subprocess.run(
+                command, capture_output=True, encoding="utf-8", errors="replace", timeout=20, check=True
+            ).stdout.splitlines()
             if lines:
                 return f"{len(lines)} x {lines[0].strip()}, {cores} cores"
     return f"no GPU, {cores} cores"
@@ -85,7 +87,7 @@ def _try_folder(run: Path) -> tuple[str, float]:
     probe = run / f".doctor-{uuid.uuid4().hex}"
     try:
         run.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
+        probe.write_bytes(b"")
         free = shutil.disk_usage(run).free / 2**30
         probe.unlink()
         return "", free

@@ -7,7 +7,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from helpers import ROOT, config_with, leaves
 from colordist import cli, registry
 from colordist.cli.parser import parse
 from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
+from colordist.data.source import cache_folder
 from colordist.keys import nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
@@ -64,6 +66,11 @@ ON_THE_COMMAND_LINE = {
     "empty list": ("--data.source folder --data.classes []", ["data.classes is empty", "data.classes all"]),
     "no component": ("--task.name=", ["task.name is ''", "autoencoder, cgan"]),
     "no folder": ("--run.dir=", ["run.dir is empty"]),
+    "no weights": ("--train.init_from=", ["train.init_from is empty"]),
+    "no config file": ("--config=", ["--config is empty"]),
+    "no data": ("--data.source folder --data.root=", ["data.root is empty"]),
+    "one tag is empty": ("--track.tags ['']", ["track.tags is empty"]),
+    "unclosed list": ("--data.source folder --data.classes [a", ["data.classes is '[a'", "a list"]),
     "section of a section": ("--optimizer.generator 5", ["optimizer.generator is a section"]),
     "key of a key": ("--train.steps.x 5", ["unknown key train.steps.x"]),
     "key of a key deeper": ("--optimizer.generator.lr.x 5", ["unknown key optimizer.generator.lr.x"]),
@@ -117,6 +124,8 @@ IN_A_FILE = {
     "misspelt key deeper": ("optimizer:\n  generator:\n    lrr: 3\n", ["did you mean optimizer.generator.lr?"]),
     "misspelt section": ("trian:\n  steps: 3\n", ["trian.steps", "did you mean train.steps?"]),
     "no section": ("steps: 3\n", ["unknown key steps", "did you mean train.steps?"]),
+    "key of a key": ("train:\n  steps:\n    x: 3\n", ["train.steps"]),
+    "NUL in a path": ('run:\n  dir: "a\\0b"\n', ["run.dir has a NUL character"]),
     "wrong type": ("train:\n  steps: x\n", ["train.steps", "'x'", "a whole number"]),
     "misspelt choice": ("model:\n  norm: grup\n", ["model.norm", "'grup'", "did you mean group?"]),
     "out of range": ("model:\n  width: 3\n", ["model.width is 3", "try model.width 4"]),
@@ -379,17 +388,33 @@ def test_help_tells_every_key(arguments: list[str], capsys: pytest.CaptureFixtur
             assert f"--{registry.key_of(kind)}: {', '.join(registry.names(kind))}" in said
 
 
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What ``--print_config`` prints."""
+    with pytest.raises(SystemExit) as left:
+        parse([*arguments, "--print_config"])
+    assert left.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda file: file.stem)
+def test_print_config_of_a_recipe_is_a_config_of_any_verb(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "printed.yaml"
+    file.write_text(text := printed(["--config", str(recipe)], capsys))
+    assert not {"dry_run", "print_run_dir"} & yaml.safe_load(text).keys()  # which the doctor doesn't have
+    assert printed(["--config", str(file)], capsys) == text
+    assert parse(["--config", str(file)]).config == parse(["--config", str(recipe)]).config
+
+
 def test_print_config_can_be_fed_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--task.name", "cyclegan", "--seed", "9", "--data.source", "folder", "--data.classes", "[cat]"]
     arguments += ["--model.bottleneck", "7", "--optimizer.generator.clip_norm", "2"]
     arguments += ["--optimizer.generator.lr_scales", "{encoder: 0.5}", "--optimizer.discriminator.lr", "1e-4"]
     arguments += ["--evaluate.metrics", "[lpips, {name: inception}]"]
     arguments += ["--train.micro_batch_size", "3", "--track.wandb", "off"]
-    with pytest.raises(SystemExit) as left:
-        parse([*arguments, "--print_config"])
-    assert left.value.code == 0
     file = tmp_path / "printed.yaml"
-    file.write_text(capsys.readouterr().out)
+    file.write_text(printed(arguments, capsys))
     config = parse(["--config", str(file)]).config
     assert config == parse(arguments).config
     assert config.model.bottleneck == 7  # type: ignore[attr-defined]
@@ -538,6 +563,95 @@ def test_run_turns_an_error_into_a_line_and_a_code(
         cli.run(verb)
     assert left.value.code == code
     assert capsys.readouterr().err == f"colordist: {told}\n"
+
+
+def test_a_line_stays_one_of_limited_length(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        raise UserError(f"{'x' * 100_000} is no\nfile: name\x1b[31m another")
+
+    with pytest.raises(SystemExit):
+        cli.run(verb)
+    told = capsys.readouterr().err
+    assert told.startswith("colordist: xxx")
+    assert told.endswith("xxx is no?file: name?[31m another\n")
+    assert len(told) < 600
+
+
+def refused(capsys: pytest.CaptureFixture[str], verb: Callable[[], object] = lambda: None) -> str:
+    """Run a verb that ends with a user's mistake. Returns its line."""
+    with pytest.raises(SystemExit) as left:
+        cli.run(lambda: (verb(), None)[1])
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_an_odd_variable_is_refused_before_the_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "x")
+    assert refused(capsys, lambda: 1 / 0).startswith("colordist: OMP_NUM_THREADS is 'x', but must be")
+
+
+def test_without_a_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert refused(capsys).startswith("colordist: the current folder can't be read (No such file or directory): ")
+
+
+def test_without_a_folder_for_temporary_files(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nonexistent"])
+    assert "set TMPDIR" in refused(capsys)
+
+
+LONG = "a" * 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["colorize", "", "a.png", "-o", "out"], "argument MODEL: it is empty: name a path"),
+        (["colorize", "photos-small", "a.png", "-o", ""], "argument -o/--output: it is empty"),
+        (["evaluate", ""], "argument MODEL: it is empty"),
+        (["export", LONG, "--onnx", "a.onnx"], "can't be a path (File name too long): name another one"),
+        (["export", "photos-small", "--onnx", LONG], "File name too long"),
+        (["report", LONG], "File name too long"),
+        (["report", "run", "-o", f"{LONG}.html"], "File name too long"),
+        (["train", "--run.dir", LONG], "File name too long"),
+        (["train", "--data.source", "folder", "--data.root", LONG], "File name too long"),
+        (["export", "./user/name", "--onnx", "a.onnx"], "there is no folder /"),
+        (["export", "a\nb", "--onnx", "a.onnx"], "there is no folder a?b"),
+        (["colorize", "photos-small", "\udcff\n", "-o", "out"], "no photo found at ??"),
+    ],
+)
+def test_a_path_that_is_none(
+    arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call_main(monkeypatch, *arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert told in lines[0]
+    assert not any(tmp_path.iterdir())
+
+
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a container's user without an entry in the passwd file."""
+
+    def no_entry(number: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    told = "colordist: ~/.cache: there is no such home folder: set HOME, or write the path without ~\n"
+    assert refused(capsys, cache_folder) == told
+    assert "~/run" in refused(capsys, lambda: train(parse(["--run.dir", "~/run"])))
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")])

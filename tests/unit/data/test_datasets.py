@@ -307,6 +307,18 @@ def opened(*roots: str, **environment: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+def test_settings_that_local_files_do_not_have_are_refused(top: Path, tmp_path: Path) -> None:
+    for name, what in (("saved", "was saved by save_to_disk"), ("parquet/data/*.parquet", "names files")):
+        assert what in mistake(top / name, tmp_path, config_name="english")
+    assert "data.revision is v2, but data.root" in mistake(top / "images", tmp_path, revision="v2")
+
+
+def test_an_empty_split_is_named(top: Path, tmp_path: Path) -> None:
+    every = dataset_of(rows_of(top / "images", "train"))
+    datasets.DatasetDict({"train": every, "test": every.select([])}).save_to_disk(tmp_path / "half")
+    assert "one of its splits is empty" in mistake(tmp_path / "half", tmp_path)
+
+
 def test_a_name_on_the_hub(top: Path, tmp_path: Path) -> None:
     """Downloaded once; then also without a network. Another name is told in one line either way."""
     expected, home = dataset(settings(top / "saved", tmp_path)).digest, str(tmp_path / "home")

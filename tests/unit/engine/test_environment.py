@@ -1,5 +1,6 @@
-"""What a process takes from its machine: cores, and what may be compiled."""
+"""What a process takes from its machine and environment: cores, what may be compiled, variables."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from helpers import alone_on_the_cpu
 
 from colordist.config import UserError
 from colordist.engine.environment import check_compilation, share_cores
+from colordist.engine.variables import check
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +59,51 @@ def test_graphs_are_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     check_compilation("default", "cuda")
     with pytest.raises(UserError, match=r"^train\.compile is graphs, .* 2 processes: try train\.compile default$"):
         check_compilation("graphs", "cuda")
+
+
+# --- environment variables
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("WORLD_SIZE", "9" * 5000, "a whole number"),
+        ("WORLD_SIZE", "1000001", "at most 1000000"),
+        ("MASTER_PORT", "99999", "at most 65535: start with accelerate launch"),
+        ("OMPI_COMM_WORLD_RANK", "first", "a whole number"),
+        ("SLURM_PROCID", "٣", "a whole number"),
+        ("OMP_NUM_THREADS", "x", "a whole number"),
+        ("CUDA_VISIBLE_DEVICES", "the second", "GPUs, as in 0,1"),
+        ("GLOO_SOCKET_IFNAME", "no0", "network interfaces of this machine"),
+        ("TORCH_DISTRIBUTED_DEBUG", "1", "one of off, info, detail"),
+        ("ACCELERATE_MIXED_PRECISION", "bf17", "one of no, fp64"),
+        ("ACCELERATE_USE_CPU", "perhaps", "true or false"),
+        ("ACCELERATE_USE_DEEPSPEED", "", "true or false"),
+        ("ACCELERATE_TORCH_DEVICE", "gpu", "unset"),
+        ("ACCELERATE_DEEPSPEED_ZERO_STAGE", "two", "a whole number"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "x", "a number or none"),
+        ("ACCELERATE_GRADIENT_CLIPPING", "nan", "a number or none"),
+        ("ACCELERATE_LOG_LEVEL", "loud", "one of debug"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon", "a whole number"),
+    ],
+)
+def test_an_odd_variable_is_a_mistake(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(UserError, match=rf"^{name} is '{re.escape(text)}', but must be .*{told}"):
+        check()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *(("CUDA_VISIBLE_DEVICES", text) for text in ("", "0", "1,0", "-1", "NoDevFiles", "GPU-5a1c, MIG-5a1c/1/0")),
+        *(("ACCELERATE_USE_CPU", text) for text in ("True", "false", "1", "no")),
+        *(("ACCELERATE_GRADIENT_CLIPPING", text) for text in ("none", "auto", "0.5")),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),  # refused by the launch check
+        ("GLOO_SOCKET_IFNAME", "lo"),
+        ("MASTER_PORT", "0"),
+    ],
+)
+def test_a_usual_variable_is_none(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, text)
+    check()
