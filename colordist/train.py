@@ -2,6 +2,7 @@
 
 from colordist.cli import run
 from colordist.cli.parser import Command, parse
+from colordist.engine import monitor
 from colordist.engine.launch import Launch
 from colordist.extras import needs_extra
 from colordist.run.folder import RunFolder, folder_for
@@ -46,12 +47,16 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
     with needs_extra("train", "training"):
         from colordist.training.build import build_trainer
 
-    trainer = build_trainer(config, folder, requests)
     try:
-        trainer.fit()
+        trainer = build_trainer(config, folder, requests)
+        try:
+            trainer.fit()
+        finally:
+            trainer.close()
+        trainer.engine.close()  # not after a failure: it waits for all ranks
     finally:
-        trainer.close()
-    trainer.engine.close()  # not after a failure: it waits for all ranks
+        if launch.world_size == 1:
+            monitor.fail("it ended early")  # of several processes ``cli.run`` reports the reason first
     if is_main:
         print(score_table(folder))
 

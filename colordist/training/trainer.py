@@ -169,14 +169,17 @@ class Trainer:
 
     def close(self) -> None:
         """Close writer, loader and trackers, then release the lock. Each of them, even if another one fails."""
-        stall_exempt = self.engine.stall_exempt("closing trackers")
-        with stall_exempt, ExitStack() as last_first:
+        with ExitStack() as last_first:
             if self.lock is not None:
                 last_first.callback(self.lock.release)
-            last_first.callback(self.tracker.close)
+            last_first.callback(self._close_tracker)
             last_first.callback(self.loader.close)
             if self.writer is not None:
                 last_first.callback(self.writer.wait)
+
+    def _close_tracker(self) -> None:
+        with self.engine.stall_exempt("closing trackers"):
+            self.tracker.close()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.steps

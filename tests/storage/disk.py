@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from shutil import which
 WRITES = ("create", "write", "fsync")
 """Operations that need space."""
 CHANGES = (*WRITES, "change")
+_TIMEOUT = 60.0  # seconds
 READS = ("stat", "list", "open", "read")
 
 
@@ -76,6 +78,9 @@ class Disk:
         self._process = subprocess.Popen(
             [sys.executable, program, self.folder, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+        self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._held: queue.SimpleQueue[str] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, daemon=True).start()
         self.mend()  # answered before it is mounted
         while not os.path.ismount(self.path):
             if self._process.poll() is not None:
@@ -86,9 +91,7 @@ class Disk:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asdict(rule) if rule else {}) + "\n")
         self._process.stdin.flush()
-        while (line := self._read_line()).startswith("held "):
-            pass
-        return int(line)
+        return int(self._answers.get(timeout=_TIMEOUT))
 
     def mend(self) -> int:
         """Work without faults from now on. Returns as ``follow``."""
@@ -96,7 +99,7 @@ class Disk:
 
     def wait_held(self) -> str:
         """Wait until an operation is held up. Returns the path in question."""
-        return self._read_line().removeprefix("held ").strip()
+        return self._held.get(timeout=_TIMEOUT)
 
     @contextmanager
     def once_held(self, work: Callable[[], object]) -> Iterator[None]:
@@ -128,12 +131,11 @@ class Disk:
 
     def _end(self) -> None:
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                stream.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
 
-    def _read_line(self) -> str:
+    def _listen(self) -> None:
         assert self._process.stdout is not None
-        if not (line := self._process.stdout.readline()):
-            raise OSError(f"{self.path} has ended")
-        return line
+        for line in self._process.stdout:
+            kind, _, text = line.strip().partition(" ")
+            (self._answers if kind == "met" else self._held).put(text)

@@ -1,7 +1,7 @@
 """A FUSE file system that shows a folder, and fails or hangs on request: ``python failing_mount.py FOLDER MOUNTPOINT``.
 
-It reads a rule per line from stdin, as JSON, and answers each on stdout with the number of operations that the previous
-one has met. An operation that is held up for the first time is announced by a line ``held PATH``. See ``disk.Rule``.
+It reads a rule per line from stdin, as JSON, and answers each on stdout by ``met N``, the number of operations that the
+previous one has met. An operation that is held up for the first time is announced by a line ``held PATH``. See ``disk.Rule``.
 
 An operation that is held up ends with EINTR once the process that waits for it is killed, as on NFS.
 """
@@ -40,7 +40,7 @@ class Faults:
                 self._rule, self._announced = json.loads(line), False
                 self._number += 1
                 self._changed.notify_all()
-            self._say(str(met))
+            self._say(f"met {met}")
 
     def meet(self, operation: str, path: str) -> None:
         """Fail, delay or hold up an operation, if the rule says so."""
