@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
-from colordist.config import UserError
 from colordist.console import say
-from colordist.files.atomic import require_own, require_writable
+from colordist.files.atomic import require_own, require_writable, writing_to
 from colordist.registry import load_modules
 
 
@@ -40,11 +39,9 @@ def export(folder: Path, file: Path, modules: Sequence[str] = (), solver_steps: 
     require_own(file, "--onnx", "network", lambda data: onnx_file.MARK in data)
     require_writable(file, "--onnx")
     trained = snapshot.read(found)
-    try:
+    with writing_to(file, "name another file", "--onnx"):
         file.parent.mkdir(parents=True, exist_ok=True)
         difference = onnx_file.write(file, trained)
-    except OSError as error:
-        raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
     say(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")
 
 

@@ -9,7 +9,7 @@ from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
 from colordist.config import TrackConfig, UserError
 from colordist.console import say
 from colordist.extras import needs_extra
-from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
+from colordist.files.atomic import exists, replacing, require_own, require_writable, writing_to
 from colordist.files.documents import typed
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
@@ -101,13 +101,14 @@ def is_report(data: bytes) -> bool:
 
 
 def write(file: Path, what: str, save: Callable[[Path], object], option: str = "-o") -> None:
-    """Write the file that an option names, and print its path. Raises UserError if it can't be written."""
-    try:
+    """Write the file that an option names, and print its path.
+
+    Raises UserError if it can't be written, RunError where the disk fails.
+    """
+    with writing_to(file, "name another file", option):
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as draft:
             save(draft)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{option} {file} can't be written ({reason(error)}): name another file") from None
     say(f"{what}: {file}")
 
 

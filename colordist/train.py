@@ -3,6 +3,7 @@
 from colordist.cli import run, streams
 from colordist.cli.parser import Command, parse
 from colordist.console import say
+from colordist.engine import monitor
 from colordist.engine.launch import Launch
 from colordist.extras import needs_extra
 from colordist.run.folder import RunFolder, folder_for
@@ -48,12 +49,16 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         from colordist.training.build import build_trainer
 
     streams.output_is_optional()  # a run goes on without a terminal
-    trainer = build_trainer(config, folder, requests)
     try:
-        trainer.fit()
+        trainer = build_trainer(config, folder, requests)
+        try:
+            trainer.fit()
+        finally:
+            trainer.close()
+        trainer.engine.close()  # not after a failure: it waits for all ranks
     finally:
-        trainer.close()
-    trainer.engine.close()  # not after a failure: it waits for all ranks
+        if launch.world_size == 1:
+            monitor.fail("it ended early")  # of several processes ``cli.run`` reports the reason first
     if is_main:
         say(score_table(folder))
 

@@ -7,6 +7,7 @@ from typing import Literal
 from colordist.engine.joint_stop import Vote
 
 ALL_STOP = "all stop; the same command continues"
+_CONTINUES = "The same command continues; a longer --run.stall_timeout waits longer"
 GRACE = 5.0
 """Seconds within which an error on one rank may turn out to occur on all."""
 
@@ -106,6 +107,8 @@ class FailureDetector:
         ranks = [rank for rank, peer in peers.items() if peer.heartbeat.collectives == fewest]
         if not ranks or any(self.peers[rank].idle <= timeout for rank in ranks):
             return None
+        if len(self.peers) == 1:
+            return f"no progress for {timeout:.0f} s {self._were(ranks)}: does a disk hang? {_CONTINUES}"
         found = "no process has made any" if len(ranks) == len(peers) else f"{self._have(ranks)} made no"
         return f"{found} progress for {timeout:.0f} s {self._were(ranks)}: {ALL_STOP}"
 

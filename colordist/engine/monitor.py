@@ -1,5 +1,7 @@
 """Monitoring of all ranks in background threads: ends the others when one dies, stalls or fails.
 
+A single process is monitored, too, if it trains: it may hang in a write to a disk that doesn't respond.
+
 Each rank sends a heartbeat every second, through the store of the rendezvous. Rank 0 reads those of all ranks and
 decides; the others read rank 0's. Each rank has two threads: one for the store, where it may block (a store's timeout
 doesn't end a call to a frozen server), and a watchdog, which ends the process, as the main thread may be blocked in a
@@ -41,7 +43,7 @@ def _terminate() -> None:
 
 
 class Monitor:
-    """One rank's side of the monitoring. Does nothing in a single process."""
+    """One rank's side of the monitoring. Does nothing without a store."""
 
     def __init__(
         self,
@@ -56,7 +58,7 @@ class Monitor:
         report: Callable[[str], object] = _report,
         terminate: Callable[[], object] = _terminate,
     ) -> None:
-        """store: a connection of its own; None for a single process.
+        """store: a connection of its own; within one process any store, or None for no monitoring.
 
         launchers_store: whether the store's server is in rank 0's launcher rather than in rank 0.
         connection_error: the error that the process group found in the background, empty for none: an asynchronous
@@ -64,6 +66,7 @@ class Monitor:
         report, terminate: print why the process ends, and end it.
         """
         self.rank, self.timeouts = rank, timeouts or Timeouts()
+        self._is_alone = world_size == 1
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
         self._connection_error = connection_error
         self._own = Heartbeat(host)  # each field is written by one thread; of progress an update may be lost
@@ -140,7 +143,7 @@ class Monitor:
 
     def stops_after(self, step: int) -> str | None:
         """Why all ranks stop after a step, or None. Each rank must call it after each step."""
-        if self._store is None:
+        if self._is_alone:
             return self._stop.requested
         self.enter_collective()
         return self._stop.stops_after(step)
@@ -162,7 +165,7 @@ class Monitor:
         _running.remove(self)
         for thread in self._threads:
             thread.join(2 * self.timeouts.interval)
-        if state == "failed" and self.rank == 0 and not self._launchers_store:
+        if state == "failed" and self.rank == 0 and not self._launchers_store and not self._is_alone:
             time.sleep(1.5 * self.timeouts.interval)  # the store ends with this process: let the others read it first
 
     # --- the heartbeat thread

@@ -83,7 +83,7 @@ class Engine:
         compiled: Compiled = "off",
         timeouts: Timeouts | None = None,
     ) -> None:
-        """compiled: ``train.compile``; timeouts: of the failure detector."""
+        """compiled: ``train.compile``; timeouts: of the failure detector; None: a single process isn't monitored."""
         launch = Launch.read()
         kind = device_type()
         self.precision = resolve_precision(precision, kind)
@@ -117,6 +117,9 @@ class Engine:
         self.monitor = Monitor()
         if self.world_size > 1:
             self._start_monitor(timeouts)
+        elif timeouts is not None:
+            self.monitor = Monitor(dist.HashStore(), timeouts=timeouts)
+            self.monitor.start()
         host, cores = socket.gethostname(), own_cores()
         share_cores(kind, cores, [theirs for where, theirs in self.gather((host, cores)) if where == host])
 

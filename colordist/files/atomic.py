@@ -21,6 +21,12 @@ from colordist.files.paths import impossible
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that prove that there is no such file. Any other OSError doesn't."""
 
+_FAILING = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO, errno.EBUSY, errno.EAGAIN),
+    *(errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+}
+"""Error codes of a storage that fails or is full; others say that the user has named a wrong place."""
 _EXHAUSTED = re.compile(r"out of memory|can't allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
 _MOST_OUTPUT = 2**31  # bytes: the limit of an ONNX file
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux's headers
@@ -43,6 +49,21 @@ def reading(what: Path) -> Iterator[None]:
     """Raise RunError for a read that fails or runs out of memory: it doesn't mean that the file is damaged."""
     with _failing(what, "can't be read"):
         yield
+
+
+@contextmanager
+def writing_to(place: Path, way_out: str, option: str = "") -> Iterator[None]:
+    """Raise UserError for a place that can't be written, with the way out; RunError where its storage fails.
+
+    option: the command-line option that names the place.
+    """
+    named = f"{option} {place}".lstrip()
+    try:
+        yield
+    except (OSError, UnicodeError) as error:
+        if isinstance(error, OSError) and error.errno in _FAILING:
+            raise RunError(f"{named} can't be written ({reason(error)}): once it can be, repeat the command") from None
+        raise UserError(f"{named} can't be written ({reason(error)}): {way_out}") from None
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from colordist.files.host_copy import to_host
 from colordist.files.opening import NotRegular, TooLarge, open_regular, read_regular
 from colordist.files.weights import require_finite
 from colordist.run.folder import numbered, step_name
+from colordist.run.lock import LockLost
 
 FORMAT = 3
 _FILES = _STATE, _MANIFEST = "state.pt", "manifest.json"
@@ -285,11 +286,13 @@ class Writer:
         self.flush = flush
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
+        self._failure: RunError | None = None  # of the latest write
 
     def submit(self, step: int, state: dict[str, Any]) -> None:
         """Copy a state to the CPU, and start writing it. Waits for the previous write."""
         self.wait()
-        with self._tolerated():
+        self._failure = None
+        with self._noting_failure():
             with writing(self.folder / step_name(step)):
                 copy = to_host(state)
             self._writing = self._thread.submit(self._write, step, copy)
@@ -307,16 +310,35 @@ class Writer:
         """Wait for the current write. Raises or warns as ``check``."""
         unfinished, self._writing = self._writing, None
         if unfinished is not None:
-            with self._tolerated():
+            with self._noting_failure():
                 unfinished.result()
 
+    def finish(self) -> None:
+        """Wait for the last write. Raises RunError if it has failed, also where that was a warning."""
+        self.wait()
+        if self._failure is not None:
+            raise self._failure
+
     @contextmanager
-    def _tolerated(self) -> Iterator[None]:
-        """Turn a failed write into a warning, unless `checkpoint.on_error` is `stop`."""
+    def _noting_failure(self) -> Iterator[None]:
+        with self.tolerating():
+            try:
+                yield
+            except RunError as error:
+                self._failure = error
+                raise
+
+    @contextmanager
+    def tolerating(self) -> Iterator[None]:
+        """Turn a failed write into the run folder into a warning, unless `checkpoint.on_error` is `stop`."""
         try:
             yield
         except RunError as error:
-            self.owner.check_fence()
+            try:
+                self.owner.check_fence()
+            except RunError as lost:
+                if isinstance(lost, LockLost):  # else it can't be read, either
+                    raise
             if self.config.on_error == "stop":
                 raise
             _log.warning("%s; training continues", error)

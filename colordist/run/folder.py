@@ -11,7 +11,7 @@ import yaml
 
 from colordist import registry
 from colordist.config import MOST_STEPS, Config, UserError, as_dict
-from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing
+from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing, writing_to
 from colordist.files.documents import MOST_BYTES, Malformed, damage_of, parse_plain_json, parse_yaml
 from colordist.files.opening import open_regular
 from colordist.files.paths import expanded
@@ -148,12 +148,10 @@ class RunFolder:
             raise UserError(f"{self.path} holds another run ({told}): name another --run.dir, or change these back")
 
     def write_settings(self, config: Config) -> None:
-        """Save the resolved settings. Raises UserError where that is impossible."""
-        try:
+        """Save the resolved settings. Raises UserError where that is impossible, RunError where the disk fails."""
+        with writing_to(self.path, "name another --run.dir"):
             self.path.mkdir(parents=True, exist_ok=True)
             replace_text(self.config_file, yaml.safe_dump(as_dict(config), sort_keys=False))
-        except OSError as error:
-            raise UserError(f"{self.path} can't be written ({error.strerror}): name another --run.dir") from None
 
     def check_complete(self) -> None:
         """Raise UserError if the settings or all checkpoints were removed, rather than overwrite the rest.
@@ -212,7 +210,8 @@ class RunFolder:
         """
         self.write_settings(config)
         with writing(self.path):
-            sweep(self.path)
+            for folder in (self.path, self.samples):
+                sweep(folder)
             for name, digest in (digests or {}).items():
                 if digest is not None and not exists(self.path / name):
                     replace_text(self.path / name, digest + "\n")

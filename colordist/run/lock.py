@@ -20,7 +20,7 @@ import msgspec
 import psutil
 
 from colordist.config import RunError, UserError
-from colordist.files.atomic import temporary
+from colordist.files.atomic import ABSENT, reading, sweep, temporary, writing_to
 from colordist.files.documents import MOST_BYTES, Malformed, parse_json
 from colordist.files.opening import NotRegular, TooLarge, read_regular
 
@@ -28,6 +28,10 @@ HEARTBEAT = 2.0
 """Seconds between two heartbeats."""
 _ALIVE_AFTER = 8  # heartbeats after which a holder counts as alive: orphans of a killed launcher end within 5
 _DEAD_AFTER = 5  # missing heartbeats, at least, after which a holder counts as dead
+
+
+class LockLost(RunError):
+    """This process no longer holds the lock."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,10 @@ class Lock:
         """Take the lock of a run folder: at once if the previous holder is known to have ended, else after a timeout.
 
         heartbeat_timeout: seconds without a heartbeat after which the holder counts as dead. Raises UserError if it is
-        alive, and where the folder isn't writable.
+        alive, and where the folder isn't writable; RunError where the disk fails.
         """
         folder, heartbeat_timeout = run / "lock", max(heartbeat_timeout, _DEAD_AFTER * HEARTBEAT)
-        try:
+        with writing_to(run, "name another --run.dir"):
             folder.mkdir(parents=True, exist_ok=True)
             while True:
                 holder = _holder(folder)
@@ -105,8 +109,6 @@ class Lock:
                 lock = cls(folder, holder.fence + 1 if holder else 1)
                 if lock._take():
                     return lock
-        except OSError as error:
-            raise UserError(f"{run} can't be written ({error.strerror}): name another --run.dir") from None
 
     def _take(self) -> bool:
         """Create the lock file. Returns False if another process was faster."""
@@ -122,6 +124,7 @@ class Lock:
         except OSError:
             self._file.unlink(missing_ok=True)  # an empty one would make the next process wait for no holder
             raise
+        sweep(self.folder)
         for file in self.folder.glob("*.json"):
             if file.stem.isdecimal() and int(file.stem) < self.fence:
                 file.unlink(missing_ok=True)
@@ -129,9 +132,17 @@ class Lock:
         return True
 
     def check_fence(self) -> None:
-        """Raise RunError if another process has taken over the run."""
-        if _highest(self.folder) > self.fence:
-            raise RunError(f"{_holder(self.folder)} has taken over the run in {self.folder.parent}: this one ends here")
+        """Raise LockLost if another process has taken over the run, or the lock is gone; RunError if it can't be read.
+
+        It is gone when the file system is unmounted: what is written then would land below the mount point.
+        """
+        with reading(self.folder):
+            highest = _highest(self.folder)
+        run = self.folder.parent
+        if highest > self.fence:
+            raise LockLost(f"{_holder(self.folder)} has taken over the run in {run}: this one ends here")
+        if highest < self.fence:
+            raise LockLost(f"{run} has lost {self._file}: once it is there (mounted?), the same command continues")
 
     def release(self) -> None:
         """Release the lock, so that the next writer needn't wait."""
@@ -165,8 +176,13 @@ class Lock:
 
 
 def _highest(folder: Path) -> int:
-    """The highest fencing token; 0 if there is none."""
-    return max((int(file.stem) for file in folder.glob("*.json") if file.stem.isdecimal()), default=0)
+    """The highest fencing token; 0 if there is none. Raises OSError where the folder can't be read."""
+    try:
+        names = os.listdir(folder)  # glob takes a failed read for an empty folder, from Python 3.13 on
+    except ABSENT:
+        return 0
+    numbers = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+    return max((int(number) for number in numbers if number.isdecimal()), default=0)
 
 
 def _holder(folder: Path) -> Holder | None:

@@ -1,6 +1,7 @@
 """Local trackers: metrics.jsonl and the terminal."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -14,22 +15,36 @@ from colordist.tracking.tracker import Record
 
 
 class JsonLines:
-    """metrics.jsonl: one record per line, unbuffered."""
+    """metrics.jsonl: one record per line. It is opened for each, as a network file system reports errors on closing."""
 
     def __init__(self, file: Path, start: int) -> None:
         """start: the first step to run; later records are removed, as they will be logged again."""
         kept = [record for record in read_records(file) if record["step"] <= start] if start > 0 else []
         self._path = file
         with writing(file):
-            replace_text(file, "".join(json.dumps(record) + "\n" for record in kept))
-            self._file = file.open("ab", buffering=0)  # close() must not retry a failed write
+            replace_text(file, text := "".join(json.dumps(record) + "\n" for record in kept))
+        self._size = len(text.encode())
+        self._unwritten, self._is_torn = b"", False
 
     def log(self, record: Record) -> None:
-        """Append a line. Raises RunError if it can't be written."""
-        rest = (json.dumps(record) + "\n").encode()
+        """Append a line, after those that couldn't be written before. Raises RunError if it can't be written."""
+        self._unwritten += (json.dumps(record) + "\n").encode()
+        self.flush()
+
+    def flush(self) -> None:
+        """Append the lines that couldn't be written before. Raises RunError if they still can't be."""
+        if not self._unwritten:
+            return
         with writing(self._path):
-            while rest:
-                rest = rest[self._file.write(rest) :]
+            if self._is_torn:
+                os.truncate(self._path, self._size)  # part of a line may be there
+            self._is_torn = True
+            with self._path.open("ab", buffering=0) as file:
+                rest = self._unwritten
+                while rest:
+                    rest = rest[file.write(rest) :]
+        self._size += len(self._unwritten)
+        self._unwritten, self._is_torn = b"", False
 
     def picture(self, file: Path, step: int) -> None:
         """Do nothing: sample grids are in the run folder."""
@@ -38,8 +53,7 @@ class JsonLines:
         """Do nothing: snapshots are in the run folder."""
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Do nothing: no file is open."""
 
 
 class Terminal:
@@ -65,6 +79,9 @@ class Terminal:
         else:
             left = (self._steps - step) * record["images"] / step / speed
             say(f"step {step}/{self._steps} {speed:.0f} images/s {left:.0f} s left {text}")
+
+    def flush(self) -> None:
+        """Do nothing: lines are flushed as they are printed."""
 
     def picture(self, file: Path, step: int) -> None:
         """Not shown."""

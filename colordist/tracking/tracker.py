@@ -3,6 +3,7 @@
 For their keys see ``run.records``.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,11 @@ class Tracker(Protocol):
     """Tracks records, sample grids and snapshots."""
 
     def log(self, record: Record) -> None:
-        """Log a record."""
+        """Log a record. Raises RunError if it can't be kept on disk yet: ``flush`` tries it again."""
+        ...
+
+    def flush(self) -> None:
+        """Write out what couldn't be written before. Raises RunError if it still can't be."""
         ...
 
     def picture(self, file: Path, step: int) -> None:
@@ -36,9 +41,15 @@ class Trackers:
         self._trackers = trackers
 
     def log(self, record: Record) -> None:
-        """Pass a record on."""
+        """Pass a record on, to all of them even if one fails."""
+        with ExitStack() as last_first:
+            for tracker in reversed(self._trackers):
+                last_first.callback(tracker.log, record)
+
+    def flush(self) -> None:
+        """Flush all of them."""
         for tracker in self._trackers:
-            tracker.log(record)
+            tracker.flush()
 
     def picture(self, file: Path, step: int) -> None:
         """Pass a sample grid on."""

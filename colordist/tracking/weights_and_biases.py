@@ -123,6 +123,9 @@ class WandB:
         self._send(record, self._line)
         self._line += 1
 
+    def flush(self) -> None:
+        """Do nothing: what W&B lacks, ``sync`` sends later."""
+
     def picture(self, file: Path, step: int) -> None:
         """Send a sample grid, and the a,b histograms of its predictions and targets, with the newest line."""
         if self._is_new:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from colordist.data.sampler import share
 from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
 from colordist.evaluation.evaluator import Evaluator
-from colordist.files.atomic import out_of_memory, writing
+from colordist.files.atomic import out_of_memory, replacing, writing
 from colordist.metrics.baselines import median_ab
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered, step_name
@@ -116,7 +116,9 @@ class Trainer:
             "meter": self.meter.state_dict(self.engine),
         }
         if self.writer is not None:
-            self.writer.submit(step, state)
+            with self.writer.tolerating():
+                self.tracker.flush()  # a checkpoint mustn't be ahead of metrics.jsonl
+                self.writer.submit(step, state)
 
     def restore(self) -> int:
         """Load the newest complete checkpoint. Returns the first step to run, 0 without a checkpoint.
@@ -157,7 +159,8 @@ class Trainer:
         if how == "stopped" and step % self.config.checkpoint.every:
             self.save(step)
         if self.writer is not None and self.lock is not None:
-            self.writer.wait()
+            self.writer.finish()
+            self.tracker.flush()
             self.lock.check_fence()
             self.folder.mark(how, step, reason)
         if how == "stopped":
@@ -166,14 +169,17 @@ class Trainer:
 
     def close(self) -> None:
         """Close writer, loader and trackers, then release the lock. Each of them, even if another one fails."""
-        stall_exempt = self.engine.stall_exempt("closing trackers")
-        with stall_exempt, ExitStack() as last_first:
+        with ExitStack() as last_first:
             if self.lock is not None:
                 last_first.callback(self.lock.release)
-            last_first.callback(self.tracker.close)
+            last_first.callback(self._close_tracker)
             last_first.callback(self.loader.close)
             if self.writer is not None:
                 last_first.callback(self.writer.wait)
+
+    def _close_tracker(self) -> None:
+        with self.engine.stall_exempt("closing trackers"):
+            self.tracker.close()
 
     def _due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self.config.train.steps
@@ -221,8 +227,19 @@ class Trainer:
     def _write_record(self, record: Record) -> None:
         """Log a record. Raises RunError if another process has taken over the run folder: it logs the same."""
         if self.lock is not None:
-            self.lock.check_fence()
-        self.tracker.log(record)
+            with self._tolerating(record["step"]):
+                self.lock.check_fence()
+        with self._tolerating(record["step"]):
+            self.tracker.log(record)
+
+    def _tolerating(self, step: float) -> AbstractContextManager[None]:
+        """Context of a write into the run folder after a step.
+
+        A failure is a warning if `checkpoint.on_error` says so, except after the last step: nobody would repeat it.
+        """
+        if self.writer is None or step == self.config.train.steps:
+            return nullcontext()
+        return self.writer.tolerating()
 
     def _evaluate(self, step: int) -> None:
         """Evaluate the generator on the test split; rank 0 saves sample grid and snapshot."""
@@ -232,17 +249,25 @@ class Trainer:
         self._write_record({"step": step, "images": images} | {f"{SCORE}{name}": each for name, each in scores.items()})
         if not self.engine.is_main:
             return
-        picture = self.folder.samples / f"{step_name(step)}.png"
-        with writing(picture):
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            self.evaluator.grid(self._sample).save(picture)
-        self.tracker.picture(picture, step)
+        with self._tolerating(step):
+            self._save_grid(self.folder.samples / f"{step_name(step)}.png", step)
+        with self._tolerating(step):
+            self._save_snapshot(self.folder.snapshots / step_name(step), step, scores)
+
+    def _save_grid(self, file: Path, step: int) -> None:
+        grid = self.evaluator.grid(self._sample)
+        with writing(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as draft:
+                grid.save(draft, "PNG")
+        self.tracker.picture(file, step)
+
+    def _save_snapshot(self, folder: Path, step: int, scores: dict[str, float]) -> None:
         about = self.card.origin | {"step": step, "image_size": self.config.data.image_size, "scores": scores}
-        saved = self.folder.snapshots / step_name(step)
-        with writing(saved):
+        with writing(folder):
             card = self.card.text(step, scores, self.references, self.evaluator.specs)
-            snapshot.write(saved, self.task, self._ema, about, card)
-        self.tracker.snapshot(saved, step)
+            snapshot.write(folder, self.task, self._ema, about, card)
+        self.tracker.snapshot(folder, step)
 
 
 def skips_allowed(train: TrainConfig, precision: str) -> int:

@@ -24,6 +24,7 @@ from colordist.run import checkpoint
 from colordist.run.checkpoint import Owner, Writer, newest
 from colordist.run.folder import RunFolder
 from colordist.run.identity import identity
+from colordist.run.lock import LockLost
 from colordist.training.trainer import find_newest
 
 RUN = "0123abcd"
@@ -599,7 +600,7 @@ def test_a_failure_is_a_warning_if_that_is_wanted(tmp_path: Path, caplog: pytest
 
 
 def fenced_off() -> None:
-    raise RunError("process 5 on there has taken over")
+    raise LockLost("process 5 on there has taken over")
 
 
 @pytest.mark.parametrize("on_error", ["stop", "warn"])

@@ -213,7 +213,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(UserError, match=r"can't be written \(No space left on device\)"):
+        with pytest.raises(RunError, match=r"can't be written \(No space left on device\)"):
             Lock.acquire(tmp_path, 30)
     assert files(tmp_path) == []
 
