@@ -2,18 +2,19 @@
 
 import io
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from colordist.config import FileDataConfig, UserError
+from colordist.files.opening import NotRegular, open_regular
 
 MIN_SIDE = 8  # pixels: smaller images are icons or tracking pixels, not photos
 
@@ -80,7 +81,7 @@ def stored_size(path: Path) -> tuple[int, int]:
 
     Raises Undecodable for a file without a usable image.
     """
-    with _open(path) as image:
+    with _opened(path) as image:
         return image.size
 
 
@@ -189,7 +190,7 @@ def over_white(image: Image.Image) -> Image.Image:
 @contextmanager
 def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
     """Open a file without decoding it. Any error inside the context becomes Undecodable."""
-    with _open(file) as image:
+    with _opened(file) as image:
         if min(image.size) < MIN_SIDE:
             raise Undecodable(f"smaller than {MIN_SIDE} pixels")
         try:
@@ -207,16 +208,30 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _open(file: Path | bytes) -> Image.Image:
+@contextmanager
+def _opened(file: Path | bytes) -> Iterator[Image.Image]:
+    """Open a file without decoding it. Raises Undecodable for one without an image."""
+    with _content(file) as content, _image_in(content) as image:
+        yield image
+
+
+def _content(file: Path | bytes) -> BinaryIO:
+    if not isinstance(file, Path):
+        return io.BytesIO(file)
     try:
-        status = file.stat() if isinstance(file, Path) else None
-        if status and not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
-            raise Undecodable("not a regular file")
-        if not (status.st_size if status else file):
-            raise Undecodable("empty file")
-        return Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=_formats())
-    except Undecodable:
-        raise
+        return open_regular(file)
+    except (NotRegular, IsADirectoryError):
+        raise Undecodable("not a regular file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise Undecodable("unreadable") from error
+
+
+def _image_in(content: BinaryIO) -> Image.Image:
+    if not content.seek(0, os.SEEK_END):
+        raise Undecodable("empty file")
+    content.seek(0)
+    try:
+        return Image.open(content, formats=_formats())
     except Image.DecompressionBombError as error:
         raise Undecodable("too many pixels") from error
     except UnidentifiedImageError as error:

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colordist.config import RunError, UserError
+from colordist.files.opening import require_regular
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors that prove that there is no such file. Any other OSError doesn't."""
@@ -126,7 +127,11 @@ def _is_another_alive(process: int) -> bool:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Replace a file atomically and durably: fsync, rename, fsync of the folder. Yields the temporary path to write."""
+    """Replace a file atomically and durably: fsync, rename, fsync of the folder. Yields the temporary path to write.
+
+    Raises NotRegular for a pipe, a socket or a device, which would be removed.
+    """
+    require_regular(file)
     draft = temporary(file)
     try:
         yield draft

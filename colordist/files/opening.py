@@ -5,6 +5,7 @@ A FIFO would make the reader wait for a writer, a device may never end, and open
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -48,6 +49,12 @@ def read_regular(file: Path | str, most: int) -> bytes:
     if len(found) > most:
         raise TooLarge(f"{printable(str(file))} has more than {most / 2**20:.3g} MiB: no such file is that large")
     return found
+
+
+def require_regular(file: Path | str) -> None:
+    """Raise NotRegular or IsADirectoryError for what is no regular file, or a link to such; nothing if it is absent."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        _require_regular(file, os.stat(file))
 
 
 def _require_regular(file: Path | str, status: os.stat_result) -> None:

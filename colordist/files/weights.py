@@ -28,7 +28,9 @@ from colordist.files.atomic import (
     sweep,
     temporary,
 )
+from colordist.files.documents import MOST_BYTES
 from colordist.files.host_copy import to_host
+from colordist.files.opening import open_regular, read_regular
 
 
 def write(
@@ -122,11 +124,12 @@ def read(folder: Path, stem: str, what: str, forms: Sequence[int]) -> tuple[dict
 
     what: the kind of folder, in a word. forms: the format numbers that this version reads.
     """
-    about: dict[str, Any] = json.loads((folder / f"{stem}.json").read_text())
+    about: dict[str, Any] = json.loads(read_regular(folder / f"{stem}.json", MOST_BYTES))
     if about["format"] not in forms:
         readable = " and ".join(map(str, forms))
         raise UserError(f"{folder} has {what} format {about['format']}, but this version reads {readable}")
-    data = (folder / f"{stem}.safetensors").read_bytes()
+    with open_regular(folder / f"{stem}.safetensors") as opened:
+        data = opened.read()
     # Older versions wrote no digest.
     if about.get("sha256") not in (None, hashlib.sha256(data).hexdigest()):
         raise ValueError(f"{stem}.safetensors is not what was written")

@@ -6,6 +6,8 @@ from typing import Any
 
 from colordist.config import RunError, UserError
 from colordist.extras import needs_extra
+from colordist.files.documents import MOST_BYTES
+from colordist.files.opening import read_regular
 from colordist.metrics.table import beside_references
 from colordist.metrics.table import markdown as markdown_table
 from colordist.reporting.charts import charted
@@ -84,8 +86,10 @@ def wandb_id(run: Run) -> str:
     """Read a run's W&B id. Raises UserError for a run that wasn't tracked with W&B."""
     file, former = run.folder.path / "wandb.json", run.folder.path / "wandb_id"
     try:
-        return str(json.loads(file.read_text())["id"]) if file.exists() else former.read_text().strip()
-    except (OSError, ValueError, KeyError, TypeError):
+        if file.exists():
+            return str(json.loads(read_regular(file, MOST_BYTES))["id"])
+        return read_regular(former, MOST_BYTES).decode().strip()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"--wandb: {run.folder.path} wasn't tracked by W&B: train with --track.wandb auto") from None
 
 

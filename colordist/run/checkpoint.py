@@ -23,7 +23,9 @@ import torch
 
 from colordist.config import CheckpointConfig, RunError, UserError
 from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
+from colordist.files.documents import MOST_BYTES
 from colordist.files.host_copy import to_host
+from colordist.files.opening import NotRegular, TooLarge, open_regular, read_regular
 from colordist.run.folder import numbered, step_name
 
 FORMAT = 3
@@ -194,8 +196,8 @@ def load(checkpoint: Path) -> dict[str, Any]:
     """
     file = checkpoint / _STATE
     try:
-        with reading(file), _original_error():
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        with reading(file), _original_error(), open_regular(file) as opened:
+            state: dict[str, Any] = torch.load(opened, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds something else")
     except RunError:
@@ -221,6 +223,8 @@ def _verify(checkpoint: Path, run: str) -> None:
             found = _describe(checkpoint / _STATE)
         except ABSENT as error:
             raise Damaged(f"{_STATE}: {error.strerror}") from None
+        except NotRegular as error:
+            raise Damaged(str(error)) from None
     if found != files[_STATE]:
         raise Damaged(f"{_STATE} is not what was written")
 
@@ -228,11 +232,13 @@ def _verify(checkpoint: Path, run: str) -> None:
 def _manifest(checkpoint: Path) -> dict[str, Any]:
     """Read a checkpoint's manifest. Raises Damaged if it isn't what was written, and OSError."""
     try:
-        manifest = json.loads((checkpoint / _MANIFEST).read_bytes())
+        manifest = json.loads(read_regular(checkpoint / _MANIFEST, MOST_BYTES))
         digest = manifest.pop("sha256")
         manifest |= {"format": manifest["format"], "run": manifest["run"], "files": dict(manifest["files"])}
     except ABSENT as error:
         raise Damaged(f"{_MANIFEST}: {error.strerror}") from None
+    except (NotRegular, TooLarge) as error:
+        raise Damaged(str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise Damaged(f"{_MANIFEST}: it is no manifest") from None
     if digest != _digest(manifest):
@@ -245,8 +251,8 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def _describe(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
+    with open_regular(file) as opened:
+        return {"size": os.fstat(opened.fileno()).st_size, "sha256": hashlib.file_digest(opened, "sha256").hexdigest()}
 
 
 class Writer:

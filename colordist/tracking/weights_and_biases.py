@@ -20,6 +20,8 @@ from PIL import Image
 from colordist.config import RunError, TrackConfig, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import replace_text
+from colordist.files.documents import MOST_BYTES
+from colordist.files.opening import open_regular, read_regular
 from colordist.metrics import hues
 from colordist.run.folder import RunFolder, read_records
 from colordist.run.records import SCORE
@@ -44,7 +46,7 @@ class WandB:
         self._file = folder / "wandb.json"
         self._known: dict[str, Any] = {"id": uuid.uuid4().hex[:8], "offline": 0}
         if self._file.exists():
-            self._known |= json.loads(self._file.read_text())
+            self._known |= json.loads(read_regular(self._file, MOST_BYTES))
         self.mode = _mode(config)
         self.sent = 0
         """Lines sent by this object."""
@@ -108,7 +110,8 @@ class WandB:
             self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
-        _, prediction, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
+        with open_regular(file) as opened:
+            _, prediction, target = np.split(np.asarray(Image.open(opened).convert("RGB")), 3)
         edges = np.append(hues.CENTERS, hues.CENTERS[-1] + hues.WIDTH) - hues.WIDTH / 2
         shown: dict[str, Any] = {"samples": self._wandb.Image(str(file))}
         for name, row in ("prediction", prediction), ("target", target):

@@ -66,7 +66,10 @@ def watched(fault: Fault, *, reads: bool = False) -> Iterator[None]:
         real = getattr(os, name)
 
         def operation(*args: Any, **options: Any) -> Any:  # noqa: ANN401
-            before(name)
+            if not (name == "open" and args[1] & os.O_NONBLOCK):  # as of files.opening: a read
+                before(name)
+            elif reads:
+                before("open to read")
             return real(*args, **options)
 
         return operation
@@ -74,7 +77,8 @@ def watched(fault: Fault, *, reads: bool = False) -> Iterator[None]:
     def open_to_read(file: Any, mode: str, *rest: Any, **options: Any) -> Any:  # noqa: ANN401
         if not reads:
             return real_open(file, mode, *rest, **options)
-        before("open to read")
+        if not isinstance(file, int):  # else it was counted when it was opened
+            before("open to read")
         raw = _Read(file, "r")
         raw.before = before
         return io.BufferedReader(raw) if "b" in mode else io.TextIOWrapper(io.BufferedReader(raw), encoding="utf-8")

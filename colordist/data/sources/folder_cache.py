@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from colordist.data.decode import Scaling
 from colordist.data.sources.folder_files import File, Skipped
+from colordist.files.opening import NotRegular, open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -62,19 +63,31 @@ def cache_stem(cache: Path, root: Path, files: list[File], scaling: Scaling, *, 
 def load(stem: Path) -> Content | None:
     """Load the cache, with memory-mapped images; None if it is missing or damaged."""
     try:
-        about = json.loads(stem.with_suffix(".json").read_text("utf-8"))
+        with open_regular(stem.with_suffix(".json")) as opened:
+            about = json.loads(opened.read())
         crc32 = about.pop("crc32")
-        pixels = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
+        with open_regular(stem.with_suffix(".npy")) as opened:
+            pixels = _mapped(opened)
         sizes = np.array(about.pop("sizes"), np.int64).reshape(-1, 2)
         complete = pixels.dtype == np.uint8 and pixels.shape == (sizes.prod(axis=1).sum(), 3)
         if complete and zlib.crc32(pixels.data) == crc32:
             return Content(**about, sizes=sizes, pixels=pixels)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, NotRegular, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     logger.warning("the cache %s is damaged: reading the images again", stem.with_suffix(".npy"))
     return None
+
+
+def _mapped(file: BinaryIO) -> NDArray[np.uint8]:
+    """Map the array in an opened .npy file into memory. Raises ValueError for another version than ``store`` writes."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if is_fortran or dtype != np.uint8:
+        raise ValueError("another array")
+    return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
 
 
 def store(stem: Path, content: Content) -> bool:
