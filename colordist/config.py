@@ -60,12 +60,15 @@ def above_zero(key: str, value: float, example: float) -> None:
         raise UserError(f"{key} is {value}, but must be {bound}: try {key} {example}")
 
 
-def whole(key: str, value: object, low: int, high: int) -> int:
-    """A whole number of any integer type, also NumPy's. Raises UserError for anything else, or outside of [low, high]."""
+def whole(key: str, value: object, bound: int, most: int = MOST) -> int:
+    """A whole number of any integer type, also NumPy's. Raises UserError for anything else, and as ``at_least``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise UserError(f"{key} is {printable(repr(value)[:50])}, but must be a whole number: try {key} {max(low, 0)}")
+        shown = printable(repr(value)[:50])
+        raise UserError(f"{key} is {shown}, but must be a whole number: try {key} {max(bound, 0)}")
     number = operator.index(value)  # type: ignore[call-overload]
-    in_range(key, number, low, high)
+    if number.bit_length() > 128:  # Python writes numbers of up to some thousand digits
+        raise UserError(f"{key} has {number.bit_length()} bits, but must be at most {most}: try {key} {max(bound, 0)}")
+    at_least(key, number, bound, most)
     return number
 
 

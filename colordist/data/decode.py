@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; a folder's 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 _LONGEST = 8  # shorter sides, of an image that is kept whole
 _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3 "almost indistinguishable" from exact
+_loading = threading.Lock()
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
@@ -98,9 +100,17 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Convert an image to upright 8-bit sRGB, and separate its alpha channel.
 
     image: any mode. Returns the colours (mode RGB, as stored even under full transparency) and the alpha (mode L, 0 to
-    255; None without one). Raises Undecodable for values of unknown range.
+    255; None without one). Raises Undecodable for values of unknown range, an image without pixels, or a damaged one.
     """
-    image.load()
+    if not min(image.size):
+        raise Undecodable("without pixels")
+    with _any_error(), _loading:  # by one thread: an image is decoded on first use
+        image.load()
+    with _any_error():
+        return _split_loaded(image)
+
+
+def _split_loaded(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     profile = image.info.get("icc_profile")
     image = _upright(image)
     if not image.has_transparency_data or image.mode.startswith("I"):  # 16-bit greys: the transparent level is dropped
@@ -193,12 +203,19 @@ def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
     with _opened(file) as image:
         if min(image.size) < MIN_SIDE:
             raise Undecodable(f"smaller than {MIN_SIDE} pixels")
-        try:
+        with _any_error():
             yield image
-        except Undecodable:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            raise Undecodable("truncated or damaged") from error
+
+
+@contextmanager
+def _any_error() -> Iterator[None]:
+    """Turn errors into Undecodable: decoders raise nearly anything on damaged files."""
+    try:
+        yield
+    except Undecodable:
+        raise
+    except Exception as error:
+        raise Undecodable("truncated or damaged") from error
 
 
 @cache
@@ -238,7 +255,7 @@ def _image_in(content: BinaryIO) -> Image.Image:
         raise Undecodable("not a readable image") from error
     except OSError as error:
         raise Undecodable("unreadable" if error.errno else "not a readable image") from error
-    except Exception as error:  # see _decoding
+    except Exception as error:  # see _any_error
         raise Undecodable("truncated or damaged") from error
 
 

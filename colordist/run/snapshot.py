@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import MOST, GeneratorSettings, UserError, whole
+from colordist.config import GeneratorSettings, UserError, whole
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel
@@ -144,7 +144,7 @@ def _check_parameters(task: Task, tensors: dict[str, Tensor]) -> None:
 def _with_solver_steps(task: dict[str, Any], steps: int) -> dict[str, Any]:
     if "solver_steps" not in task:
         raise UserError(f"solver_steps is {steps}, but a network of task {task['name']} has no solver: leave it out")
-    whole("solver_steps", steps, 1, MOST)
+    whole("solver_steps", steps, 1)
     return task | {"solver_steps": steps}
 
 
