@@ -1,11 +1,15 @@
 """Training of image colourization networks: on one CPU, one GPU or a cluster, with the same result."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from colordist.config import RunError, UserError
 
 if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer
 
+__all__ = ["RunError", "UserError", "load"]
 __version__ = "0.2.0"  # the one place: pyproject.toml reads it from here
 
 
@@ -25,9 +29,14 @@ def load(
     upsample: how its colours get the photo's resolution: `guided`, sharpened by the photo's luma, or `bilinear`.
     solver_steps: of a flow; default: as trained.
 
-    Raises UserError, one line, if there is no snapshot, for a resolution that the network doesn't support, or for an
-    unknown way of upsampling.
+    May be called by several threads at once, as the result may be. Neither random numbers nor settings of torch or
+    Python outside of it are changed.
+
+    Raises ``colordist.UserError``, one line that names the argument, if there is no snapshot, for a resolution that the
+    network doesn't support, or for an unknown way of upsampling; ``colordist.RunError`` if files can't be read now.
     """
     from colordist.inference.colorizer import load  # imports torch, which takes seconds
 
+    if not isinstance(model, str | os.PathLike):
+        raise UserError(f"model is a {type(model).__name__}, but must be a path or a name: try 'photos-small'")
     return load(Path(model), resolution, upsample, solver_steps)

@@ -5,6 +5,7 @@ components' keys exist (registry.py). An invalid value is refused in one line: t
 """
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -12,9 +13,10 @@ from typing import Any, ClassVar, Literal
 Value = str | int | float | bool | list[Any] | dict[str, float] | None
 Part = Literal["encoder", "decoder"]
 """Part of a generator."""
-MOST_STEPS = 10**12
-"""Steps that a run can have."""
 PARTS: tuple[Part, ...] = ("encoder", "decoder")
+
+MOST = 10**12
+"""The largest number of any key: every one has a finite range."""
 
 
 class UserError(Exception):
@@ -42,22 +44,39 @@ def shortened(text: str, most: int = 500) -> str:
     return text if len(text) <= most else f"{text[: most * 3 // 5]} [...] {text[-most * 2 // 5 :]}"
 
 
-def at_least(key: str, value: float | None, bound: float) -> None:
-    """Raise UserError for a number below a bound, or not finite. None passes."""
-    if value is not None and not bound <= value < float("inf"):
-        raise UserError(f"{key} is {value}, but must be at least {bound}: try {key} {bound}")
+def at_least(key: str, value: float | None, bound: float, most: float = MOST) -> None:
+    """Raise UserError for a number below a bound, or above one that no use exceeds, or NaN. None passes."""
+    if value is None or bound <= value <= most:
+        return
+    above = value > most
+    way_out = f"try {key} {most if above else bound}"
+    raise UserError(f"{key} is {value}, but must be at {f'most {most}' if above else f'least {bound}'}: {way_out}")
 
 
 def in_range(key: str, value: float, low: float, high: float) -> None:
     """Raise UserError for a number outside of [low, high]."""
     if not low <= value <= high:
-        raise UserError(f"{key} is {value}, but must lie in [{low}, {high}]: try {key} {min(max(value, low), high)}")
+        nearest = high if value > high else low
+        raise UserError(f"{key} is {value}, but must lie in [{low}, {high}]: try {key} {nearest}")
 
 
 def above_zero(key: str, value: float, example: float) -> None:
-    """Raise UserError for a number that isn't positive and finite."""
-    if not 0 < value < float("inf"):
-        raise UserError(f"{key} is {value}, but must be above 0: try {key} {example}")
+    """Raise UserError for a number that isn't positive, or above one that no use exceeds."""
+    if not 0 < value <= MOST:
+        bound = f"at most {MOST}" if value > MOST else "above 0"
+        raise UserError(f"{key} is {value}, but must be {bound}: try {key} {example}")
+
+
+def whole(key: str, value: object, bound: int, most: int = MOST) -> int:
+    """A whole number of any integer type, also NumPy's. Raises UserError for anything else, and as ``at_least``."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        shown = printable(repr(value)[:50])
+        raise UserError(f"{key} is {shown}, but must be a whole number: try {key} {max(bound, 0)}")
+    number = operator.index(value)  # type: ignore[call-overload]
+    if number.bit_length() > 128:  # Python writes numbers of up to some thousand digits
+        raise UserError(f"{key} has {number.bit_length()} bits, but must be at most {most}: try {key} {max(bound, 0)}")
+    at_least(key, number, bound, most)
+    return number
 
 
 def divides(key: str, depth: int, size: int) -> None:
@@ -107,7 +126,7 @@ class GeneratorOptimizerConfig(OptimizerConfig):
         super().check(key)
         _check_parts(f"{key}.lr_scales", [*self.lr_scales])
         for part, scale in self.lr_scales.items():
-            if not 0 < scale < float("inf"):
+            if not 0 < scale <= MOST:
                 raise UserError(
                     f"{key}.lr_scales has {part} {scale}, but must be above 0: to freeze that part, try "
                     f"train.freeze [{part}]"
@@ -230,7 +249,7 @@ class DataConfig(ComponentSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         in_range("data.image_size", self.image_size, 16, 512)
-        at_least("data.seed", self.seed, 0)
+        at_least("data.seed", self.seed, 0, 2**63 - 2)
         if not 0 < self.fraction <= 1:
             raise UserError(f"data.fraction is {self.fraction}, but must be above 0 and at most 1: try data.fraction 1")
 
@@ -288,8 +307,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.dir == "":
             raise UserError("run.dir is empty: name a folder, or leave it out")
-        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1)
-        at_least("run.stall_timeout", self.stall_timeout, 1)
+        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1, 10**6)
+        at_least("run.stall_timeout", self.stall_timeout, 1, 10**6)
 
 
 Compiled = Literal["off", "default", "graphs"]
@@ -332,8 +351,8 @@ class TrainConfig:
     """Parts of the generator to freeze: `encoder` or `decoder`."""
 
     def __post_init__(self) -> None:
-        in_range("train.steps", self.steps, 1, MOST_STEPS)
-        at_least("train.global_batch_size", self.global_batch_size, 1)
+        at_least("train.steps", self.steps, 1)
+        at_least("train.global_batch_size", self.global_batch_size, 1, 10**6)
         at_least("train.micro_batch_size", self.micro_batch_size, 1)
         at_least("train.ema_images", self.ema_images, 0)
         at_least("train.skip_limit", self.skip_limit, 1)

@@ -2,18 +2,20 @@
 
 import io
 import os
-import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from colordist.config import FileDataConfig, UserError
+from colordist.files.opening import NotRegular, open_regular
 
 MIN_SIDE = 8  # pixels: smaller images are icons or tracking pixels, not photos
 
@@ -26,6 +28,7 @@ EXTENSIONS = frozenset(_JPEG + _PNG + _PNM + _OTHERS)  # lower case; a folder's 
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
 _LONGEST = 8  # shorter sides, of an image that is kept whole
 _GAP = 3.0  # reduce cheaply down to this many times the final size; PIL calls 3 "almost indistinguishable" from exact
+_loading = threading.Lock()
 _PROFILE_MODES = {"RGB": "RGB", "L": "GRAY", "CMYK": "CMYK"}
 
 
@@ -80,7 +83,7 @@ def stored_size(path: Path) -> tuple[int, int]:
 
     Raises Undecodable for a file without a usable image.
     """
-    with _open(path) as image:
+    with _opened(path) as image:
         return image.size
 
 
@@ -97,9 +100,17 @@ def split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Convert an image to upright 8-bit sRGB, and separate its alpha channel.
 
     image: any mode. Returns the colours (mode RGB, as stored even under full transparency) and the alpha (mode L, 0 to
-    255; None without one). Raises Undecodable for values of unknown range.
+    255; None without one). Raises Undecodable for values of unknown range, an image without pixels, or a damaged one.
     """
-    image.load()
+    if not min(image.size):
+        raise Undecodable("without pixels")
+    with _any_error(), _loading:  # by one thread: an image is decoded on first use
+        image.load()
+    with _any_error():
+        return _split_loaded(image)
+
+
+def _split_loaded(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     profile = image.info.get("icc_profile")
     image = _upright(image)
     if not image.has_transparency_data or image.mode.startswith("I"):  # 16-bit greys: the transparent level is dropped
@@ -189,15 +200,22 @@ def over_white(image: Image.Image) -> Image.Image:
 @contextmanager
 def _decoding(file: Path | bytes) -> Iterator[Image.Image]:
     """Open a file without decoding it. Any error inside the context becomes Undecodable."""
-    with _open(file) as image:
+    with _opened(file) as image:
         if min(image.size) < MIN_SIDE:
             raise Undecodable(f"smaller than {MIN_SIDE} pixels")
-        try:
+        with _any_error():
             yield image
-        except Undecodable:
-            raise
-        except Exception as error:  # decoders raise nearly anything on damaged files
-            raise Undecodable("truncated or damaged") from error
+
+
+@contextmanager
+def _any_error() -> Iterator[None]:
+    """Turn errors into Undecodable: decoders raise nearly anything on damaged files."""
+    try:
+        yield
+    except Undecodable:
+        raise
+    except Exception as error:
+        raise Undecodable("truncated or damaged") from error
 
 
 @cache
@@ -207,23 +225,37 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _open(file: Path | bytes) -> Image.Image:
+@contextmanager
+def _opened(file: Path | bytes) -> Iterator[Image.Image]:
+    """Open a file without decoding it. Raises Undecodable for one without an image."""
+    with _content(file) as content, _image_in(content) as image:
+        yield image
+
+
+def _content(file: Path | bytes) -> BinaryIO:
+    if not isinstance(file, Path):
+        return io.BytesIO(file)
     try:
-        status = file.stat() if isinstance(file, Path) else None
-        if status and not stat.S_ISREG(status.st_mode):  # opening a named pipe would block
-            raise Undecodable("not a regular file")
-        if not (status.st_size if status else file):
-            raise Undecodable("empty file")
-        return Image.open(file if isinstance(file, Path) else io.BytesIO(file), formats=_formats())
-    except Undecodable:
-        raise
+        return open_regular(file)
+    except (NotRegular, IsADirectoryError):
+        raise Undecodable("not a regular file") from None
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        raise Undecodable("unreadable") from error
+
+
+def _image_in(content: BinaryIO) -> Image.Image:
+    if not content.seek(0, os.SEEK_END):
+        raise Undecodable("empty file")
+    content.seek(0)
+    try:
+        return Image.open(content, formats=_formats())
     except Image.DecompressionBombError as error:
         raise Undecodable("too many pixels") from error
     except UnidentifiedImageError as error:
         raise Undecodable("not a readable image") from error
     except OSError as error:
         raise Undecodable("unreadable" if error.errno else "not a readable image") from error
-    except Exception as error:  # see _decoding
+    except Exception as error:  # see _any_error
         raise Undecodable("truncated or damaged") from error
 
 

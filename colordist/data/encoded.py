@@ -1,6 +1,7 @@
 """Base class of streamed splits: encoded images, read and decoded on access."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from colordist.config import RunError, printable
 from colordist.data.crops import crop
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import Image
+from colordist.files.opening import NotRegular, open_regular
 
 logger = logging.getLogger(__name__)
 
@@ -28,12 +30,15 @@ def unreadable(path: str | Path, error: OSError) -> RunError:
 def read_unchanged(path: Path, length: int, then: str) -> bytes:
     """Read a file. Raises RunError if it can't be read, or has another number of bytes than then, as "when ..."."""
     try:
-        content = path.read_bytes()
+        with open_regular(path) as opened:
+            content, found = opened.read(length), os.fstat(opened.fileno()).st_size
+    except NotRegular as error:
+        raise RunError(str(error)) from None
     except OSError as error:
         raise unreadable(path, error) from None
-    if len(content) != length:
+    if not found == len(content) == length:
         raise RunError(
-            f"{printable(str(path))} has {len(content)} bytes, but had {length} {then}: restore it, and the same "
+            f"{printable(str(path))} has {found} bytes, but had {length} {then}: restore it, and the same "
             "command continues"
         )
     return content

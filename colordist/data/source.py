@@ -147,7 +147,7 @@ class StreamedDataConfig(FileDataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("data.workers", self.workers, 0)
+        at_least("data.workers", self.workers, 0, 1024)
 
 
 def cache_folder() -> Path:

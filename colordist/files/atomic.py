@@ -15,7 +15,7 @@ from pathlib import Path
 
 from colordist.config import RunError, UserError, one_line
 from colordist.files.documents import MOST_BYTES
-from colordist.files.opening import TooLarge, read_regular
+from colordist.files.opening import TooLarge, read_regular, require_regular
 from colordist.files.paths import impossible
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -155,7 +155,11 @@ def _is_another_alive(process: int) -> bool:
 
 @contextmanager
 def replacing(file: Path) -> Iterator[Path]:
-    """Replace a file atomically and durably: fsync, rename, fsync of the folder. Yields the temporary path to write."""
+    """Replace a file atomically and durably: fsync, rename, fsync of the folder. Yields the temporary path to write.
+
+    Raises NotRegular for a pipe, a socket or a device, which would be removed.
+    """
+    require_regular(file)
     draft = temporary(file)
     try:
         yield draft

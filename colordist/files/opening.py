@@ -3,10 +3,11 @@
 A FIFO would make the reader wait for a writer, a device may never end, and opening one may change its state.
 """
 
+import io
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from colordist.config import UserError, printable
 
@@ -26,7 +27,7 @@ class TooLarge(UserError):
     """A file is larger than files of its kind ever are."""
 
 
-def open_regular(file: Path | str) -> BinaryIO:
+def open_regular(file: Path | str) -> io.BufferedReader:
     """Open a file to read bytes; never waits for another process.
 
     Raises NotRegular for a pipe, a socket or a device, IsADirectoryError for a folder, and OSError.
@@ -49,6 +50,12 @@ def read_regular(file: Path | str, most: int) -> bytes:
     if max(size, len(found)) > most:
         raise TooLarge(f"{printable(str(file))} has more than {most / 2**20:.3g} MiB: no such file is that large")
     return found
+
+
+def require_regular(file: Path | str) -> None:
+    """Raise NotRegular or IsADirectoryError for what is no regular file, or a link to such; nothing if it is absent."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        _require_regular(file, os.stat(file))
 
 
 def _require_regular(file: Path | str, status: os.stat_result) -> None:

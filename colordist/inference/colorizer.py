@@ -1,5 +1,6 @@
 """Colourize photos of any size: colours from the network at its resolution, grey from the photo at full resolution."""
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
-from colordist.config import UserError, at_least
+from colordist.config import UserError, whole
 from colordist.data import decode
 from colordist.engine.environment import device_type
 from colordist.inference import upsampling
@@ -18,6 +19,8 @@ from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 
 BATCH_SIZE = 8
+MOST_RESOLUTION = 2**14
+_loading = threading.Lock()  # filters of warnings and levels of loggers are changed for a moment, for all threads
 _STRIP = 1 << 18  # pixels converted at once: intermediate results take about 100 bytes per pixel
 _MAX_ASPECT = 8  # of the network's input: longer photos are squeezed, to bound memory
 
@@ -54,7 +57,6 @@ class Colorizer:
     """
 
     def __init__(self, trained: Snapshot, resolution: int, upsample: str = "guided") -> None:
-        upsampling.check_method(upsample)
         self.device = torch.device(device_type())
         self.networks = dict(trained.networks.to(self.device, torch.float32).items())
         self.task = trained.task
@@ -76,14 +78,17 @@ class Colorizer:
         variant: index of the sample, below `variants`: a deterministic network has 1, one with latent codes as many as
         codes, a flow any number (None). seed: of a flow's noise, which depends on the image's pixels besides.
 
-        Returns images of mode RGB, or RGBA for those with transparency. Raises Undecodable for values of unknown range
-        (modes I and F), UserError for an unknown variant.
+        Returns images of mode RGB, or RGBA for those with transparency. Raises UserError, one line with the argument's
+        name, for an unknown variant, for what is no image of PIL, and for an image without pixels, with values of
+        unknown range (modes I and F), or that can't be decoded.
         """
-        chunks = [images[start : start + batch_size] for start in range(0, len(images), batch_size)]
-        return [each for chunk in chunks for each in self.paint([*map(read_photo, chunk)], variant, seed)]
+        given, size = _checked_images(images), whole("batch_size", batch_size, 1)
+        chunks = [given[start : start + size] for start in range(0, len(given), size)]
+        return [each for chunk in chunks for each in self.paint([*map(_photo_of, chunk)], variant, seed)]
 
     def paint(self, photos: Sequence[Photo], variant: int = 0, seed: int = 0) -> Iterator[Image.Image]:
         """Run the network on all photos, one batch per shape; then yield the results in order."""
+        variant, seed = self._checked_variant(variant), whole("seed", seed, -(2**63), 2**63 - 1)
         yield from map(self._join, photos, self._colors(photos, variant, seed))
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -103,21 +108,19 @@ class Colorizer:
         colors: dict[int, Tensor] = {}
         for size, members in shapes.items():
             inputs = [_tensor(decode.scale(photos[index].visible, size)) for index in members]
-            grey = torch.stack(inputs).to(self.device) / 127.5 - 1
-            color = self._sample(grey, variant, seed)
+            grey = torch.stack(inputs).to(self.device, torch.float32) / 127.5 - 1
+            color = self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
             if self.space.name == "rgb":
                 color = srgb_to_lab(self.space.join(grey, color))[:, 1:] / AB_SCALE
             colors |= zip(members, color, strict=True)
         return [colors[index] for index in range(len(photos))]
 
-    def _sample(self, grey: Tensor, variant: int, seed: int) -> Tensor:
-        """Sample colours for grey images. Raises UserError for an unknown variant."""
-        at_least("variant", variant, 0)
-        if self.variants is not None and variant >= self.variants:
-            raise UserError(
-                f"variant is {variant}, but this network has {self.variants}, counted from 0: try variant 0"
-            )
-        return self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
+    def _checked_variant(self, variant: int) -> int:
+        """A variant's index. Raises UserError for an unknown one."""
+        number = whole("variant", variant, 0, 2**63 - 1)
+        if self.variants is not None and number >= self.variants:
+            raise UserError(f"variant is {number}, but this network has {self.variants}, counted from 0: try variant 0")
+        return number
 
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:
@@ -125,7 +128,7 @@ class Colorizer:
         upsample = upsampling.upsampler(self.upsample, color, photo.visible)
         output = Image.new("RGB", photo.grey.size)
         for box in _strips(photo.grey.size):
-            grey = _tensor(photo.grey.crop(box))[None].to(self.device) / 255
+            grey = _tensor(photo.grey.crop(box))[None].to(self.device, torch.float32) / 255
             rgb = ColorSpace("lab").join(grey * 2 - 1, upsample(range(box[1], box[3]))[None])
             output.paste(_image(to_8_bits(keep_luma(rgb, grey))[0].cpu()), box)
         if photo.alpha is not None:
@@ -137,7 +140,11 @@ def load(
     model: Path, resolution: int | None = None, upsample: str = "guided", solver_steps: int | None = None
 ) -> Colorizer:
     """Load a run folder's latest snapshot, or a snapshot folder: see `colordist.load`."""
-    trained = snapshot.read(snapshot.find(model), solver_steps)
+    upsampling.check_method(upsample)
+    if resolution is not None:
+        resolution = whole("resolution", resolution, 1, MOST_RESOLUTION)
+    with _loading:
+        trained = snapshot.read(snapshot.find(model), solver_steps)
     if resolution is None:
         resolution = trained.about.get("image_size")
     if not isinstance(resolution, int):
@@ -145,6 +152,25 @@ def load(
     if resolution < (least := 2 * trained.task.model.size_multiple):
         raise UserError(f"resolution is {resolution}, but this network needs at least {least}: try {least}")
     return Colorizer(trained, resolution, upsample)
+
+
+def _checked_images(images: object) -> list[Image.Image]:
+    """Images of PIL. Raises UserError for anything else."""
+    if not isinstance(images, Sequence) or isinstance(images, str | bytes):
+        raise UserError(f"images is a {type(images).__name__}: give a list of images of PIL")
+    for each in images:
+        if not isinstance(each, Image.Image):
+            way_out = "Image.fromarray(...)" if hasattr(each, "__array__") else "Image.open(...)"
+            raise UserError(f"image is a {type(each).__name__}, but must be an image of PIL: try {way_out}")
+    return list(images)
+
+
+def _photo_of(image: Image.Image) -> Photo:
+    """Read an image. Raises UserError for one that can't be coloured."""
+    try:
+        return read_photo(image)
+    except decode.Undecodable as error:
+        raise UserError(f"image can't be coloured: {error.reason}") from error
 
 
 def keep_luma(rgb: Tensor, grey: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
 """Find photo files, colourize them, and write the results without overwriting anything by accident."""
 
-import glob
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 from PIL import Image
 
-from colordist.config import UserError
+from colordist.config import UserError, one_line
 from colordist.data import decode
 from colordist.files.atomic import replacing
+from colordist.files.opening import NotRegular, require_regular
+from colordist.files.patterns import fixed_part, matches
 from colordist.inference.colorizer import Colorizer, Photo, read_photo
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}
@@ -49,8 +49,7 @@ def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int 
         elif os.path.lexists(argument):
             root, paths = Path(argument).parent, [Path(argument)]
         else:
-            root = Path(*takewhile(lambda part: part == glob.escape(part), Path(argument).parts))
-            paths = [Path(path) for path in sorted(glob.glob(argument, recursive=True)) if decode.is_image_file(path)]
+            root, paths = fixed_part(argument), list(filter(decode.is_image_file, matches(argument)))
         if root.resolve() in results.parents:
             paths = [path for path in paths if not path.parent.resolve().is_relative_to(results)]
         if not paths:
@@ -73,7 +72,18 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
             reasons[job] = f"{target} is itself one of the photos: colour it with another -o"
         elif os.path.lexists(target) and not overwrite:
             reasons[job] = f"{target} exists: give --overwrite, or another -o"
+        elif reason := _in_the_way(target):
+            reasons[job] = reason
     return reasons
+
+
+def _in_the_way(target: Path) -> str:
+    """Why a path can't be overwritten; empty if it can be."""
+    try:
+        require_regular(target)
+    except (NotRegular, OSError) as error:
+        return f"{target} can't be overwritten ({one_line(error)}): give another -o"
+    return ""
 
 
 def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, seed: int = 0) -> dict[Job, str]:
@@ -93,7 +103,7 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, s
             target = job.targets[variant]
             try:
                 save(side_by_side_image(photo, output) if side_by_side else output, target)
-            except (OSError, ValueError) as error:  # a full disk, or an image too large for the format
+            except (OSError, ValueError, UserError) as error:  # a full disk, or an image too large for the format
                 failed[job] = f"{target} can't be written: {error}"
     return failed
 

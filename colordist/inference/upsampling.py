@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from colordist.config import UserError
+from colordist.config import UserError, printable
 from colordist.data import decode
 
 Upsampler = Callable[[range], Tensor]
@@ -36,8 +36,9 @@ def upsampler(method: str, color: Tensor, grey: Image.Image) -> Upsampler:
 
 def check_method(name: str) -> None:
     """Raise UserError unless there is a method of this name."""
-    if name not in METHODS:
-        raise UserError(f"upsample is {name!r}, but must be one of {', '.join(METHODS)}: try guided")
+    if not isinstance(name, str) or name not in METHODS:
+        shown = printable(repr(name)[:50])
+        raise UserError(f"upsample is {shown}, but must be one of {', '.join(METHODS)}: try guided")
 
 
 def _bilinear(color: Tensor, grey: Image.Image) -> Upsampler:
@@ -114,7 +115,7 @@ def _neighbours(image: Tensor, dim: int, pixels: range, length: int, taps: range
     All arithmetic is elementwise. So unlike those of F.interpolate, results are the same in strips as for the whole.
     """
     last = image.shape[dim] - 1
-    centres = torch.arange(pixels.start, pixels.stop, device=image.device) + 0.5
+    centres = torch.arange(pixels.start, pixels.stop, dtype=image.dtype, device=image.device) + 0.5
     position = (centres * ((last + 1) / length) - 0.5).clamp(0, last)
     below = position.long()
     found = [image.index_select(dim, (below + tap).clamp(0, last)) for tap in taps]

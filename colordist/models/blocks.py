@@ -27,9 +27,9 @@ class EncoderDecoderSettings(GeneratorSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("model.width", self.width, 4)
+        at_least("model.width", self.width, 4, 2**16)
         in_range("model.depth", self.depth, 1, 8)
-        at_least("model.bottleneck", self.bottleneck, 2)
+        at_least("model.bottleneck", self.bottleneck, 2, 2**16)
 
     def check(self, config: Config) -> None:
         """Raise UserError if depth doesn't fit the image size."""

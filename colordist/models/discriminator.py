@@ -30,7 +30,7 @@ class PatchGANSettings(DiscriminatorSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("discriminator.width", self.width, 4)
+        at_least("discriminator.width", self.width, 4, 2**16)
         in_range("discriminator.depth", self.depth, 1, 8)
 
     def check(self, config: Config) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from colordist.config import RunError, UserError, one_line
 from colordist.files.download import download_timeout, quiet
+from colordist.files.opening import NotRegular, open_regular
 from colordist.files.paths import expanded
 
 log = logging.getLogger(__name__)
@@ -194,12 +195,14 @@ def _read(model: Pretrained) -> dict[str, Tensor]:
     """Read a file of weights: safetensors, or a pickled state dict, of which only tensors are loaded."""
     path = expanded(model.weights)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         raise UserError(
             f"{model.weights_key}: there is no file {path}: name one, or try {model.weights_key} {PRETRAINED}"
         ) from None
+    except NotRegular as error:
+        raise UserError(f"{model.weights_key}: {error}") from None
     except OSError as error:
         raise RunError(f"{model.weights_key}: {path} can't be read now ({error.strerror})") from None
     if model.sha256 is not None and digest != model.sha256.lower():
@@ -223,7 +226,7 @@ def _read(model: Pretrained) -> dict[str, Tensor]:
 
 def _tensors(path: Path, key: str) -> dict[str, Tensor]:
     """Tensors of a file, whatever its name: safetensors starts with the length of a header in JSON."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         is_safetensors = file.read(9)[8:] == b"{"
     if is_safetensors:
         return load_file(path)

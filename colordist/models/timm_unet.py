@@ -35,7 +35,7 @@ class TimmUNetSettings(GeneratorSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("model.width", self.width, 4)
+        at_least("model.width", self.width, 4, 2**16)
         if not self.weights:
             raise UserError("model.weights is empty: try model.weights pretrained")
         check_sha256("model.weights", self.weights, "model.sha256", self.sha256)

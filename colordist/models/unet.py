@@ -37,8 +37,8 @@ class UNetSettings(EncoderDecoderSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("model.blocks", self.blocks, 0)
-        at_least("model.noise", self.noise, 0)
+        at_least("model.blocks", self.blocks, 0, 1024)
+        at_least("model.noise", self.noise, 0, 2**16)
         if self.noise == 1:
             raise UserError(
                 "model.noise is 1, but must be 0 or at least 2 latent codes: try model.noise 6, or model.noise 0"

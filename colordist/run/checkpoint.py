@@ -22,7 +22,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 
-from colordist.config import MOST_STEPS, CheckpointConfig, RunError, UserError
+from colordist.config import MOST, CheckpointConfig, RunError, UserError
 from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
 from colordist.files.documents import MOST_BYTES, Malformed, parse_json, typed
 from colordist.files.host_copy import to_host
@@ -192,7 +192,7 @@ def set_aside(checkpoint: Path) -> None:
 
 
 class _Step(msgspec.Struct):
-    step: Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)]
+    step: Annotated[int, msgspec.Meta(ge=0, le=MOST)]
 
 
 def load(checkpoint: Path) -> dict[str, Any]:
@@ -203,8 +203,8 @@ def load(checkpoint: Path) -> dict[str, Any]:
     """
     file = checkpoint / _STATE
     try:
-        with reading(file), _original_error():
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        with reading(file), _original_error(), open_regular(file) as opened:
+            state: dict[str, Any] = torch.load(opened, map_location="cpu", weights_only=True)
         if not isinstance(state, dict):
             raise ValueError("it holds something else")
         typed({"step": state["step"]}, _Step)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import MOST_STEPS, Config, UserError, as_dict
+from colordist.config import MOST, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing, writing_to
 from colordist.files.documents import MOST_BYTES, Malformed, damage_of, parse_plain_json, parse_yaml
 from colordist.files.opening import open_regular
@@ -168,7 +168,7 @@ class RunFolder:
         """Whether the records go so far that a checkpoint was written: the second save waits for the first."""
         checkpoint = self.settings()["checkpoint"]
         steps = [record["step"] for record in self.records()]
-        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * checkpoint["every"]
+        return bool(checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * checkpoint["every"])
 
     @property
     def images(self) -> str | None:
@@ -270,7 +270,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 def _check_record(record: Record, keys: Collection[str]) -> None:
     """Raise Malformed for a record without a step, or for too many keys of all records so far."""
     step = record.get("step")
-    if not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
+    if not isinstance(step, int) or not 0 <= step <= MOST:
         raise Malformed("it has no step")
     if len(keys) > _MOST_KEYS:
         raise Malformed(f"more than {_MOST_KEYS} different keys")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import MOST_STEPS, GeneratorSettings, UserError, at_least
+from colordist.config import MOST, GeneratorSettings, UserError, whole
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel
@@ -117,7 +117,7 @@ class _Description(msgspec.Struct):
     task: _Component
     model: _Component
     requires: list[str] = []
-    step: Annotated[int, msgspec.Meta(ge=0, le=MOST_STEPS)] | None = None
+    step: Annotated[int, msgspec.Meta(ge=0, le=MOST)] | None = None
     image_size: Annotated[int, msgspec.Meta(ge=1, le=2**16)] | None = None
     scores: dict[str, float | None] | None = None
     source: str | None = None
@@ -166,7 +166,7 @@ def _check_parameters(task: Task, tensors: dict[str, Tensor]) -> None:
 def _with_solver_steps(task: dict[str, Any], steps: int) -> dict[str, Any]:
     if "solver_steps" not in task:
         raise UserError(f"solver_steps is {steps}, but a network of task {task['name']} has no solver: leave it out")
-    at_least("solver_steps", steps, 1)
+    whole("solver_steps", steps, 1)
     return task | {"solver_steps": steps}
 
 

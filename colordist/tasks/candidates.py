@@ -25,7 +25,7 @@ class CandidateSettings(TaskSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("task.candidates", self.candidates, 1)
+        at_least("task.candidates", self.candidates, 1, 1024)
 
     def check(self, config: Config) -> None:
         """Raise UserError for several candidates without noise."""

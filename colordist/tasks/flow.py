@@ -37,7 +37,7 @@ class FlowSettings(TaskSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         above_zero("task.shift", self.shift, 1.0)
-        at_least("task.solver_steps", self.solver_steps, 1)
+        at_least("task.solver_steps", self.solver_steps, 1, 10_000)
 
     def check(self, config: Config) -> None:
         """Raise UserError for a generator without a time input, or with latent codes."""

@@ -1,7 +1,8 @@
 """Trackers: metrics.jsonl and the terminal always, Weights & Biases when asked for. On rank 0 only."""
 
+from colordist.run.folder import Record
 from colordist.tracking.local import JsonLines, Terminal
-from colordist.tracking.tracker import Record, Tracker, Trackers
+from colordist.tracking.tracker import Tracker, Trackers
 from colordist.tracking.weights_and_biases import WandB, has_key, open_wandb, require_tracking, sync
 
 __all__ = [

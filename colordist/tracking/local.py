@@ -9,9 +9,8 @@ from tqdm import tqdm
 
 from colordist.console import say
 from colordist.files.atomic import replace_text, writing
-from colordist.run.folder import read_records
+from colordist.run.folder import Record, read_records
 from colordist.run.records import LOSS, SPEED
-from colordist.tracking.tracker import Record
 
 
 class JsonLines:

@@ -22,11 +22,11 @@ from colordist.config import RunError, TrackConfig, UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.atomic import content, replace_text
 from colordist.files.documents import DamagedFile, damage_of, parse_json
+from colordist.files.opening import open_regular
 from colordist.metrics import hues
-from colordist.run.folder import RunFolder, read_records
+from colordist.run.folder import Record, RunFolder, read_records
 from colordist.run.records import SCORE
 from colordist.run.score_specs import load_specs
-from colordist.tracking.tracker import Record
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,8 @@ class WandB:
             self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
-        _, prediction, target = np.split(np.asarray(Image.open(file).convert("RGB")), 3)
+        with open_regular(file) as opened:
+            _, prediction, target = np.split(np.asarray(Image.open(opened).convert("RGB")), 3)
         edges = np.append(hues.CENTERS, hues.CENTERS[-1] + hues.WIDTH) - hues.WIDTH / 2
         shown: dict[str, Any] = {"samples": self._wandb.Image(str(file))}
         for name, row in ("prediction", prediction), ("target", target):

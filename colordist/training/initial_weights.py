@@ -10,6 +10,7 @@ from torch import Tensor
 
 from colordist.config import GeneratorSettings, UserError
 from colordist.engine.network import Network
+from colordist.files.opening import open_regular
 from colordist.run import snapshot
 
 log = logging.getLogger(__name__)
@@ -57,7 +58,8 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
     if others:
         counts = f"{len(fitting)} of {len(own)}"
         log.warning("train.init_from: loaded %s tensors from %s (%s)", counts, folder, "; ".join(others))
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    with open_regular(folder / "model.safetensors") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from colordist.config import UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit
+from colordist.files.opening import require_regular
 from colordist.files.paths import expanded
+from colordist.files.patterns import matches
 
 _READERS = {".parquet": "parquet", ".arrow": "arrow"}  # of files, by extension
 _SAVED = ("dataset_dict.json", "state.json")  # written by save_to_disk
@@ -55,7 +58,7 @@ class Location:
             return sorted(Path(here, name) for here, _, names in os.walk(self.path) for name in names)
         if self.path.is_file():  # with characters of patterns in its name, perhaps
             return [self.path]
-        return sorted(Path(name) for name in glob.glob(str(self.path), recursive=True) if os.path.isfile(name))
+        return [file for file in matches(str(self.path)) if file.is_file()]
 
     def missing(self) -> str:
         """Why the dataset is unavailable without a download; empty if it is there."""
@@ -72,7 +75,7 @@ class Location:
 def load(location: Location) -> dict[str, Any]:
     """Load a dataset: ``datasets.Dataset`` by split, each in Arrow files; the cache gets those that aren't there yet.
 
-    Raises UserError where there is none, or it can't be read or downloaded.
+    Raises UserError where there is none, it can't be read or downloaded, or has a pipe or a device among its files.
     """
     check_endpoint()
     with needs_extra("datasets", "data.source datasets"):
@@ -80,6 +83,9 @@ def load(location: Location) -> dict[str, Any]:
     if not location.is_on_hub and (absent := location.missing()):
         raise UserError(f"data.root: {absent}: name a folder or files of a dataset, or user/name on the Hub")
     _check_local(location)
+    for file in () if location.is_on_hub else location.files():  # the library would wait for the writer of a pipe
+        with suppress(OSError):
+            require_regular(file)
     try:
         with _quiet():
             found = _load(location)

@@ -9,9 +9,8 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from colordist.config import RunError, printable
 from colordist.data.encoded import EncodedSplit, read_unchanged, unreadable
 from colordist.data.sources.folder_files import Skipped
+from colordist.files.opening import open_regular
 
 _SAMPLE_HASHED = 1_000  # images of each split whose bytes are part of the digest
 _MOST_OPEN = 64  # files: a process may have a few hundred
@@ -36,7 +36,7 @@ class Column:
     """Offset and length of each row's encoded image in the file: [N, 2]. Length -1: none."""
     path: NDArray[np.int64]
     """The same of its path."""
-    opened: dict[int, FileIO] = field(default_factory=dict)
+    opened: dict[int, BinaryIO] = field(default_factory=dict)
 
     @classmethod
     def of(cls, files: Sequence[str], name: str) -> "Column | None":
@@ -45,7 +45,7 @@ class Column:
 
         parts: list[NDArray[np.int64]] = []
         for index, name_of_file in enumerate(files):
-            with open(name_of_file, "rb") as opened:
+            with open_regular(name_of_file) as opened:
                 mapped = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             if hasattr(mmap, "MADV_RANDOM"):
                 mapped.madvise(mmap.MADV_RANDOM)  # else all of the file is read ahead for a few bytes of each batch
@@ -84,11 +84,11 @@ class Column:
             raise RunError(f"{printable(self.files[number])} is truncated: restore the complete file")
         return content
 
-    def _open(self, number: int) -> FileIO:
+    def _open(self, number: int) -> BinaryIO:
         if number not in self.opened:
             if len(self.opened) == _MOST_OPEN:
                 self.opened.pop(next(iter(self.opened))).close()  # the oldest
-            self.opened[number] = FileIO(self.files[number])
+            self.opened[number] = open_regular(self.files[number])
         return self.opened[number]
 
     def __getstate__(self) -> dict[str, Any]:

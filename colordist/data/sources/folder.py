@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from colordist.data.sources.folder_files import (
     read_and_split,
 )
 from colordist.data.sources.folder_stream import FolderSplit, training_bytes
+from colordist.files.opening import NotRegular, open_regular
 from colordist.files.paths import expanded
 
 logger = logging.getLogger(__name__)
@@ -162,8 +164,9 @@ def _read(root: Path, found: Found, scaling: Scaling, *, streamed: bool) -> Cont
 
     def read(index: int) -> None:
         file = found.files[index]
-        if file.name in hashed and file.path.is_file():
-            with file.path.open("rb") as opened:
+        if file.name in hashed:
+            # Decoding says what is wrong with a file that can't be opened.
+            with suppress(OSError, NotRegular), open_regular(file.path) as opened:
                 digests[file.name] = hashlib.file_digest(opened, "blake2b").hexdigest()
         image = scaling(decode(file.path, scaling.shorter))
         chroma[index] = mean_chroma(image)

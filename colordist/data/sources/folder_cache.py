@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from colordist.data.decode import Scaling
 from colordist.data.sources.folder_files import File, Skipped
 from colordist.files.documents import parse_plain_json
-from colordist.files.opening import NotRegular, TooLarge, read_regular
+from colordist.files.opening import NotRegular, TooLarge, open_regular, read_regular
 from colordist.files.paths import expanded
 
 logger = logging.getLogger(__name__)
@@ -91,7 +91,8 @@ def load(stem: Path, files: int, *, streamed: bool) -> Content | None:
     """Load the cache of this number of files, with memory-mapped images; None if it is missing or damaged."""
     try:
         about = parse_plain_json(read_regular(stem.with_suffix(".json"), _MOST_BYTES), _About)
-        pixels = np.asarray(np.load(stem.with_suffix(".npy"), mmap_mode="r"))
+        with open_regular(stem.with_suffix(".npy")) as opened:
+            pixels = _mapped(opened)
         sizes = np.array(about.sizes, np.int64).reshape(-1, 2)
         complete = pixels.dtype == np.uint8 and pixels.shape == (sizes.prod(axis=1).sum(), 3)
         if complete and about.fits(files, streamed=streamed) and zlib.crc32(pixels.data) == about.crc32:
@@ -102,6 +103,16 @@ def load(stem: Path, files: int, *, streamed: bool) -> Content | None:
         pass
     logger.warning("the cache %s is damaged: reading the images again", stem.with_suffix(".npy"))
     return None
+
+
+def _mapped(file: BinaryIO) -> NDArray[np.uint8]:
+    """Map the array in an opened .npy file into memory. Raises ValueError for another version than ``store`` writes."""
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("another version")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if is_fortran or dtype != np.uint8:
+        raise ValueError("another array")
+    return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
 
 
 def store(stem: Path, content: Content) -> bool:

@@ -129,8 +129,8 @@ class SyntheticSettings(DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("data.train_images", self.train_images, 1)
-        at_least("data.test_images", self.test_images, 1)
+        at_least("data.train_images", self.train_images, 1, 10**8)
+        at_least("data.test_images", self.test_images, 1, 10**8)
 
 
 class SyntheticSource(ImageSource):
