@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import forking
 import hypothesis
@@ -43,13 +44,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 hypothesis.seed(int(SEED))(test)
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Send the counts of cases from xdist's worker to its main process."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["cases"] = forking.COUNTS
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:  # noqa: ANN401  xdist's controller of a worker
+    """Add the counts of a worker."""
+    for verb, counts in getattr(node, "workeroutput", {}).get("cases", {}).items():
+        forking.COUNTS[verb] = [a + b for a, b in zip(forking.COUNTS.get(verb, [0, 0, 0]), counts, strict=True)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts."""
+    for verb, (cases, successes, failures) in sorted(forking.COUNTS.items()):
+        terminalreporter.write_line(f"{verb}: {cases} cases, {successes} succeeded, {failures} failed")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _forks(tmp_path_factory: pytest.TempPathFactory) -> None:
     home = tmp_path_factory.mktemp("home")
     os.environ.update(HOME=str(home), HF_HUB_OFFLINE="1", HF_HOME=str(home / "hf"), OMP_NUM_THREADS="1")
     forking.preload()
-    yield
-    print(f"\nfuzzing: {forking.counts()}")
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import importlib
 import io
 import os
+import re
 import resource
 import select
 import signal
@@ -136,22 +137,15 @@ def _data_size() -> int:
 
 LOG = os.environ.get("COLORDIST_FUZZ_LOG", "")
 """A file for all failures, where a test mustn't stop at the first one."""
-_counts: dict[str, list[int]] = {}  # by verb: cases, successes, failures
-
-
-def counts() -> str:
-    """The cases so far, by verb."""
-    lines = [f"{verb} {n} ({ok} succeeded, {bad} failed)" for verb, (n, ok, bad) in sorted(_counts.items())]
-    return f"{sum(n for n, _, _ in _counts.values())} cases: {', '.join(lines)}"
+COUNTS: dict[str, list[int]] = {}
+"""Cases, successes and failures so far, by verb."""
 
 
 def require_civil(result: Result) -> None:
     """Fail unless a command succeeded, or said what is wrong in one line, in time."""
-    count = _counts.setdefault(result.arguments[0] if result.arguments else "", [0, 0, 0])
     wrong = _wrong(result)
-    count[0] += 1
-    count[1] += result.code == 0
-    count[2] += wrong is not None
+    for index, each in enumerate((1, result.code == 0, wrong is not None)):
+        COUNTS.setdefault(result.arguments[0], [0, 0, 0])[index] += each
     if wrong is not None and LOG:
         with open(LOG, "a", encoding="utf-8", errors="backslashreplace") as file:
             file.write(f"=== {wrong}\n{result}\n")
@@ -161,7 +155,7 @@ def require_civil(result: Result) -> None:
 
 def _wrong(result: Result) -> str | None:
     """What is wrong with a result, None for nothing."""
-    said = [line for line in result.err.splitlines() if line.startswith("colordist: ")]
+    said = [line for line in result.err.splitlines() if re.match("colordist: (?!skipped)", line)]
     if result.code not in (0, 1, 2):
         return f"exit code {result.code}"
     if "Traceback" in result.err:
