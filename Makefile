@@ -32,15 +32,17 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
-# Slow tests, the wheel, CUDA and NCCL on a null device, browser tests, SLURM tests.
+# Slow tests, the wheel, CUDA and NCCL on a null device, browser tests, SLURM tests, fuzzers.
 test-all: install
 	$(BIN)/python -m pytest tests/distributed tests/wheel -m "slow"
 	$(BIN)/python -m pytest tests/null -m "null"
 	$(BIN)/python -m pytest tests/browser -m "browser"
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist load
 
-# Very long tests: a run that is killed and resumed fifty times.
+# Very long tests: a run that is killed and resumed fifty times; many thousand random cases of the fuzzers.
 test-long: install
+	COLORDIST_FUZZ_SEED=$$(date +%s) COLORDIST_FUZZ_TIMES=4 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto
 	$(BIN)/python -m pytest tests/distributed -m "long" -s
 
 # `make test` with the oldest and with the newest versions that pyproject.toml allows.
