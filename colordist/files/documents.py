@@ -18,6 +18,7 @@ from colordist.config import UserError, one_line, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document isn't read."""
+_MOST_YAML = 2**18
 _MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for
 _MOST_KEYS = 20_000  # of a YAML mapping
 _MOST_BITS = 64  # of a whole number
@@ -63,6 +64,8 @@ def _loads(text: bytes | str) -> object:
 
 def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or a plain value
     """Parse YAML of plain values. Raises Malformed, also for keys that are no text or given twice."""
+    if len(text) > _MOST_YAML:  # PyYAML is slow
+        raise Malformed(f"it has more than {_MOST_YAML >> 10} KiB")
     try:
         found = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML raises KeyError and AttributeError, too
@@ -92,7 +95,7 @@ def damage_of(file: Path) -> Iterator[None]:
 def _convert(value: object, kind: type[T], place: str = "") -> T:
     try:
         return msgspec.convert(value, kind)
-    except (msgspec.ValidationError, OverflowError) as error:
+    except (msgspec.ValidationError, OverflowError, UnicodeError) as error:
         raise Malformed(_place(str(error), place)) from None
 
 

@@ -12,7 +12,8 @@ import yaml
 from colordist import registry
 from colordist.config import MOST, Config, UserError, as_dict
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing, writing_to
-from colordist.files.documents import MOST_BYTES, Malformed, damage_of, parse_plain_json, parse_yaml
+from colordist.files.documents import MOST_BYTES, DamagedFile, Malformed, damage_of, parse_plain_json, parse_yaml
+from colordist.files.hub import HubModel
 from colordist.files.opening import open_regular
 from colordist.files.paths import expanded
 from colordist.run.identity import fingerprint, learning_keys
@@ -177,8 +178,13 @@ class RunFolder:
 
     @property
     def hub_model(self) -> Path | None:
-        """The Hub's ``user/name@commit`` that the run began with; None for a run that began with none."""
+        """The Hub's ``user/name@commit`` that the run began with; None for a run that began with none.
+
+        Raises DamagedFile for another name.
+        """
         _, _, model = (self._digest("init_from") or "").partition(" ")
+        if model and ((named := HubModel.parse(model)) is None or named.revision is None):
+            raise DamagedFile(f"{self.path / 'init_from'} is damaged: it names no model of the Hub")
         return Path(model) if model else None
 
     def check_same_inputs(self, digests: Mapping[str, str | None]) -> None:

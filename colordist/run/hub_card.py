@@ -40,7 +40,7 @@ def hub_card(
             merged = metadata(about, model, specs) | own | ({"license": license} if license else {})
             front = yaml.safe_dump(merged, sort_keys=False, allow_unicode=True)
             return str(ModelCard(f"---\n{front}---\n\n{_body(written.text.lstrip(), model, picture)}"))
-    except (ValueError, yaml.YAMLError) as error:
+    except Exception as error:  # of YAML, and of the Hub's client for values of another type
         raise UserError(f"README.md of the snapshot has front matter that can't be read ({one_line(error)})") from None
 
 

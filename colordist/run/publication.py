@@ -59,7 +59,9 @@ def prepare(trained: Snapshot, model: HubModel, license: str | None = None, *, s
     folder, run = trained.folder, _run_of(trained.folder)
     picture = run.samples / f"{step_name(trained.step)}.png" if run and samples else None
     picture = picture if picture and picture.is_file() else None
-    text = (content(folder / CARD) or f"# {model.repository}\n\nA snapshot of colordist.\n".encode()).decode()
+    text = (content(folder / CARD) or f"# {model.repository}\n\nA snapshot of colordist.\n".encode()).decode(
+        errors="replace"
+    )
     card = hub_card(
         text,
         trained.about,

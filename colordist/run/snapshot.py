@@ -180,8 +180,9 @@ def _settings(folder: Path, about: dict[str, Any], section: registry.Kind) -> An
             "give --import MODULE"
         )
     try:
-        registry.make_settings(section, values)
-        return typed_settings(registry.component(section, values["name"]).Settings, values, section)
+        settings = typed_settings(registry.component(section, values["name"]).Settings, values, section)
+        registry.make_settings(section, values)  # it refuses unknown keys
+        return settings
     except UserError as error:
         raise UserError(f"the snapshot in {folder} is damaged, or of another version: {error}") from None
 

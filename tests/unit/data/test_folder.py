@@ -531,6 +531,38 @@ def archive(path: Path) -> None:
         np.savez(file, np.zeros(3))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"train": [0, 1, 99]},
+        {"train": [0, -1, 2, 3]},
+        {"train": {"a": 1}},
+        {"test": None},
+        {"chroma": []},
+        {"chroma": ["a"] * 4},
+        {"skipped": {"why": 5}},
+        {"digest": 5},
+        {"sizes": [[-8, -8]] * 6},
+        {"sizes": [[8.5, 8]] * 6},
+        {"sizes": [[8] * 3] * 6},
+        {"sizes": [[10**30, 8]] * 6},
+        {"crc32": "a"},
+    ],
+)
+def test_a_cache_of_other_types_is_rewritten(
+    change: dict[str, object], root: Path, cache: Path, decoded: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    read(root, cache=cache)
+    (file,) = cache.glob("*.json")
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps(whole | change))
+    decoded.clear()
+    assert levels(read(root, cache=cache).train) == [2, 3, 4, 5]
+    assert len(decoded) == 6
+    assert "is damaged: reading the images again" in caplog.text
+    assert json.loads(file.read_text()) == whole
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".json"])
 @pytest.mark.parametrize("damage", [empty, halve, scribble, lose, replace, other_array, archive])
 def test_damaged_cache_is_rewritten(

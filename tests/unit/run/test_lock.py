@@ -178,9 +178,25 @@ def test_it_is_silence_that_counts_and_not_how_long_one_has_listened(tmp_path: P
     assert time.monotonic() - begin >= 1.5
 
 
+FULL = b'{"host": "a", "machine": "b", "pid": %b, "started": 1.5, "heartbeat": %b, "released": true}'
+
+
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[1]", b"null", b"\xff\x00", b"[" * 100_000, b'{"pid": "x", "heartbeat": {}}', b'{"host": "a"}'],
+    [
+        b"",
+        b"{",
+        b"[1]",
+        b"null",
+        b"\xff\x00",
+        b"[" * 100_000,
+        b'{"pid": "x", "heartbeat": {}}',
+        b'{"host": "a"}',
+        FULL % (b"5", b"Infinity"),
+        FULL % (b"5", b"-1"),
+        FULL % (b"1e400", b"1"),
+        FULL % (b"9" * 30, b"1"),
+    ],
 )
 def test_a_damaged_file_is_that_of_a_silent_holder(text: bytes, tmp_path: Path) -> None:
     write(tmp_path, 3)
