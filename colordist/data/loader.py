@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from colordist.config import UserError
 from colordist.data.batch import Batch, Share, send
 from colordist.data.crops import Layout
 from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
+from colordist.files.memory import device_memory, gib
 
 _SAMPLE = 4096  # images
 _VECTOR = 32
@@ -30,8 +32,18 @@ _CONVERTED = {"cuda": 2**30, "cpu": 2**28}
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
     """Load all images of a split, cropped at the centre: uint8 [N, 3, H, W] on the device."""
+    _require_memory(len(split), split[0].size, device, name)
     images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _require_memory(count: int, each: int, device: torch.device, name: str) -> None:
+    """Raise UserError if images of so many bytes can't be held on a device."""
+    if (needed := count * each) > (there := device_memory(device.type)):
+        raise UserError(
+            f"{count:,} {name or 'images'} take {gib(needed)}, but there are {gib(there)}: try fewer of them, or a "
+            "smaller data.image_size"
+        )
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:

@@ -1,5 +1,6 @@
 """Initial weights that depend on a seed alone."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -11,21 +12,32 @@ from torch.utils._python_dispatch import TorchDispatchMode
 M = TypeVar("M", bound=nn.Module)
 
 
-def seeded(seed: int, make: Callable[[], M]) -> M:
+class TooLarge(Exception):
+    """A module's tensors take more memory than there may be. It hasn't been taken."""
+
+
+def seeded(seed: int, make: Callable[[], M], most: float = math.inf) -> M:
     """Build a module with weights that depend on the seed alone, the same as after ``torch.manual_seed``.
 
     The global random state is neither used nor changed, so other threads may draw random numbers meanwhile.
+
+    most: bytes of the tensors. Raises TooLarge before more are allocated.
     """
-    with _Drawing(torch.Generator().manual_seed(seed)):
+    with _Drawing(torch.Generator().manual_seed(seed), most):
         return make()
 
 
-class _Drawing(TorchDispatchMode):
-    """Draws all random numbers on the CPU from a generator, in this thread."""
+_EMPTY = {torch.ops.aten.empty.memory_format, torch.ops.aten.zeros.default, torch.ops.aten.ones.default}
+"""Operations by which modules allocate weights."""
 
-    def __init__(self, generator: torch.Generator) -> None:
+
+class _Drawing(TorchDispatchMode):
+    """Draws all random numbers on the CPU from a generator, in this thread, and limits the size of new tensors."""
+
+    def __init__(self, generator: torch.Generator, most: float) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._generator = generator
+        self._left = most
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -37,6 +49,10 @@ class _Drawing(TorchDispatchMode):
     ) -> Any:  # noqa: ANN401  whatever an operation returns
         """Run an operation."""
         given = dict(kwargs or {})
+        if func in _EMPTY and _is_on_cpu((), given):
+            self._left -= math.prod(args[0]) * (given.get("dtype") or torch.get_default_dtype()).itemsize
+            if self._left < 0:
+                raise TooLarge
         if torch.Tag.nondeterministic_seeded in func.tags and _is_on_cpu(args, given):
             variant = getattr(func.overloadpacket, "generator", func)
             if any(each.name == "generator" for each in variant._schema.arguments):

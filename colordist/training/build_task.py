@@ -23,16 +23,18 @@ from colordist.tasks.base import NetworkSpec, Task
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.initial_weights import InitialWeights, load_initial_weights
 
+_COPIES = 4  # weights, gradients, Adam's two moments
 
-def build_task(config: Config, processes: int = 1) -> Task:
+
+def build_task(config: Config, processes: int = 1, *, copies: int = _COPIES) -> Task:
     """Build the task of one of so many processes, with its modules.
 
     Weights depend on the seed alone, so they are the same on every process. Raises UserError if the processes can't
-    share the global batch equally.
+    share the global batch equally, or if ``copies`` of a network's weights don't fit into this machine; 0: no limit.
     """
     samples = batch_arithmetic(config.train, processes).per_process
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
-    task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator))
+    task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator, copies))
     task.state = task.initial_state(samples, config.data.image_size)
     return task
 

@@ -7,32 +7,38 @@ import yaml
 from colordist import registry
 from colordist.config import Config, FileDataConfig, as_dict
 from colordist.data.source import ImageSource
-from colordist.engine.environment import device_memory, device_type, resolve_precision, zero_stage
+from colordist.engine.environment import device_type, resolve_precision, zero_stage
 from colordist.engine.network import Network
+from colordist.files.memory import device_memory
 from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic
 from colordist.training.build_task import build_networks, build_task
-from colordist.training.memory import estimate
+from colordist.training.memory import Memory, build_fake, estimate
 
 
 def describe(config: Config, batches: BatchArithmetic) -> str:
     """Format the resolved settings, the batch arithmetic, parameter counts and the memory estimate."""
-    task = build_task(config, batches.processes)
-    networks = build_networks(task, config)
-    counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
     settings = yaml.safe_dump(as_dict(config), sort_keys=False)
-    return "\n".join([settings, str(batches), *counts, estimate_memory(task, networks, config, batches)])
-
-
-def estimate_memory(task: Task, networks: dict[str, Network], config: Config, batches: BatchArithmetic) -> str:
-    """Estimate the memory of a training process, on a device like the one here. Returns one line."""
     device, precision = "cuda" if device_type() == "cuda" else "cpu", config.train.precision
     if precision == "auto":
         precision = resolve_precision(precision, device)
     config = replace(config, train=replace(config.train, precision=precision))
-    memory = estimate(task, networks, config, batches, device)
+
+    def build() -> tuple[Task, dict[str, Network]]:
+        task = build_task(config, batches.processes, copies=0)
+        return task, build_networks(task, config)
+
+    (task, networks), fake = build_fake(build, precision, device)
+    memory = estimate(task, networks, config, batches, device, fake)
+    counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
+    return "\n".join([settings, str(batches), *counts, _told(memory, config, batches, device)])
+
+
+def _told(memory: Memory, config: Config, batches: BatchArithmetic, device: str) -> str:
+    """The memory of a training process, beside that of a device like the one here: one line."""
     undivided = "" if zero_stage() is None else ", before ZeRO partitions it"
-    told = f"memory per process ({device}, {precision}{undivided}): {memory}, plus PyTorch itself and {_images(config)}"
+    what = f"memory per process ({device}, {config.train.precision}{undivided})"
+    told = f"{what}: {memory}, plus PyTorch itself and {_images(config)}"
     available = device_memory(device)
     if memory.peak <= available:
         return told

@@ -5,13 +5,14 @@ weights, activations, gradients, optimizer states and the intermediate results o
 """
 
 import copy
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic
 
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+T = TypeVar("T")
 _STEPS = 2  # the first creates the optimizer states, so the second needs more
 
 
@@ -48,21 +50,30 @@ class Memory:
 
 
 def estimate(
-    task: Task, networks: Mapping[str, Network], config: Config, batches: BatchArithmetic, device: str = "cpu"
+    task: Task,
+    networks: Mapping[str, Network],
+    config: Config,
+    batches: BatchArithmetic,
+    device: str = "cpu",
+    fake: FakeTensorMode | None = None,
 ) -> Memory:
     """Estimate the memory of a process that trains a task on a device. Moves the networks there.
 
     config: with a precision other than `auto`. The step is one after the warm-up, with DistributedDataParallel and
     without ``train.compile``: what DeepSpeed partitions counts in full. Workspaces of operations, as of convolutions,
     aren't counted.
+
+    fake: the mode that the networks were built in, by ``build_fake``. Default: they are real ones.
     """
     dtype = torch.float64 if config.train.precision == "fp64" else torch.float32
-    for module in chain(*map(_modules, networks.values()), task.frozen.values()):
-        module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
-    fake, live = FakeTensorMode(), LiveBytes()
-    with FakeCopyMode(fake):
-        task, networks = copy.deepcopy((task, dict(networks)))
+    live = LiveBytes()
+    if fake is None:
+        for module in chain(*map(_modules, networks.values()), task.frozen.values()):
+            module.to(device=device, dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        task.state = {name: rows.to(device, dtype) for name, rows in task.state.items()}
+        fake = FakeTensorMode()
+        with FakeCopyMode(fake):
+            task, networks = copy.deepcopy((task, dict(networks)))
     for module in chain(*map(_modules, networks.values()), task.frozen.values()):
         live.add(chain(module.parameters(), module.buffers()))
     live.add(task.state.values())
@@ -74,6 +85,25 @@ def estimate(
             engine.step(task, micro, step)
         del micro
     return Memory(live.now, live.most)
+
+
+class _Mode(FakeTensorMode):
+    """Fake tensors whose copies are of the same mode."""
+
+    def __deepcopy__(self, memo: object) -> "_Mode":
+        return self
+
+
+def build_fake(build: Callable[[], T], precision: str, device: str) -> tuple[T, FakeTensorMode]:
+    """Build task and networks for ``estimate`` on a device, of fake tensors: nothing is allocated."""
+    fake, before = _Mode(), torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if precision == "fp64" else torch.float32)
+    try:
+        with fake, torch.device(device), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about addresses of fake tensors, which nobody uses
+            return build(), fake
+    finally:
+        torch.set_default_dtype(before)
 
 
 class LiveBytes(TorchDispatchMode):
