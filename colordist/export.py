@@ -6,6 +6,7 @@ from pathlib import Path
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.config import UserError
 from colordist.files.atomic import require_own, require_writable
+from colordist.files.paths import output_folder
 from colordist.registry import load_modules
 
 
@@ -40,8 +41,8 @@ def export(folder: Path, file: Path, modules: Sequence[str] = (), solver_steps: 
     require_writable(file, "--onnx")
     trained = snapshot.read(found)
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        difference = onnx_file.write(file, trained)
+        with output_folder(file.parent):
+            difference = onnx_file.write(file, trained)
     except OSError as error:
         raise UserError(f"--onnx {file} can't be written ({error.strerror}): name another") from None
     print(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")

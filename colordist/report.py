@@ -8,6 +8,7 @@ from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
 from colordist.config import TrackConfig, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, reason, replacing, require_own, require_writable
+from colordist.files.paths import output_folder
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
@@ -96,8 +97,7 @@ def is_report(data: bytes) -> bool:
 def write(file: Path, what: str, save: Callable[[Path], object], option: str = "-o") -> None:
     """Write the file that an option names, and print its path. Raises UserError if it can't be written."""
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as draft:
+        with output_folder(file.parent), replacing(file) as draft:
             save(draft)
     except (OSError, ValueError) as error:
         raise UserError(f"{option} {file} can't be written ({reason(error)}): name another file") from None

@@ -13,6 +13,7 @@ from PIL import Image
 from colordist.config import UserError
 from colordist.data import decode
 from colordist.files.atomic import replacing
+from colordist.files.paths import output_folder
 from colordist.inference.colorizer import Colorizer, Photo, read_photo
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}
@@ -100,9 +101,8 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, s
 
 def save(output: Image.Image, target: Path) -> None:
     """Write an image atomically, in the format of its extension."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     output = decode.over_white(output) if target.suffix == ".jpg" else output
-    with replacing(target) as draft:
+    with output_folder(target.parent), replacing(target) as draft:
         output.save(draft, _FORMATS[target.suffix], quality=95, compress_level=3)
 
 

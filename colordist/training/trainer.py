@@ -169,7 +169,7 @@ class Trainer:
         stall_exempt = self.engine.stall_exempt("closing trackers")
         with stall_exempt, ExitStack() as last_first:
             if self.lock is not None:
-                last_first.callback(self.lock.release)
+                last_first.callback(self.lock.withdraw if self.folder.state == "new" else self.lock.release)
             last_first.callback(self.tracker.close)
             last_first.callback(self.loader.close)
             if self.writer is not None:
