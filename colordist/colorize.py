@@ -1,11 +1,18 @@
 """Colourize photos: ``python -m colordist.colorize MODEL PHOTOS... -o OUT``."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.config import RunError, UserError, printable
 from colordist.console import say
+from colordist.files.paths import make_folder, remove_empty
 from colordist.registry import load_modules
+
+if TYPE_CHECKING:  # which import torch
+    from colordist.inference.colorizer import Colorizer
+    from colordist.inference.photo_files import Job
 
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
 
@@ -31,15 +38,13 @@ def main() -> None:
 
 def colorize(options: argparse.Namespace) -> None:
     """Colourize all photos. Raises RunError at the end if any of them failed."""
-    from tqdm import tqdm
-
     from colordist.inference.colorizer import load
-    from colordist.inference.photo_files import color_files, find_photos, obstacles
+    from colordist.inference.photo_files import find_photos
 
     load_modules(options.modules)
-    size, out = options.batch_size, options.output
-    if size < 1:
-        raise UserError(f"--batch_size is {size}, but must be at least 1: try --batch_size 8")
+    out = options.output
+    if options.batch_size < 1:
+        raise UserError(f"--batch_size is {options.batch_size}, but must be at least 1: try --batch_size 8")
     if options.variants is not None and options.variants < 1:
         raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
@@ -48,10 +53,22 @@ def colorize(options: argparse.Namespace) -> None:
     if None not in (options.variants, most) and options.variants > most:
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        made = make_folder(out)
     except OSError as error:
         raise UserError(f"-o {out} can't be created ({error.strerror}): name another folder") from None
-    failed = obstacles(jobs, options.overwrite)
+    try:
+        _color(jobs, colorizer, options)
+    finally:
+        remove_empty(made)
+
+
+def _color(jobs: Sequence["Job"], colorizer: "Colorizer", options: argparse.Namespace) -> None:
+    """Colourize photos into the output folder, and print how many."""
+    from tqdm import tqdm
+
+    from colordist.inference.photo_files import color_files, obstacles
+
+    size, out, failed = options.batch_size, options.output, obstacles(jobs, options.overwrite)
     todo = [job for job in jobs if job not in failed]
     try:
         with tqdm(total=len(todo), desc="colouring", unit="photo", leave=False, disable=None) as bar:

@@ -6,6 +6,7 @@ from pathlib import Path
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.console import say
 from colordist.files.atomic import require_own, require_writable, writing_to
+from colordist.files.paths import output_folder
 from colordist.registry import load_modules
 
 
@@ -39,8 +40,7 @@ def export(folder: Path, file: Path, modules: Sequence[str] = (), solver_steps: 
     require_own(file, "--onnx", "network", lambda data: onnx_file.MARK in data)
     require_writable(file, "--onnx")
     trained = snapshot.read(found)
-    with writing_to(file, "name another file", "--onnx"):
-        file.parent.mkdir(parents=True, exist_ok=True)
+    with writing_to(file, "name another file", "--onnx"), output_folder(file.parent):
         difference = onnx_file.write(file, trained)
     say(f"{file}: step {trained.step}; onnxruntime and torch differ by {difference:.1e} of the largest output")
 

@@ -11,6 +11,7 @@ from colordist.console import say
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, replacing, require_own, require_writable, writing_to
 from colordist.files.documents import typed
+from colordist.files.paths import output_folder
 from colordist.registry import load_modules
 from colordist.run.folder import RunFolder
 
@@ -105,10 +106,8 @@ def write(file: Path, what: str, save: Callable[[Path], object], option: str = "
 
     Raises UserError if it can't be written, RunError where the disk fails.
     """
-    with writing_to(file, "name another file", option):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as draft:
-            save(draft)
+    with writing_to(file, "name another file", option), output_folder(file.parent), replacing(file) as draft:
+        save(draft)
     say(f"{what}: {file}")
 
 

@@ -2,6 +2,8 @@
 
 import errno
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colordist.config import UserError
@@ -38,3 +40,27 @@ def impossible(error: Exception) -> str | None:
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):
         return "a path has a NUL character: name another one"
     return None
+
+
+def make_folder(folder: Path) -> list[Path]:
+    """Create a folder with its parents. Returns those that weren't there, for ``remove_empty``."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    return made
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove these folders, the innermost first, as far as they are empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+@contextmanager
+def output_folder(folder: Path) -> Iterator[None]:
+    """Context with a folder for output. Nothing is left of it where nothing was written into it."""
+    made = make_folder(folder)
+    try:
+        yield
+    finally:
+        remove_empty(made)

@@ -12,6 +12,7 @@ from colordist.config import UserError, one_line
 from colordist.data import decode
 from colordist.files.atomic import replacing
 from colordist.files.opening import NotRegular, require_regular
+from colordist.files.paths import output_folder
 from colordist.files.patterns import fixed_part, matches
 from colordist.inference.colorizer import Colorizer, Photo, read_photo
 
@@ -110,9 +111,8 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, s
 
 def save(output: Image.Image, target: Path) -> None:
     """Write an image atomically, in the format of its extension."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     output = decode.over_white(output) if target.suffix == ".jpg" else output
-    with replacing(target) as draft:
+    with output_folder(target.parent), replacing(target) as draft:
         output.save(draft, _FORMATS[target.suffix], quality=95, compress_level=3)
 
 

@@ -25,8 +25,9 @@ _DIGESTS = {
     "init_from": "the snapshot that train.init_from names has changed",
 }
 """Files with digests of what a run began with, and what is wrong where one differs."""
-_PARTS = ("checkpoints", "snapshots", "samples", "metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
-"""Files and folders of a run besides its settings and markers."""
+_FOLDERS = ("checkpoints", "snapshots", "samples")
+_FILES = ("metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
+"""Folders and files of a run besides its settings and markers."""
 
 _MOST_RECORDS = 2**22  # lines, each of at most MOST_BYTES
 _MOST_KEYS = 500  # of all records
@@ -160,7 +161,8 @@ class RunFolder:
         Without a config.yaml no file there can be shown to be of this run.
         """
         if self.state == "new":
-            if left := [name for name in _PARTS if _holds_something(self.path / name)]:
+            left = [name for name in _FOLDERS if _holds_something(self.path / name)]
+            if left := left + [name for name in _FILES if exists(self.path / name)]:
                 raise UserError(f"{self.path} holds {', '.join(left)} but no config.yaml: name another --run.dir")
         elif not numbered(self.checkpoints) and (self.state != "unfinished" or self._had_checkpoints()):
             raise UserError(f"{self.path} holds a run but no checkpoint to continue it from: name another --run.dir")

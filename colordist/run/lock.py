@@ -23,6 +23,7 @@ from colordist.config import RunError, UserError
 from colordist.files.atomic import ABSENT, reading, sweep, temporary, writing_to
 from colordist.files.documents import MOST_BYTES, Malformed, parse_json
 from colordist.files.opening import NotRegular, TooLarge, read_regular
+from colordist.files.paths import make_folder, remove_empty
 
 HEARTBEAT = 2.0
 """Seconds between two heartbeats."""
@@ -81,9 +82,11 @@ class _Content(msgspec.Struct):
 class Lock:
     """The lock of a run folder, held by this process."""
 
-    def __init__(self, folder: Path, fence: int) -> None:
+    def __init__(self, folder: Path, fence: int, made: list[Path]) -> None:
+        """made: folders that weren't there before."""
         self.folder = folder
         self.fence = fence
+        self._made = made
         self._heartbeats = 0
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._send_heartbeats, daemon=True, name="lock")
@@ -97,8 +100,9 @@ class Lock:
         """
         folder, heartbeat_timeout = run / "lock", max(heartbeat_timeout, _DEAD_AFTER * HEARTBEAT)
         with writing_to(run, "name another --run.dir"):
-            folder.mkdir(parents=True, exist_ok=True)
+            made: list[Path] = []
             while True:
+                made = make_folder(folder) or made
                 holder = _holder(folder)
                 if holder is not None and not holder.is_dead:
                     log(
@@ -106,7 +110,7 @@ class Lock:
                         "a heartbeat"
                     )
                     _wait_for_end(folder, holder, heartbeat_timeout)
-                lock = cls(folder, holder.fence + 1 if holder else 1)
+                lock = cls(folder, holder.fence + 1 if holder else 1, made)
                 if lock._take():
                     return lock
 
@@ -114,7 +118,7 @@ class Lock:
         """Create the lock file. Returns False if another process was faster."""
         try:
             self._file.touch(exist_ok=False)
-        except FileExistsError:
+        except (FileExistsError, FileNotFoundError):  # the latter by ``withdraw``
             return False
         if _highest(self.folder) > self.fence:  # others have taken and released it in the meantime
             self._file.unlink(missing_ok=True)
@@ -151,6 +155,20 @@ class Lock:
         with suppress(OSError):  # a full disk: then the next writer waits for the timeout
             if _highest(self.folder) == self.fence:
                 self._heartbeat()
+
+    def withdraw(self) -> None:
+        """Release the lock of a run that hasn't begun. Removes the folders that were made for it, if nothing else is in
+        them.
+        """
+        self.release()
+        with suppress(OSError):
+            if (
+                self._made
+                and _highest(self.folder) == self.fence
+                and os.listdir(self.folder.parent) == [self.folder.name]
+            ):
+                self._file.unlink()
+                remove_empty(self._made)
 
     @property
     def _file(self) -> Path:

@@ -60,6 +60,7 @@ def build_trainer(config: Config, folder: RunFolder, requests: StopRequests | No
         timeouts=timeouts,
     )
     config = replace(config, train=replace(config.train, precision=engine.precision))
+    engine.on_ranks(lambda: require_tracking(config.track), here=engine.is_main)
     check_same_settings(engine, flatten(as_dict(config)))
     check_same_code(engine)
     source = build_source(config.data, engine)
@@ -104,7 +105,6 @@ def open_run(config: Config, folder: RunFolder, evaluator: Evaluator, digests: D
 
 def mark_begun(config: Config, folder: RunFolder, digests: Digests, start: int) -> None:
     """Write the settings and digests of a run. Raises UserError if foreign files would be overwritten later."""
-    require_tracking(config.track)
     for path in numbered(folder.snapshots):
         if int(path.name.removeprefix("step-")) >= start:  # these are written again
             snapshot.require_own(path)
@@ -211,7 +211,7 @@ def take_folder(config: Config, folder: RunFolder, digests: Digests, on_failure:
     folder.check_same_run(config)
     folder.check_complete()
     lock = Lock.acquire(folder.path, config.run.heartbeat_timeout, log=log.info)
-    on_failure.callback(lock.release)
+    on_failure.callback(lock.withdraw)
     folder.check_same_run(config)  # again: the previous holder may have begun a run in the meantime
     folder.check_same_inputs(digests)
     with writing(folder.checkpoints):

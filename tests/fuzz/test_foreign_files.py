@@ -88,7 +88,7 @@ def test_links_to_foreign_files_and_folders_are_not_followed(
     data: Any,
     trained: Path,
     photo: Path,
-    place: Path,  # noqa: ANN401
+    place: Path,
 ) -> None:
     fresh(place, photo, trained)
     elsewhere = place / "elsewhere"

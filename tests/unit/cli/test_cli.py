@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import io
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from helpers import ROOT, config_with, leaves
+from verbs import call_main
 
 from colordist import cli, registry
 from colordist.cli.parser import parse
@@ -23,7 +23,6 @@ from colordist.keys import nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings
 from colordist.train import train
-from colordist.training.stop_requests import SIGNALS
 
 
 def mistake(arguments: list[str]) -> str:
@@ -485,19 +484,6 @@ def test_answers_without_torch(arguments: list[str], code: int) -> None:
 
 
 # --- colordist VERB
-
-
-def call_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["colordist", *arguments])
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        cli.main()
-    except SystemExit as left:
-        return int(left.code or 0)
-    finally:
-        for number, handler in handlers.items():  # `train` takes signals as requests, and whatever is forked would, too
-            signal.signal(number, handler)
-    return 0
 
 
 def test_unknown_verb(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
