@@ -169,7 +169,6 @@ if __name__ == "__main__":
         sys.argv[2],
         foreground=True,
         direct_io=True,
-        max_threads=10,
         attr_timeout=0,
         entry_timeout=0,
         negative_timeout=0,
