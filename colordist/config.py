@@ -302,7 +302,7 @@ class RunConfig:
     heartbeat_timeout: float = 30.0
     """Seconds without a heartbeat after which a process counts as lost and all others stop."""
     stall_timeout: float = 600.0
-    """Seconds that one operation may keep other processes waiting, except loading of images."""
+    """Seconds that one operation may take, or keep other processes waiting, except loading of images."""
 
     def __post_init__(self) -> None:
         if self.dir == "":
@@ -402,7 +402,8 @@ class CheckpointConfig:
     keep_every: int | None = None
     """Also keep checkpoints at multiples of this many steps. Default: none."""
     on_error: Literal["stop", "warn"] = "stop"
-    """If one can't be written, e.g. on a full disk: `stop` the run, or `warn` and continue."""
+    """If a checkpoint, or anything else in the run folder, can't be written: `stop`, or `warn` and continue.
+    Lines of metrics.jsonl are kept and written later. After the last step the run stops in any case."""
 
     def __post_init__(self) -> None:
         at_least("checkpoint.every", self.every, 1)

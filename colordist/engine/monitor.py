@@ -212,9 +212,17 @@ class Monitor:
             if received:
                 self._detector.observe(received, min(since_exchange, 2 * interval))
                 since_exchange = 0.0
-            if self._must_end(self._store_lost(since_exchange)) and not self._closed.is_set():
+            must_end = self._is_stalled() if self._is_alone else self._must_end(self._store_lost(since_exchange))
+            if must_end and not self._closed.is_set():
                 self._closed.set()
                 self._terminate()
+
+    def _is_stalled(self) -> bool:
+        """Whether the only process hangs, which is reported: no other can be lost, and nobody else would end it."""
+        why = self._detector.stalled()
+        if why is not None:
+            self._report(why)
+        return why is not None
 
     def _must_end(self, store_lost: str | None) -> bool:
         """Whether this process must end. Reports why before, where this rank is the one to do so.

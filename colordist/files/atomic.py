@@ -12,6 +12,7 @@ import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeGuard
 
 from colordist.config import RunError, UserError, one_line
 from colordist.files.documents import MOST_BYTES
@@ -51,6 +52,11 @@ def reading(what: Path) -> Iterator[None]:
         yield
 
 
+def is_failing(error: BaseException | None) -> TypeGuard[OSError]:
+    """Whether an error says that a disk fails, rather than that something is wrong with a file."""
+    return isinstance(error, OSError) and error.errno in _FAILING
+
+
 @contextmanager
 def writing_to(place: Path, way_out: str, option: str = "") -> Iterator[None]:
     """Raise UserError for a place that can't be written, with the way out; RunError where its storage fails.
@@ -61,7 +67,7 @@ def writing_to(place: Path, way_out: str, option: str = "") -> Iterator[None]:
     try:
         yield
     except (OSError, UnicodeError) as error:
-        if isinstance(error, OSError) and error.errno in _FAILING:
+        if is_failing(error):
             raise RunError(f"{named} can't be written ({reason(error)}): once it can be, repeat the command") from None
         raise UserError(f"{named} can't be written ({reason(error)}): {way_out}") from None
 

@@ -32,8 +32,8 @@ class Result:
     seconds: float
 
     def __str__(self) -> str:
-        shown = " ".join(map(repr, self.arguments))
-        return f"colordist {shown[:500]}\nexit code {self.code}, {self.seconds:.1f} s\n{self.out[-500:]}\n{self.err[-3000:]}"
+        shown = " ".join(map(repr, self.arguments))[:500]
+        return f"colordist {shown}\nexit code {self.code}, {self.seconds:.1f} s\n{self.out[-500:]}\n{self.err[-3000:]}"
 
 
 def preload() -> None:

@@ -13,11 +13,12 @@ from colordist.cli import VERBS
 
 WORDS = {
     "train": ["--config", "--dry_run", "--print_config", "--run.dir", "run", "--train.steps", "1", "--resume", "never",
-              "--data.root", "--data.source", "folder", "--data.classes", "[a", "--import", "os", "--task", "--model.name"],
+              "--data.root", "--data.source", "folder", "--data.classes", "[a", "--import", "os", "--task",
+              "--model.name"],
     "evaluate": ["run", "--answers", "--truth", "photos", "--json", "-o", "a.json", "a.html", "--solver_steps", "2",
                  "--data.root", "--data.source", "--evaluate.metrics", "[lpips]", "--import"],
-    "colorize": ["run", "photos", "photo.png", "-o", "out", "--resolution", "16", "--variants", "2", "--batch", "--seed",
-                 "--overwrite", "--side_by_side", "--upsample", "guided", "photos-small", "*.png", "**"],
+    "colorize": ["run", "photos", "photo.png", "-o", "out", "--resolution", "16", "--variants", "2", "--batch",
+                 "--seed", "--overwrite", "--side_by_side", "--upsample", "guided", "photos-small", "*.png", "**"],
     "export": ["run", "--onnx", "x.onnx", "--resolution", "--solver_steps", "photos-small"],
     "push": ["run", "a/b", "--dry_run", "--license", "mit", "--private", "--message"],
     "report": ["run", "run", "-o", "a.html", "a.png", "--list", "--sync", "--wandb", "."],

@@ -85,7 +85,7 @@ def test_foreign_files_stay(data: Any, trained: Path, photo: Path, place: Path) 
 @settings(max_examples=100)
 @given(data=st.data())
 def test_links_to_foreign_files_and_folders_are_not_followed(
-    data: Any,
+    data: Any,  # noqa: ANN401
     trained: Path,
     photo: Path,
     place: Path,

@@ -12,8 +12,8 @@ NUMBERS = st.one_of(
 )
 TEXTS = st.one_of(
     st.sampled_from(["", " ", "null", "true", "-1", "1e9", "~", "../..", "/", ".", "a/b", "x" * 300, "x" * 5000, "\0",
-                     "a\nb", "\x1b[31mred", "\x1b]0;title\x07", "{", "[a", "a: b", "*", "&a", "--", "-", "@", "a@b", "%s",
-                     "{0}", "${HOME}", "‮", "\ud800", "é", "\u2028", "/dev/zero", "/proc/self/mem"]),
+                     "a\nb", "\x1b[31mred", "\x1b]0;title\x07", "{", "[a", "a: b", "*", "&a", "--", "-", "@", "a@b",
+                     "%s", "{0}", "${HOME}", "‮", "\ud800", "é", "\u2028", "/dev/zero", "/proc/self/mem"]),
     st.text(max_size=12),
 )  # fmt: skip
 PLAIN = st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS)

@@ -16,13 +16,17 @@ from colordist.run.folder import RunFolder
 def disk(tmp_path: Path) -> Iterator[Disk]:
     if reason := why_not():
         pytest.skip(reason)
-    disk = Disk(tmp_path / "files", tmp_path / "disk")
+    try:
+        disk = Disk(tmp_path / "files", tmp_path / "disk")
+    except OSError as error:
+        pytest.skip(f"needs the right to mount ({error})")
     yield disk
     disk.close()
 
 
 @pytest.fixture
 def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("colordist.run.lock.HEARTBEAT", 0.02)
     with alone_on_the_cpu(monkeypatch):
         yield
 

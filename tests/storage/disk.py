@@ -9,7 +9,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ctypes.util import find_library
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -55,10 +57,8 @@ def why_not() -> str | None:
         return "needs fusermount3, e.g. Debian's package fuse3"
     if os.geteuid() != 0:
         return "needs root, to mount"
-    try:
-        import mfusepy  # noqa: F401
-    except (ImportError, OSError):
-        return "needs the package mfusepy, and libfuse"
+    if find_spec("mfusepy") is None or find_library("fuse3") is None:
+        return "needs the package mfusepy, and libfuse3"
     return None
 
 
@@ -76,7 +76,11 @@ class Disk:
         """Mount it, without faults."""
         program = Path(__file__).with_name("failing_mount.py")
         self._process = subprocess.Popen(
-            [sys.executable, program, self.folder, self.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, program, self.folder, self.path],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"FUSE_LIBRARY_NAME": "fuse3"},
         )
         self._answers: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._held: queue.SimpleQueue[str] = queue.SimpleQueue()

@@ -1,8 +1,7 @@
 """A FUSE file system that shows a folder, and fails or hangs on request: ``python failing_mount.py FOLDER MOUNTPOINT``.
 
 It reads a rule per line from stdin, as JSON, and answers each on stdout by ``met N``, the number of operations that the
-previous one has met. An operation that is held up for the first time is announced by a line ``held PATH``. See
-``disk.Rule``.
+previous one has met. The first operation that is held up is announced by a line ``held PATH``. See ``disk.Rule``.
 
 An operation that is held up ends with EINTR once the process that waits for it is killed, as on NFS.
 """
@@ -170,7 +169,6 @@ if __name__ == "__main__":
         sys.argv[2],
         foreground=True,
         direct_io=True,
-        max_threads=10,
         attr_timeout=0,
         entry_timeout=0,
         negative_timeout=0,

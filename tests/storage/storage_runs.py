@@ -18,7 +18,10 @@ from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder, numbered
 from colordist.tasks.base import Task
 
-SETTINGS: dict[str, Any] = {"log__every": 1, "evaluate__every": 3, "checkpoint__every": 3}
+SETTINGS: dict[str, Any] = {
+    **{"log__every": 1, "evaluate__every": 3, "checkpoint__every": 3},
+    "run__heartbeat_timeout": 1,  # a lock that couldn't be released is this process's, which is alive
+}
 
 
 @contextmanager

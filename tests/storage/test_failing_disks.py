@@ -65,10 +65,7 @@ def test_a_start_is_refused_in_one_line(rule: Rule, disk: Disk) -> None:
     assert rule.after or not folder.path.exists()
 
 
-def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(
-    disk: Disk, straight: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("colordist.run.lock.HEARTBEAT", 0.01)
+def test_a_lock_that_cannot_be_written_is_no_reason_to_stop(disk: Disk, straight: RunFolder) -> None:
     with at_step(2, lambda: disk.follow(replace(FULL, paths=LOCK))):
         folder = run(disk.path / "run", **SETTINGS)
     assert disk.mend() > 0

@@ -19,10 +19,7 @@ pytestmark = [pytest.mark.storage, pytest.mark.usefixtures("_alone")]
 
 
 @pytest.mark.parametrize("paths", ["/metrics.jsonl$", "/checkpoints", "/snapshots", "/lock"])
-def test_a_run_waits_for_a_disk_that_responds_again(
-    paths: str, disk: Disk, straight: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("colordist.run.lock.HEARTBEAT", 0.01)
+def test_a_run_waits_for_a_disk_that_responds_again(paths: str, disk: Disk, straight: RunFolder) -> None:
     with disk.once_held(disk.mend), at_step(2, lambda: disk.follow(replace(HELD, paths=paths))):
         folder = run(disk.path / "run", **SETTINGS)
     assert_finished(folder, straight)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from colordist.config import UserError
 from colordist.data.decode import EXTENSIONS, Undecodable
 from colordist.data.source import check_classes
+from colordist.files.atomic import is_failing, reading
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ class Found:
         try:
             status = entry.stat()
         except OSError as error:
+            if is_failing(error):
+                raise
             reason = "unreadable" if isinstance(error, PermissionError) else "broken link"
             self.skipped[reason].append(name)
         else:
@@ -62,7 +65,15 @@ class Found:
 
 
 def find(root: Path, classes: tuple[str, ...] | None) -> Found:
-    """Find all image files below a folder, or in some of its classes, sorted by name. Raises UserError."""
+    """Find all image files below a folder, or in some of its classes, sorted by name.
+
+    Raises UserError, and RunError where the disk fails.
+    """
+    with reading(root):
+        return _find(root, classes)
+
+
+def _find(root: Path, classes: tuple[str, ...] | None) -> Found:
     if not root.is_dir():
         raise UserError(f"data.root: {root} is not a folder; give the folder that holds your images")
     has_split_folders = (root / "train").is_dir() and (root / "test").is_dir()
@@ -102,7 +113,9 @@ def _search(folder: str, name: str, found: Found, above: tuple[str, ...] = ()) -
     try:
         with os.scandir(folder) as entries:
             children = sorted(entries, key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        if is_failing(error):
+            raise
         found.skipped["unreadable folder"].append(_normal(name.rstrip("/")))
         return
     for child in children:
@@ -113,10 +126,12 @@ def _search(folder: str, name: str, found: Found, above: tuple[str, ...] = ()) -
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether this is a folder, or a link to one; False where that can't be found out."""
+    """Whether this is a folder, or a link to one; False where that can't be found out, and the disk works."""
     try:
         return entry.is_dir()
-    except OSError:
+    except OSError as error:
+        if is_failing(error):
+            raise
         return False
 
 
@@ -150,14 +165,18 @@ def read_and_split(root: Path, found: Found, read: Callable[[int], object]) -> t
     """Split the files into training and test: indices into ``found.files``, and the unusable files with reasons.
 
     read: called with each index, on all cores; raises Undecodable for an unusable file. Raises UserError for an empty
-    split.
+    split, RunError where the disk fails: without its images this would be another run.
     """
 
     def outcome(index: int) -> str | None:
         try:
             read(index)
-        except Undecodable as error:
-            return error.reason
+        except (Undecodable, OSError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            if is_failing(cause):
+                with reading(found.files[index].path):
+                    raise cause from None
+            return error.reason if isinstance(error, Undecodable) else "unreadable"
         return None
 
     outcomes, count = on_all_cores(outcome, range(len(found.files))), len(found.files)

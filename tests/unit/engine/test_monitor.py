@@ -239,6 +239,25 @@ def test_a_single_process_has_no_thread() -> None:
     alone.close()
 
 
+def test_a_single_process_that_hangs_is_ended() -> None:
+    desk = Desk([HashStore()])
+    desk.exchange()
+    assert not desk.said
+    with desk.watches[0].stall_exempt("decoding"):
+        desk.watches[0].at_step(3)
+        assert not desk.ended[0].wait(1.5 * FAST.stall_timeout)
+    assert desk.all_end(0)
+    assert [line.split(":")[0] for _, line in desk.said] == ["no progress for 1 s (it was at step 3)"]
+
+
+def test_a_single_process_stops_at_once_when_it_is_watched() -> None:
+    desk = Desk([HashStore()])
+    desk.watches[0].request_stop("SIGTERM")
+    assert desk.watches[0].stops_after(4) == "SIGTERM"
+    desk.watches[0].close()
+    assert not desk.said
+
+
 def test_a_report_that_nobody_can_read_is_no_error() -> None:
     """The process has yet to end."""
     reader, writer = os.pipe()
