@@ -10,6 +10,7 @@ import forking
 import hypothesis
 import numpy as np
 import pytest
+from material import TINY
 from PIL import Image
 
 SEED = os.environ.get("COLORDIST_FUZZ_SEED", "")  # of a random run; empty: the same cases each time
@@ -24,12 +25,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[*hypothesis.HealthCheck],
 )
 hypothesis.settings.load_profile("fuzz")
-
-TINY = [
-    *["--data.train_images", "12", "--data.test_images", "4", "--model.width", "4", "--model.depth", "1"],
-    *["--data.image_size", "16", "--train.global_batch_size", "4", "--train.precision", "fp32", "--train.ema_images"],
-    *["8", "--log.every", "2", "--evaluate.every", "4", "--checkpoint.every", "2", "--track.wandb", "off"],
-]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -95,15 +90,3 @@ def place(tmp_path: Path) -> Iterator[Path]:
     """An empty folder, to be used by ``fresh`` case after case."""
     yield tmp_path
     shutil.rmtree(tmp_path, ignore_errors=True)
-
-
-def fresh(place: Path, *sources: Path) -> Path:
-    """Empty a folder, and copy files and folders into it."""
-    for path in place.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
-    for source in sources:
-        if source.is_dir():
-            shutil.copytree(source, place / source.name, symlinks=True)
-        else:
-            shutil.copy(source, place / source.name)
-    return place

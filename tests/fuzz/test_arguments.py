@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import fresh
 from forking import call, require_civil
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import fresh
 from values import PLAIN, TEXTS
 
 from colordist.cli import VERBS

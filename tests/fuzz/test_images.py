@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, fresh
 from forking import call, require_civil, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_corpus import flag
+from material import TINY, fresh
 from mutations import damaged
 
 from colordist.config import UserError

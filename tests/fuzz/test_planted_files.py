@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, fresh
 from forking import call, require_civil
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import TINY, fresh
 
 OWN_NAMES = (
     *("metrics.jsonl", "metrics.json", "images", "pretrained", "init_from", "wandb.json", "report.html"),

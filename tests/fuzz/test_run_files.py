@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY, fresh
 from forking import call, require_civil
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import TINY, fresh
 from mutations import mutated
 
 FILES = (

@@ -6,11 +6,11 @@ from typing import Any, Literal, get_args
 
 import pytest
 import yaml
-from conftest import TINY, fresh
 from forking import call, require_civil
 from helpers import leaves
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import TINY, fresh
 from values import TEXTS, VALUES, fitting
 
 from colordist.registry import Names, names

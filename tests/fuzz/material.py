@@ -1,0 +1,23 @@
+"""The smallest training, and folders for cases."""
+
+import shutil
+from pathlib import Path
+
+TINY = [
+    *["--data.train_images", "12", "--data.test_images", "4", "--model.width", "4", "--model.depth", "1"],
+    *["--data.image_size", "16", "--train.global_batch_size", "4", "--train.precision", "fp32", "--train.ema_images"],
+    *["8", "--log.every", "2", "--evaluate.every", "4", "--checkpoint.every", "2", "--track.wandb", "off"],
+]
+"""Settings of a run of half a second."""
+
+
+def fresh(place: Path, *sources: Path) -> Path:
+    """Empty a folder, and copy files and folders into it."""
+    for path in place.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for source in sources:
+        if source.is_dir():
+            shutil.copytree(source, place / source.name, symlinks=True)
+        else:
+            shutil.copy(source, place / source.name)
+    return place
