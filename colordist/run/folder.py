@@ -170,7 +170,7 @@ class RunFolder:
         """Whether the records go so far that a checkpoint was written: the second save waits for the first."""
         checkpoint = self.settings()["checkpoint"]
         steps = [record["step"] for record in self.records()]
-        return checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * checkpoint["every"]
+        return bool(checkpoint["on_error"] == "stop" and max(steps, default=0) > 2 * checkpoint["every"])
 
     @property
     def images(self) -> str | None:
@@ -275,7 +275,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 def _check_record(record: Record, keys: Collection[str]) -> None:
     """Raise Malformed for a record without a step, or for too many keys of all records so far."""
-    step = record.get("step")
+    step: object = record.get("step")
     if not isinstance(step, int) or not 0 <= step <= MOST_STEPS:
         raise Malformed("it has no step")
     if len(keys) > _MOST_KEYS:

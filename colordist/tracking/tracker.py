@@ -6,7 +6,7 @@ For their keys see ``run.records``.
 from pathlib import Path
 from typing import Protocol
 
-from colordist.run.folder import Record
+from colordist.run.folder import Record as Record
 
 
 class Tracker(Protocol):
