@@ -170,7 +170,7 @@ def judge(options: argparse.Namespace, others: list[str]) -> None:
         text = json.dumps(dataclasses.asdict(judgement) | {"differences": differences}, indent=2) + "\n"
         write(file, "scores", lambda draft: draft.write_text(text), "--json")
     if output:
-        write(output, "page", lambda draft: draft.write_text(page(programs, pairs)))
+        write(output, "page", lambda draft: draft.write_text(page(programs, pairs), "utf-8", errors="replace"))
 
 
 def _check_output(file: Path, option: str, what: str, is_own: Callable[[bytes], bool]) -> None:

@@ -88,7 +88,7 @@ def report(runs: list[RunFolder], output: Path | None, *, wandb: bool = False) -
         write(output, "picture", lambda file: drawn.save(file, "PNG", pnginfo=marked))
     else:
         text = page(comparison)
-        write(output, "page", lambda file: file.write_text(text))
+        write(output, "page", lambda file: file.write_text(text, "utf-8", errors="replace"))
     if wandb:
         from colordist.reporting.wandb_report import publish
 

@@ -146,7 +146,7 @@ def replacing(file: Path) -> Iterator[Path]:
 
 def replace_text(file: Path, text: str) -> None:
     """Replace a text file atomically and durably, as ``replacing``."""
-    with replacing(file) as draft, draft.open("w") as opened:
+    with replacing(file) as draft, draft.open("w", encoding="utf-8") as opened:
         opened.write(text)
 
 

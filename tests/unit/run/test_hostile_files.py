@@ -298,6 +298,15 @@ def test_texts_reach_neither_the_terminal_nor_the_page_as_they_are(tmp_path: Pat
     assert verb("report", runs[0].path)[0] == 2
 
 
+def test_a_folders_name_that_is_no_text(tmp_path: Path, verb: Verb) -> None:
+    folder = trained(tmp_path / "a\udcff\n", scores={"psnr": 20.0})
+    other = trained(tmp_path / "b", scores={"psnr": 20.0})
+    code, out, error = verb("report", folder.path, other.path, "-o", tmp_path / "a.html")
+    assert (code, error) == (0, "")
+    assert f"page: {tmp_path / 'a.html'}" in out
+    assert verb("report", "--list", tmp_path)[0] == 0
+
+
 # --- checkpoints and snapshots
 
 MANIFESTS = ("null", "5", "[]", "{}", '{"format": 3}', "[" * 100_000, '{"format": null, "sha256": 1}', "\x00")
