@@ -24,7 +24,7 @@ BASES = {section: registry.BASES[kind] for section, kind in KINDS.items()}
 def one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
     """Rewrite jsonargparse's message as one line: the key, the value and the nearest valid one."""
     if unknown := re.search(r"unrecognized arguments: (.*)", message):
-        argument = unknown[1].split()[0]
+        argument = next(iter(unknown[1].split()), "")
         if not argument.startswith("--"):
             return f"unexpected argument {argument!r}: settings are given as --section.key value"
         key = argument.removeprefix("--").split("=")[0]
@@ -37,7 +37,7 @@ def one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
     if nested := re.search(r'key "([\w.]+)":.*Got value: NestedArg\(key=\'([\w.]+)\'', message, re.DOTALL):
         return unknown_key(f"{nested[1]}.{nested[2]}", list(keys))
     if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
-        key, value = wrong[1], wrong[2].splitlines()[0][:_MOST]
+        key, value = wrong[1], wrong[2].partition("\n")[0][:_MOST]
         if key in keys:
             return f"{key} is {value!r}, but must be {wanted(keys[key], value)}"
     if section := re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message):

@@ -10,6 +10,8 @@ from colordist.reporting.runs import Run
 from colordist.run.folder import Record
 from colordist.run.records import LOSS, number
 
+MOST_LOSSES = 60
+"""Further ones aren't drawn: each chart takes a tenth of a second."""
 STRETCHES = 200
 MOST_POINTS = 4 * STRETCHES
 """Longer curves are downsampled: each section keeps its first, last, lowest and highest point."""
@@ -55,10 +57,16 @@ def thin(whole: Curve) -> Curve:
     return Curve(whole.steps[indices], whole.images[indices], whole.values[indices])
 
 
+def loss_keys(runs: Sequence[Run]) -> list[str]:
+    """Keys of all logged losses, in the order of logging."""
+    keys = dict.fromkeys(key for run in runs for record in run.records for key in record)
+    return [key for key in keys if key.startswith(LOSS)]
+
+
 def losses(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Names of all logged losses, by network, in the order of logging."""
+    """Names of the first MOST_LOSSES logged losses, by network."""
     found: dict[str, list[str]] = {}
-    for key in dict.fromkeys(key for run in runs for record in run.records for key in record if key.startswith(LOSS)):
+    for key in loss_keys(runs)[:MOST_LOSSES]:
         network, _, name = key.removeprefix(LOSS).partition("/")
         found.setdefault(network, []).append(name)
     return found

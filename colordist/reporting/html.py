@@ -13,7 +13,7 @@ from colordist.metrics.specs import ScoreSpecs
 from colordist.reporting import charts, drawing, settings
 from colordist.reporting.charts import Chart
 from colordist.reporting.comparison import Comparison
-from colordist.reporting.curves import MOST_POINTS, STRETCHES
+from colordist.reporting.curves import MOST_LOSSES, MOST_POINTS, STRETCHES, loss_keys
 from colordist.reporting.drawing import Style
 from colordist.reporting.gallery import Gallery, gallery
 from colordist.reporting.runs import Run
@@ -35,7 +35,7 @@ def page(comparison: Comparison) -> str:
     script, elements = drawing.embed([chart.figure for chart in drawn]) if drawn else ("", [])
     placed = iter([{**vars(chart), "element": element} for chart, element in zip(drawn, elements, strict=True)])
     context = _text(comparison, looks) | {
-        "notes": comparison.notes + (_left_out(samples, comparison) if samples else []),
+        "notes": comparison.notes + _few_losses(comparison) + (_left_out(samples, comparison) if samples else []),
         "curves": [(heading, [next(placed) for _ in each]) for heading, each in curves],
         "hues": list(placed),
         "gallery": samples and _gallery(samples, comparison, looks),
@@ -139,6 +139,11 @@ def _gallery(gallery: Gallery, comparison: Comparison, looks: Mapping[Run, Style
         "can_differ": len(gallery.predictions) > 1,
         "note": storage_note(gallery.size),
     }
+
+
+def _few_losses(comparison: Comparison) -> list[str]:
+    logged = len(loss_keys(comparison.runs))
+    return [f"Of {logged} losses the first {MOST_LOSSES} are drawn."] if logged > MOST_LOSSES else []
 
 
 def _left_out(gallery: Gallery, comparison: Comparison) -> list[str]:

@@ -277,7 +277,7 @@ def _lines(file: Path) -> Iterator[bytes]:
 
 def _check_record(record: Record, keys: Collection[str]) -> None:
     """Raise Malformed for a record without a step, or for too many keys of all records so far."""
-    step = record.get("step")
+    step: object = record.get("step")
     if not isinstance(step, int) or not 0 <= step <= MOST:
         raise Malformed("it has no step")
     if len(keys) > _MOST_KEYS:

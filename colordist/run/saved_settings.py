@@ -49,7 +49,8 @@ def check_settings(found: dict[str, Any]) -> dict[str, Any]:
     for section, kind in _COMPONENTS.items():
         if section in found and (settings := _settings_type(kind, getattr(names, kind))) is not None:
             checked[section] = _given(found[section], typed_settings(settings, found[section], section))
-    return found | msgspec.to_builtins(typed(found, _Scalars)) | checked | {"optimizer": _optimizers(found, names)}
+    scalars = msgspec.structs.asdict(typed(found, _Scalars))
+    return found | scalars | checked | {"optimizer": _optimizers(found, names)}
 
 
 def typed_settings(kind: Any, values: Mapping[str, Any], section: str) -> Any:  # noqa: ANN401  a settings dataclass

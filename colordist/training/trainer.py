@@ -136,7 +136,7 @@ class Trainer:
                 rows.copy_(every[share(len(every), self.engine.rank, self.engine.world_size)])
             self.meter.load_state_dict(state["meter"], self.engine)
             step: int = state["step"]
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError) as error:
             reason = one_line(error, 200)
             if out_of_memory(error):
                 way_out = "free some, or use more processes; the same command continues"

@@ -74,7 +74,7 @@ def test_integers_stay_integers() -> None:
     assert [type(value) for value in found.values()] == [int, float, float, float]
 
 
-LIMITS = {
+LIMITS: dict[str, str | bytes] = {
     "nested": "[" * 1_000_000,
     "nested and closed": "[" * 900 + "]" * 900,
     "a huge number": '{"a": ' + "9" * 400 + "}",

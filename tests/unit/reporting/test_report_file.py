@@ -217,6 +217,16 @@ def test_without_a_key_the_page_is_still_written(tmp_path: Path, monkeypatch: py
     assert (run.path / "report.html").exists()
 
 
+@pytest.mark.parametrize("text", ["[", "{}", '{"id": 5}', '{"id": "a\\u001b[31m"}', '{"id": "\') or 1"}', '{"id": ""}'])
+@pytest.mark.parametrize("file", ["wandb.json", "wandb_id"])
+def test_an_id_of_wandb_that_is_none(file: str, text: str, tmp_path: Path) -> None:
+    run = trained(tmp_path / "a", scores={"ciede2000": 7.0})
+    (run.path / file).write_text(text)
+    with pytest.raises(UserError, match=rf"{file} is damaged: ") as refused:
+        publish(compare([run]))
+    assert str(refused.value).isprintable()
+
+
 def test_runs_that_wandb_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="wasn't tracked by W&B"):
         publish(two(tmp_path))

@@ -88,7 +88,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{chr(98 + level)}: &{chr(98 + level)} [{','.join(['*' + chr(97 + level)] * 9)}]\n" for level in range(9)
 )
-SETTINGS = {
+SETTINGS: dict[str, tuple[str | bytes, str]] = {
     "empty": ("", "no section task"),
     "null": ("null", "no section task"),
     "nested": ("train: " + "[" * 5000, "nested"),
@@ -199,6 +199,16 @@ def test_extreme_numbers_are_shown(tmp_path: Path, verb: Verb) -> None:
     assert verb("report", *runs, "-o", tmp_path / "all.html")[0] == 0
 
 
+def test_of_many_losses_some_are_drawn(tmp_path: Path, verb: Verb) -> None:
+    folder = trained(tmp_path / "run")
+    with folder.metrics_file.open("a") as file:
+        file.write(json.dumps({"step": 300} | {f"loss/generator/{number}": number for number in range(400)}) + "\n")
+    assert verb("report", folder.path, "-o", tmp_path / "a.html")[0] == 0
+    page = (tmp_path / "a.html").read_text()
+    assert "Of 402 losses the first 60 are drawn." in page
+    assert page.count('<figure class="chart">') < 80
+
+
 # --- what else the report reads
 
 BESIDE: dict[str, tuple[str, bytes, str]] = {
@@ -286,6 +296,15 @@ def test_texts_reach_neither_the_terminal_nor_the_page_as_they_are(tmp_path: Pat
     assert verb("report", "--list", tmp_path)[0] == 0
     (runs[0].path / "config.yaml").write_text("[")
     assert verb("report", runs[0].path)[0] == 2
+
+
+def test_a_folders_name_that_is_no_text(tmp_path: Path, verb: Verb) -> None:
+    folder = trained(tmp_path / "a\udcff\n", scores={"psnr": 20.0})
+    other = trained(tmp_path / "b", scores={"psnr": 20.0})
+    code, out, error = verb("report", folder.path, other.path, "-o", tmp_path / "a.html")
+    assert (code, error) == (0, "")
+    assert f"page: {tmp_path / 'a.html'}" in out
+    assert verb("report", "--list", tmp_path)[0] == 0
 
 
 # --- checkpoints and snapshots
