@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, run
-from colordist.config import RunError, UserError, printable
+from colordist.config import RunError, UserError, at_least, printable
 from colordist.registry import load_modules
 
+_MOST_VARIANTS = 100_000
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
 
 
@@ -39,10 +40,9 @@ def colorize(options: argparse.Namespace) -> None:
 
     load_modules(options.modules)
     size, out = options.batch_size, options.output
-    if size < 1:
-        raise UserError(f"--batch_size is {size}, but must be at least 1: try --batch_size 8")
-    if options.variants is not None and options.variants < 1:
-        raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
+    at_least("--batch_size", size, 1)
+    at_least("--variants", options.variants, 1, _MOST_VARIANTS)
+    at_least("--seed", options.seed, -(2**63), 2**63 - 1)
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps)
     most = colorizer.variants
