@@ -272,6 +272,7 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built() -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for settings, told in (
         ({"model__width": 2**16}, r"^model\.width 65536: 4 numbers for each weight don't fit into the .* GiB"),
+        ({"train__global_batch_size": 10**6}, r"^train\.micro_batch_size: 1,000,000 images of 32x32 .* \d+$"),
         ({"discriminator__width": 2**16}, r"^discriminator\.width 65536: 4 numbers for each weight don't fit"),
     ):
         with pytest.raises(UserError, match=told):
