@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
-from colordist.config import RunError, UserError, printable
+from colordist.config import RunError, UserError, at_least, printable
 from colordist.console import say
 from colordist.files.paths import make_folder, remove_empty
 from colordist.registry import load_modules
@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # which import torch
     from colordist.inference.colorizer import Colorizer
     from colordist.inference.photo_files import Job
 
+_MOST_VARIANTS = 100_000
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
 
 
@@ -43,10 +44,9 @@ def colorize(options: argparse.Namespace) -> None:
 
     load_modules(options.modules)
     out = options.output
-    if options.batch_size < 1:
-        raise UserError(f"--batch_size is {options.batch_size}, but must be at least 1: try --batch_size 8")
-    if options.variants is not None and options.variants < 1:
-        raise UserError(f"--variants is {options.variants}, but must be at least 1: try --variants 4")
+    at_least("--batch_size", options.batch_size, 1)
+    at_least("--variants", options.variants, 1, _MOST_VARIANTS)
+    at_least("--seed", options.seed, -(2**63), 2**63 - 1)
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps)
     most = colorizer.variants

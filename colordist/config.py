@@ -72,7 +72,7 @@ def whole(key: str, value: object, bound: int, most: int = MOST) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         shown = printable(repr(value)[:50])
         raise UserError(f"{key} is {shown}, but must be a whole number: try {key} {max(bound, 0)}")
-    number = operator.index(value)  # type: ignore[call-overload]
+    number = operator.index(value)
     if number.bit_length() > 128:  # Python writes numbers of up to some thousand digits
         raise UserError(f"{key} has {number.bit_length()} bits, but must be at most {most}: try {key} {max(bound, 0)}")
     at_least(key, number, bound, most)

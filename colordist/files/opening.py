@@ -3,10 +3,10 @@
 A FIFO would make the reader wait for a writer, a device may never end, and opening one may change its state.
 """
 
-import io
 import os
 import stat
 from contextlib import suppress
+from io import BufferedReader
 from pathlib import Path
 
 from colordist.config import UserError, printable
@@ -27,7 +27,7 @@ class TooLarge(UserError):
     """A file is larger than files of its kind ever are."""
 
 
-def open_regular(file: Path | str) -> io.BufferedReader:
+def open_regular(file: Path | str) -> BufferedReader:
     """Open a file to read bytes; never waits for another process.
 
     Raises NotRegular for a pipe, a socket or a device, IsADirectoryError for a folder, and OSError.

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
-from colordist.config import UserError, whole
+from colordist.config import RunError, UserError, whole
 from colordist.data import decode
 from colordist.engine.environment import device_type
+from colordist.files.atomic import out_of_memory, reason
+from colordist.files.memory import device_memory, gib
 from colordist.inference import upsampling
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
@@ -107,13 +110,24 @@ class Colorizer:
             shapes.setdefault(self.input_size(photo.grey.size), []).append(index)
         colors: dict[int, Tensor] = {}
         for size, members in shapes.items():
+            self._require_memory(len(members), size)
             inputs = [_tensor(decode.scale(photos[index].visible, size)) for index in members]
             grey = torch.stack(inputs).to(self.device, torch.float32) / 127.5 - 1
-            color = self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
+            with _out_of_memory():
+                color = self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
             if self.space.name == "rgb":
                 color = srgb_to_lab(self.space.join(grey, color))[:, 1:] / AB_SCALE
             colors |= zip(members, color, strict=True)
         return [colors[index] for index in range(len(photos))]
+
+    def _require_memory(self, count: int, size: tuple[int, int]) -> None:
+        """Raise UserError if the network's first features alone, of a batch of images, don't fit on the device."""
+        width, height = size
+        needed = 4 * count * width * height * getattr(self.task.model, "width", 1)
+        if needed > (there := device_memory(self.device.type)):
+            way_out = "a smaller batch_size" if count > 1 else f"a resolution below {self.resolution}"
+            many = f"{count} photos of {width}x{height}" if count > 1 else f"resolution is {self.resolution}: a photo"
+            raise UserError(f"{many} would take more than {gib(needed)}, but there are {gib(there)}: try {way_out}")
 
     def _checked_variant(self, variant: int) -> int:
         """A variant's index. Raises UserError for an unknown one."""
@@ -152,6 +166,17 @@ def load(
     if resolution < (least := 2 * trained.task.model.size_multiple):
         raise UserError(f"resolution is {resolution}, but this network needs at least {least}: try {least}")
     return Colorizer(trained, resolution, upsample)
+
+
+@contextmanager
+def _out_of_memory() -> Iterator[None]:
+    """Raise RunError where memory runs out."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise RunError(f"out of memory ({reason(error)}): try a smaller batch_size or resolution") from None
 
 
 def _checked_images(images: object) -> list[Image.Image]:

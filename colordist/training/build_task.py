@@ -10,8 +10,10 @@ from torch import nn
 from colordist import registry
 from colordist.config import Config, GeneratorOptimizerConfig, Part, UserError
 from colordist.engine.consistency import check_same
+from colordist.engine.environment import device_type
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.files.memory import device_memory, gib
 from colordist.files.paths import model_path
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.optional import build_metrics
@@ -20,7 +22,7 @@ from colordist.models.factory import ModelFactory
 from colordist.models.parts import part_of
 from colordist.run import snapshot
 from colordist.tasks.base import NetworkSpec, Task
-from colordist.training.batch_arithmetic import batch_arithmetic
+from colordist.training.batch_arithmetic import BatchArithmetic, batch_arithmetic
 from colordist.training.initial_weights import InitialWeights, load_initial_weights
 
 _COPIES = 4  # weights, gradients, Adam's two moments
@@ -32,11 +34,24 @@ def build_task(config: Config, processes: int = 1, *, copies: int = _COPIES) -> 
     Weights depend on the seed alone, so they are the same on every process. Raises UserError if the processes can't
     share the global batch equally, or if ``copies`` of a network's weights don't fit into this machine; 0: no limit.
     """
-    samples = batch_arithmetic(config.train, processes).per_process
+    batches = batch_arithmetic(config.train, processes)
+    if copies:
+        _require_memory(config, batches)
     task: Task = registry.component("task", config.task.name)(config.task, config.model)
     task.networks = task.build(ModelFactory(config.seed, config.model, config.discriminator, copies))
-    task.state = task.initial_state(samples, config.data.image_size)
+    task.state = task.initial_state(batches.per_process, config.data.image_size)
     return task
+
+
+def _require_memory(config: Config, batches: BatchArithmetic) -> None:
+    """Raise UserError if a micro-batch's images and first features alone don't fit on the device."""
+    count, size = batches.micro_batch_size, config.data.image_size
+    each = 4 * size**2 * (3 + getattr(config.model, "width", 1))
+    if count * each > (there := device_memory(device_type())):
+        raise UserError(
+            f"train.micro_batch_size: {count:,} images of {size}x{size} take more than {gib(count * each)}, but "
+            f"there are {gib(there)}: try train.micro_batch_size {max(1, there // each // 10)}"
+        )
 
 
 def load_pretrained(task: Task, config: Config, engine: Engine) -> str | None:

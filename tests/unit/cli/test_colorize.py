@@ -204,7 +204,7 @@ def test_all_bad(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         (["a.jpg", "*.gif", "-o", "out"], "no photo found at *.gif"),
         (["empty", "-o", "out"], "no photo found at empty"),
         (["a.jpg", "-o", "a.jpg"], "name another"),
-        (["a.jpg", "-o", "out", "--batch_size", "0"], "try --batch_size 8"),
+        (["a.jpg", "-o", "out", "--batch_size", "0"], "try --batch_size 1"),
         (["a.jpg", "-o", "out", "--resolution", "4"], "try 8"),
     ],
 )
@@ -408,7 +408,7 @@ def test_variants_have_numbers(
 
 @pytest.mark.parametrize(
     ("count", "told"),
-    [("4", "--variants is 4, but this network has 1 (model.noise): try 1"), ("0", "try --variants 4")],
+    [("4", "--variants is 4, but this network has 1 (model.noise): try 1"), ("0", "try --variants 1")],
 )
 def test_mistaken_variants_are_one_line(
     count: str, told: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

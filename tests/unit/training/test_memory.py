@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import resource
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -10,13 +11,16 @@ import torch
 from helpers import ROOT, alone_on_the_cpu, prepared, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.config import Config
+from colordist.config import Config, UserError
+from colordist.data.loader import load
+from colordist.data.sources.synthetic import SyntheticSplit
 from colordist.engine.network import Network
 from colordist.models.feature_network import FeatureNetwork
+from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.build_task import build_networks, build_task
 from colordist.training.describe import describe
-from colordist.training.memory import LiveBytes, Memory, estimate
+from colordist.training.memory import LiveBytes, Memory, build_fake, estimate
 
 
 def networks_of(config: Config) -> dict[str, Network]:
@@ -235,3 +239,48 @@ def test_a_dry_run_says_when_memory_lacks_and_what_to_try(monkeypatch: pytest.Mo
     way_out = "; more than the 1 MiB there are: try train.micro_batch_size 4"
     assert told().endswith(f"{way_out}, or train.activation_checkpointing true")
     assert told(train__activation_checkpointing=True).endswith(way_out)
+
+
+@pytest.mark.parametrize("task", ["autoencoder", "cgan", "cyclegan", "flow"])
+@pytest.mark.parametrize("precision", ["fp32", "fp64", "bf16"])
+def test_networks_of_fake_tensors_need_the_same(task: str, precision: str) -> None:
+    config = tiny(task__name=task, train__precision=precision)
+
+    def build() -> tuple[Task, dict[str, Network]]:
+        task = build_task(config)
+        return task, build_networks(task, config)
+
+    (built, networks), fake = build_fake(build, precision, "cpu")
+    batches = batch_arithmetic(config.train, 1)
+    assert estimate(built, networks, config, batches, "cpu", fake) == expected(config)
+    assert torch.get_default_dtype() == torch.float32
+
+
+def test_a_dry_run_allocates_nothing_of_what_it_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colordist.training.describe.device_type", lambda: "cpu")
+    describe(tiny(), batch_arithmetic(tiny().train, 1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    config = tiny(model__width=1024, model__depth=2)
+    assert "about" in describe(config, batch_arithmetic(config.train, 1))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**18  # KiB: the weights have 1.5 GiB
+
+
+# --- what doesn't fit
+
+
+def test_a_network_that_cannot_fit_is_refused_before_it_is_built() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for settings, told in (
+        ({"model__width": 2**16}, r"^model\.width 65536: 4 numbers for each weight don't fit into the .* GiB"),
+        ({"train__global_batch_size": 10**6}, r"^train\.micro_batch_size: 1,000,000 images of 32x32 .* \d+$"),
+        ({"discriminator__width": 2**16}, r"^discriminator\.width 65536: 4 numbers for each weight don't fit"),
+    ):
+        with pytest.raises(UserError, match=told):
+            build_task(tiny(**settings))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20
+
+
+def test_images_that_cannot_fit_are_refused_before_they_are_painted() -> None:
+    split = SyntheticSplit(0, "train", 10**8, 512)
+    with pytest.raises(UserError, match=r"^100,000,000 training images take 73,242\.\d GiB, but there are "):
+        load(split, torch.device("cpu"), "training images")
