@@ -18,12 +18,21 @@ from colordist.config import RunError, UserError, shortened
 from colordist.engine import launch, monitor, variables
 from colordist.files.atomic import out_of_memory
 from colordist.files.paths import impossible, model_path
+from colordist.secrets import redacted
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
 STEPS_HELP = "Steps of a flow's solver. Default: as trained."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds
+
+
+class _WithoutSecrets(logging.Formatter):
+    """Lines of a log as they are, but for passwords and tokens."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return redacted(super().format(record))
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -60,7 +69,9 @@ def run(verb: Callable[[], None]) -> None:
     if not is_main:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # rank 0 shows them
     log = logging.getLogger("colordist")
-    log.addHandler(logging.StreamHandler())
+    handler = logging.StreamHandler()
+    handler.setFormatter(_WithoutSecrets())
+    log.addHandler(handler)
     log.setLevel(logging.INFO if is_main else logging.ERROR)  # all ranks log the same
     try:
         _answer(verb)
@@ -117,7 +128,7 @@ def _check_surroundings() -> None:
 
 def _print_mistake(what: Exception | str) -> None:
     """Print one line of limited length, whatever the user gave and the message repeats."""
-    print(f"colordist: {shortened(str(what))}", file=sys.stderr, flush=True)
+    print(f"colordist: {shortened(redacted(str(what)))}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

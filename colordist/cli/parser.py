@@ -25,6 +25,7 @@ from colordist.config import (
     UserError,
 )
 from colordist.registry import NAME_KEYS, Names
+from colordist.secrets import redacted
 
 QUICKSTART = "quickstart_cgan"
 _USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
@@ -403,6 +404,8 @@ def _check_text(key: str, value: Any) -> None:  # noqa: ANN401  any value
             raise UserError(f"{key} is empty: give a value, or leave it out")
         if isinstance(text, str) and "\0" in text:
             raise UserError(f"{key} has a NUL character: leave it out")
+        if isinstance(text, str) and redacted(text) != text:
+            raise UserError(f"{key} holds a password or a token, and settings are written into files: leave it out")
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def _protected(stream: TextIO | None, number: int) -> TextIO:
         raw.fail(error)
     is_unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
-        raw if is_unbuffered else io.BufferedWriter(raw),  # type: ignore[arg-type]  # as Python itself does
+        raw if is_unbuffered else io.BufferedWriter(raw),  # as Python itself does
         stream.encoding,
         errors="replace",  # e.g. arrows on an ASCII terminal
         line_buffering=stream.line_buffering,
