@@ -16,6 +16,7 @@ import yaml
 
 from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
+from colordist.cli.layout import new_parser
 from colordist.cli.mistakes import BASES, one_line, unknown_key, wanted
 from colordist.config import (
     COMMON,
@@ -28,7 +29,6 @@ from colordist.registry import NAME_KEYS, Names
 from colordist.secrets import redacted
 
 QUICKSTART = "quickstart_cgan"
-_USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 
 @dataclass(frozen=True)
@@ -271,40 +271,6 @@ def _print_help(verb: str, description: str, add_options: Callable[[Any], None])
     parser.set_defaults(dict(zip(NAME_KEYS, dataclasses.astuple(Names()), strict=True)))
     parser.print_help()
     sys.exit(0)
-
-
-def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | None = None) -> Any:  # noqa: ANN401
-    """Build an argument parser for a verb."""
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, set_parsing_settings
-    from jsonargparse._formatters import DefaultHelpFormatter
-
-    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """Keeps the line breaks of the epilog."""
-
-    class Parser(ArgumentParser):
-        """Leaves a verb's options out of ``--print_config``: the output is a file of settings, for any verb."""
-
-        def dump(self, cfg: Any, *arguments: Any, **options: Any) -> str:  # noqa: ANN401  as overridden
-            """Settings as YAML."""
-            cfg = cfg.clone()
-            for name, value in vars(cfg).copy().items():
-                if isinstance(value, bool) or (name == "import" and value is None):
-                    del cfg[name]
-            return str(super().dump(cfg, *arguments, **options))
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(
-        prog=f"colordist {verb}",
-        description=description,
-        usage=usage,
-        epilog=epilog,
-        formatter_class=Formatter,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    return parser
 
 
 def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> None:  # noqa: ANN401
