@@ -77,6 +77,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy colordist tests
+	$(BIN)/python tests/audit.py
 
 clean:
 	rm -rf $(VENV) $(VERSIONS) runs build *.egg-info

@@ -1,12 +1,13 @@
 """The terminal: everything that colordist prints or logs goes through here.
 
-Names and texts of a stranger's files reach it, and mustn't control it: unprintable characters become question marks.
+Names and texts of a stranger's files reach it, and mustn't control it: unprintable characters become question marks. Secrets are left out.
 """
 
 import logging
 import sys
 
 from colordist.config import printable
+from colordist.secrets import redacted
 
 
 def say(*texts: object, error: bool = False) -> None:
@@ -28,4 +29,4 @@ class _Formatter(logging.Formatter):
 
 
 def _clean(text: str) -> str:
-    return "\n".join(map(printable, text.split("\n")))
+    return "\n".join(map(printable, redacted(text).split("\n")))

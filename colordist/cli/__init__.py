@@ -19,6 +19,7 @@ from colordist.console import log_handler, say
 from colordist.engine import launch, monitor, variables
 from colordist.files.atomic import out_of_memory
 from colordist.files.paths import impossible, model_path
+from colordist.secrets import redacted
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
@@ -117,7 +118,8 @@ def _check_surroundings() -> None:
 
 def _print_mistake(what: Exception | str) -> None:
     """Print one line of limited length, whatever the user gave and the message repeats."""
-    say(f"colordist: {shortened(str(what))}", error=True)
+    line = shortened(redacted(str(what)))  # in this order: half a token isn't recognised
+    say(f"colordist: {line}", error=True)
 
 
 def main() -> None:

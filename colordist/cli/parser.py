@@ -16,6 +16,7 @@ import yaml
 
 from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
+from colordist.cli.layout import new_parser
 from colordist.cli.mistakes import BASES, one_line, unknown_key, wanted
 from colordist.config import (
     COMMON,
@@ -28,9 +29,9 @@ from colordist.files.atomic import reason
 from colordist.files.documents import MOST_BYTES, Malformed, parse_yaml
 from colordist.files.opening import NotRegular, TooLarge, read_regular
 from colordist.registry import NAME_KEYS, Names
+from colordist.secrets import redacted
 
 QUICKSTART = "quickstart_cgan"
-_USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 
 @dataclass(frozen=True)
@@ -264,40 +265,6 @@ def _print_help(verb: str, description: str, add_options: Callable[[Any], None])
     sys.exit(0)
 
 
-def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | None = None) -> Any:  # noqa: ANN401
-    """Build an argument parser for a verb."""
-    from argparse import RawDescriptionHelpFormatter
-
-    from jsonargparse import ArgumentParser, set_parsing_settings
-    from jsonargparse._formatters import DefaultHelpFormatter
-
-    class Formatter(RawDescriptionHelpFormatter, DefaultHelpFormatter):
-        """Keeps the line breaks of the epilog."""
-
-    class Parser(ArgumentParser):
-        """Leaves a verb's options out of ``--print_config``: the output is a file of settings, for any verb."""
-
-        def dump(self, cfg: Any, *arguments: Any, **options: Any) -> str:  # noqa: ANN401  as overridden
-            """Settings as YAML."""
-            cfg = cfg.clone()
-            for name, value in vars(cfg).copy().items():
-                if isinstance(value, bool) or (name == "import" and value is None):
-                    del cfg[name]
-            return str(super().dump(cfg, *arguments, **options))
-
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = Parser(
-        prog=f"colordist {verb}",
-        description=description,
-        usage=usage,
-        epilog=epilog,
-        formatter_class=Formatter,
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    return parser
-
-
 def _add_sections(parser: Any, kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> None:  # noqa: ANN401
     parser.add_argument("--config", action="config", help=f"YAML file of settings. Default: {QUICKSTART}.")
     parser.add_argument("--import", action="append", metavar="MODULE", help=IMPORT_HELP)
@@ -395,6 +362,8 @@ def _check_text(key: str, value: Any) -> None:  # noqa: ANN401  any value
             raise UserError(f"{key} is empty: give a value, or leave it out")
         if isinstance(text, str) and "\0" in text:
             raise UserError(f"{key} has a NUL character: leave it out")
+        if isinstance(text, str) and redacted(text) != text:
+            raise UserError(f"{key} holds a password or a token, and settings are written into files: leave it out")
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:

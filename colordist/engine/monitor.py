@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from colordist.config import one_line
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
+from colordist.secrets import redacted
 
 if TYPE_CHECKING:
     from torch.distributed import Store  # type: ignore[attr-defined]
@@ -34,8 +35,9 @@ _STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agr
 
 
 def _report(line: str) -> None:
+    data = f"colordist: {redacted(line)}\n".encode(errors="replace")
     with suppress(OSError):  # nobody may be listening any more, and the process must end all the same
-        os.write(2, f"colordist: {line}\n".encode(errors="replace"))  # the main thread may hold the lock of sys.stderr
+        os.write(2, data)  # the main thread may hold the lock of sys.stderr
 
 
 def _terminate() -> None:

@@ -49,7 +49,11 @@ def test_train_report_colorize_and_export(tmp_path: Path) -> None:
     environment["XDG_CACHE_HOME"] = str(tmp_path / "cache")
     done = subprocess.run(
         [sys.executable, "-X", "warn_default_encoding", "-c", PROGRAM],
-        **{"input": b"\n".join(lines), "cwd": tmp_path, "env": environment, "capture_output": True, "check": False},
+        input=b"\n".join(lines),
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     codes = [line for line in done.stdout.splitlines() if line.startswith(b"code")]
     assert codes == [b"code 2"], done.stderr.decode(errors="replace")

@@ -47,7 +47,10 @@ def test_a_reader_that_has_had_enough_is_no_failure(unbuffered: str) -> None:
     script = f'{{ PYTHONUNBUFFERED={unbuffered} "$@"; echo "code $?" >&2; }} | head -n 1'
     done = subprocess.run(
         ["sh", "-c", script, "sh", sys.executable, "-c", program],
-        **{"env": clean_environment(), "capture_output": True, "text": True, "check": False},
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("x" * 99 + "\n", "code 0\n")
 

@@ -12,7 +12,7 @@ PACKAGE = ROOT / "colordist"
 # A module imports its own package or lower levels. "" is the package itself, which offers the API.
 LEVELS: tuple[tuple[str, ...], ...] = (
     ("config",),
-    ("registry", "keys", "extras", "console"),
+    ("registry", "keys", "extras", "secrets", "console"),
     ("files", "color"),
     ("models", "data", "metrics"),
     ("tasks",),
