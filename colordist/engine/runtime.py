@@ -118,7 +118,7 @@ class Engine:
         if self.world_size > 1:
             self._start_monitor(timeouts)
         elif timeouts is not None:
-            self.monitor = Monitor(dist.HashStore(), timeouts=timeouts)
+            self.monitor = Monitor(dist.HashStore(), timeouts=timeouts)  # type: ignore[attr-defined]
             self.monitor.start()
         host, cores = socket.gethostname(), own_cores()
         share_cores(kind, cores, [theirs for where, theirs in self.gather((host, cores)) if where == host])
