@@ -1,6 +1,7 @@
 """The terminal: everything that colordist prints or logs goes through here.
 
-Names and texts of a stranger's files reach it, and mustn't control it: unprintable characters become question marks. Secrets are left out.
+Names and texts of a stranger's files reach it, and mustn't control it: unprintable characters become question
+marks. Secrets are left out.
 """
 
 import logging

@@ -151,7 +151,7 @@ class Passthrough(mfusepy.Operations):  # type: ignore[misc]  # not typed
         self._on("change", path, lambda real: os.chmod(real, mode))
 
     def utimens(self, path: str, times: tuple[int, int] | None = None) -> None:
-        self._on("change", path, lambda real: os.utime(real, ns=times))
+        self._on("change", path, lambda real: os.utime(real, ns=times) if times else os.utime(real))
 
 
 class Mount(mfusepy.FUSE):  # type: ignore[misc]  # not typed

@@ -116,7 +116,7 @@ def test_a_full_disk_is_continued_on_a_larger_one(tmp_path: Path, straight: RunF
 
 def test_a_disk_can_be_remounted_read_only_during_a_run(tmp_path: Path, straight: RunFolder) -> None:
     with tmpfs(tmp_path / "disk", 2**24) as path:
-        remount = ["mount", "-o", "remount,ro", path]  # refused while a file is open to be written
+        remount = ["mount", "-o", "remount,ro", str(path)]  # refused while a file is open to be written
         with at_step(2, lambda: subprocess.run(remount, check=True)), pytest.raises(RunError) as ended:
             run(path / "run", **SETTINGS)
         assert_one_line(ended.value, "Read-only file system")

@@ -135,6 +135,9 @@ def test_trackers_pass_everything_on(tmp_path: Path) -> None:
         def log(self, record: Record) -> None:
             self.calls.append(record)
 
+        def flush(self) -> None:
+            self.calls.append("flushed")
+
         def picture(self, file: Path, step: int) -> None:
             self.calls.append((file, step))
 
@@ -147,10 +150,25 @@ def test_trackers_pass_everything_on(tmp_path: Path) -> None:
     two = [Recorder(), Recorder()]
     trackers = Trackers([*two])
     trackers.log({"step": 1})
+    trackers.flush()
     trackers.picture(tmp_path, 1)
     trackers.snapshot(tmp_path, 1)
     trackers.close()
-    assert two[0].calls == two[1].calls == [{"step": 1}, (tmp_path, 1), ("snapshot", tmp_path, 1), "closed"]
+    assert two[0].calls == two[1].calls == [{"step": 1}, "flushed", (tmp_path, 1), ("snapshot", tmp_path, 1), "closed"]
+
+
+def test_a_tracker_that_fails_keeps_no_record_from_the_others(file: Path) -> None:
+    first, second = JsonLines(file, 0), JsonLines(file.with_name("second.jsonl"), 0)
+    with watched(refusing_kind("write")), pytest.raises(RunError, match="No space left on device"):
+        first.log({"step": 5})
+    trackers = Trackers([first, second])
+    trackers.log({"step": 10})
+    assert records(file) == [{"step": 5}, {"step": 10}]  # also what couldn't be written before, whole
+    with watched(refusing_kind("open")), pytest.raises(RunError):
+        trackers.log({"step": 15})
+    trackers.flush()
+    assert records(file) == [{"step": 5}, {"step": 10}, {"step": 15}]
+    assert records(file.with_name("second.jsonl")) == [{"step": 10}, {"step": 15}]
 
 
 # --- Weights & Biases: real runs, offline, read back with its own reader
