@@ -45,11 +45,9 @@ def open_regular(file: Path | str) -> BufferedReader:
 def read_regular(file: Path | str, most: int) -> bytes:
     """Read a file of at most this many bytes. Raises as ``open_regular``, and TooLarge."""
     with open_regular(file) as opened:
-        size = os.fstat(opened.fileno()).st_size  # before memory is taken for it
-        found = b"" if size > most else opened.read(size)
-        while len(found) <= most and (more := opened.read(2**20)):  # it has grown, or its size isn't known
-            found += more
-    if max(size, len(found)) > most:
+        size = os.fstat(opened.fileno()).st_size
+        found = b"" if size > most else opened.read(size)  # a read takes memory for all that it asks for
+    if size > most:
         raise TooLarge(f"{printable(str(file))} has more than {most / 2**20:.3g} MiB: no such file is that large")
     return found
 

@@ -1,6 +1,7 @@
 """Snapshots: EMA weights, and JSON to rebuild the network without trainer code."""
 
 import dataclasses
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from colordist import registry
 from colordist.config import MOST, GeneratorSettings, UserError, whole
@@ -148,17 +150,38 @@ def _build(task: Task) -> nn.ModuleDict:
     return nn.ModuleDict({name: spec.module for name, spec in task.build_sampled(ModelFactory(0, task.model)).items()})
 
 
+class _FarTooLarge(ValueError):
+    """A network is far larger than its weights."""
+
+
 def _check_parameters(task: Task, tensors: dict[str, Tensor]) -> None:
     """Raise ValueError for networks far larger than their weights, before memory is taken for them.
 
     model.json may come from anywhere, and one number in it is enough for any size.
     """
+    found, thread = sum(each.numel() for each in tensors.values()), threading.get_ident()
+    built = 0
+
+    def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        if threading.get_ident() != thread or parameter is None:
+            return
+        nonlocal built
+        built += 1
+        if built > 10 * len(tensors) + 2000:  # parts of an encoder may be built and dropped
+            raise _FarTooLarge(
+                f"model.json describes far more tensors than model.safetensors, which has {len(tensors)}"
+            )
+
+    counting = register_module_parameter_registration_hook(count)  # while it is built, which may take long, too
     try:
         with torch.device("meta"):
             described = sum(each.numel() for each in _build(task).state_dict().values())
+    except _FarTooLarge:
+        raise
     except Exception:  # a component of another package may need real tensors
         return
-    found = sum(each.numel() for each in tensors.values())
+    finally:
+        counting.remove()
     if described > 2 * found + 1_000_000:
         raise ValueError(f"model.json describes {described} parameters, model.safetensors has {found}")
 

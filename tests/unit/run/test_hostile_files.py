@@ -390,6 +390,8 @@ DESCRIPTIONS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda about: about.update(image_size=10**9),
         "model.json: image_size: expected int <= 65536",
     ),
+    "a network of huge layers": (lambda about: about["model"].update(width=10**6), "parameters, model.safetensors has"),
+    "a network of many layers": (lambda about: about["model"].update(blocks=10**6), "describes far more tensors"),
     "text for a format": (lambda about: about.update(format="2"), "model.json: format: expected int, got str"),
     "text for scores": (lambda about: about.update(scores={"psnr": "x"}), "model.json: scores"),
     "numbers for packages": (lambda about: about.update(requires=[5]), "model.json: requires"),
