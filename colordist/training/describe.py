@@ -3,9 +3,10 @@
 from dataclasses import replace
 
 import yaml
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from colordist import registry
-from colordist.config import Config, FileDataConfig, as_dict
+from colordist.config import Config, FileDataConfig, UserError, as_dict
 from colordist.data.source import ImageSource
 from colordist.engine.environment import device_type, resolve_precision, zero_stage
 from colordist.engine.network import Network
@@ -28,7 +29,13 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
         task = build_task(config, batches.processes, copies=0)
         return task, build_networks(task, config)
 
-    (task, networks), fake = build_fake(build, precision, device)
+    fake: FakeTensorMode | None
+    try:
+        (task, networks), fake = build_fake(build, precision, device)
+    except UserError:
+        raise
+    except Exception:  # networks that need real tensors while they are built, as those of timm
+        (task, networks), fake = build(), None
     memory = estimate(task, networks, config, batches, device, fake)
     counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
     return "\n".join([settings, str(batches), *counts, _told(memory, config, batches, device)])

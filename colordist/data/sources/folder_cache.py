@@ -112,7 +112,7 @@ def _mapped(file: BinaryIO) -> NDArray[np.uint8]:
     shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
     if is_fortran or dtype != np.uint8:
         raise ValueError("another array")
-    return np.asarray(np.memmap(file, dtype, "r", file.tell(), shape))
+    return np.asarray(np.memmap(file, dtype, "r", file.seek(0, os.SEEK_CUR), shape))
 
 
 def store(stem: Path, content: Content) -> bool:

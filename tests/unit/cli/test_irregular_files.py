@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from helpers import alone_on_the_cpu
-from impatience import IRREGULAR, impatient
+from irregular import IRREGULAR, within
 from photos import noise, snapshot_in
 
 import colordist
@@ -28,7 +28,7 @@ FILES = [each for each in IRREGULAR if each != "folder"]
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    with impatient():
+    with within():
         yield
 
 

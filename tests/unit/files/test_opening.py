@@ -5,7 +5,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from impatience import IRREGULAR, impatient
+from irregular import IRREGULAR, within
 
 from colordist.config import UserError
 from colordist.files.atomic import replace_text
@@ -17,7 +17,7 @@ REFUSED = ("pipe", "socket", "endless device", "full device")
 @pytest.mark.parametrize("what", IRREGULAR)
 def test_what_is_no_file_is_not_opened(what: str, tmp_path: Path) -> None:
     IRREGULAR[what](tmp_path / "a")
-    with impatient(), pytest.raises(NotRegular if what in REFUSED else OSError) as refusal:
+    with within(), pytest.raises(NotRegular if what in REFUSED else OSError) as refusal:
         open_regular(tmp_path / "a")
     if what in REFUSED:
         assert str(refusal.value).startswith(f"{tmp_path / 'a'} is a ")
@@ -28,7 +28,7 @@ def test_what_is_no_file_is_not_opened(what: str, tmp_path: Path) -> None:
 def test_what_is_no_file_is_not_replaced(what: str, tmp_path: Path) -> None:
     IRREGULAR[what](tmp_path / "a")
     before = os.lstat(tmp_path / "a")
-    with impatient(), pytest.raises((UserError, OSError)):
+    with within(), pytest.raises((UserError, OSError)):
         replace_text(tmp_path / "a", "text")
     assert os.lstat(tmp_path / "a").st_mode == before.st_mode
     assert [each.name for each in tmp_path.iterdir()] == ["a"]  # no draft

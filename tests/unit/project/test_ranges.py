@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, get_args, get_type_hints
 
 import pytest
-from impatience import impatient
+from irregular import within
 
 from colordist import registry
 from colordist.config import COMMON, OptimizerConfig, UserError
@@ -61,7 +61,7 @@ def test_numbers_out_of_range_are_refused_by_name(build: Any, key: str, name: st
 def refusal(build: Any, **given: Any) -> str | None:  # noqa: ANN401  any setting
     """The message of the UserError, if there is one, within a moment."""
     try:
-        with impatient(2):
+        with within(2):
             build(**given)
     except UserError as error:
         return str(error)

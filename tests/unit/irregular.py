@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def impatient(seconds: int = 20) -> Iterator[None]:
+def within(seconds: int = 20) -> Iterator[None]:
     """Fail what takes longer, as waiting for the writer of a pipe would."""
 
     def stop(_number: int, _frame: object) -> None:
