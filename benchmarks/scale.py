@@ -119,7 +119,8 @@ class World:
         folder, batch = self.folder / f"{name}-{self.processes}", self.images * self.processes
         folder.mkdir()
         rows = {each: empty_buffer(batch, SLOTS, channels, SIZE) for each, channels in buffers.items()}
-        state = {"networks": list(torch.zeros(self.numbers).chunk(250)), "task": rows}
+        module = {str(index): each for index, each in enumerate(torch.zeros(self.numbers).chunk(250))}
+        state = {"step": 1, "networks": {"generator": {"module": module}}, "task": rows}
         torch.save(state, folder / "state.pt")
         return lambda: per_call(partial(checkpoint.load, folder))
 

@@ -141,7 +141,7 @@ def test_settings_and_their_place() -> None:
         typed({"steps": "5"}, TrainConfig, "train")
     with pytest.raises(Malformed, match=r"^train: expected object, got array$"):
         typed([], TrainConfig, "train")
-    with pytest.raises(UserError, match=r"^train\.steps is 0, but must lie in"):
+    with pytest.raises(UserError, match=r"^train\.steps is 0, but must be at least 1"):
         typed({"steps": 0}, TrainConfig, "train")
 
 
