@@ -31,6 +31,8 @@ class Launch:
         for name, most in (("RANK", world_size - 1), ("LOCAL_RANK", world_size - 1), ("LOCAL_WORLD_SIZE", world_size)):
             if integer(name, 0) > most:
                 raise UserError(f"{name} is {environment[name]}, but WORLD_SIZE is {world_size}: {WAY_OUT}")
+        if world_size > 1 and integer("MASTER_PORT", 1) == 0:  # each process would wait at another one
+            raise UserError(f"MASTER_PORT is 0, but must be a port that all processes know: {WAY_OUT}")
         check()
         return cls(integer("RANK", 0), world_size, integer("LOCAL_RANK", 0))
 

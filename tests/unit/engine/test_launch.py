@@ -52,6 +52,7 @@ def test_a_process_knows_its_place(environment: dict[str, str], found: Launch, m
         ({"RANK": "2", "WORLD_SIZE": "2"} | MEETING, "RANK is 2, but WORLD_SIZE is 2"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "2"} | MEETING, "LOCAL_RANK is 2, but WORLD_SIZE is 2"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "x"} | MEETING, "LOCAL_WORLD_SIZE is 'x'"),
+        ({"RANK": "0", "WORLD_SIZE": "2"} | MEETING | {"MASTER_PORT": "0"}, "MASTER_PORT is 0, but must be a port"),
         ({"RANK": "0", "WORLD_SIZE": "2"} | MEETING | {"MASTER_PORT": "65536"}, "MASTER_PORT is '65536', but must be"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "0"} | MEETING, "LOCAL_WORLD_SIZE is '0'"),
         ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "3"} | MEETING, "LOCAL_WORLD_SIZE is 3, but WORLD_SIZE"),
