@@ -157,9 +157,7 @@ class Lock:
                 self._heartbeat()
 
     def withdraw(self) -> None:
-        """Release the lock of a run that hasn't begun. Removes the folders that were made for it, if nothing else is in
-        them.
-        """
+        """Release the lock. Of a run that hasn't begun, remove the folders that were made for it."""
         self.release()
         with suppress(OSError):
             if (

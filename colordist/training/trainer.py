@@ -171,7 +171,7 @@ class Trainer:
         """Close writer, loader and trackers, then release the lock. Each of them, even if another one fails."""
         with ExitStack() as last_first:
             if self.lock is not None:
-                last_first.callback(self.lock.withdraw if self.folder.state == "new" else self.lock.release)
+                last_first.callback(self.lock.withdraw)
             last_first.callback(self._close_tracker)
             last_first.callback(self.loader.close)
             if self.writer is not None:
