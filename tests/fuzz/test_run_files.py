@@ -38,7 +38,7 @@ READERS: dict[str, tuple[list[list[str]], int]] = {
     "snapshots/step-*/model.safetensors": ([["colorize", "run", "photo.png", "-o", "out"], ["evaluate", "run"],
                                             ["train", *TINY, "--train.init_from", "run", "--train.steps", "1"]], 60),
     "samples/*.png": ([["report", "run"], ["report", "run", "-o", "r.png"]], 30),
-    "lock/*.json": ([CONTINUE], 30),
+    "lock/*.json": ([[*CONTINUE, "--run.heartbeat_timeout", "1"]], 8),
     "images": ([CONTINUE, ["report", "run"]], 20),
     "finished": ([CONTINUE, ["report", "--list", "."]], 20),
     "evaluation-synthetic.json": ([["evaluate", "run"]], 20),
