@@ -18,7 +18,6 @@ from colordist.config import UserError, one_line, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document isn't read."""
-_MOST_YAML = 2**18
 _MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for
 _MOST_KEYS = 20_000  # of a YAML mapping
 _MOST_BITS = 64  # of a whole number
@@ -64,8 +63,8 @@ def _loads(text: bytes | str) -> object:
 
 def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or a plain value
     """Parse YAML of plain values. Raises Malformed, also for keys that are no text or given twice."""
-    if len(text) > _MOST_YAML:  # PyYAML is slow
-        raise Malformed(f"it has more than {_MOST_YAML >> 10} KiB")
+    if len(text) > MOST_BYTES:  # PyYAML takes seconds for so many
+        raise Malformed(f"it has more than {MOST_BYTES >> 10} KiB")
     try:
         found = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML raises KeyError and AttributeError, too

@@ -117,7 +117,7 @@ BAD_YAML = {
     "a: *b": "found undefined alias 'b'",
     "[" * 20_000: "it is nested more than 32 deep",
     "\x00": "it is no YAML: unacceptable character",
-    "a: '" + "x" * 2**18 + "'": "it has more than 256 KiB",
+    "a: '" + "x" * 2**20 + "'": "it has more than 1024 KiB",
     '"\\e[31m": 1\n5: 1': "the key 5 is no text",
 }
 
