@@ -171,11 +171,18 @@ class Trainer:
         """Close writer, loader and trackers, then release the lock. Each of them, even if another one fails."""
         with ExitStack() as last_first:
             if self.lock is not None:
-                last_first.callback(self.lock.withdraw if self.folder.state == "new" else self.lock.release)
+                last_first.callback(self._release, self.lock)
             last_first.callback(self._close_tracker)
             last_first.callback(self.loader.close)
             if self.writer is not None:
                 last_first.callback(self.writer.wait)
+
+    def _release(self, lock: Lock) -> None:
+        try:
+            has_begun = self.folder.state != "new"
+        except (RunError, UserError):  # it can't be found out
+            has_begun = True
+        (lock.release if has_begun else lock.withdraw)()
 
     def _close_tracker(self) -> None:
         with self.engine.stall_exempt("closing trackers"):
