@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import yaml
@@ -73,6 +73,11 @@ def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or 
     return found
 
 
+def as_yaml(value: object) -> str:
+    """Plain values as YAML that any parser reads as the same: quoted, the text 1e3 is no number."""
+    return yaml.dump(value, Dumper=_Dumper)
+
+
 def typed(value: object, kind: type[T], place: str = "") -> T:
     """Plain values as a type, as for ``parse_json``. Raises Malformed, and what a dataclass raises itself.
 
@@ -123,7 +128,15 @@ def _values(value: object, depth: int) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Raises YAMLError for a key that is given twice in a mapping, and for too many keys by way of merges."""
+    """Raises YAMLError for a key that is given twice in a mapping, and for too many keys by way of merges.
+
+    Dates are text, as for jsonargparse.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a dict."""
@@ -141,6 +154,13 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         if len(node.value) > _MOST_KEYS:
             raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_KEYS} keys", node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
 
 
 def _short(value: object) -> str:
