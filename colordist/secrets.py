@@ -5,7 +5,10 @@ import re
 
 _VARIABLES = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _SHORTEST = 8  # characters of a token; a shorter text may be anything
-_TOKEN = re.compile(r"\bhf_\w{8,}|(?<=:/)(/?)(?!git@)[^/\s@]+@")  # of the Hub; in an address
+_TOKEN = re.compile(
+    r"\bhf_(?:[A-Za-z0-9]{30,}|oauth_[\w.-]{20,})"  # of the Hub; shorter ones are names, as hf_datasets
+    r"|(?<=:/)(/?)(?!git@)[^/\s]+@"  # in an address
+)
 
 
 def redacted(text: str) -> str:

@@ -12,8 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
-import yaml
-
 from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
 from colordist.cli.layout import new_parser
@@ -26,7 +24,7 @@ from colordist.config import (
     UserError,
 )
 from colordist.files.atomic import reason
-from colordist.files.documents import MOST_BYTES, Malformed, parse_yaml
+from colordist.files.documents import MOST_BYTES, Malformed, as_yaml, parse_yaml
 from colordist.files.opening import NotRegular, TooLarge, read_regular
 from colordist.registry import NAME_KEYS, Names
 from colordist.secrets import redacted
@@ -151,7 +149,7 @@ class Given:
 
         Of files that name other components, the settings that still exist.
         """
-        texts = {path: yaml.safe_dump(_compatible(settings, selected)) for path, settings in self.files.items()}
+        texts = {path: as_yaml(_compatible(settings, selected)) for path, settings in self.files.items()}
         found = []
         for before, argument in pairwise(["", *self.arguments]):
             key, _, path = argument.partition("=")

@@ -93,6 +93,7 @@ def decode_with_alpha(path: Path) -> tuple[Image.Image, Image.Image | None]:
     Raises Undecodable, and nothing else, for a file without a usable image.
     """
     with _decoding(path) as image:
+        image.load()  # here, by several threads at once
         return split_alpha(image)
 
 

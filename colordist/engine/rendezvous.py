@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
 from colordist.config import RunError, UserError
 from colordist.engine.launch import Launch
-from colordist.engine.variables import integer
+from colordist.engine.variables import integer, value
 from colordist.extras import needs_extra
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ def join(device: str, precision: str, processes: int) -> "Accelerator":
     """
     with needs_extra("train", "this command"):
         from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+    threads = value("OMP_NUM_THREADS")
+    os.environ.pop("OMP_NUM_THREADS", None)
+    if threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # Accelerate takes neither a list nor an empty text
     reminder = threading.Timer(_REMINDER, log.error, [f"still waiting for all {processes} processes at {address()}"])
     reminder.daemon = True
     try:

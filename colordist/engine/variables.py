@@ -55,6 +55,12 @@ def _clipping(text: str) -> float | None:
     return number
 
 
+def _threads(text: str) -> int | None:
+    """OpenMP's list of numbers for nested loops, of which the first counts here; none for an empty text, as there."""
+    numbers = [_whole(1).parse(each.strip()) for each in text.split(",")] if text.strip() else []
+    return numbers[0] if numbers else None
+
+
 def _devices(text: str) -> str:
     if not re.fullmatch(r"(-?\d+|(GPU|MIG)-[\w/-]+)(, *(-?\d+|(GPU|MIG)-[\w/-]+))*,?|none|void|NoDevFiles|", text):
         raise ValueError
@@ -62,7 +68,8 @@ def _devices(text: str) -> str:
 
 
 def _interfaces(text: str) -> str:
-    if text and not set(text.split(",")) <= {name for _, name in socket.if_nameindex()}:
+    is_used = bool(text) and "WORLD_SIZE" in os.environ
+    if is_used and not set(text.split(",")) <= {name for _, name in socket.if_nameindex()}:
         raise ValueError
     return text
 
@@ -79,7 +86,7 @@ VARIABLES: dict[str, Kind[Any]] = {
     **{f"{mpi}_RANK": _whole(0, way_out=WAY_OUT) for mpi in ("PMI", "OMPI_COMM_WORLD", "MV2_COMM_WORLD")},
     "SLURM_STEP_NUM_TASKS": _whole(1),
     **dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID"), _whole()),
-    "OMP_NUM_THREADS": _whole(1),
+    "OMP_NUM_THREADS": Kind("a whole number, at least 1, or several, as in 4,2", _threads),
     "CUDA_VISIBLE_DEVICES": Kind("numbers or ids of GPUs, as in 0,1", _devices),
     "GLOO_SOCKET_IFNAME": Kind("network interfaces of this machine", _interfaces),
     "TORCH_DISTRIBUTED_DEBUG": _any_case(_one_of("off", "info", "detail")),

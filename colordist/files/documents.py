@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import yaml
@@ -18,7 +18,6 @@ from colordist.config import UserError, one_line, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document isn't read."""
-_MOST_YAML = 2**18
 _MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for
 _MOST_KEYS = 20_000  # of a YAML mapping
 _MOST_BITS = 64  # of a whole number
@@ -64,14 +63,19 @@ def _loads(text: bytes | str) -> object:
 
 def parse_yaml(text: bytes | str) -> Any:  # noqa: ANN401  a mapping, a list or a plain value
     """Parse YAML of plain values. Raises Malformed, also for keys that are no text or given twice."""
-    if len(text) > _MOST_YAML:  # PyYAML is slow
-        raise Malformed(f"it has more than {_MOST_YAML >> 10} KiB")
+    if len(text) > MOST_BYTES:  # PyYAML takes seconds for so many
+        raise Malformed(f"it has more than {MOST_BYTES >> 10} KiB")
     try:
         found = yaml.load(text, _Loader)
     except Exception as error:  # PyYAML raises KeyError and AttributeError, too
         raise Malformed(f"it is no YAML: {_line(error)}") from None
     _check_limits(found)
     return found
+
+
+def as_yaml(value: object) -> str:
+    """Plain values as YAML that any parser reads as the same: quoted, the text 1e3 is no number."""
+    return yaml.dump(value, Dumper=_Dumper)
 
 
 def typed(value: object, kind: type[T], place: str = "") -> T:
@@ -124,7 +128,15 @@ def _values(value: object, depth: int) -> Iterator[None]:
 
 
 class _Loader(yaml.SafeLoader):
-    """Raises YAMLError for a key that is given twice in a mapping, and for too many keys by way of merges."""
+    """Raises YAMLError for a key that is given twice in a mapping, and for too many keys by way of merges.
+
+    Dates are text, as for jsonargparse.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Build a dict."""
@@ -142,6 +154,13 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         if len(node.value) > _MOST_KEYS:
             raise yaml.constructor.ConstructorError(None, None, f"more than {_MOST_KEYS} keys", node.start_mark)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes all text."""
+
+
+_Dumper.add_representer(str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"'))
 
 
 def _short(value: object) -> str:

@@ -16,6 +16,7 @@ from colordist import registry
 from colordist.config import COMMON, Config, GeneratorSettings, as_dict
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS
+from colordist.engine import monitor
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.keys import flatten, nest
@@ -158,6 +159,7 @@ def alone_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
         yield
     finally:
+        monitor.fail("the test has ended")  # else it would end this process after the stall timeout
         AcceleratorState._reset_state(True)
         PartialState._reset_state()
         torch.use_deterministic_algorithms(False)

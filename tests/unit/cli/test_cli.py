@@ -207,6 +207,14 @@ def test_command_line_wins_over_the_file(tmp_path: Path) -> None:
     assert (command.config.seed, command.config.train.steps, command.config.train.global_batch_size) == (3, 700, 8)
 
 
+def test_text_of_a_file_stays_text(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("track: {notes: '1e3', tags: ['1e3', 2026-11-28]}\noptimizer: {generator: {lr: 1e-4}}\n")
+    config = parse(["--config", str(file)]).config
+    assert (config.track.notes, config.track.tags) == ("1e3", ["1e3", "2026-11-28"])
+    assert config.optimizer["generator"].lr == 1e-4
+
+
 def test_no_arguments_is_the_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = parse(["--dry_run", "--run.dir", str(tmp_path / "run")])
     assert (command.name, command.file) == ("quickstart_cgan", None)

@@ -36,6 +36,9 @@ def _planted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (f"http:/user:{PLANTED}@host", "http:/***@host"),  # as a path
         (f"https://{PLANTED}@host and ssh://git@host", "https://***@host and ssh://git@host"),
         (f"token hf_{PLANTED}x", "token ***x"),
+        (f"token hf_{'aB3' * 12}", "token ***"),
+        ("/data/hf_datasets/hf_downloads_2026", "/data/hf_datasets/hf_downloads_2026"),
+        ("https://me:p@ss@host", "https://***@host"),
         (PLANTED * 3, "***"),
         ("12:30@home, https://host/a@b:c, user@host:path", "12:30@home, https://host/a@b:c, user@host:path"),
     ],

@@ -88,6 +88,8 @@ def test_graphs_are_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_odd_variable_is_a_mistake(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if name == "GLOO_SOCKET_IFNAME":
+        monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(name, text)
     with pytest.raises(UserError, match=rf"^{name} is '{re.escape(text)}', but must be .*{told}"):
         check()
@@ -100,7 +102,9 @@ def test_an_odd_variable_is_a_mistake(name: str, text: str, told: str, monkeypat
         *(("ACCELERATE_USE_CPU", text) for text in ("True", "false", "1", "no")),
         *(("ACCELERATE_GRADIENT_CLIPPING", text) for text in ("none", "auto", "0.5")),
         ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),  # refused by the launch check
-        ("GLOO_SOCKET_IFNAME", "lo"),
+        ("GLOO_SOCKET_IFNAME", "ib0"),  # of the cluster's nodes; this process is alone
+        ("OMP_NUM_THREADS", "4,2"),  # OpenMP's list for nested loops
+        ("OMP_NUM_THREADS", ""),  # of $SLURM_CPUS_PER_TASK where SLURM sets none
         ("MASTER_PORT", "0"),
     ],
 )

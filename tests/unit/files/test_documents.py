@@ -99,6 +99,7 @@ YAML = {
     "a: [1, 2.5, x, null, true]": {"a": [1, 2.5, "x", None, True]},
     "a: &x {b: 1}\nc: *x": {"a": {"b": 1}, "c": {"b": 1}},
     "a: &x {b: 1}\nc: {<<: *x, d: 2}": {"a": {"b": 1}, "c": {"b": 1, "d": 2}},
+    "a: 2020-01-01": {"a": "2020-01-01"},
     "": None,
     "- 1": [1],
 }
@@ -109,7 +110,7 @@ BAD_YAML = {
     "a: {null: 2}": "the key None is no text",
     "? [a]\n: 1": "it is no YAML: ",
     "a: &a [*a]": "it is nested more than 32 deep",
-    "a: 2020-01-01": "2020-01-01 is a date, neither text nor a number: quote it",
+    "a: !!timestamp 2020-01-01": "2020-01-01 is a date, neither text nor a number: quote it",
     "a: !!binary aGk=": "is a bytes, neither text nor a number: quote it",
     "a: !!set {b}": "is a set, neither text nor a number: quote it",
     "a: !!python/name:os.system": "it is no YAML: could not determine a constructor",
@@ -117,7 +118,7 @@ BAD_YAML = {
     "a: *b": "found undefined alias 'b'",
     "[" * 20_000: "it is nested more than 32 deep",
     "\x00": "it is no YAML: unacceptable character",
-    "a: '" + "x" * 2**18 + "'": "it has more than 256 KiB",
+    "a: '" + "x" * 2**20 + "'": "it has more than 1024 KiB",
     '"\\e[31m": 1\n5: 1': "the key 5 is no text",
 }
 

@@ -43,6 +43,17 @@ def test_links_to_the_folder_itself_end_nothing() -> None:
         assert list(map(str, matches("in/**/*.png"))) == ["in/[x].png", "in/sub/b.png"]
 
 
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    for name in ("elsewhere/deep/e.png", "in/sub/f.png"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    Path("in/link").symlink_to(tmp_path / "elsewhere")
+    Path("in/again").symlink_to("sub")  # found below its own path
+    Path("elsewhere/back").symlink_to(tmp_path / "in")
+    found = list(map(str, matches("in/**/*.png")))
+    assert found == ["in/[x].png", "in/link/deep/e.png", "in/sub/b.png", "in/sub/f.png"]
+
+
 def test_the_fixed_part() -> None:
     assert fixed_part("a/b/c*/d") == Path("a/b")
     assert fixed_part("*.jpg") == Path()

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from colordist.evaluation.build_source import build_source
 from colordist.keys import flatten
 from colordist.run import checkpoint, snapshot
 from colordist.run.folder import RunFolder
+from colordist.training.build import build_trainer
 from colordist.training.trainer import Diverged, Trainer
 
 Kind = Literal["autoencoder", "cgan"]
@@ -202,6 +204,15 @@ def test_another_run_leaves_the_folder_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--resume never"):
         run(folder.path, resume="never")
     assert {path: path.stat().st_mtime_ns for path in folder.path.rglob("*")} == files
+
+
+def test_all_is_closed_when_the_run_folder_is_out_of_reach(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    trainer = build_trainer(tiny(), folder)
+    folder.path.rename(tmp_path / "elsewhere")
+    folder.path.symlink_to(folder.path)  # to itself
+    trainer.close()
+    assert not any(thread.name == "lock" for thread in threading.enumerate())
 
 
 # --- precision, divergence
