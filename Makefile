@@ -43,7 +43,7 @@ test-all: install
 
 # Very long tests: a run that is killed and resumed fifty times; many thousand random cases of the fuzzers.
 test-long: install
-	COLORDIST_FUZZ_SEED=$$(date +%s) COLORDIST_FUZZ_TIMES=4 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto
+	COLORDIST_FUZZ_SEED=$$(date +%s) COLORDIST_FUZZ_TIMES=8 OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto
 	$(BIN)/python -m pytest tests/distributed -m "long" -s
 
 # `make test` with the oldest and with the newest versions that pyproject.toml allows.

@@ -1,4 +1,4 @@
-"""A trained run, a snapshot and images, made once; the number of cases."""
+"""A trained run and a photograph, made once; the number of cases."""
 
 import os
 import shutil
@@ -10,11 +10,8 @@ import forking
 import hypothesis
 import numpy as np
 import pytest
-from material import TINY
+from material import SEED, TINY
 from PIL import Image
-
-SEED = os.environ.get("COLORDIST_FUZZ_SEED", "")  # of a random run; empty: the same cases each time
-TIMES = int(os.environ.get("COLORDIST_FUZZ_TIMES", "1"))
 
 hypothesis.settings.register_profile(
     "fuzz",
@@ -25,18 +22,6 @@ hypothesis.settings.register_profile(
     suppress_health_check=[*hypothesis.HealthCheck],
 )
 hypothesis.settings.load_profile("fuzz")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Scale the number of cases, and seed a random run."""
-    for item in items:
-        test = getattr(item, "obj", None)
-        if hypothesis.is_hypothesis_test(test):
-            given = test._hypothesis_internal_use_settings
-            count = given.max_examples * TIMES
-            test._hypothesis_internal_use_settings = hypothesis.settings(given, max_examples=count)
-            if SEED:
-                hypothesis.seed(int(SEED))(test)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

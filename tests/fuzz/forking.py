@@ -46,7 +46,7 @@ def preload() -> None:
 
 
 def call(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 30
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 60
 ) -> Result:
     """Run ``colordist ARGUMENTS`` in a folder. It is killed after some seconds: exit code -9."""
     return run(lambda: _verb(arguments), arguments, folder, environment, seconds)
@@ -64,7 +64,7 @@ def run(
     arguments: Sequence[str],
     folder: Path,
     environment: Mapping[str, str] | None = None,
-    seconds: float = 30,
+    seconds: float = 60,
 ) -> Result:
     """Run a function in a fork, as ``call`` does. arguments: what to call it in a failure."""
     started = time.monotonic()

@@ -1,7 +1,16 @@
-"""The smallest training, and folders for cases."""
+"""The smallest training, folders for cases, and the number of cases."""
 
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import hypothesis
+
+SEED = os.environ.get("COLORDIST_FUZZ_SEED", "")
+"""Of a random run; empty: the same cases each time."""
+_TIMES = int(os.environ.get("COLORDIST_FUZZ_TIMES", "1"))
 
 TINY = [
     *["--data.train_images", "12", "--data.test_images", "4", "--model.width", "4", "--model.depth", "1"],
@@ -21,3 +30,13 @@ def fresh(place: Path, *sources: Path) -> Path:
         else:
             shutil.copy(source, place / source.name)
     return place
+
+
+def cases(count: int) -> Callable[[Any], Any]:
+    """Decorator of a test of hypothesis: its usual number of cases."""
+
+    def decorate(test: Any) -> Any:  # noqa: ANN401
+        scaled = hypothesis.settings(max_examples=count * _TIMES)(test)
+        return hypothesis.seed(int(SEED))(scaled) if SEED else scaled
+
+    return decorate

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 from forking import call, require_civil
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from material import fresh
+from material import cases, fresh
 from values import PLAIN, TEXTS
 
 from colordist.cli import VERBS
@@ -44,7 +44,7 @@ def passable(text: str) -> str:
 def test_any_arguments(verb: str, trained: Path, photo: Path, place: Path) -> None:
     words = st.one_of(st.sampled_from(WORDS[verb]), st.sampled_from(WORDS[verb]), TEXTS.map(passable))
 
-    @settings(max_examples=150)
+    @cases(50)
     @given(st.lists(words, max_size=6))
     def check(arguments: list[str]) -> None:
         fresh(place, trained, photo)
@@ -62,7 +62,7 @@ def test_any_arguments(verb: str, trained: Path, photo: Path, place: Path) -> No
 
 
 @pytest.mark.fuzz
-@settings(max_examples=200)
+@cases(80)
 @given(
     environment=st.dictionaries(
         st.sampled_from(VARIABLES),

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from forking import call, require_civil, run
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from image_corpus import flag
-from material import TINY, fresh
+from material import TINY, cases, fresh
 from mutations import damaged
 
 from colordist.config import UserError
@@ -38,7 +38,7 @@ def images(draw: Any) -> tuple[str, bytes]:  # noqa: ANN401
 
 
 @pytest.mark.fuzz
-@settings(max_examples=250)
+@cases(100)
 @given(image=images())
 def test_colorize(trained: Path, photo: Path, place: Path, image: tuple[str, bytes]) -> None:
     fresh(place, trained, photo)
@@ -51,7 +51,7 @@ def test_colorize(trained: Path, photo: Path, place: Path, image: tuple[str, byt
 
 
 @pytest.mark.fuzz
-@settings(max_examples=150)
+@cases(60)
 @given(image=images(), side=st.sampled_from(["answers", "truth"]))
 def test_evaluate_answers(photo: Path, place: Path, image: tuple[str, bytes], side: str) -> None:
     fresh(place)
@@ -63,7 +63,7 @@ def test_evaluate_answers(photo: Path, place: Path, image: tuple[str, bytes], si
 
 
 @pytest.mark.fuzz
-@settings(max_examples=150)
+@cases(50)
 @given(image=images())
 def test_training_on_a_folder(photo: Path, place: Path, image: tuple[str, bytes]) -> None:
     fresh(place)
@@ -81,7 +81,7 @@ def test_training_on_a_folder(photo: Path, place: Path, image: tuple[str, bytes]
 
 
 @pytest.mark.fuzz
-@settings(max_examples=100)
+@cases(40)
 @given(image=images(), resolution=st.sampled_from([None, 16, 17]))
 def test_load(trained: Path, place: Path, image: tuple[str, bytes], resolution: int | None) -> None:
     fresh(place, trained)

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from forking import call, require_civil
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from material import TINY, fresh
+from material import TINY, cases, fresh
 from mutations import mutated
 
 FILES = (
@@ -28,20 +28,20 @@ FILES = (
 )
 CONTINUE = ["train", *TINY, "--task.name", "autoencoder", "--run.dir", "run", "--train.steps", "6"]
 READERS: dict[str, tuple[list[list[str]], int]] = {
-    "config.yaml": ([["report", "run", "-o", "r.png"], ["report", "--list", "."], ["evaluate", "run"], CONTINUE], 60),
-    "metrics.jsonl": ([["report", "run"], ["report", "--list", "."], CONTINUE], 60),
-    "metrics.json": ([["report", "run"], CONTINUE], 50),
-    "checkpoints/*/manifest.json": ([CONTINUE], 50),
-    "checkpoints/*/state.pt": ([CONTINUE], 50),
+    "config.yaml": ([["report", "run", "-o", "r.png"], ["report", "--list", "."], ["evaluate", "run"], CONTINUE], 25),
+    "metrics.jsonl": ([["report", "run"], ["report", "--list", "."], CONTINUE], 25),
+    "metrics.json": ([["report", "run"], CONTINUE], 10),
+    "checkpoints/*/manifest.json": ([CONTINUE], 10),
+    "checkpoints/*/state.pt": ([CONTINUE], 10),
     "snapshots/step-*/model.json": ([["colorize", "run", "photo.png", "-o", "out"], ["evaluate", "run"],
-                                     ["push", "run", "a/b", "--dry_run"], ["export", "run", "--onnx", "x.onnx"]], 60),
+                                     ["push", "run", "a/b", "--dry_run"], ["export", "run", "--onnx", "x.onnx"]], 25),
     "snapshots/step-*/model.safetensors": ([["colorize", "run", "photo.png", "-o", "out"], ["evaluate", "run"],
-                                            ["train", *TINY, "--train.init_from", "run", "--train.steps", "1"]], 60),
-    "samples/*.png": ([["report", "run"], ["report", "run", "-o", "r.png"]], 30),
+                                            ["train", *TINY, "--train.init_from", "run", "--train.steps", "1"]], 25),
+    "samples/*.png": ([["report", "run"], ["report", "run", "-o", "r.png"]], 15),
     "lock/*.json": ([[*CONTINUE, "--run.heartbeat_timeout", "1"]], 8),
-    "images": ([CONTINUE, ["report", "run"]], 20),
-    "finished": ([CONTINUE, ["report", "--list", "."]], 20),
-    "evaluation-synthetic.json": ([["evaluate", "run"]], 20),
+    "images": ([CONTINUE, ["report", "run"]], 10),
+    "finished": ([CONTINUE, ["report", "--list", "."]], 10),
+    "evaluation-synthetic.json": ([["evaluate", "run"]], 10),
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_a_damaged_file_is_named_in_one_line(pattern: str, trained: Path, photo:
     files = sorted(file.relative_to(trained.parent) for file in trained.glob(pattern) if not file.parent.is_symlink())
     assert files
 
-    @settings(max_examples=count)
+    @cases(count)
     @given(st.data())
     def check(data: Any) -> None:  # noqa: ANN401
         fresh(place, trained, photo)

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from forking import call, require_civil
 from helpers import leaves
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from material import TINY, fresh
+from material import TINY, cases, fresh
 from values import TEXTS, VALUES, fitting
 
 from colordist.registry import Names, names
@@ -46,7 +46,7 @@ def test_a_setting_is_taken_or_refused_in_one_line(by: str, selected: Names, pla
     known = {key for key, _ in leaves(selected)}
     small = {key: value for key, value in SMALL.items() if key.removeprefix("--") in known}
 
-    @settings(max_examples=60)
+    @cases(25)
     @given(changes(selected))
     def check(changed: dict[str, Any]) -> None:
         fresh(place)
@@ -77,7 +77,7 @@ def test_a_setting_is_taken_or_refused_in_one_line(by: str, selected: Names, pla
 def test_settings_of_evaluate(section: str, trained: Path, place: Path) -> None:
     hints = {key: hint for key, hint in leaves(Names()) if key.startswith(f"{section}.")}
 
-    @settings(max_examples=80)
+    @cases(40)
     @given(st.sampled_from(sorted(hints)).flatmap(lambda key: st.tuples(st.just(key), fitting(hints[key]))))
     def check(changed: tuple[str, Any]) -> None:
         fresh(place, trained)
@@ -89,7 +89,7 @@ def test_settings_of_evaluate(section: str, trained: Path, place: Path) -> None:
 def test_every_literal_is_among_the_values() -> None:
     drawn: set[Any] = set()
 
-    @settings(max_examples=200)
+    @cases(200)
     @given(fitting(Literal["a", "b", "c"]))
     def collect(value: Any) -> None:  # noqa: ANN401
         drawn.add(repr(value))
