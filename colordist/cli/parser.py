@@ -354,14 +354,16 @@ def read(parser: Any, arguments: Sequence[str], keys: Mapping[str, Any], selecte
 
 
 def _check_text(key: str, value: Any) -> None:  # noqa: ANN401  any value
-    """Raise UserError for a text that names nothing: an empty one, or with a NUL character."""
-    for text in value if isinstance(value, list) else [value]:
-        if text == "":
-            raise UserError(f"{key} is empty: give a value, or leave it out")
-        if isinstance(text, str) and "\0" in text:
-            raise UserError(f"{key} has a NUL character: leave it out")
-        if isinstance(text, str) and redacted(text) != text:
-            raise UserError(f"{key} holds a password or a token, and settings are written into files: leave it out")
+    """Raise UserError for a text that names nothing, empty or with a NUL character, or one with a secret."""
+    if isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_text(key, inner)
+    elif value == "":
+        raise UserError(f"{key} is empty: give a value, or leave it out")
+    elif isinstance(value, str) and "\0" in value:
+        raise UserError(f"{key} has a NUL character: leave it out")
+    elif isinstance(value, str) and redacted(value) != value:
+        raise UserError(f"{key} holds a password or a token, and settings are written into files: leave it out")
 
 
 def _keys(kinds: Mapping[str, type], optimizers: Mapping[str, type]) -> dict[str, Any]:

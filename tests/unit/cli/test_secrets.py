@@ -50,7 +50,12 @@ def test_redacted(text: str, told: str) -> None:
 def test_a_setting_with_a_password_is_refused(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for setting in (f"--track.notes=see https://me:{PLANTED}@host", f"--track.tags=[a, hf_{PLANTED}]"):
+    address = f"https://me:{PLANTED}@host"
+    for setting in (
+        f"--track.notes=see {address}",
+        f"--track.tags=[a, hf_{PLANTED}]",
+        f"--evaluate.metrics=[{{name: features, weights: '{address}'}}]",
+    ):
         assert call_main(monkeypatch, "train", "--dry_run", setting) == 2
         told = capfd.readouterr()
         assert "holds a password or a token" in told.err
