@@ -24,8 +24,8 @@ from colordist.config import (
     UserError,
 )
 from colordist.files.atomic import reason
-from colordist.files.documents import MOST_BYTES, Malformed, as_yaml, parse_yaml
-from colordist.files.opening import NotRegular, TooLarge, read_regular
+from colordist.files.documents import Malformed, as_yaml, parse_yaml
+from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular
 from colordist.registry import NAME_KEYS, Names
 from colordist.secrets import redacted
 

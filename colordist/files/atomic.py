@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from colordist.config import RunError, UserError, one_line
-from colordist.files.documents import MOST_BYTES
-from colordist.files.opening import TooLarge, read_regular, require_regular
+from colordist.files.opening import MOST_BYTES, TooLarge, read_regular, require_regular
 from colordist.files.paths import impossible
 
 ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)

@@ -15,9 +15,8 @@ import msgspec
 import yaml
 
 from colordist.config import UserError, one_line, printable
+from colordist.files.opening import MOST_BYTES
 
-MOST_BYTES = 2**20
-"""Size in bytes above which a document isn't read."""
 _MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for
 _MOST_KEYS = 20_000  # of a YAML mapping
 _MOST_BITS = 64  # of a whole number

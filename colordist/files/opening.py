@@ -11,6 +11,8 @@ from pathlib import Path
 
 from colordist.config import UserError, printable
 
+MOST_BYTES = 2**20
+"""Size in bytes above which a document of JSON or YAML isn't read."""
 _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),

@@ -30,9 +30,9 @@ from colordist.files.atomic import (
     sweep,
     temporary,
 )
-from colordist.files.documents import MOST_BYTES, Malformed, parse_json, typed
+from colordist.files.documents import Malformed, parse_json, typed
 from colordist.files.host_copy import to_host
-from colordist.files.opening import read_regular
+from colordist.files.opening import MOST_BYTES, read_regular
 
 T = TypeVar("T")
 _MOST_WEIGHTS = 2**34  # bytes of weights: 4 billion parameters in fp32

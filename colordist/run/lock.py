@@ -21,8 +21,8 @@ import psutil
 
 from colordist.config import RunError, UserError
 from colordist.files.atomic import ABSENT, reading, sweep, temporary, writing_to
-from colordist.files.documents import MOST_BYTES, Malformed, parse_json
-from colordist.files.opening import NotRegular, TooLarge, read_regular
+from colordist.files.documents import Malformed, parse_json
+from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular
 from colordist.files.paths import make_folder, remove_empty
 
 HEARTBEAT = 2.0
