@@ -307,8 +307,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.dir == "":
             raise UserError("run.dir is empty: name a folder, or leave it out")
-        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1, 10**6)
-        at_least("run.stall_timeout", self.stall_timeout, 1, 10**6)
+        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1, 10**9)
+        at_least("run.stall_timeout", self.stall_timeout, 1, 10**9)
 
 
 Compiled = Literal["off", "default", "graphs"]
