@@ -213,6 +213,11 @@ class GeneratorSettings(ComponentSettings):
         return 1
 
     @property
+    def full_size_channels(self) -> int:
+        """Channels that features have at the size of the image, at least: images that can't fit are refused by it."""
+        return 1
+
+    @property
     def noise_size(self) -> int:
         """Length of the noise vector per sample; 0 for a deterministic network."""
         return 0
@@ -307,8 +312,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.dir == "":
             raise UserError("run.dir is empty: name a folder, or leave it out")
-        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1, 10**6)
-        at_least("run.stall_timeout", self.stall_timeout, 1, 10**6)
+        at_least("run.heartbeat_timeout", self.heartbeat_timeout, 1, 10**9)
+        at_least("run.stall_timeout", self.stall_timeout, 1, 10**9)
 
 
 Compiled = Literal["off", "default", "graphs"]

@@ -6,6 +6,8 @@ marks. Secrets are left out.
 
 import logging
 import sys
+import traceback
+from types import TracebackType
 
 from colordist.config import printable
 from colordist.secrets import redacted
@@ -23,6 +25,11 @@ def log_handler() -> logging.Handler:
     return handler
 
 
+def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of an unexpected error, as ``say`` does: a ``sys.excepthook``."""
+    say("".join(traceback.format_exception(kind, error, trace)).rstrip(), error=True)
+
+
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's text without unprintable characters."""
@@ -30,4 +37,4 @@ class _Formatter(logging.Formatter):
 
 
 def _clean(text: str) -> str:
-    return "\n".join(map(printable, redacted(text).split("\n")))
+    return "\n".join(map(printable, redacted(text).expandtabs().split("\n")))

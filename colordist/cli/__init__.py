@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from colordist.cli import legacy, streams
 from colordist.config import RunError, UserError, one_line, shortened
-from colordist.console import log_handler, say
+from colordist.console import log_handler, say, show_traceback
 from colordist.engine import launch, monitor, variables
 from colordist.files.atomic import out_of_memory
 from colordist.files.paths import impossible, model_path
@@ -55,6 +55,7 @@ def run(verb: Callable[[], None]) -> None:
     processes when one has failed; after _GRACE they print it themselves.
     """
     streams.protect()
+    sys.excepthook = show_traceback
     warnings.filterwarnings("ignore", module="jsonargparse")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # no page of C++ frames after a lost connection
     launch.let_threads_sleep()

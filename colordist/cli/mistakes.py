@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from colordist import registry
 from colordist.registry import Names
+from colordist.secrets import redacted
 
 KINDS: dict[str, registry.Kind] = {
     "task": "task",
@@ -37,7 +38,7 @@ def one_line(message: str, keys: Mapping[str, Any], selected: Names) -> str:
     if nested := re.search(r'key "([\w.]+)":.*Got value: NestedArg\(key=\'([\w.]+)\'', message, re.DOTALL):
         return unknown_key(f"{nested[1]}.{nested[2]}", list(keys))
     if wrong := re.search(r'key "([\w.]+)":.*(?:Got value|Given value): (.*)', message, re.DOTALL):
-        key, value = wrong[1], wrong[2].partition("\n")[0][:_MOST]
+        key, value = wrong[1], redacted(wrong[2].partition("\n")[0])[:_MOST]
         if key in keys:
             return f"{key} is {value!r}, but must be {wanted(keys[key], value)}"
     if section := re.search(r'Parser key "([\w.]+)":\s+Unable to load config', message):

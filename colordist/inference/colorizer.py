@@ -123,7 +123,7 @@ class Colorizer:
     def _require_memory(self, count: int, size: tuple[int, int]) -> None:
         """Raise UserError if the network's first features alone, of a batch of images, don't fit on the device."""
         width, height = size
-        needed = 4 * count * width * height * getattr(self.task.model, "width", 1)
+        needed = 4 * count * width * height * self.task.model.full_size_channels
         if needed > (there := device_memory(self.device.type)):
             way_out = "a smaller batch_size" if count > 1 else f"a resolution below {self.resolution}"
             many = f"{count} photos of {width}x{height}" if count > 1 else f"resolution is {self.resolution}: a photo"

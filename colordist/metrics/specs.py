@@ -20,7 +20,7 @@ ReferenceRole = Literal["baseline", "oracle", "target"]
 truth."""
 
 Name = Annotated[str, msgspec.Meta(max_length=200)]
-_MOST = 200  # metrics, and references
+_MOST = 10_000  # metrics, and references
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class EncoderDecoderSettings(GeneratorSettings):
         """Height and width must be multiples of this, in pixels."""
         return int(2**self.depth)
 
+    @property
+    def full_size_channels(self) -> int:
+        """Channels that features have at the size of the image."""
+        return self.width
+
 
 def normalisation(norm: Norm, channels: int) -> nn.Module:
     """Build the normalisation layer for a setting ``norm``."""

@@ -30,7 +30,7 @@ _FILES = ("metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
 """Folders and files of a run besides its settings and markers."""
 
 _MOST_RECORDS = 2**22  # lines, each of at most MOST_BYTES
-_MOST_KEYS = 500  # of all records
+_MOST_KEYS = 10_000  # of all records
 
 Record = dict[str, float]
 """A line of metrics.jsonl. ``step`` is an int; other values may be Inf or NaN."""

@@ -46,7 +46,7 @@ def build_task(config: Config, processes: int = 1, *, copies: int = _COPIES) -> 
 def _require_memory(config: Config, batches: BatchArithmetic) -> None:
     """Raise UserError if a micro-batch's images and first features alone don't fit on the device."""
     count, size = batches.micro_batch_size, config.data.image_size
-    each = 4 * size**2 * (3 + getattr(config.model, "width", 1))
+    each = 4 * size**2 * (3 + config.model.full_size_channels)
     if count * each > (there := device_memory(device_type())):
         raise UserError(
             f"train.micro_batch_size: {count:,} images of {size}x{size} take more than {gib(count * each)}, but "

@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,21 @@ def test_messages_and_logs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.run(verb)
     assert capsys.readouterr().err == "http://***@127.0.0.1:1 failed\ncolordist: *** is no key\n"
+
+
+def test_no_part_of_a_key_where_a_value_is_cut(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call_main(monkeypatch, "train", f"--train.steps={'x' * 40}{PLANTED * 3}") == 2
+    assert PLANTED not in capfd.readouterr().err
+
+
+def test_a_traceback() -> None:
+    code = f"from colordist import cli; cli.run(lambda: int('\\x1b https://me:{PLANTED}@host'))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 1
+    assert found.stderr.endswith("ValueError: invalid literal for int() with base 10: '\\x1b https://***@host'\n")
+    assert PLANTED not in found.stderr
 
 
 def test_no_file_and_no_output_of_a_run(

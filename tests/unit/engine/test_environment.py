@@ -88,11 +88,17 @@ def test_graphs_are_for_one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_an_odd_variable_is_a_mistake(name: str, text: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name == "GLOO_SOCKET_IFNAME":
+    if name in ("GLOO_SOCKET_IFNAME", "MASTER_PORT"):
         monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv(name, text)
     with pytest.raises(UserError, match=rf"^{name} is '{re.escape(text)}', but must be .*{told}"):
         check()
+
+
+def test_a_port_of_no_launch_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("MASTER_PORT", "tcp://10.0.0.1:80")  # by Kubernetes, of a service called master
+    check()
 
 
 @pytest.mark.parametrize(
