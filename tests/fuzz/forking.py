@@ -18,6 +18,7 @@ from colordist.cli import VERBS
 
 HEAVY = ("torch", "jsonargparse", "bokeh.embed", "jinja2", "accelerate", "timm", "huggingface_hub", "PIL.Image")
 """Imported once, here: not by every case."""
+_CPU_TIME = 60  # seconds that a case may take, however busy the machine is
 _MEMORY = 3 * 2**30  # bytes that a case may take: none needs a tenth of it
 
 
@@ -46,9 +47,11 @@ def preload() -> None:
 
 
 def call(
-    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 60
+    arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 300
 ) -> Result:
-    """Run ``colordist ARGUMENTS`` in a folder. It is killed after some seconds: exit code -9."""
+    """Run ``colordist ARGUMENTS`` in a folder. It is killed after some seconds, exit code -9, or after
+    a minute of CPU time, -24.
+    """
     return run(lambda: _verb(arguments), arguments, folder, environment, seconds)
 
 
@@ -64,7 +67,7 @@ def run(
     arguments: Sequence[str],
     folder: Path,
     environment: Mapping[str, str] | None = None,
-    seconds: float = 60,
+    seconds: float = 300,
 ) -> Result:
     """Run a function in a fork, as ``call`` does. arguments: what to call it in a failure."""
     started = time.monotonic()
@@ -104,6 +107,7 @@ def _child(work: Callable[[], None], files: Sequence[int], folder: Path, environ
         limit = _data_size() + _MEMORY
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (_CPU_TIME, _CPU_TIME))
         code = _interpreted(work)
         try:
             sys.stdout.flush()
