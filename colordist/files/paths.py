@@ -35,6 +35,8 @@ def impossible(error: Exception) -> str | None:
     """One line for an error that says that a text can be no path, whatever the file system holds; else None."""
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
         return f"{error.filename} can't be a path ({error.strerror}): name another one"
+    if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):  # of ``Path.resolve``
+        return impossible(error.__context__)
     if isinstance(error, UnicodeEncodeError) and error.encoding == sys.getfilesystemencoding():
         return f"{error.object} can't be a path in this locale ({error.encoding}): set PYTHONUTF8=1, or name another"
     if isinstance(error, ValueError) and str(error).startswith("embedded null"):

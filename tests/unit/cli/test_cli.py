@@ -617,6 +617,8 @@ LONG = "a" * 300
         (["report", LONG], "File name too long"),
         (["report", "run", "-o", f"{LONG}.html"], "File name too long"),
         (["train", "--run.dir", LONG], "File name too long"),
+        (["colorize", "photos-small", "loop", "-o", "loop/out"], "can't be a path (Too many levels of symbolic links)"),
+        (["report", "loop"], "can't be a path (Too many levels of symbolic links)"),
         (["train", "--data.source", "folder", "--data.root", LONG], "File name too long"),
         (["export", "./user/name", "--onnx", "a.onnx"], "there is no folder /"),
         (["export", "a\nb", "--onnx", "a.onnx"], "there is no folder a?b"),
@@ -627,11 +629,12 @@ def test_a_path_that_is_none(
     arguments: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "loop").symlink_to("loop")
     assert call_main(monkeypatch, *arguments) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert told in lines[0]
-    assert not any(tmp_path.iterdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["loop"]
 
 
 def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
