@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from colordist.cli import legacy, streams
 from colordist.config import RunError, UserError, one_line, shortened
@@ -34,6 +34,14 @@ class ArgumentParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise UserError, in place of argparse's usage and exit."""
         raise UserError(f"{' '.join(message.split())}: try --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401  as argparse's own
+        """Parse as argparse does, but for a second `--`, which Python before 3.13 takes for an empty positional."""
+        found, rest = super().parse_known_args(args, namespace)
+        for action in self._actions:
+            if not action.option_strings and action.nargs is None and getattr(found, action.dest, None) == []:
+                self.error(f"the following arguments are required: {action.metavar}")
+        return found, rest
 
 
 def path(text: str) -> Path:

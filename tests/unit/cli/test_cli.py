@@ -612,6 +612,7 @@ LONG = "a" * 300
         (["colorize", "", "a.png", "-o", "out"], "argument MODEL: it is empty: name a path"),
         (["colorize", "photos-small", "a.png", "-o", ""], "argument -o/--output: it is empty"),
         (["evaluate", ""], "argument MODEL: it is empty"),
+        (["push", "--", "--", "--"], "the following arguments are required: user/name"),
         (["export", LONG, "--onnx", "a.onnx"], "can't be a path (File name too long): name another one"),
         (["export", "photos-small", "--onnx", LONG], "File name too long"),
         (["report", LONG], "File name too long"),
