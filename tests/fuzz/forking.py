@@ -18,7 +18,7 @@ from colordist.cli import VERBS
 
 HEAVY = ("torch", "jsonargparse", "bokeh.embed", "jinja2", "accelerate", "timm", "huggingface_hub", "PIL.Image")
 """Imported once, here: not by every case."""
-_CPU_TIME = 60  # seconds that a case may take, however busy the machine is
+_CPU_TIME = 180  # seconds that a case may take, however busy the machine is
 _MEMORY = 3 * 2**30  # bytes that a case may take: none needs a tenth of it
 
 
@@ -50,7 +50,7 @@ def call(
     arguments: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 300
 ) -> Result:
     """Run ``colordist ARGUMENTS`` in a folder. It is killed after some seconds, exit code -9, or after
-    a minute of CPU time, -24.
+    three minutes of CPU time, -9.
     """
     return run(lambda: _verb(arguments), arguments, folder, environment, seconds)
 
