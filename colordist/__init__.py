@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from colordist.inference.colorizer import Colorizer

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
-from colordist.config import RunError, UserError, at_least, printable
 from colordist.console import say
+from colordist.errors import RunError, UserError, printable
 from colordist.files.paths import make_folder, remove_empty
+from colordist.ranges import at_least
 from colordist.registry import load_modules
 
 if TYPE_CHECKING:  # which import torch

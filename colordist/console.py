@@ -9,7 +9,7 @@ import sys
 import traceback
 from types import TracebackType
 
-from colordist.config import printable
+from colordist.errors import printable
 from colordist.secrets import redacted
 
 

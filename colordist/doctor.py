@@ -9,13 +9,14 @@ from typing import Any
 
 from colordist import cli
 from colordist.cli.parser import QUICKSTART, read_config
-from colordist.config import Config, RunError, UserError
+from colordist.config import Config
 from colordist.console import say
 from colordist.engine.launch import Launch, adopt_slurm_step
 from colordist.engine.preflight.exchange import exchange
 from colordist.engine.preflight.facts import Facts, collect
 from colordist.engine.preflight.findings import Finding, assess, failed, table
 from colordist.engine.rendezvous import connect
+from colordist.errors import RunError, UserError
 from colordist.extras import needs_extra
 from colordist.run.folder import folder_for
 

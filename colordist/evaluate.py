@@ -10,9 +10,10 @@ from typing import Any
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.cli.parser import Given, read_sections
-from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.config import DataConfig, EvaluateConfig
 from colordist.console import say
 from colordist.engine import launch
+from colordist.errors import UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
 from colordist.files.documents import Malformed, parse_plain_json

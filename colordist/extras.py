@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from colordist.config import UserError
+from colordist.errors import UserError
 
 Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets"]
 

@@ -3,8 +3,8 @@
 import argparse
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
-from colordist.config import UserError
 from colordist.console import say
+from colordist.errors import UserError
 from colordist.registry import load_modules
 
 

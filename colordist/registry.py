@@ -13,16 +13,8 @@ from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, TypeVar
 
-from colordist.config import (
-    COMMON,
-    Config,
-    DataConfig,
-    DiscriminatorSettings,
-    GeneratorSettings,
-    TaskSettings,
-    UserError,
-    one_line,
-)
+from colordist.config import COMMON, Config, DataConfig, DiscriminatorSettings, GeneratorSettings, TaskSettings
+from colordist.errors import UserError, one_line
 
 Kind = Literal["task", "model", "discriminator", "source", "metric"]
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from colordist.cli import IMPORT_HELP, ArgumentParser, path, run
-from colordist.config import TrackConfig, UserError
+from colordist.config import TrackConfig
 from colordist.console import say
+from colordist.errors import UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import exists, replacing, require_own, require_writable, writing_to
 from colordist.files.documents import typed

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from colordist.cli import run
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.evaluate import parse
 from colordist.evaluation.build_evaluator import evaluate_snapshot
 from colordist.evaluation.evaluator import Evaluation

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from colordist.cli import legacy, streams
-from colordist.config import RunError, UserError, one_line, shortened
 from colordist.console import log_handler, say, show_traceback
 from colordist.engine import launch, monitor, variables
+from colordist.errors import RunError, UserError, one_line, shortened
 from colordist.files.atomic import out_of_memory
 from colordist.files.paths import impossible, model_path
-from colordist.secrets import redacted
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor")
 MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
@@ -127,8 +126,7 @@ def _check_surroundings() -> None:
 
 def _print_mistake(what: Exception | str) -> None:
     """Print one line of limited length, whatever the user gave and the message repeats."""
-    line = shortened(redacted(str(what)))  # in this order: half a token isn't recognised
-    say(f"colordist: {line}", error=True)
+    say(f"colordist: {shortened(str(what))}", error=True)
 
 
 def main() -> None:

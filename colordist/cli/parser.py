@@ -16,13 +16,8 @@ from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
 from colordist.cli.layout import new_parser
 from colordist.cli.mistakes import BASES, one_line, unknown_key, wanted
-from colordist.config import (
-    COMMON,
-    Config,
-    GeneratorOptimizerConfig,
-    OptimizerConfig,
-    UserError,
-)
+from colordist.config import COMMON, Config, GeneratorOptimizerConfig, OptimizerConfig
+from colordist.errors import UserError
 from colordist.files.atomic import reason
 from colordist.files.documents import Malformed, as_yaml, parse_yaml
 from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular

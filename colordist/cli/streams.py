@@ -11,7 +11,7 @@ import select
 import sys
 from typing import TYPE_CHECKING, TextIO
 
-from colordist.config import RunError
+from colordist.errors import RunError
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer  # collections.abc.Buffer from Python 3.12 on

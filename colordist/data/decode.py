@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from colordist.config import FileDataConfig, UserError
+from colordist.config import FileDataConfig
+from colordist.errors import UserError
 from colordist.files.opening import NotRegular, open_regular
 
 MIN_SIDE = 8  # pixels: smaller images are icons or tracking pixels, not photos

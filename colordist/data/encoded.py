@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from colordist.config import RunError, printable
 from colordist.data.crops import crop
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import Image
+from colordist.errors import RunError, printable
 from colordist.files.opening import NotRegular, open_regular
 
 logger = logging.getLogger(__name__)

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from colordist.config import UserError
 from colordist.data.batch import Batch, Share, send
 from colordist.data.crops import Layout
 from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
+from colordist.errors import UserError
 from colordist.files.memory import device_memory, gib
 
 _SAMPLE = 4096  # images

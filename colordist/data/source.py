@@ -10,9 +10,11 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import DataConfig, FileDataConfig, UserError, at_least
+from colordist.config import DataConfig, FileDataConfig
 from colordist.data.crops import crop, offsets
+from colordist.errors import UserError
 from colordist.files.paths import expanded
+from colordist.ranges import at_least
 
 Image = NDArray[np.uint8]  # RGB, [H, W, 3]
 

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from colordist.config import RunError
 from colordist.data.batch import Batch, Share, send
 from colordist.data.crops import crop
 from colordist.data.loader import sample
 from colordist.data.sampler import SampleSlice
 from colordist.data.source import StreamedSplit
+from colordist.errors import RunError
 
 _PREFETCH = 4  # micro-batches per worker
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from colordist.config import RunError, UserError, Value
+from colordist.config import Value
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError
 
 _CHUNK = 2**18  # elements hashed at once
 _FACTOR = -0x61C8864680B583EB  # odd: 2**64 divided by the golden ratio

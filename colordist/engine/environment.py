@@ -16,8 +16,9 @@ from typing import Literal
 
 import torch
 
-from colordist.config import Compiled, UserError
+from colordist.config import Compiled
 from colordist.engine.variables import flag, integer, value
+from colordist.errors import UserError
 
 log = logging.getLogger(__name__)
 

@@ -3,8 +3,8 @@
 import os
 from dataclasses import dataclass
 
-from colordist.config import UserError
 from colordist.engine.variables import WAY_OUT, check, integer
+from colordist.errors import UserError
 
 
 @dataclass(frozen=True)

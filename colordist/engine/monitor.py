@@ -21,9 +21,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from colordist.config import one_line
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
+from colordist.errors import one_line
 from colordist.secrets import redacted
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ import os
 import torch
 import torch.distributed as dist
 
-from colordist.config import RunError
+from colordist.errors import RunError
 
 
 def disable_error_handling() -> None:

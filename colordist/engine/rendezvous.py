@@ -16,9 +16,9 @@ import torch.distributed as dist
 from torch.distributed import DistError, PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import register_rendezvous_handler, rendezvous
 
-from colordist.config import RunError, UserError
 from colordist.engine.launch import Launch
 from colordist.engine.variables import integer, value
+from colordist.errors import RunError, UserError
 from colordist.extras import needs_extra
 
 if TYPE_CHECKING:

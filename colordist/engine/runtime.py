@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from colordist.config import Compiled, RunError, UserError
+from colordist.config import Compiled
 from colordist.data.batch import Batch
 from colordist.engine import nccl
 from colordist.engine.environment import (
@@ -42,6 +42,7 @@ from colordist.engine.phase_log import PhaseLog, weighted
 from colordist.engine.rendezvous import join, launchers_store, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
+from colordist.errors import RunError, UserError
 from colordist.tasks.base import Calls, Generated, Task
 
 _P = ParamSpec("_P")

@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from colordist.config import UserError
 from colordist.engine.ddp import DDPStrategy
 from colordist.engine.environment import check_clipping, zero_stage
 from colordist.engine.network import Network
 from colordist.engine.strategy import Strategy
+from colordist.errors import UserError
 from colordist.extras import needs_extra
 
 if TYPE_CHECKING:

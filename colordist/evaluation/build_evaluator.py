@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colordist.config import DataConfig, EvaluateConfig, UserError
+from colordist.config import DataConfig, EvaluateConfig
 from colordist.data.loader import load, sample
 from colordist.data.source import MaskedSplit, Source
 from colordist.engine.consistency import check_same
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.evaluation.build_source import build_source
 from colordist.evaluation.evaluator import Evaluation, Evaluator
 from colordist.metrics.baselines import median_ab

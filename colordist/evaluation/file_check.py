@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from colordist.config import RunError, UserError, printable
 from colordist.data import decode
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError, printable
 from colordist.evaluation.pairs import Pairs, count, few, refuse
 from colordist.metrics.baselines import NO_COUNTS, ab_counts, median_of
 from colordist.metrics.metric import has_color

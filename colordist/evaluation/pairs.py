@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from colordist.config import UserError, printable
 from colordist.data import decode
+from colordist.errors import UserError, printable
 
 log = logging.getLogger("colordist")
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeGuard
 
-from colordist.config import RunError, UserError, one_line
+from colordist.errors import RunError, UserError, one_line
 from colordist.files.opening import MOST_BYTES, TooLarge, read_regular, require_regular
 from colordist.files.paths import impossible
 

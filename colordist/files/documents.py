@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
-from colordist.config import UserError, one_line, printable
+from colordist.errors import UserError, one_line, printable
 from colordist.files.opening import MOST_BYTES
 
 _MOST_VALUES, _MOST_DEPTH = 100_000, 32  # of a document, with each alias counted as what it stands for

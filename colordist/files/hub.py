@@ -16,9 +16,8 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from colordist.config import UserError, one_line
+from colordist.errors import UserError, one_line
 from colordist.files.download import quiet
-from colordist.secrets import redacted
 
 _NAME = re.compile(r"([A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*)(?:@(\w[\w./-]*))?", re.ASCII)
 _LOGIN = "`hf auth login`, or HF_TOKEN"
@@ -241,7 +240,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _reason(error: object) -> str:
     """An error's message in one line, without tokens."""
-    return one_line(redacted(_without_token(str(error) or type(error).__name__)), _LENGTH)
+    return one_line(_without_token(str(error) or type(error).__name__), _LENGTH)
 
 
 def _without_token(text: str) -> str:

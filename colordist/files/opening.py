@@ -9,7 +9,7 @@ from contextlib import suppress
 from io import BufferedReader
 from pathlib import Path
 
-from colordist.config import UserError, printable
+from colordist.errors import UserError, printable
 
 MOST_BYTES = 2**20
 """Size in bytes above which a document of JSON or YAML isn't read."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from colordist.config import UserError
+from colordist.errors import UserError
 
 
 def expanded(path: Path | str) -> Path:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from colordist.config import RunError, UserError, one_line
+from colordist.errors import RunError, UserError, one_line
 from colordist.files import atomic as files
 from colordist.files.atomic import (
     ABSENT,

@@ -12,12 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from colordist.color import AB_SCALE, LUMA, ColorSpace, luma, srgb_to_lab, to_8_bits
-from colordist.config import RunError, UserError, whole
 from colordist.data import decode
 from colordist.engine.environment import device_type
+from colordist.errors import RunError, UserError
 from colordist.files.atomic import out_of_memory, reason
 from colordist.files.memory import device_memory, gib
 from colordist.inference import upsampling
+from colordist.ranges import whole
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 

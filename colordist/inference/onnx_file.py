@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from colordist.color import AB_SCALE
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import replacing
 from colordist.run.snapshot import Snapshot

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from colordist.config import UserError, one_line
 from colordist.data import decode
+from colordist.errors import UserError, one_line
 from colordist.files.atomic import replacing
 from colordist.files.opening import NotRegular, require_regular
 from colordist.files.paths import output_folder

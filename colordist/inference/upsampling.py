@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from colordist.config import UserError, printable
 from colordist.data import decode
+from colordist.errors import UserError, printable
 
 Upsampler = Callable[[range], Tensor]
 """Rows of a photo -> their a and b divided by AB_SCALE, [2, rows, width]."""

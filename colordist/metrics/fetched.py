@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from colordist.config import UserError, one_line
+from colordist.errors import UserError, one_line
 from colordist.files.download import download_timeout
 
 

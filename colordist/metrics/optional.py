@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, get_type_hints
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics import METRICS
 from colordist.metrics.features import FeatureScores
 from colordist.metrics.metric import EvalSet, Metric, MetricComponent

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics.features import FeatureScores, distances_and_interval, single_thread
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.specs import MetricSpec

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from colordist.config import Config, GeneratorSettings, at_least, divides, in_range
+from colordist.config import Config, GeneratorSettings
+from colordist.ranges import at_least, divides, in_range
 
 Norm = Literal["group", "instance", "none"]
 

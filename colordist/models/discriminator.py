@@ -7,10 +7,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Config, DiscriminatorSettings, at_least, divides, in_range
+from colordist.config import Config, DiscriminatorSettings
 from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import Norm, convolution, level_widths, normalisation
 from colordist.models.spectral_norm import add_spectral_norm
+from colordist.ranges import at_least, divides, in_range
 
 
 @dataclass(frozen=True, kw_only=True)

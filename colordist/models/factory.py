@@ -11,7 +11,8 @@ from torch import nn
 
 from colordist import registry
 from colordist.color import ColorSpace
-from colordist.config import DiscriminatorSettings, GeneratorSettings, UserError
+from colordist.config import DiscriminatorSettings, GeneratorSettings
+from colordist.errors import UserError
 from colordist.files.memory import device_memory, gib
 from colordist.models.seeding import TooLarge, seeded
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.models.pretrained import (
     Pretrained,
     create,

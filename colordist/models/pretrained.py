@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from colordist.config import RunError, UserError, one_line
+from colordist.errors import RunError, UserError, one_line
 from colordist.files.download import download_timeout, quiet
 from colordist.files.opening import NotRegular, open_regular
 from colordist.files.paths import expanded

@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from colordist.config import UserError, one_line
+from colordist.errors import UserError, one_line
 from colordist.models.blocks import normalisation
 from colordist.models.pretrained import (
     Pretrained,

@@ -8,12 +8,14 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Config, GeneratorSettings, UserError, at_least
+from colordist.config import Config, GeneratorSettings
+from colordist.errors import UserError
 from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import ConvBlock, Up, last_convolution, level_widths
 from colordist.models.pretrained import NONE, Pretrained, check_sha256
 from colordist.models.time_embedding import Film, TimeEmbedding, modulated
 from colordist.models.timm_encoder import TimmEncoder, encoder_levels
+from colordist.ranges import at_least
 
 
 @dataclass(frozen=True, kw_only=True)

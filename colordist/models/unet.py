@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from colordist.config import UserError, at_least, in_range
+from colordist.errors import UserError
 from colordist.models.activation_checkpointing import CheckpointedModule
 from colordist.models.blocks import (
     ConvBlock,
@@ -20,6 +20,7 @@ from colordist.models.blocks import (
 )
 from colordist.models.modulation import Modulation
 from colordist.models.time_embedding import Film, TimeEmbedding, modulated
+from colordist.ranges import at_least, in_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics.specs import ScoreSpecs
 from colordist.metrics.table import beside_references
 from colordist.reporting.groups import Group, group, run_names

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.reporting.runs import Run, load_run
 from colordist.run.folder import RunFolder
 from colordist.run.records import SCORE, number

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.reporting.comparison import Comparison
 from colordist.reporting.gallery import Images, gallery
 

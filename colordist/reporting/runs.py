@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from colordist.config import RunError, UserError, Value
+from colordist.config import Value
+from colordist.errors import RunError, UserError
 from colordist.metrics.specs import ScoreSpecs
 from colordist.run.folder import Record, RunFolder, State
 from colordist.run.identity import learning_keys

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics.specs import MetricSpec, ScoreSpecs
 from colordist.reporting.groups import Group
 from colordist.reporting.runs import Run

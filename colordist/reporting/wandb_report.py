@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.extras import needs_extra
 from colordist.files.atomic import content
 from colordist.files.documents import damage_of, typed

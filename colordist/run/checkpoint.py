@@ -22,12 +22,14 @@ from typing import Annotated, Any
 import msgspec
 import torch
 
-from colordist.config import MOST, CheckpointConfig, RunError, UserError
+from colordist.config import CheckpointConfig
+from colordist.errors import RunError, UserError
 from colordist.files.atomic import ABSENT, exists, flush, holds_only, reading, reason, remove_folder, writing
 from colordist.files.documents import Malformed, parse_json, typed
 from colordist.files.host_copy import to_host
 from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, open_regular, read_regular
 from colordist.files.weights import require_finite
+from colordist.ranges import MOST
 from colordist.run.folder import numbered, step_name
 from colordist.run.lock import LockLost
 

@@ -10,12 +10,14 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import MOST, Config, UserError, as_dict
+from colordist.config import Config, as_dict
+from colordist.errors import UserError
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing, writing_to
 from colordist.files.documents import DamagedFile, Malformed, damage_of, parse_plain_json, parse_yaml
 from colordist.files.hub import HubModel
 from colordist.files.opening import MOST_BYTES, open_regular
 from colordist.files.paths import expanded
+from colordist.ranges import MOST
 from colordist.run.identity import fingerprint, learning_keys
 from colordist.run.saved_settings import check_settings
 

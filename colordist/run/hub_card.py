@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from colordist.config import UserError, one_line
+from colordist.errors import UserError, one_line
 from colordist.files.download import quiet
 from colordist.files.hub import HubModel
 from colordist.metrics.specs import ScoreSpecs

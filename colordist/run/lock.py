@@ -19,7 +19,7 @@ from typing import Annotated
 import msgspec
 import psutil
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.files.atomic import ABSENT, reading, sweep, temporary, writing_to
 from colordist.files.documents import Malformed, parse_json
 from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel, Repository

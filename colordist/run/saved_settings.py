@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from colordist import registry
-from colordist.config import COMMON, Config, UserError
+from colordist.config import COMMON, Config
+from colordist.errors import UserError
 from colordist.files.documents import Malformed, typed
 
 _REQUIRED = ("task", "model", "data", "optimizer", *COMMON)

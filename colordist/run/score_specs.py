@@ -1,6 +1,6 @@
 """Metric specs of a run: ``metrics.json``, written when it starts."""
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.files.atomic import content, replace_text, writing
 from colordist.files.documents import Malformed
 from colordist.metrics import SPECS

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from colordist import registry
-from colordist.config import MOST, GeneratorSettings, UserError, whole
+from colordist.config import GeneratorSettings
+from colordist.errors import UserError
 from colordist.files import hub, weights
 from colordist.files.atomic import content
 from colordist.files.hub import HubModel
 from colordist.files.paths import expanded
 from colordist.models.factory import ModelFactory
+from colordist.ranges import MOST, whole
 from colordist.run.saved_settings import typed_settings
 from colordist.tasks.base import Task
 

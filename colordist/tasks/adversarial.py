@@ -4,15 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from colordist.config import (
-    Config,
-    GeneratorOptimizerConfig,
-    OptimizerConfig,
-    TaskSettings,
-    UserError,
-    at_least,
-    in_range,
-)
+from colordist.config import Config, GeneratorOptimizerConfig, OptimizerConfig, TaskSettings
+from colordist.errors import UserError
+from colordist.ranges import at_least, in_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from colordist.config import Config, GeneratorSettings, TaskSettings, UserError, at_least
+from colordist.config import Config, GeneratorSettings, TaskSettings
 from colordist.data.batch import Batch
+from colordist.errors import UserError
+from colordist.ranges import at_least
 
 _REGIONS = 4  # per side of an image
 

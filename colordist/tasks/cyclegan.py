@@ -14,9 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from colordist.config import Config, UserError, at_least
+from colordist.config import Config
 from colordist.data.batch import Batch
+from colordist.errors import UserError
 from colordist.models.factory import ModelFactory
+from colordist.ranges import at_least
 from colordist.tasks.adversarial import AdversarialSettings
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.image_buffer import empty_buffer, exchange

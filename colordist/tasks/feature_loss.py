@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
-from colordist.config import Config, TaskSettings, UserError, at_least, one_line
+from colordist.config import Config, TaskSettings
 from colordist.data.batch import Batch
+from colordist.errors import UserError, one_line
 from colordist.models.feature_network import FeatureNetwork
 from colordist.models.pretrained import Pretrained, check_sha256, create
 from colordist.models.seeding import seeded
+from colordist.ranges import at_least
 from colordist.tasks.base import Calls
 
 _NAME = "features"

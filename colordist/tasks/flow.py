@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colordist.config import Config, TaskSettings, UserError, above_zero, at_least
+from colordist.config import Config, TaskSettings
 from colordist.data.batch import Batch
 from colordist.data.sampler import variant_noise
+from colordist.errors import UserError
 from colordist.models.factory import ModelFactory
+from colordist.ranges import above_zero, at_least
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 
 

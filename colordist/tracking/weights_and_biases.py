@@ -18,7 +18,8 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from colordist.config import RunError, TrackConfig, UserError, one_line
+from colordist.config import TrackConfig
+from colordist.errors import RunError, UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.atomic import content, replace_text
 from colordist.files.documents import DamagedFile, damage_of, parse_json

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from colordist.config import TrainConfig, UserError
+from colordist.config import TrainConfig
+from colordist.errors import UserError
 
 
 @dataclass(frozen=True)

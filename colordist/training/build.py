@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from colordist.config import Config, FileDataConfig, UserError, Value, as_dict
+from colordist.config import Config, FileDataConfig, Value, as_dict
 from colordist.data.batch import Share
 from colordist.data.loader import Loader, image_digest, load_resident
 from colordist.data.sampler import Sampler
@@ -19,6 +19,7 @@ from colordist.engine.consistency import check_same, check_same_settings
 from colordist.engine.environment import check_gradient_penalties
 from colordist.engine.failure_detector import Timeouts
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.evaluation.build_evaluator import build_evaluator
 from colordist.evaluation.build_source import build_source
 from colordist.evaluation.evaluator import Evaluator

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from colordist import registry
-from colordist.config import Config, GeneratorOptimizerConfig, Part, UserError
+from colordist.config import Config, GeneratorOptimizerConfig, Part
 from colordist.engine.consistency import check_same
 from colordist.engine.environment import device_type
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.files.memory import device_memory, gib
 from colordist.files.paths import model_path
 from colordist.metrics.metric import EvalSet

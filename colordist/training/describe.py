@@ -6,10 +6,11 @@ import yaml
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from colordist import registry
-from colordist.config import Config, FileDataConfig, UserError, as_dict
+from colordist.config import Config, FileDataConfig, as_dict
 from colordist.data.source import ImageSource
 from colordist.engine.environment import device_type, resolve_precision, zero_stage
 from colordist.engine.network import Network
+from colordist.errors import UserError
 from colordist.files.memory import device_memory
 from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import BatchArithmetic

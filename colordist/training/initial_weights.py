@@ -8,8 +8,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from colordist.config import GeneratorSettings, UserError
+from colordist.config import GeneratorSettings
 from colordist.engine.network import Network
+from colordist.errors import UserError
 from colordist.files.opening import open_regular
 from colordist.run import snapshot
 

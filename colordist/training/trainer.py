@@ -11,11 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from colordist.config import Config, RunError, TrainConfig, UserError, one_line
+from colordist.config import Config, TrainConfig
 from colordist.data.loader import Loader
 from colordist.data.sampler import share
 from colordist.engine.consistency import check_replicas
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError, one_line
 from colordist.evaluation.evaluator import Evaluator
 from colordist.files.atomic import out_of_memory, replacing, writing
 from colordist.metrics.baselines import median_ab

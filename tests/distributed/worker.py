@@ -24,8 +24,8 @@ from helpers import config_with
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from colordist.config import RunError, UserError
 from colordist.data.batch import Batch
+from colordist.errors import RunError, UserError
 from colordist.run.folder import RunFolder
 from colordist.tasks.base import Calls, Generated, Loss, Task
 from colordist.training.build import build_trainer

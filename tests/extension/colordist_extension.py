@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from colordist.config import DataConfig, GeneratorSettings, TaskSettings, at_least
+from colordist.config import DataConfig, GeneratorSettings, TaskSettings
 from colordist.data.batch import Batch
 from colordist.data.source import ArraySplit, ImageSource, Source
 from colordist.metrics.metric import EvalBatch, EvalSet, mean_over_images
 from colordist.models.factory import ModelFactory
+from colordist.ranges import at_least
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 
 

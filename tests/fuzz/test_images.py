@@ -14,7 +14,7 @@ from image_corpus import flag
 from material import TINY, cases, fresh
 from mutations import damaged
 
-from colordist.config import UserError
+from colordist.errors import UserError
 
 ORIGINALS = {
     "a.png": [flag("PNG"), flag("PNG", "RGBA"), flag("PNG", "P"), flag("PNG", "L")],

@@ -27,9 +27,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-from colordist.config import RunError
 from colordist.engine import consistency
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError
 
 _library = ctypes.CDLL(None)
 _library.null_name.restype = _library.null_log_text.restype = ctypes.c_char_p

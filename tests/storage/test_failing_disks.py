@@ -9,7 +9,7 @@ from disk import BROKEN, FULL, QUOTA, READ_ONLY, SLOW, STALE, Disk, Rule
 from runs import run
 from storage_runs import SETTINGS, assert_finished, assert_whole, at_step, files, tmpfs
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.run.folder import RunFolder
 from colordist.run.lock import LockLost
 

@@ -10,7 +10,7 @@ from runs import run
 from small_images import SIDE, images
 from storage_runs import SETTINGS, assert_finished, at_step, files
 
-from colordist.config import RunError
+from colordist.errors import RunError
 from colordist.report import report
 from colordist.run.folder import RunFolder
 

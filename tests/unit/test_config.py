@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from colordist import registry
 from colordist.cli.parser import parse
-from colordist.config import Config, DataConfig, GeneratorSettings, TaskSettings, TrainConfig, UserError, as_dict
+from colordist.config import Config, DataConfig, GeneratorSettings, TaskSettings, TrainConfig, as_dict
+from colordist.errors import UserError
 from colordist.keys import flatten
 from colordist.registry import Names
 from colordist.run.identity import changed_keys, fingerprint, learning_keys

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from colordist.config import FileDataConfig, UserError
+from colordist.config import FileDataConfig
 from colordist.data.decode import Scaling
 from colordist.data.source import FlatSplit, ImageSource, Source, check_classes
+from colordist.errors import UserError
 from colordist.files.download import download_timeout
 from colordist.files.paths import expanded
 

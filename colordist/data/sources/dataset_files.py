@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from colordist.config import UserError, one_line
+from colordist.errors import UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.download import quiet
 from colordist.files.hub import check_endpoint, dataset_commit

@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import RunError, printable
 from colordist.data.encoded import EncodedSplit, read_unchanged, unreadable
 from colordist.data.sources.folder_files import Skipped
+from colordist.errors import RunError, printable
 from colordist.files.opening import open_regular
 
 _SAMPLE_HASHED = 1_000  # images of each split whose bytes are part of the digest

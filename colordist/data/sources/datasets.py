@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import UserError, printable
 from colordist.data.decode import Scaling
 from colordist.data.source import ImageSource, Source, StreamedDataConfig, check_classes
 from colordist.data.sources.dataset_files import Location, load
 from colordist.data.sources.dataset_rows import Column, RowSplit, digest, usable
 from colordist.data.sources.folder_files import TEST_SHARE, Skipped, list_skipped, listing_digest, merge
+from colordist.errors import UserError, printable
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import RunError, UserError, at_least, in_range
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.source import (
     FlatSplit,
@@ -35,8 +34,10 @@ from colordist.data.sources.folder_files import (
     read_and_split,
 )
 from colordist.data.sources.folder_stream import FolderSplit, training_bytes
+from colordist.errors import RunError, UserError
 from colordist.files.opening import NotRegular, open_regular
 from colordist.files.paths import expanded
+from colordist.ranges import at_least, in_range
 
 logger = logging.getLogger(__name__)
 

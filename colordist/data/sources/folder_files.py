@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from colordist.config import UserError
 from colordist.data.decode import EXTENSIONS, Undecodable
 from colordist.data.source import check_classes
+from colordist.errors import UserError
 from colordist.files.atomic import is_failing, reading
 
 logger = logging.getLogger(__name__)

@@ -10,11 +10,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from colordist.config import DataConfig, at_least
+from colordist.config import DataConfig
 from colordist.data.source import Image, ImageSource, Source
 from colordist.data.sources.ambiguous import AMBIGUOUS_AB, GREYS, KINDS, color_table
 from colordist.data.sources.canvas import Canvas, Stream
 from colordist.data.sources.landscapes import LANDSCAPES, Homes
+from colordist.ranges import at_least
 
 __all__ = ["AMBIGUOUS_AB", "Scene", "SyntheticSplit", "SyntheticSource", "paint_scene"]
 

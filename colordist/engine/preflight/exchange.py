@@ -15,11 +15,11 @@ from pathlib import Path
 
 from torch.distributed import DistError, Store  # type: ignore[attr-defined]
 
-from colordist.config import UserError
 from colordist.engine.launch import Launch
 from colordist.engine.preflight.facts import Facts
 from colordist.engine.preflight.findings import Finding, assess, failed
 from colordist.engine.rendezvous import PREFLIGHT_TIMEOUT, address
+from colordist.errors import UserError
 
 _CLOCK_READINGS = 5
 

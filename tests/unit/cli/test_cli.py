@@ -17,8 +17,9 @@ from verbs import call_main
 
 from colordist import cli, registry
 from colordist.cli.parser import parse
-from colordist.config import COMMON, FileDataConfig, RunConfig, RunError, UserError
+from colordist.config import COMMON, FileDataConfig, RunConfig
 from colordist.data.source import cache_folder
+from colordist.errors import RunError, UserError
 from colordist.keys import nest
 from colordist.registry import Names
 from colordist.tasks.autoencoder import AutoencoderSettings

@@ -17,7 +17,6 @@ from safetensors.torch import save_file
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from colordist import doctor, registry
-from colordist.config import UserError
 from colordist.data.source import ImageSource
 from colordist.doctor import unavailable_weights
 from colordist.engine import rendezvous
@@ -25,6 +24,7 @@ from colordist.engine.launch import Launch, adopt_slurm_step
 from colordist.engine.preflight import exchange
 from colordist.engine.preflight.facts import Facts, _try_folder
 from colordist.engine.preflight.findings import Finding, assess, failed, table
+from colordist.errors import UserError
 
 RUN = Path("runs/a")
 WELL = Facts(

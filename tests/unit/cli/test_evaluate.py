@@ -9,8 +9,8 @@ import pytest
 from helpers import alone_on_the_cpu, tiny
 
 from colordist.cli.parser import Command
-from colordist.config import UserError
 from colordist.data.sources.synthetic import SyntheticSettings
+from colordist.errors import UserError
 from colordist.evaluate import evaluate, parse
 from colordist.run import snapshot
 from colordist.run.folder import RunFolder

@@ -14,7 +14,7 @@ from image_corpus import FLAG, JPEG, OVER_WHITE, RED_BLUE_SWAPPED, USABLE, USELE
 from numpy.typing import NDArray
 from PIL import Image
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.evaluate import carry_out
 from colordist.evaluation.file_check import read_again
 from colordist.evaluation.referee import Judgement

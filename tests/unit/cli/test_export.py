@@ -7,7 +7,8 @@ import torch
 from helpers import random_generator, write_snapshot
 
 from colordist.color import AB_SCALE
-from colordist.config import GeneratorSettings, RunError, UserError
+from colordist.config import GeneratorSettings
+from colordist.errors import RunError, UserError
 from colordist.export import export
 from colordist.inference import onnx_file
 from colordist.models.autoencoder import AutoencoderSettings

@@ -10,12 +10,12 @@ from irregular import IRREGULAR, within
 from photos import noise, snapshot_in
 
 import colordist
-from colordist.config import RunError, UserError
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.encoded import read_unchanged
 from colordist.data.sources import dataset_files, folder_cache
 from colordist.data.sources.dataset_files import Location
 from colordist.data.sources.folder import folder
+from colordist.errors import RunError, UserError
 from colordist.evaluate import carry_out
 from colordist.inference.colorizer import read_photo
 from colordist.inference.photo_files import find_photos, obstacles

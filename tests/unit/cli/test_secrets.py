@@ -10,7 +10,7 @@ from helpers import TINY, alone_on_the_cpu
 from verbs import call_main
 
 from colordist import cli
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.secrets import redacted
 
 PLANTED = "planted7secret"

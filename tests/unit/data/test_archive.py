@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from torchvision import datasets
 
-from colordist.config import UserError
 from colordist.data.decode import Scaling
 from colordist.data.source import Split
 from colordist.data.sources.archive import ARCHIVES, archive, download
+from colordist.errors import UserError
 
 CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 PER_FILE = 20

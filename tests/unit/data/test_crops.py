@@ -17,7 +17,7 @@ from runs import assert_bit_equal, killed_run, learned, run
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.config import FileDataConfig, UserError
+from colordist.config import FileDataConfig
 from colordist.data.batch import Share
 from colordist.data.crops import corners, crop, offsets
 from colordist.data.decode import Scaling, fit, fit_shorter
@@ -26,6 +26,7 @@ from colordist.data.sampler import Sampler
 from colordist.data.source import ArraySplit, FlatSplit, ImageSource, Source, part_of_training
 from colordist.data.sources import archive
 from colordist.data.sources.folder import folder
+from colordist.errors import UserError
 from colordist.registry import register
 
 CPU = torch.device("cpu")

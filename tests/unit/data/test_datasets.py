@@ -21,7 +21,6 @@ from runs import assert_bit_equal, killed_run, learned, run
 from small_images import SIDE, images
 
 from colordist.color import ColorSpace
-from colordist.config import RunError, UserError
 from colordist.data.batch import Share
 from colordist.data.decode import Scaling
 from colordist.data.loader import load, load_resident
@@ -32,6 +31,7 @@ from colordist.data.sources.dataset_rows import RowSplit
 from colordist.data.sources.datasets import DatasetSettings, DatasetSource, dataset
 from colordist.data.sources.folder import folder
 from colordist.data.streaming import StreamingLoader
+from colordist.errors import RunError, UserError
 
 datasets = pytest.importorskip("datasets", reason="needs the extra datasets")
 pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
@@ -287,7 +287,7 @@ def test_what_is_no_dataset_is_told_in_one_line(top: Path, tmp_path: Path, monke
 
 OPEN = """
 import sys
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.data.sources.datasets import DatasetSettings, DatasetSource
 for given in sys.argv[1:]:
     root, _, revision = given.partition("@")

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from colordist.color import ColorSpace
-from colordist.config import UserError
 from colordist.data.batch import Share
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.loader import ResidentLoader, image_digest, load
@@ -24,6 +23,7 @@ from colordist.data.source import Source, Split
 from colordist.data.sources import folder as module
 from colordist.data.sources import folder_files
 from colordist.data.sources.folder import folder, mean_chroma
+from colordist.errors import UserError
 
 SIZE = 16
 

@@ -13,7 +13,6 @@ from runs import assert_bit_equal, killed_run, learned, run
 from small_images import SIDE, images
 
 from colordist.color import ColorSpace
-from colordist.config import RunError
 from colordist.data.batch import Batch, Share
 from colordist.data.decode import Scaling, Undecodable, decode
 from colordist.data.loader import load, load_resident, sample
@@ -25,6 +24,7 @@ from colordist.data.sources.folder import FolderSource, folder
 from colordist.data.sources.folder_files import find
 from colordist.data.sources.folder_stream import FolderSplit, training_bytes
 from colordist.data.streaming import StreamingLoader
+from colordist.errors import RunError
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.describe import describe
 

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from colordist.config import RunError, UserError
 from colordist.engine import consistency as agreement
 from colordist.engine.consistency import (
     check_replicas,
@@ -19,6 +18,7 @@ from colordist.engine.consistency import (
     tensor_hash,
 )
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError
 from colordist.run import provenance
 from colordist.run.provenance import code_digest
 from colordist.training.build import check_same_code

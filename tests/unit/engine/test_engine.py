@@ -10,7 +10,6 @@ import torch
 from helpers import alone_on_the_cpu, batch_of, random_batch, tiny
 from torch import Tensor
 
-from colordist.config import UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import even_slices
 from colordist.engine.environment import (
@@ -22,6 +21,7 @@ from colordist.engine.environment import (
     zero_stage,
 )
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.tasks.base import Task
 from colordist.training.build_task import build_networks, build_task
 

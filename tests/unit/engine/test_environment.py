@@ -7,9 +7,9 @@ import pytest
 import torch
 from helpers import alone_on_the_cpu
 
-from colordist.config import UserError
 from colordist.engine.environment import check_compilation, share_cores
 from colordist.engine.variables import check
+from colordist.errors import UserError
 
 
 @pytest.fixture(autouse=True)

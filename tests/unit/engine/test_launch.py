@@ -2,8 +2,8 @@
 
 import pytest
 
-from colordist.config import UserError
 from colordist.engine.launch import Launch, is_first
+from colordist.errors import UserError
 
 TOLD = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),

@@ -11,7 +11,7 @@ from PIL import Image
 from runs import run
 
 import colordist
-from colordist.config import UserError
+from colordist.errors import UserError
 
 QUICK: dict[str, Any] = {"train__steps": 1, "train__global_batch_size": 2, "model__depth": 3, "discriminator__depth": 3}
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 
-from colordist.config import TrainConfig, UserError
+from colordist.config import TrainConfig
+from colordist.errors import UserError
 from colordist.files.documents import DamagedFile, Malformed, damage_of, parse_json, parse_plain_json, parse_yaml, typed
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from irregular import IRREGULAR, within
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.files.atomic import replace_text
 from colordist.files.opening import NotRegular, TooLarge, open_regular, read_regular, require_regular
 

@@ -20,8 +20,8 @@ from PIL import Image, ImageOps
 
 import colordist
 from colordist.color import ColorSpace, luma, to_8_bits
-from colordist.config import UserError
 from colordist.data.decode import Undecodable, decode, decode_with_alpha
+from colordist.errors import UserError
 from colordist.inference import colorizer as module
 from colordist.inference.colorizer import Colorizer, keep_luma, read_photo
 from colordist.models.factory import ModelFactory

@@ -10,7 +10,7 @@ from helpers import alone_on_the_cpu, tiny
 from torch import Tensor
 
 from colordist.cli.parser import Command
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics.inception import InceptionMetric
 from colordist.metrics.lpips import MIN_SIZE, LPIPSMetric
 from colordist.metrics.metric import EvalBatch, EvalSet

@@ -12,8 +12,9 @@ from helpers import alone_on_the_cpu, tiny
 
 from colordist import registry
 from colordist.cli.parser import Command
-from colordist.config import EvaluateConfig, UserError
+from colordist.config import EvaluateConfig
 from colordist.data.sources.ambiguous import AMBIGUOUS_AB
+from colordist.errors import UserError
 from colordist.evaluate import evaluate, parse
 from colordist.metrics.metric import EvalBatch, EvalSet, mean_over_images
 from colordist.metrics.optional import build_metrics

@@ -13,7 +13,7 @@ from runs import run
 from torch import Tensor
 
 from colordist.cli.parser import parse
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
 from colordist.metrics.features import FeatureScores

@@ -12,7 +12,7 @@ from hub import hub
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.models.feature_network import FeatureNetwork
 from colordist.models.pretrained import Pretrained, create_pretrained, state_digest
 from colordist.models.timm_encoder import TimmEncoder, encoder_levels

@@ -10,7 +10,7 @@ from photos import snapshot_in
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.inference import onnx_file
 from colordist.models.factory import ModelFactory, build_generator
 from colordist.models.seeding import seeded

@@ -10,7 +10,7 @@ from helpers import config_with
 from torch import Tensor, nn
 
 from colordist import registry
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.inference import onnx_file
 from colordist.models import timm_encoder
 from colordist.models.factory import build_generator

@@ -12,7 +12,8 @@ import pytest
 from helpers import ROOT
 
 from colordist.cli.parser import parse
-from colordist.config import Config, UserError
+from colordist.config import Config
+from colordist.errors import UserError
 
 MODULES = ("harness", "gpu", "choices", "memory", "scale", "speed", "step")
 ANSWERS = "import sys\nfor line in sys.stdin: print('{\"asked\": \"' + line.strip() + '\"}', flush=True)"

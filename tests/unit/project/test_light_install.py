@@ -12,8 +12,9 @@ import pytest
 from helpers import ROOT
 from PIL import Image
 
-from colordist.config import TrackConfig, UserError
+from colordist.config import TrackConfig
 from colordist.engine.select import select_strategy
+from colordist.errors import UserError
 from colordist.tracking import require_tracking
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

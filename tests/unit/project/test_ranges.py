@@ -10,7 +10,8 @@ import pytest
 from irregular import within
 
 from colordist import registry
-from colordist.config import COMMON, OptimizerConfig, UserError
+from colordist.config import COMMON, OptimizerConfig
+from colordist.errors import UserError
 from colordist.registry import OURS, component
 
 EXTREMES = (-1, 0, 10**9, 10**30, math.inf, -math.inf, math.nan)

@@ -9,7 +9,7 @@ import pytest
 from report_runs import Elements, trained
 
 import colordist.report
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.report import report
 from colordist.reporting.comparison import Comparison, compare
 from colordist.reporting.html import page

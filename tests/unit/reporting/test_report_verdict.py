@@ -8,7 +8,7 @@ import pytest
 from report_runs import trained
 from scipy import stats
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.reporting.comparison import Comparison, compare
 from colordist.reporting.spread import difference, student_quantile, student_share
 

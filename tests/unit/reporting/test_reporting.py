@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from report_runs import trained
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.metrics import SPECS
 from colordist.metrics.baselines import REFERENCES
 from colordist.reporting.charts import charted

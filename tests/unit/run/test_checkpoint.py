@@ -18,7 +18,8 @@ import torch
 from faults import KILLED, OUT_OF_MEMORY, counting, in_child, killing, refusing, watched
 from helpers import config_with
 
-from colordist.config import CheckpointConfig, RunError, UserError
+from colordist.config import CheckpointConfig
+from colordist.errors import RunError, UserError
 from colordist.files.host_copy import _copied, to_host
 from colordist.run import checkpoint
 from colordist.run.checkpoint import Owner, Writer, newest

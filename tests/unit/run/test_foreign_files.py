@@ -11,7 +11,7 @@ from runs import run
 
 from colordist.cli.parser import Command
 from colordist.colorize import colorize
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.evaluate import evaluate
 from colordist.evaluate import parse as parse_evaluate
 from colordist.export import export

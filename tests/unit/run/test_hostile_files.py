@@ -19,7 +19,7 @@ from runs import run as train_run
 from safetensors.torch import load_file, save_file
 
 import colordist
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.run import checkpoint
 from colordist.run.folder import RunFolder, numbered
 

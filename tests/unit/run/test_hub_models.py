@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 import colordist
 from colordist import evaluate
 from colordist.colorize import main as colorize
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.files.hub import HubModel
 from colordist.run import snapshot
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.run import lock as module
 from colordist.run.lock import Lock
 
@@ -243,7 +243,7 @@ def test_of_many_that_race_exactly_one_wins(tmp_path: Path, processes: list[subp
 import sys
 from pathlib import Path
 from colordist.run import lock
-from colordist.config import UserError
+from colordist.errors import UserError
 lock.HEARTBEAT = 0.05
 print("ready", flush=True)
 sys.stdin.readline()
@@ -315,7 +315,7 @@ def test_a_paused_holder_is_taken_over_and_finds_out(tmp_path: Path, processes: 
 import sys, threading
 from pathlib import Path
 from colordist.run import lock
-from colordist.config import RunError
+from colordist.errors import RunError
 lock.HEARTBEAT = 0.02
 held = lock.Lock.acquire(Path(sys.argv[1]), 30)
 print("holds", flush=True)

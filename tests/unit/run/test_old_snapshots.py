@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import colordist
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.run import snapshot
 
 OLD = Path(__file__).parents[2] / "data/snapshots_0.1"

@@ -9,7 +9,8 @@ import yaml
 from faults import refusing_kind, watched
 from helpers import config_with, tiny
 
-from colordist.config import Config, RunError, UserError, as_dict
+from colordist.config import Config, as_dict
+from colordist.errors import RunError, UserError
 from colordist.files.atomic import replace_text
 from colordist.keys import flatten
 from colordist.run.folder import RunFolder, folder_for, step_name

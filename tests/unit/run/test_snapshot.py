@@ -16,7 +16,7 @@ from faults import counting, refusing, watched
 from helpers import config_with, random_generator, tiny, write_snapshot
 from safetensors.torch import load_file, save_file
 
-from colordist.config import RunError, UserError
+from colordist.errors import RunError, UserError
 from colordist.models.blocks import Norm
 from colordist.models.unet import UNetSettings
 from colordist.run import snapshot

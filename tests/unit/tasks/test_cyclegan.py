@@ -11,11 +11,11 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
 from colordist.color import ColorSpace
-from colordist.config import UserError
 from colordist.data.batch import Batch
 from colordist.data.sampler import UNIFORMS, even_slices
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.models.unet import UNetSettings
 from colordist.tasks.base import Task
 from colordist.tasks.cyclegan import CycleGANSettings, CycleGANTask, Fakes

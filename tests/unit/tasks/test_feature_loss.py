@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.models.feature_network import FeatureNetwork
 from colordist.models.pretrained import Pretrained
 from colordist.models.unet import UNetSettings

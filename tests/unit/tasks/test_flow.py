@@ -9,7 +9,7 @@ import torch
 from helpers import batch_of, config_with
 from torch import Tensor
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.models.unet import UNetSettings
 from colordist.tasks.flow import FlowSettings, FlowTask
 

@@ -13,7 +13,8 @@ from faults import refusing_kind, watched
 from PIL import Image
 from wandb_files import history, inspect
 
-from colordist.config import RunError, TrackConfig, UserError
+from colordist.config import TrackConfig
+from colordist.errors import RunError, UserError
 from colordist.tracking import JsonLines, Record, Terminal, Trackers, WandB, has_key, open_wandb, require_tracking, sync
 
 

@@ -12,9 +12,10 @@ from runs import run
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from colordist.config import DataConfig, GeneratorSettings, UserError
+from colordist.config import DataConfig, GeneratorSettings
 from colordist.data.batch import Batch
 from colordist.data.source import ArraySplit, ImageSource, Source
+from colordist.errors import UserError
 from colordist.models.factory import ModelFactory
 from colordist.registry import register
 from colordist.run import snapshot

@@ -12,8 +12,9 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colordist.config import OptimizerConfig, UserError
+from colordist.config import OptimizerConfig
 from colordist.engine.network import Network
+from colordist.errors import UserError
 from colordist.models.autoencoder import Autoencoder, AutoencoderSettings
 from colordist.models.factory import build_generator
 from colordist.models.parts import freeze, part_of

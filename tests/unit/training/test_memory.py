@@ -11,10 +11,11 @@ import torch
 from helpers import ROOT, alone_on_the_cpu, prepared, random_batch, tiny
 from torch.utils.checkpoint import checkpoint
 
-from colordist.config import Config, UserError
+from colordist.config import Config
 from colordist.data.loader import load
 from colordist.data.sources.synthetic import SyntheticSplit
 from colordist.engine.network import Network
+from colordist.errors import UserError
 from colordist.models.feature_network import FeatureNetwork
 from colordist.tasks.base import Task
 from colordist.training.batch_arithmetic import batch_arithmetic

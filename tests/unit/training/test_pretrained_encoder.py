@@ -10,7 +10,7 @@ from helpers import alone_on_the_cpu, prepared, random_batch, timm_weights, tiny
 from runs import assert_bit_equal, killed_run, run
 from safetensors.torch import load_file
 
-from colordist.config import UserError
+from colordist.errors import UserError
 from colordist.run.folder import RunFolder
 from colordist.run.identity import fingerprint, identity
 from colordist.training.build import build_trainer

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from colordist.config import UserError
 from colordist.engine.environment import keep_freed_memory
 from colordist.engine.launch import let_threads_sleep
 from colordist.engine.runtime import Engine
+from colordist.errors import UserError
 from colordist.run.folder import RunFolder
 from colordist.training.build import build_trainer
 from colordist.training.trainer import Trainer

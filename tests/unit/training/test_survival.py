@@ -16,9 +16,9 @@ from helpers import alone_on_the_cpu, tiny
 from runs import assert_bit_equal, everything, killed_run, learned, run
 
 from colordist.cli.parser import Command
-from colordist.config import RunError, UserError
 from colordist.data.batch import Batch
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError
 from colordist.run import checkpoint
 from colordist.run.folder import RunFolder, numbered
 from colordist.run.lock import Lock

@@ -18,8 +18,9 @@ from PIL import Image
 from runs import assert_bit_equal, everything, killed_run, learned, run
 from torch import Tensor
 
-from colordist.config import RunError, UserError, as_dict
+from colordist.config import as_dict
 from colordist.engine.runtime import Engine
+from colordist.errors import RunError, UserError
 from colordist.evaluation.build_source import build_source
 from colordist.keys import flatten
 from colordist.run import checkpoint, snapshot
