@@ -20,8 +20,7 @@ from colordist.data.batch import Batch, Share, send
 from colordist.data.crops import Layout
 from colordist.data.sampler import CENTER
 from colordist.data.source import Split, StreamedSplit, UncroppedSplit
-from colordist.errors import UserError
-from colordist.files.memory import device_memory, gib
+from colordist.files.memory import require_memory
 
 _SAMPLE = 4096  # images
 _VECTOR = 32
@@ -32,18 +31,10 @@ _CONVERTED = {"cuda": 2**30, "cpu": 2**28}
 
 def load(split: Split, device: torch.device, name: str = "", *, quiet: bool = True) -> Tensor:
     """Load all images of a split, cropped at the centre: uint8 [N, 3, H, W] on the device."""
-    _require_memory(len(split), split[0].size, device, name)
+    what, way_out = f"{len(split):,} {name or 'images'}", "try fewer of them, or a smaller data.image_size"
+    require_memory(len(split) * split[0].size, device.type, what, way_out)
     images = np.stack([split[i] for i in tqdm(range(len(split)), desc=f"loading {name}", disable=quiet or None)])
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(device)
-
-
-def _require_memory(count: int, each: int, device: torch.device, name: str) -> None:
-    """Raise UserError if images of so many bytes can't be held on a device."""
-    if (needed := count * each) > (there := device_memory(device.type)):
-        raise UserError(
-            f"{count:,} {name or 'images'} take {gib(needed)}, but there are {gib(there)}: try fewer of them, or a "
-            "smaller data.image_size"
-        )
 
 
 def sample(split: Split, device: torch.device) -> Iterator[Tensor]:

@@ -16,7 +16,7 @@ from colordist.data import decode
 from colordist.engine.environment import device_type
 from colordist.errors import RunError, UserError
 from colordist.files.atomic import out_of_memory, reason
-from colordist.files.memory import device_memory, gib
+from colordist.files.memory import require_memory
 from colordist.inference import upsampling
 from colordist.ranges import whole
 from colordist.run import snapshot
@@ -125,10 +125,9 @@ class Colorizer:
         """Raise UserError if the network's first features alone, of a batch of images, don't fit on the device."""
         width, height = size
         needed = 4 * count * width * height * self.task.model.full_size_channels
-        if needed > (there := device_memory(self.device.type)):
-            way_out = "a smaller batch_size" if count > 1 else f"a resolution below {self.resolution}"
-            many = f"{count} photos of {width}x{height}" if count > 1 else f"resolution is {self.resolution}: a photo"
-            raise UserError(f"{many} would take more than {gib(needed)}, but there are {gib(there)}: try {way_out}")
+        way_out = "try a smaller batch_size" if count > 1 else f"try a resolution below {self.resolution}"
+        what = f"{count} photos of {width}x{height}" if count > 1 else f"resolution is {self.resolution}: its features"
+        require_memory(needed, self.device.type, what, way_out)
 
     def _checked_variant(self, variant: int) -> int:
         """A variant's index. Raises UserError for an unknown one."""

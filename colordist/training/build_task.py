@@ -14,7 +14,7 @@ from colordist.engine.environment import device_type
 from colordist.engine.network import Network
 from colordist.engine.runtime import Engine
 from colordist.errors import UserError
-from colordist.files.memory import device_memory, gib
+from colordist.files.memory import device_memory, require_memory
 from colordist.files.paths import model_path
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.optional import build_metrics
@@ -46,13 +46,11 @@ def build_task(config: Config, processes: int = 1, *, copies: int = _COPIES) -> 
 
 def _require_memory(config: Config, batches: BatchArithmetic) -> None:
     """Raise UserError if a micro-batch's images and first features alone don't fit on the device."""
-    count, size = batches.micro_batch_size, config.data.image_size
+    count, size, device = batches.micro_batch_size, config.data.image_size, device_type()
     each = 4 * size**2 * (3 + config.model.full_size_channels)
-    if count * each > (there := device_memory(device_type())):
-        raise UserError(
-            f"train.micro_batch_size: {count:,} images of {size}x{size} take more than {gib(count * each)}, but "
-            f"there are {gib(there)}: try train.micro_batch_size {max(1, there // each // 10)}"
-        )
+    what = f"train.micro_batch_size: {count:,} images of {size}x{size}"
+    fitting = max(1, device_memory(device) // each // 10)
+    require_memory(count * each, device, what, f"try train.micro_batch_size {fitting}")
 
 
 def load_pretrained(task: Task, config: Config, engine: Engine) -> str | None:

@@ -241,10 +241,10 @@ def test_a_damaged_image(tmp_path: Path) -> None:
 
 def test_what_cannot_fit_is_refused_before_it_is_allocated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = colordist.load(snapshot_in(tmp_path / "a"), 64)
-    monkeypatch.setattr("colordist.inference.colorizer.device_memory", lambda device: 100_000)
-    with pytest.raises(colordist.UserError, match=r"^2 photos of 64x64 would take .*: try a smaller batch_size$"):
+    monkeypatch.setattr("colordist.files.memory.device_memory", lambda device: 100_000)
+    with pytest.raises(colordist.UserError, match=r"^2 photos of 64x64 take more than .*: try a smaller batch_size$"):
         one.colorize([noise(70, 70)] * 2)
     assert one(noise(70, 70)).size == (70, 70)
-    monkeypatch.setattr("colordist.inference.colorizer.device_memory", lambda device: 50_000)
-    with pytest.raises(colordist.UserError, match=r"^resolution is 64: a photo would .*: try a resolution below 64$"):
+    monkeypatch.setattr("colordist.files.memory.device_memory", lambda device: 50_000)
+    with pytest.raises(colordist.UserError, match=r"^resolution is 64: its features take .*: try a resolution below 64$"):
         one(noise(70, 70))

@@ -283,5 +283,5 @@ def test_a_network_that_cannot_fit_is_refused_before_it_is_built() -> None:
 
 def test_images_that_cannot_fit_are_refused_before_they_are_painted() -> None:
     split = SyntheticSplit(0, "train", 10**8, 512)
-    with pytest.raises(UserError, match=r"^100,000,000 training images take 73,242\.\d GiB, but there are "):
+    with pytest.raises(UserError, match=r"^100,000,000 training images take more than 73,242\.\d GiB, but there are "):
         load(split, torch.device("cpu"), "training images")
