@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
-from colordist.run.folder import Record as Record
+from colordist.run.folder import Record
 
 
 class Tracker(Protocol):

@@ -39,20 +39,20 @@ def describe(config: Config, batches: BatchArithmetic) -> str:
         (task, networks), fake = build(), None
     memory = estimate(task, networks, config, batches, device, fake)
     counts = [f"{name}: {network.trainable_parameter_count():,} parameters" for name, network in networks.items()]
-    return "\n".join([settings, str(batches), *counts, _told(memory, config, batches, device)])
+    return "\n".join([settings, str(batches), *counts, _memory_line(memory, config, batches, device)])
 
 
-def _told(memory: Memory, config: Config, batches: BatchArithmetic, device: str) -> str:
+def _memory_line(memory: Memory, config: Config, batches: BatchArithmetic, device: str) -> str:
     """The memory of a training process, beside that of a device like the one here: one line."""
     undivided = "" if zero_stage() is None else ", before ZeRO partitions it"
     what = f"memory per process ({device}, {config.train.precision}{undivided})"
-    told = f"{what}: {memory}, plus PyTorch itself and {_images(config)}"
+    line = f"{what}: {memory}, plus PyTorch itself and {_images(config)}"
     available = device_memory(device)
     if memory.peak <= available:
-        return told
+        return line
     halve = f"try train.micro_batch_size {max(1, batches.micro_batch_size // 2)}"
     checkpointing = "" if config.train.activation_checkpointing else ", or train.activation_checkpointing true"
-    return f"{told}; more than the {available / 2**20:.0f} MiB there are: {halve}{checkpointing}"
+    return f"{line}; more than the {available / 2**20:.0f} MiB there are: {halve}{checkpointing}"
 
 
 def _images(config: Config) -> str:
