@@ -246,5 +246,5 @@ def test_what_cannot_fit_is_refused_before_it_is_allocated(tmp_path: Path, monke
         one.colorize([noise(70, 70)] * 2)
     assert one(noise(70, 70)).size == (70, 70)
     monkeypatch.setattr("colordist.files.memory.device_memory", lambda device: 50_000)
-    with pytest.raises(colordist.UserError, match=r"^resolution is 64: its features take .*: try a resolution below 64$"):
+    with pytest.raises(colordist.UserError, match=r"^resolution is 64: its features .*: try a resolution below 64$"):
         one(noise(70, 70))
