@@ -82,10 +82,8 @@ def load(location: Location) -> dict[str, Any]:
         import datasets
     if not location.is_on_hub and (absent := location.missing()):
         raise UserError(f"data.root: {absent}: name a folder or files of a dataset, or user/name on the Hub")
-    _check_local(location)
-    for file in () if location.is_on_hub else location.files():  # the library would wait for the writer of a pipe
-        with suppress(OSError):
-            require_regular(file)
+    if not location.is_on_hub:
+        _check_local(location)
     try:
         with _quiet():
             found = _load(location)
@@ -99,15 +97,16 @@ def load(location: Location) -> dict[str, Any]:
 
 
 def _check_local(location: Location) -> None:
-    """Raise UserError for settings that files on this machine don't have, rather than ignore them."""
-    if location.is_on_hub:
-        return
+    """Raise UserError for what the library would ignore, as settings of the Hub alone, or wait for, as a pipe."""
     root, way_out = f"data.root {location.root}", "leave it out, or name a dataset on the Hub"
     if location.revision is not None:
         raise UserError(f"data.revision is {location.revision}, but {root} is on this machine: {way_out}")
     if location.config_name is not None and (_is_saved(location) or not location.path.is_dir()):
         what = "was saved by save_to_disk" if _is_saved(location) else "names files"
         raise UserError(f"data.config_name is {location.config_name}, but {root} {what}: {way_out}")
+    for file in location.files():
+        with suppress(OSError):
+            require_regular(file)
 
 
 def _is_saved(location: Location) -> bool:
