@@ -49,7 +49,7 @@ def parse_plain_json(text: bytes | str, kind: type[T]) -> T:
         return msgspec.json.decode(text, type=kind)
     except msgspec.ValidationError as error:
         raise Malformed(_place(str(error))) from None
-    except (ValueError, RecursionError):  # or it has NaN or Infinity
+    except (msgspec.DecodeError, ValueError, RecursionError):  # or it has NaN or Infinity
         return _convert(_loads(text), kind)
 
 
