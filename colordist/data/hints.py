@@ -37,9 +37,7 @@ def random_squares(uniforms: NDArray[np.float64], height: int, width: int) -> ND
     return squares(points[..., :2], sides, height, width)
 
 
-def squares(
-    points: NDArray[np.float64], sides: NDArray[np.int64], height: int, width: int
-) -> NDArray[np.int64]:
+def squares(points: NDArray[np.float64], sides: NDArray[np.int64], height: int, width: int) -> NDArray[np.int64]:
     """Top, bottom, left and right of squares within an image, the ends exclusive: [B, P, 4].
 
     points: vertical and horizontal position of their centres in [0, 1), [B, P, 2]; sides: in pixels, [B, P]; 0: none.

@@ -203,7 +203,7 @@ def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[n
     return _normal(image, _VARIANT, variant, slice(0, 1), 1, shape).reshape(shape)
 
 
-def test_hints(image: int, count: int) -> NDArray[np.float64]:
+def hint_positions(image: int, count: int) -> NDArray[np.float64]:
     """Positions of random hints of an image of the test split, in [0, 1), the same in every run: [count, 2].
 
     The first ones don't depend on ``count``.

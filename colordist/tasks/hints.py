@@ -1,4 +1,7 @@
-"""Colour hints as a task's option: points whose colours the generator is given (Zhang et al. 2017, arXiv 1705.02999)."""
+"""Colour hints as an option of tasks: points whose colours the generator is given.
+
+Zhang et al. 2017 (arXiv 1705.02999).
+"""
 
 from dataclasses import dataclass
 
