@@ -16,8 +16,8 @@ from torch import Tensor
 from colordist.color import AB_SCALE, ColorSpace, srgb_to_lab
 from colordist.data.hints import SIDE, painted, squares
 from colordist.errors import UserError
+from colordist.files.atomic import content
 from colordist.files.documents import Malformed, parse_json
-from colordist.files.opening import read_regular
 
 MOST = 1000
 """Maximum number of hints of a photo."""
@@ -67,12 +67,12 @@ def read_hints(file: Path) -> dict[str, list[Hint]]:
 
     ``{"photo.jpg": [{"x": 310, "y": 52, "color": "#2e6da4"}, ...], ...}`` or ``[{...}, ...]``. Raises UserError.
     """
+    if (text := content(file)) is None:
+        raise UserError(f"--hints {file}: there is no such file")
     try:
-        found = parse_json(read_regular(file), _Points | dict[str, _Points])  # type: ignore[arg-type]  # a union
+        found = parse_json(text, _Points | dict[str, _Points])  # type: ignore[arg-type]  # a union
         named = {"": found} if isinstance(found, list) else found
         return {name: [Hint(each.x, each.y, each.color) for each in points] for name, points in named.items()}
-    except OSError as error:
-        raise UserError(f"--hints {file} can't be read ({error.strerror})") from None
     except (Malformed, UserError) as error:
         raise UserError(
             f'--hints {file}: {error}; it has to be as {{"photo.jpg": [{{"x": 310, "y": 52, "color": "#2e6da4"}}]}}'

@@ -127,11 +127,17 @@ def timm_weights(path: Path, model: str, seed: int = 1) -> Path:
     return path
 
 
-def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
+def write_snapshot(
+    folder: Path,
+    settings: GeneratorSettings,
+    generator: nn.Module,
+    *,
+    hints: bool = False,
+    **about: Any,  # noqa: ANN401
+) -> None:
     """Write a snapshot of a generator, with the task ``autoencoder``."""
-    snapshot.write(
-        folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
-    )
+    task = AutoencoderTask(AutoencoderSettings(name="autoencoder", hints=hints), settings)
+    snapshot.write(folder, task, {"generator": generator}, about)
 
 
 def clean_environment() -> dict[str, str]:
