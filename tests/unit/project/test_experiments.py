@@ -17,7 +17,7 @@ from colordist.keys import nest
 from colordist.metrics import SPECS
 from colordist.metrics.timm_features import MODELS, specs
 
-MODULES = ("training_runs", "ladder", "transfer", "upsampling", "photographs")
+MODULES = ("training_runs", "ladder", "transfer", "upsampling", "photographs", "hints")
 
 
 @pytest.fixture(scope="module")
