@@ -8,7 +8,7 @@ image are the same for all networks, and the first five of ten are those of five
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +37,9 @@ def main() -> None:
     options = parser.parse_args()
     found: dict[str, Curve] = {}
     for run in options.runs:
-        found[run.name] = curve(run)
-        for count, scores in found[run.name].items():
+        found[run.name] = {}
+        for count, scores in curve(run):
+            found[run.name][count] = scores
             shown = "  ".join(f"{name} {scores[name]:.3f}" for name in SHOWN)
             print(f"{run.name} {count:3} hints  {shown}", flush=True)
     if options.json:
@@ -47,16 +48,16 @@ def main() -> None:
         options.picture.write_text(drawn(found))
 
 
-def curve(run: Path) -> Curve:
+def curve(run: Path) -> Iterator[tuple[int, Scores]]:
     """Score a run's newest snapshot on its own test images."""
     trained, data = snapshot.read(snapshot.find(run)), parse([str(run)])[1]
     engine = Engine("fp32")
     evaluator = build_evaluator(trained.task, build_source(data, engine), EvaluateConfig(), engine)
     trained.networks.to(engine.device, engine.dtype)
     counts = COUNTS if trained.task.settings.takes_hints else COUNTS[:1]
-    scores = {count: replace(evaluator, hints=count).scores(trained.sample) for count in counts}
+    for count in counts:
+        yield count, replace(evaluator, hints=count).scores(trained.sample)
     engine.close()
-    return scores
 
 
 def drawn(curves: Mapping[str, Curve]) -> str:
