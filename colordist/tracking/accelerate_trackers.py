@@ -32,11 +32,9 @@ class Sent(msgspec.Struct):
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[\w-]{1,64}$")]
     """The run's, at the tracker."""
-    step: Annotated[int, msgspec.Meta(ge=-1)] = -1
-    """Of the newest record sent."""
-    records: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Number of records of that step."""
-    grid: Annotated[int, msgspec.Meta(ge=-1)] = -1
+    newest: dict[str, int] = msgspec.field(default_factory=dict)
+    """Step of the newest value sent, by key."""
+    grid: int = -1
     """Step of the newest sample grid sent."""
 
 
@@ -65,8 +63,8 @@ class Backend:
     """Remove what the tracker wrote into the run folder: then all is logged again. None: the same run is resumed."""
     id_of: Callable[[Any], str] | None = None
     """The id that the tracker has given to the run. None: it takes ours."""
-    missing: Callable[[Any, Record, int], Record] | None = None
-    """The values of a step that the tracker lacks, if it can be asked."""
+    newest: Callable[[Any, dict[str, int]], dict[str, int]] | None = None
+    """The steps of the newest values that the tracker has, given those that were sent. None: it can't be asked."""
     image: Callable[[np.ndarray], tuple[Any, dict[str, Any]]] = lambda grid: ([grid], {})
     """A sample grid, uint8 [H, W, 3], as a value and keyword arguments for ``log_images``."""
 
@@ -74,8 +72,8 @@ class Backend:
 class AccelerateTracker:
     """Mirrors metrics.jsonl and the sample grids to one of accelerate's trackers.
 
-    A tracker whose files are in the run folder is written anew when a run continues. For others, what was sent is
-    noted: a record that a resumed run logs again isn't sent twice.
+    A tracker whose files are in the run folder is written anew when a run continues. For others, the newest step sent
+    of each key is noted, or asked for: a value that a resumed run logs again isn't sent twice.
     """
 
     def __init__(self, name: str, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
@@ -93,9 +91,8 @@ class AccelerateTracker:
             if self._backend.id_of is not None:
                 self._sent.id = self._backend.id_of(self._tracker)
             self._note()
-        self._is_unsure = known is not None
-        """Whether a kill may have come between sending the next record and noting that."""
-        self._step, self._records, self._keys = -1, 0, set[str]()
+        elif self._backend.newest is not None:
+            self._sent.newest = self._backend.newest(self._tracker, self._sent.newest)
         self._send_all(RunFolder(folder))
 
     def _send_all(self, folder: RunFolder) -> None:
@@ -109,23 +106,15 @@ class AccelerateTracker:
                 self.picture(file, steps[file.stem])
 
     def log(self, record: Record) -> None:
-        """Send a record: the next line of metrics.jsonl. A key that two records of a step share is sent once."""
-        step = int(record["step"])
-        if step != self._step:
-            self._step, self._records, self._keys = step, 0, set()
-        self._records += 1
-        values = {key: value for key, value in record.items() if key != "step" and key not in self._keys}
-        self._keys |= values.keys()
-        if (step, self._records) > (self._sent.step, self._sent.records):
-            self._attempt(lambda: self._send(values))
-
-    def _send(self, values: Record) -> None:
-        if self._is_unsure and self._backend.missing is not None:
-            values = self._backend.missing(self._tracker, values, self._step)
-        self._is_unsure = False
+        """Send a record, without the values that were sent. A key that two records of a step share is sent once."""
+        step, newest = int(record["step"]), self._sent.newest
+        values = {key: value for key, value in record.items() if key != "step" and step > newest.get(key, -1)}
         if values:
-            self._tracker.log(values, step=self._step)
-        self._sent.step, self._sent.records = self._step, self._records
+            self._attempt(lambda: self._send(values, step))
+
+    def _send(self, values: Record, step: int) -> None:
+        self._tracker.log(values, step=step)
+        self._sent.newest |= dict.fromkeys(values, step)
         self._note()
 
     def flush(self) -> None:
@@ -224,15 +213,12 @@ def _mlflow(place: Place) -> Any:  # noqa: ANN401
     return MLflowTracker(place.project, run_id=None if place.is_new else place.id, run_name=place.folder.name)
 
 
-def _missing_at_mlflow(tracker: Any, values: Record, step: int) -> Record:  # noqa: ANN401
+def _newest_of_mlflow(tracker: Any, sent: dict[str, int]) -> dict[str, int]:  # noqa: ANN401
     import mlflow
 
     client, run = mlflow.MlflowClient(), tracker.tracker.info.run_id
-    return {
-        key: value
-        for key, value in values.items()
-        if all(metric.step != step for metric in client.get_metric_history(run, key))
-    }
+    keys = client.get_run(run).data.metrics
+    return {key: max(metric.step for metric in client.get_metric_history(run, key)) for key in keys}
 
 
 def _trackio(place: Place) -> Any:  # noqa: ANN401
@@ -241,6 +227,11 @@ def _trackio(place: Place) -> Any:  # noqa: ANN401
     # What it measures by itself would be at steps of its own.
     options = {"resume": "allow", "embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
     return TrackioTracker(place.project, name=f"{place.folder.name}-{place.id[:8]}", **options)
+
+
+def _newest_of_trackio(tracker: Any, sent: dict[str, int]) -> dict[str, int]:  # noqa: ANN401
+    """Trackio stores values with a delay, in order, and knows the newest step that it has stored."""
+    return {key: min(step, tracker.tracker._next_step - 1) for key, step in sent.items()}
 
 
 def _aim(place: Place) -> Any:  # noqa: ANN401
@@ -295,9 +286,9 @@ BACKENDS = {
         image=lambda grid: (grid[None], {"dataformats": "NHWC"}),
     ),
     "mlflow": Backend(
-        "mlflow", _mlflow, id_of=lambda tracker: str(tracker.tracker.info.run_id), missing=_missing_at_mlflow
+        "mlflow", _mlflow, id_of=lambda tracker: str(tracker.tracker.info.run_id), newest=_newest_of_mlflow
     ),
-    "trackio": Backend("trackio", _trackio),
+    "trackio": Backend("trackio", _trackio, newest=_newest_of_trackio),
     "aim": Backend(
         "aim", _aim, id_of=lambda tracker: str(tracker.tracker.hash), image=lambda grid: (Image.fromarray(grid), {})
     ),

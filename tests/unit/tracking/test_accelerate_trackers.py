@@ -18,7 +18,7 @@ from runs import killed_run, run
 from colordist.config import TRACKERS, TrackConfig
 from colordist.errors import UserError
 from colordist.run.folder import RunFolder
-from colordist.tracking import JsonLines, Record, open_trackers, require_tracking
+from colordist.tracking import JsonLines, open_trackers, require_tracking
 from colordist.tracking.accelerate_trackers import BACKENDS, AccelerateTracker, Backend
 
 SETTINGS: dict[str, Any] = {"seed": 3, "task": {"name": "cgan"}, "data": {"root": None, "classes": ["a", "b"]}}
@@ -251,7 +251,7 @@ def test_a_resumed_run_sends_nothing_twice(tmp_path: Path, kept: Kept) -> None:
     assert sum("settings" in line for line in kept.lines) == 1
     then = json.loads((folder / "mlflow.json").read_text())
     assert then["id"] == first["id"]
-    assert (then["step"], then["records"]) == (4, 2)
+    assert then["newest"] == {"images": 4, "loss/generator/l1": 4, "score/mae": 4}
 
 
 def test_what_was_not_sent_is_sent_when_the_run_is_resumed(
@@ -275,11 +275,11 @@ def test_a_kill_between_sending_a_record_and_noting_that(
 ) -> None:
     """Without asking, one record is there twice, as docs/tracking.md says."""
 
-    def missing(_: object, values: Record, step: int) -> Record:
-        return {key: value for key, value in values.items() if (step, key) not in kept.sent}
+    def newest(*_: object) -> dict[str, int]:
+        return {key: step for step, key in kept.sent}
 
     if can_be_asked:
-        monkeypatch.setitem(BACKENDS, "mlflow", replace(BACKENDS["mlflow"], missing=missing))
+        monkeypatch.setitem(BACKENDS, "mlflow", replace(BACKENDS["mlflow"], newest=newest))
     monkeypatch.setattr(Kept, "killed_after", 2)
     with pytest.raises(KeyboardInterrupt):
         follow_steps(tmp_path / "run", 0, [1, 2], "mlflow")
@@ -314,7 +314,7 @@ def test_sample_grids_are_sent_once(tmp_path: Path, kept: Kept) -> None:
     ]
 
 
-@pytest.mark.parametrize("text", ["{", "{}", '{"id": "../x"}', '{"id": "a", "step": "b"}', "[" * 10_000])
+@pytest.mark.parametrize("text", ["{", "{}", '{"id": "../x"}', '{"id": "a", "newest": {"a": "b"}}', "[" * 10_000])
 def test_a_damaged_note_is_a_warning(text: str, tmp_path: Path, kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "mlflow.json").write_text(text)
     assert open_trackers(TrackConfig(to="mlflow"), tmp_path, SETTINGS) == []
@@ -344,9 +344,9 @@ def test_mlflow_has_every_value_once_after_each_continuation(tmp_path: Path, mon
     folder = tmp_path / "run"
     for start, steps in (0, [1, 2, 3]), (1, [2, 3, 4]):
         follow_steps(folder, start, steps, "mlflow")
-    # As after a kill between sending the second record of step 4 and noting that.
+    # As after a kill between sending the records of step 4 and noting that.
     noted = json.loads((folder / "mlflow.json").read_text())
-    (folder / "mlflow.json").write_text(json.dumps(noted | {"records": 1}))
+    (folder / "mlflow.json").write_text(json.dumps(noted | {"newest": {"images": 1}}))
     follow_steps(folder, 4, [5], "mlflow")
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
     expected = written(folder)
