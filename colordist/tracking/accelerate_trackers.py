@@ -16,7 +16,7 @@ from PIL import Image
 
 from colordist.config import TrackConfig
 from colordist.errors import RunError
-from colordist.extras import require_package
+from colordist.extras import Extra, require_package
 from colordist.files.atomic import content, replace_text
 from colordist.files.documents import damage_of, parse_json
 from colordist.files.opening import open_regular
@@ -148,7 +148,7 @@ class AccelerateTracker:
 def require_trackers(config: TrackConfig) -> None:
     """Raise UserError for a tracker whose package is missing."""
     for name in config.trackers:
-        extra = "tensorboard" if name == "tensorboard" else None
+        extra: Extra | None = "tensorboard" if name == "tensorboard" else None
         require_package(BACKENDS[name].package, extra, f"track.to {name}")
 
 
