@@ -5,11 +5,12 @@ components' keys exist (registry.py). An invalid value is refused in one line: t
 """
 
 import dataclasses
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from colordist.errors import UserError
+from colordist.errors import UserError, printable
 from colordist.ranges import MOST, above_zero, at_least, in_range
 
 Value = str | int | float | bool | list[Any] | dict[str, float] | None
@@ -354,14 +355,21 @@ class CheckpointConfig:
         at_least("checkpoint.keep_every", self.keep_every, 1)
 
 
+TRACKERS = ("tensorboard", "mlflow", "trackio", "aim", "comet_ml", "clearml", "dvclive", "swanlab")
+"""Names of trackers, as accelerate has them: values of `track.to`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrackConfig:
-    """Weights & Biases; metrics.jsonl is always written."""
+    """Weights & Biases and other trackers; metrics.jsonl is always written."""
 
     wandb: Literal["off", "auto", "online", "offline"] = "off"
     """Log to W&B. `offline` writes files for `wandb sync`; `auto`: online if there is an API key."""
+    to: list[str] | str = dataclasses.field(default_factory=list)
+    """Other trackers to log to, a name or several: tensorboard, mlflow, trackio, aim, comet_ml, clearml, dvclive,
+    swanlab."""
     project: str = "colordist"
-    """W&B project."""
+    """Project of W&B and of other trackers that have projects."""
     entity: str | None = None
     """W&B user or team. Default: that of the API key."""
     group: str | None = None
@@ -374,6 +382,20 @@ class TrackConfig:
     """W&B job type."""
     snapshots: bool = False
     """Upload snapshots as artifacts, with the aliases `latest` and, for the best score, `best`."""
+
+    def __post_init__(self) -> None:
+        for name in self.trackers:
+            if name == "wandb":
+                raise UserError("track.to has wandb, which has a setting of its own: try track.wandb auto")
+            if name not in TRACKERS:
+                nearest = difflib.get_close_matches(name, TRACKERS, n=1, cutoff=0)[0]
+                known = ", ".join(TRACKERS)
+                raise UserError(f"track.to: there is no {printable(name)!r} among {known}: did you mean {nearest}?")
+
+    @property
+    def trackers(self) -> list[str]:
+        """The names in ``to``, each once."""
+        return list(dict.fromkeys([self.to] if isinstance(self.to, str) else self.to))
 
 
 @dataclass(frozen=True, kw_only=True)

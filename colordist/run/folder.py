@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 
 from colordist import registry
-from colordist.config import Config, as_dict
+from colordist.config import TRACKERS, Config, as_dict
 from colordist.errors import UserError
 from colordist.files.atomic import ABSENT, content, exists, flush, reading, replace_text, sweep, writing, writing_to
 from colordist.files.documents import DamagedFile, Malformed, damage_of, parse_plain_json, parse_yaml
@@ -27,8 +27,8 @@ _DIGESTS = {
     "init_from": "the snapshot that train.init_from names has changed",
 }
 """Files with digests of what a run began with, and what is wrong where one differs."""
-_FOLDERS = ("checkpoints", "snapshots", "samples")
-_FILES = ("metrics.jsonl", "metrics.json", "wandb.json", *_DIGESTS)
+_FOLDERS = ("checkpoints", "snapshots", "samples", "tensorboard", "dvclive")
+_FILES = ("metrics.jsonl", "metrics.json", "wandb.json", *(f"{name}.json" for name in TRACKERS), *_DIGESTS)
 """Folders and files of a run besides its settings and markers."""
 
 _MOST_RECORDS = 2**22  # lines, each of at most MOST_BYTES

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,12 +21,13 @@ from colordist.config import TrackConfig
 from colordist.errors import RunError, UserError, one_line
 from colordist.extras import needs_extra
 from colordist.files.atomic import content, replace_text
-from colordist.files.documents import DamagedFile, damage_of, parse_json
+from colordist.files.documents import damage_of, parse_json
 from colordist.files.opening import open_regular
 from colordist.metrics import hues
 from colordist.run.folder import Record, RunFolder, read_records
 from colordist.run.records import SCORE
 from colordist.run.score_specs import load_specs
+from colordist.tracking.attempts import Attempts, open_or_warn
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +59,12 @@ class WandB:
     """
 
     def __init__(self, config: TrackConfig, folder: Path, about: dict[str, Any]) -> None:
-        """about: settings and environment info. Raises UserError as `require_tracking`."""
+        """about: settings and environment info. Raises UserError as `require_wandb`."""
         self._wandb, self._config, self._folder, self._about = _import(), config, folder, about
         self._file = folder / "wandb.json"
         self._known = read_known(self._file) or Known(uuid.uuid4().hex[:8])
         self.mode = _mode(config)
+        self.attempt = Attempts("wandb", "report --sync sends the rest later")
         self.sent = 0
         """Lines sent by this object."""
         self._primary = load_specs(RunFolder(folder)).primary
@@ -130,7 +131,7 @@ class WandB:
     def picture(self, file: Path, step: int) -> None:
         """Send a sample grid, and the a,b histograms of its predictions and targets, with the newest line."""
         if self._is_new:
-            self._try(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
+            self.attempt(lambda: self._run.log({"step": step} | self._colors(file), step=self._line - 1))
 
     def _colors(self, file: Path) -> dict[str, Any]:
         with open_regular(file) as opened:
@@ -147,7 +148,7 @@ class WandB:
         """Send a snapshot, if `track.snapshots` asks for it."""
         if self._config.snapshots and self._is_new:
             best = self._costs and self._costs[-1] == min(self._costs)
-            self._try(lambda: self._send_snapshot(folder, step, ["latest", "best"] if best else ["latest"]))
+            self.attempt(lambda: self._send_snapshot(folder, step, ["latest", "best"] if best else ["latest"]))
 
     def _send_snapshot(self, folder: Path, step: int, aliases: list[str]) -> None:
         artifact = self._wandb.Artifact(f"{self._folder.name}-snapshot", type="model", metadata={"step": step})
@@ -156,7 +157,7 @@ class WandB:
 
     def close(self) -> None:
         """Finish the run."""
-        self._try(lambda: self._run.finish())
+        self.attempt(lambda: self._run.finish())
 
     def _send(self, record: Record, line: int) -> None:
         """Send a line, unless it was sent before."""
@@ -166,34 +167,15 @@ class WandB:
         if not self._is_new:
             return
         # The line's number is W&B's step, so W&B ignores a line sent twice.
-        if self._try(lambda: self._run.log(record, step=line)):
+        if self.attempt(lambda: self._run.log(record, step=line)):
             self._next = line + 1
             self.sent += 1
             if self.mode == "offline":
                 self._known.offline = self._next
-            self._try(lambda: replace_text(self._file, json.dumps(msgspec.structs.asdict(self._known)) + "\n"))
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether sending has failed: then nothing more is sent."""
-        return self._run is None
-
-    def _try(self, work: Callable[[], object]) -> bool:
-        """Run work that mustn't end the run if it fails. The first failure is logged, and nothing is tried after it."""
-        if self._run is None:
-            return False
-        try:
-            work()
-        except Exception as error:
-            log.warning(
-                "wandb failed (%s): the run continues; report --sync sends the rest later", one_line(error, 200)
-            )
-            self._run = None
-            return False
-        return True
+            self.attempt(lambda: replace_text(self._file, json.dumps(msgspec.structs.asdict(self._known)) + "\n"))
 
 
-def require_tracking(config: TrackConfig) -> None:
+def require_wandb(config: TrackConfig) -> None:
     """Raise UserError for tracking without the package, or `online` without a key."""
     if config.wandb != "off":
         _import()
@@ -202,15 +184,7 @@ def require_tracking(config: TrackConfig) -> None:
 
 def open_wandb(config: TrackConfig, folder: Path, about: dict[str, Any]) -> WandB | None:
     """Open W&B for a run. Logs a failure and returns None. Raises UserError as above."""
-    try:
-        return WandB(config, folder, about)
-    except Exception as error:
-        if isinstance(error, UserError) and not isinstance(error, DamagedFile):
-            raise
-        log.warning(
-            "wandb failed (%s): the run continues without; report --sync sends it all later", one_line(error, 200)
-        )
-        return None
+    return open_or_warn(lambda: WandB(config, folder, about), "wandb", "report --sync sends it all later")
 
 
 def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
@@ -223,7 +197,7 @@ def sync(folder: Path, config: TrackConfig, settings: dict[str, Any]) -> int:
     tracker = WandB(replace(config, wandb="online"), folder, settings)
     sent = tracker.sent
     tracker.close()
-    if tracker.is_broken or tracker.mode == "offline":
+    if tracker.attempt.have_failed or tracker.mode == "offline":
         raise RunError(f"W&B's server can't be reached: the missing lines are still in {folder / 'metrics.jsonl'}")
     return sent
 

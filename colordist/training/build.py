@@ -33,7 +33,7 @@ from colordist.run.model_card import ModelCard
 from colordist.run.provenance import code_digest, git_revision, revision
 from colordist.run.score_specs import save_specs
 from colordist.tasks.base import Task
-from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_wandb, require_tracking
+from colordist.tracking import JsonLines, Terminal, Tracker, Trackers, open_trackers, require_tracking
 from colordist.training.build_task import build_networks, build_task, initialize, load_pretrained
 from colordist.training.meter import Meter
 from colordist.training.stop_requests import StopRequests
@@ -101,7 +101,9 @@ def open_run(config: Config, folder: RunFolder, evaluator: Evaluator, digests: D
     engine = evaluator.engine
     engine.on_ranks(lambda: mark_begun(config, folder, digests, start), here=engine.is_main)
     engine.on_ranks(lambda: save_specs(folder, evaluator.specs), here=engine.is_main)
-    return Trackers(engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main) or [])
+    with engine.stall_exempt("opening trackers"):
+        trackers = engine.on_ranks(lambda: _trackers(config, folder, engine, start), here=engine.is_main)
+    return Trackers(trackers or [])
 
 
 def mark_begun(config: Config, folder: RunFolder, digests: Digests, start: int) -> None:
@@ -187,12 +189,9 @@ def check_devices(config: Config) -> dict[str, str]:
 
 
 def _trackers(config: Config, folder: RunFolder, engine: Engine, start: int) -> list[Tracker]:
-    trackers: list[Tracker] = [JsonLines(folder.metrics_file, start), Terminal(config.train.steps, start)]
-    if config.track.wandb != "off":
-        settings = as_dict(config) | {"environment": _environment(engine)}
-        if (tracker := open_wandb(config.track, folder.path, settings)) is not None:
-            trackers.append(tracker)
-    return trackers
+    local: list[Tracker] = [JsonLines(folder.metrics_file, start), Terminal(config.train.steps, start)]
+    about = as_dict(config) | {"environment": _environment(engine)}
+    return local + open_trackers(config.track, folder.path, about)
 
 
 def _environment(engine: Engine) -> dict[str, Value]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ TINY_GAN: dict[str, Any] = TINY | {
     **{"optimizer.discriminator.schedule": "linear"},
 }
 
+# One process. Networks this small are slower on several cores.
+ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 LAUNCHER = (sys.executable, "-m", "accelerate.commands.launch")
 # All values given, so that accelerate has nothing to guess.
 GIVEN = ("--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0")

@@ -4,12 +4,9 @@ Compared: weights, optimizer states, EMA weights and records, without speed and 
 """
 
 import json
-import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -26,7 +23,7 @@ from wandb_files import history
 
 from colordist.run.folder import RunFolder, numbered, read_records
 from colordist.run.records import PACE
-from launch import TINY_GAN, arguments, begin, finish, last_step, ranks, records, several, wait_for
+from launch import ALONE, TINY_GAN, arguments, begin, finish, last_step, ranks, records, several, wait_for
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -51,8 +48,6 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 ELASTIC = ("cgan", "cyclegan", "flow", "datasets", "photos")
-# Networks this small are slower on several cores.
-ALONE = [*(["taskset", "-c", str(max(os.sched_getaffinity(0)))] if shutil.which("taskset") else []), sys.executable]
 # Long enough to send a signal.
 LONG = {"train.steps": 120, "evaluate.every": 60, "log.every": 1, "checkpoint.every": 30, "train.micro_batch_size": 6}
 

@@ -194,6 +194,7 @@ OPERATIONAL = {
     "checkpoint.on_error",
     "evaluate.metrics",
     "track.wandb",
+    "track.to",
     "track.project",
     "track.entity",
     "track.group",
@@ -218,6 +219,8 @@ def another(key: str, hint: Any, value: Any) -> Any:  # noqa: ANN401  any settin
         return ["cutout"]
     if key == "evaluate.metrics":
         return ["lpips"]
+    if key == "track.to":
+        return ["mlflow"]
     if key == "train.freeze":
         return ["encoder"]
     if key.endswith(".lr_scales"):

@@ -33,7 +33,7 @@ FORBIDDEN = {
 }
 # Who may know what isn't ours. Whoever is named here may; nobody else.
 RESERVED = {
-    "accelerate": {"engine"},
+    "accelerate": {"engine", "tracking"},
     "deepspeed": {"engine"},
     "torch.distributed": {"engine"},
     "wandb": {"tracking", "reporting"},
@@ -106,6 +106,10 @@ def violations(source: str, module: str) -> list[str]:
     for package, rooms in RESERVED.items():
         if room not in rooms and any(f"{name}.".startswith(f"{package}.") for name in names):
             found.append(f"{module} imports {package}, which is for {', '.join(sorted(rooms))} alone")
+    if room == "tracking":
+        for name in names:
+            if name.split(".")[0] == "accelerate" and name.split(".")[1:2] != ["tracking"]:
+                found.append(f"{module} imports {name}: of accelerate, tracking is for accelerate.tracking alone")
     if module == "config" and any(name.split(".")[0] == "torch" for name in names):
         found.append("config imports torch")
     return found
@@ -174,6 +178,7 @@ def test_no_cycles() -> None:
         ("data.loader", "import torch.distributed as dist"),
         ("data.loader", "from torch import distributed"),
         ("training.trainer", "import wandb"),
+        ("tracking.local", "from accelerate.state import PartialState"),
         ("training.build", "def f():\n    from deepspeed import zero"),
     ],
 )
@@ -187,6 +192,7 @@ def test_the_checker_finds(module: str, source: str) -> None:
         ("tasks.cgan", "from colordist.data.loader import Batch\nfrom colordist.models.blocks import Up"),
         ("engine.runtime", "import accelerate, torch.distributed\nfrom colordist.tasks.base import Task"),
         ("tracking", "import wandb\nimport wandb_like"),
+        ("tracking.local", "from accelerate.tracking import TensorBoardTracker"),
         ("data.loader", "import torch\nfrom torch.utils import data"),
         ("models.unet", "from .blocks import Up"),
     ],

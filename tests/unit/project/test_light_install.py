@@ -97,7 +97,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_extras_were_found() -> None:
-    assert {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets"} == EXTRAS.keys()
+    assert {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard"} == EXTRAS.keys()
     assert {"accelerate", "psutil", "deepspeed", "wandb", "wandb_workspaces", "bokeh", "torch_fidelity"} <= OPTIONAL
     assert PROJECT["optional-dependencies"]["all"] == [f"colordist[{','.join(EXTRAS)}]"]
     assert "colordist[all]" in PROJECT["optional-dependencies"]["dev"]

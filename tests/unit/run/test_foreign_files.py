@@ -125,7 +125,9 @@ def test_a_picture_of_ours_is_replaced(trained: Path, tmp_path: Path) -> None:
     assert out.stat().st_ino != inode
 
 
-@pytest.mark.parametrize("part", ["metrics.jsonl", "images", "init_from", "wandb.json", "snapshots/a", "checkpoints/a"])
+@pytest.mark.parametrize(
+    "part", ["metrics.jsonl", "images", "init_from", "wandb.json", "mlflow.json", "snapshots/a", "checkpoints/a"]
+)
 def test_a_run_does_not_begin_over_what_lies_in_its_folder(part: str, trained: Path, tmp_path: Path) -> None:
     (file := tmp_path / "out" / part).parent.mkdir(parents=True)
     file.write_text("mine")

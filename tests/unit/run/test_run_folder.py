@@ -68,6 +68,7 @@ def test_the_same_run_is_continued(begun: RunFolder) -> None:
         ("checkpoint.keep", 7),
         ("track.wandb", "offline"),
         ("track.project", "other"),
+        ("track.to", ["mlflow", "tensorboard"]),
         ("run.dir", "elsewhere"),
         ("train.micro_batch_size", 3),
         ("train.steps", USUAL.train.steps + 1),
