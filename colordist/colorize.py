@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # which import torch
 
 _MOST_VARIANTS = 100_000
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
+SATURATION_HELP = "Factor of the chroma, 0 to 3. Default: 1, as the network says."
 
 
 def main() -> None:
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
     parser.add_argument("--upsample", choices=("guided", "bilinear"), default="guided", help=UPSAMPLE_HELP)
+    parser.add_argument("--saturation", type=float, default=1.0, metavar="X", help=SATURATION_HELP)
     parser.add_argument("--side_by_side", action="store_true", help="Write grey input and result next to each other.")
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
@@ -49,7 +51,7 @@ def colorize(options: argparse.Namespace) -> None:
     at_least("--variants", options.variants, 1, _MOST_VARIANTS)
     at_least("--seed", options.seed, -(2**63), 2**63 - 1)
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
-    colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps)
+    colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps, options.saturation)
     most = colorizer.variants
     if None not in (options.variants, most) and options.variants > most:
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")
