@@ -6,7 +6,7 @@ from typing import Literal
 
 from colordist.errors import UserError
 
-Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets"]
+Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "demo"]
 
 
 @contextmanager

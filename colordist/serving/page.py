@@ -1,0 +1,268 @@
+"""The page: its controls, and what happens when they are used. Imports Gradio."""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from colordist.errors import RunError, UserError, one_line
+from colordist.inference.colorizer import MOST_SATURATION
+from colordist.inference.upsampling import METHODS
+from colordist.serving.service import (
+    FORMATS,
+    LIFETIME,
+    MOST_RESOLUTION,
+    Choices,
+    Picture,
+    Service,
+    Upload,
+    pack,
+    safe_name,
+)
+
+_FILES = Path(__file__).parent / "assets"
+_SWEEP = 600  # seconds between two removals of old uploads
+_FONTS = ["system-ui", "sans-serif"]
+_INTRODUCTION = (
+    "<h1>Colour photographs</h1><p>The network <b>{}</b> guesses the colours of a photograph from its grey values. "
+    "They needn't be the true ones.</p>"
+)
+
+
+@dataclass
+class Results:
+    """Of the last request of a visitor."""
+
+    folder: Path
+    pictures: list[Picture]
+
+
+@dataclass
+class Parts:
+    """Components of the page that events refer to."""
+
+    photos: gr.File
+    settings: list[Any]
+    """In the order of the fields of ``Choices``."""
+    start: gr.Button
+    status: gr.HTML
+    shown: gr.Dropdown
+    slider: gr.ImageSlider
+    divider: gr.Slider
+    download: gr.DownloadButton
+    download_all: gr.DownloadButton
+    results: gr.State
+
+
+def build(service: Service, model: str, queue: int) -> gr.Blocks:
+    """Build the page of a model. queue: number of requests that may wait."""
+    with gr.Blocks(title=f"colordist: {model}", analytics_enabled=False, delete_cache=(_SWEEP, LIFETIME)) as page:
+        gr.HTML(_INTRODUCTION.format(html.escape(model)))
+        with gr.Row():
+            with gr.Column(scale=1, min_width=300):
+                photos = _photos(service)
+                settings = _settings(service)
+                start = gr.Button("Colour", variant="primary", elem_id="start")
+            with gr.Column(scale=2, min_width=300):
+                parts = Parts(photos, settings, start, *_results())
+        _connect(service, parts)
+    page.queue(max_size=queue, default_concurrency_limit=1)
+    return page
+
+
+def look() -> dict[str, Any]:
+    """Theme with the system's fonts, style sheet and script."""
+    theme = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
+    contrasting = {f"button_primary_{part}": "*primary_600" for part in ("background_fill", "background_fill_dark")}
+    theme.set(**contrasting)
+    return {"theme": theme, "css_paths": [_FILES / "page.css"], "head_paths": [_FILES / "head.html"]}
+
+
+def _photos(service: Service) -> gr.File:
+    """Component for uploads, which hands them on as ``Upload``, with the names that their owner gave them."""
+    limits = service.limits
+    label = f"Photographs (at most {limits.files}, each of at most {limits.megabytes} MB)"
+    photos = gr.File(label=label, file_count="multiple", height=160, elem_id="photos")
+    cached = photos.async_move_resource_to_block_cache
+
+    def uploads(payload: Any) -> list[Upload]:  # noqa: ANN401  a ListFiles of Gradio
+        return [Upload(Path(each.path), safe_name(each.orig_name or Path(each.path).name)) for each in payload or ()]
+
+    async def only_uploaded(path: str | Path | None) -> str | None:
+        if "://" in str(path):
+            raise gr.Error("Only uploaded files are coloured.", print_exception=False)
+        moved: str | None = await cached(path)
+        return moved
+
+    # Not a class of our own: Gradio writes a file beside each module that has one.
+    photos.preprocess, photos.async_move_resource_to_block_cache = uploads, only_uploaded
+    return photos
+
+
+def _settings(service: Service) -> list[Any]:
+    """Controls of ``Choices``, in its order."""
+    colorizer = service.colorizer
+    saturation = gr.Slider(0, MOST_SATURATION, colorizer.saturation, step=0.05, label="Saturation", render=False)
+    resolution = gr.Number(
+        colorizer.resolution,
+        label="Resolution",
+        info="Shorter side of the network's input, in pixels.",
+        precision=0,
+        minimum=2 * colorizer.multiple,
+        maximum=max(MOST_RESOLUTION, colorizer.resolution),
+        render=False,
+    )
+    upsample = gr.Radio([*METHODS], value=colorizer.upsample, label="Upsampling of the colours", render=False)
+    form = gr.Radio(list(FORMATS), value=FORMATS[0], label="Format of the download", render=False)
+    several = service.most_variants > 1
+    variants = gr.Slider(
+        1, max(service.most_variants, 2), 1, step=1, label="Answers per photograph", visible=several, render=False
+    )
+    seed = gr.Number(0, label="Seed", precision=0, visible=colorizer.variants is None, render=False)
+    saturation.render()
+    variants.render()
+    with gr.Accordion("More settings", open=False):
+        for each in (seed, resolution, upsample, form):
+            each.render()
+    return [resolution, upsample, saturation, form, variants, seed]
+
+
+def _results() -> tuple[Any, ...]:
+    """Components that show results, in the order of ``Parts``."""
+    status = gr.HTML(_status(), elem_id="status")
+    shown = gr.Dropdown([], label="Result shown", visible=False, filterable=False, elem_id="shown")
+    slider = gr.ImageSlider(
+        label="Before and after", interactive=False, buttons=["fullscreen"], max_height=640, elem_id="slider"
+    )
+    divider = gr.Slider(0, 100, 50, step=1, label="Divider (percent)", visible=False, elem_id="divider", buttons=[])
+    with gr.Row():
+        download = gr.DownloadButton("Download", visible=False, elem_id="download")
+        download_all = gr.DownloadButton("Download all (zip)", visible=False, elem_id="download_all")
+    return status, shown, slider, divider, download, download_all, gr.State(None)
+
+
+def _connect(service: Service, parts: Parts) -> None:
+    """Say what happens when the controls are used."""
+    tracker = gr.Progress()
+
+    def color(
+        uploads: list[Upload],
+        results: Results | None,
+        resolution: int | None,
+        upsample: str,
+        saturation: float,
+        form: str,
+        variants: int,
+        seed: int,
+        progress: gr.Progress = tracker,
+    ) -> Iterator[dict[Any, Any]]:
+        choices = Choices(resolution, upsample, saturation, form, variants, seed or 0)
+        yield from _color(service, parts, uploads, results, choices, progress)
+
+    def show(index: int, results: Results | None) -> dict[Any, Any]:
+        return _shown(parts, results.pictures[index]) if results and 0 <= index < len(results.pictures) else {}
+
+    gr.on(
+        [parts.photos.upload, parts.start.click],
+        color,
+        [parts.photos, parts.results, *parts.settings],
+        [
+            *(parts.status, parts.shown, parts.slider, parts.divider),
+            *(parts.download, parts.download_all, parts.results),
+        ],
+        show_progress_on=[parts.slider],
+        api_visibility="private",
+        concurrency_limit=1,
+    )
+    parts.divider.input(
+        lambda position: gr.ImageSlider(slider_position=position),
+        parts.divider,
+        parts.slider,
+        queue=False,
+        show_progress="hidden",
+        trigger_mode="always_last",
+        api_visibility="private",
+    )
+    parts.shown.input(
+        show,
+        [parts.shown, parts.results],
+        [parts.slider, parts.divider, parts.download],
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _color(
+    service: Service,
+    parts: Parts,
+    uploads: Sequence[Upload],
+    before: Results | None,
+    choices: Choices,
+    progress: gr.Progress,
+) -> Iterator[dict[Any, Any]]:
+    """Colourize uploads, and update the page after each."""
+    if not uploads:
+        yield {parts.status: _status("Choose a photograph first.")}
+        return
+    results, total = Results(service.new_request(before.folder if before else None), []), len(uploads)
+    problems: list[str] = []
+    colored = 0
+    yield _emptied(parts, results, f"Colouring 1 of {total}: {uploads[0].name}")
+    try:
+        for number, outcome in enumerate(service.color(uploads, choices, results.folder), 1):
+            progress((number, total), desc=outcome.name, unit="photographs")
+            line = f"{outcome.name}: {outcome.problem}" if outcome.problem else f"{outcome.name} is coloured."
+            problems += [line] if outcome.problem else []
+            colored += not outcome.problem
+            first = outcome.pictures and not results.pictures
+            results.pictures += outcome.pictures
+            update = {parts.status: _status(line, f"{number} of {total} done.")}
+            yield (update | _shown(parts, results.pictures[0])) if first else update
+    except (UserError, RunError) as error:
+        problems.append(one_line(error, 300))
+    summary = f"{colored} of {total} photographs {'is' if colored == 1 else 'are'} coloured."
+    yield {parts.status: _status(*problems, summary)} | _listed(parts, results)
+
+
+def _emptied(parts: Parts, results: Results, line: str) -> dict[Any, Any]:
+    """The page at the start of a request."""
+    return {
+        parts.status: _status(line),
+        parts.shown: gr.Dropdown(choices=[], value=None, visible=False),
+        parts.slider: None,
+        parts.divider: gr.Slider(visible=False),
+        parts.download: gr.DownloadButton(value=None, visible=False),
+        parts.download_all: gr.DownloadButton(value=None, visible=False),
+        parts.results: results,
+    }
+
+
+def _shown(parts: Parts, picture: Picture) -> dict[Any, Any]:
+    """The page with one of the results."""
+    return {
+        parts.slider: (str(picture.before), str(picture.after)),
+        parts.divider: gr.Slider(visible=True),
+        parts.download: gr.DownloadButton(f"Download {picture.file.name}", value=str(picture.file), visible=True),
+    }
+
+
+def _listed(parts: Parts, results: Results) -> dict[Any, Any]:
+    """The page at the end of a request: a list of several results, and all of them in a file."""
+    pictures = results.pictures
+    if len(pictures) < 2:
+        return {}
+    names = [(picture.file.name, index) for index, picture in enumerate(pictures)]
+    packed = pack(pictures, results.folder / "previews" / "coloured.zip")
+    return {
+        parts.shown: gr.Dropdown(choices=names, value=0, visible=True),
+        parts.download_all: gr.DownloadButton(value=str(packed), visible=True),
+    }
+
+
+def _status(*lines: str) -> str:
+    """Lines for the live region."""
+    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
