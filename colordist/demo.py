@@ -1,6 +1,7 @@
 """A page in the browser that colourizes photographs: ``python -m colordist.demo MODEL``."""
 
 import argparse
+import gc
 import tempfile
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def demo(options: argparse.Namespace) -> None:
         say(f"serving {options.model} at {url(listener)}{reach}: Ctrl-C ends it")
         server.serve(blocks, listener, page.look(), options.max_megabytes)
         service.close()
+    gc.freeze()  # else the interpreter searches all of torch and Gradio for garbage once more, which takes seconds
 
 
 if __name__ == "__main__":

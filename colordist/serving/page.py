@@ -86,13 +86,13 @@ def _photos(service: Service) -> gr.File:
     limits = service.limits
     label = f"Photographs (at most {limits.files}, each of at most {limits.megabytes} MB)"
     photos = gr.File(label=label, file_count="multiple", height=160, elem_id="photos")
-    cached = photos.async_move_resource_to_block_cache
+    uploaded, cached = Path(photos.GRADIO_CACHE).resolve(), photos.async_move_resource_to_block_cache
 
     def uploads(payload: Any) -> list[Upload]:  # noqa: ANN401  a ListFiles of Gradio
         return [Upload(Path(each.path), safe_name(each.orig_name or Path(each.path).name)) for each in payload or ()]
 
     async def only_uploaded(path: str | Path | None) -> str | None:
-        if "://" in str(path):
+        if not Path(str(path)).resolve().is_relative_to(uploaded):
             raise gr.Error("Only uploaded files are coloured.", print_exception=False)
         moved: str | None = await cached(path)
         return moved
@@ -146,7 +146,6 @@ def _results() -> tuple[Any, ...]:
 
 def _connect(service: Service, parts: Parts) -> None:
     """Say what happens when the controls are used."""
-    tracker = gr.Progress()
 
     def color(
         uploads: list[Upload],
@@ -157,10 +156,9 @@ def _connect(service: Service, parts: Parts) -> None:
         form: str,
         variants: int,
         seed: int,
-        progress: gr.Progress = tracker,
     ) -> Iterator[dict[Any, Any]]:
         choices = Choices(resolution, upsample, saturation, form, variants, seed or 0)
-        yield from _color(service, parts, uploads, results, choices, progress)
+        yield from _color(service, parts, uploads, results, choices)
 
     def show(index: int, results: Results | None) -> dict[Any, Any]:
         return _shown(parts, results.pictures[index]) if results and 0 <= index < len(results.pictures) else {}
@@ -202,7 +200,6 @@ def _color(
     uploads: Sequence[Upload],
     before: Results | None,
     choices: Choices,
-    progress: gr.Progress,
 ) -> Iterator[dict[Any, Any]]:
     """Colourize uploads, and update the page after each."""
     if not uploads:
@@ -211,16 +208,15 @@ def _color(
     results, total = Results(service.new_request(before.folder if before else None), []), len(uploads)
     problems: list[str] = []
     colored = 0
-    yield _emptied(parts, results, f"Colouring 1 of {total}: {uploads[0].name}")
+    yield _emptied(parts, results, _status(f"Colouring {uploads[0].name}", progress=(0, total)))
     try:
         for number, outcome in enumerate(service.color(uploads, choices, results.folder), 1):
-            progress((number, total), desc=outcome.name, unit="photographs")
             line = f"{outcome.name}: {outcome.problem}" if outcome.problem else f"{outcome.name} is coloured."
             problems += [line] if outcome.problem else []
             colored += not outcome.problem
             first = outcome.pictures and not results.pictures
             results.pictures += outcome.pictures
-            update = {parts.status: _status(line, f"{number} of {total} done.")}
+            update = {parts.status: _status(line, progress=(number, total))}
             yield (update | _shown(parts, results.pictures[0])) if first else update
     except (UserError, RunError) as error:
         problems.append(one_line(error, 300))
@@ -228,10 +224,10 @@ def _color(
     yield {parts.status: _status(*problems, summary)} | _listed(parts, results)
 
 
-def _emptied(parts: Parts, results: Results, line: str) -> dict[Any, Any]:
+def _emptied(parts: Parts, results: Results, status: str) -> dict[Any, Any]:
     """The page at the start of a request."""
     return {
-        parts.status: _status(line),
+        parts.status: status,
         parts.shown: gr.Dropdown(choices=[], value=None, visible=False),
         parts.slider: None,
         parts.divider: gr.Slider(visible=False),
@@ -263,6 +259,10 @@ def _listed(parts: Parts, results: Results) -> dict[Any, Any]:
     }
 
 
-def _status(*lines: str) -> str:
-    """Lines for the live region."""
-    return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+def _status(*lines: str, progress: tuple[int, int] | None = None) -> str:
+    """Lines for the live region. progress: how many of how many photographs are done."""
+    texts = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    if progress is None:
+        return texts
+    done, total = progress
+    return f'{texts}<label>{done} of {total} done <progress max="{total}" value="{done}"></progress></label>'

@@ -5,14 +5,16 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from colordist.console import log_handler
+from colordist.console import log_handler, say
 from colordist.errors import one_line
 from colordist.extras import needs_extra
 
@@ -50,13 +52,14 @@ def serve(page: "gr.Blocks", listener: socket.socket, look: dict[str, Any], mega
         path="/",
         footer_links=[],
         run_history=False,
-        max_file_size=megabytes * 10**6,
+        max_file_size=megabytes * 2**20,
         show_error=True,
         ssr_mode=False,
         mcp_server=False,
         pwa=False,
         **look,
     )
+    page.has_launched = True  # else Gradio lets requests name any file of this machine
     inner, stopped = app.routes[-1].app, threading.Event()
 
     class Server(uvicorn.Server):  # type: ignore[misc]  # without types
@@ -101,7 +104,14 @@ def _take_signals(stopped: threading.Event) -> None:
 
 @contextmanager
 def _one_line_logs() -> Iterator[None]:
-    """Log errors of the server as one line each."""
+    """Log errors of the server as one line each, also those for which Gradio prints a traceback."""
+    from gradio import queueing, route_utils, routes
+
+    def print_line() -> None:
+        say(f"a request failed: {one_line(sys.exc_info()[1] or '')}", error=True)
+
+    for module in (queueing, route_utils, routes):
+        module.traceback = SimpleNamespace(**vars(traceback) | {"print_exc": print_line})
 
     def shorten(record: logging.LogRecord) -> bool:
         if record.exc_info and record.exc_info[1]:

@@ -32,7 +32,7 @@ class Limits:
     """What one request may ask for."""
 
     megabytes: int = 50
-    """Size of a file, in 10^6 bytes."""
+    """Size of a file, in MiB."""
     files: int = 20
 
 
@@ -141,8 +141,8 @@ class Service:
             size = upload.file.stat().st_size
         except OSError:
             return "it was removed in the meantime: choose it again"
-        if size > self.limits.megabytes * 10**6:
-            return f"it has {size / 1e6:.0f} MB, more than {self.limits.megabytes}: make it smaller"
+        if size > self.limits.megabytes * 2**20:
+            return f"it has {size / 2**20:.0f} MB, more than {self.limits.megabytes}: make it smaller"
         return ""
 
     def _color(self, colorizer: Colorizer, job: Job, name: str, seed: int) -> Outcome:
