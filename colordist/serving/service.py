@@ -24,7 +24,7 @@ LIFETIME = 3600
 MOST_VARIANTS = 8
 MOST_RESOLUTION = 1024
 _PREVIEW = 1600  # pixels of the longer side
-_LONGEST_NAME = 100  # letters of the stem: file systems limit names to 255 bytes
+_LONGEST_NAME = 160  # bytes of the stem: file systems limit names to 255
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def safe_name(name: str) -> str:
     """A file's name as its owner calls it, without folders, characters that break a line, and excessive length."""
     last = printable(re.split(r"[/\\]", name)[-1])
     path = Path(last) if last.strip(".") else Path("photo")
-    return path.stem[:_LONGEST_NAME] + path.suffix[:_LONGEST_NAME]
+    return path.stem.encode()[:_LONGEST_NAME].decode(errors="ignore") + path.suffix[:20]
 
 
 def _job(upload: Upload, folder: Path, choices: Choices) -> Job:
