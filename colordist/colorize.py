@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # which import torch
     from colordist.inference.photo_files import Job
 
 _MOST_VARIANTS = 100_000
+HINTS_HELP = "JSON file of colour hints: for each photo's name a list of points, x, y and color. See docs/colorize.md."
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
 SATURATION_HELP = "Factor of the chroma, 0 to 3. Default: 1, as the network says."
 
@@ -33,6 +34,7 @@ def main() -> None:
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
     parser.add_argument("--variants", type=int, metavar="N", help="Samples per photo: STEM-1, STEM-2, ...")
+    parser.add_argument("--hints", type=path, metavar="FILE", help=HINTS_HELP)
     parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
     parser.add_argument("--seed", type=int, default=0, help="Seed of a flow's noise. Default: 0.")
     parser.add_argument("--batch_size", type=int, default=8, help="Photos per batch. Default: 8.")
@@ -43,7 +45,8 @@ def main() -> None:
 def colorize(options: argparse.Namespace) -> None:
     """Colourize all photos. Raises RunError at the end if any of them failed."""
     from colordist.inference.colorizer import load
-    from colordist.inference.photo_files import find_photos
+    from colordist.inference.hints import read_hints
+    from colordist.inference.photo_files import find_photos, with_hints
 
     load_modules(options.modules)
     out = options.output
@@ -51,7 +54,11 @@ def colorize(options: argparse.Namespace) -> None:
     at_least("--variants", options.variants, 1, _MOST_VARIANTS)
     at_least("--seed", options.seed, -(2**63), 2**63 - 1)
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
+    if options.hints is not None:
+        jobs = with_hints(jobs, read_hints(options.hints))
     colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps, options.saturation)
+    if options.hints is not None and not colorizer.takes_hints:
+        raise UserError(f"--hints: {options.model} takes no hints: train a network with task.hints true")
     most = colorizer.variants
     if None not in (options.variants, most) and options.variants > most:
         raise UserError(f"--variants is {options.variants}, but this network has {most} (model.noise): try {most}")

@@ -116,6 +116,11 @@ class TaskSettings(ComponentSettings):
     """Training task."""
 
     @property
+    def takes_hints(self) -> bool:
+        """Whether the generator takes colour hints besides grey."""
+        return False
+
+    @property
     def gradient_penalties(self) -> dict[str, float]:
         """Weights of losses with second derivatives, by key. Neither DeepSpeed nor torch.compile supports these."""
         return {}
@@ -132,6 +137,8 @@ class GeneratorSettings(ComponentSettings):
 
     has_time_input: ClassVar[bool] = False
     """Whether the network can be built with a time input: ``time_conditioned=True``."""
+    has_condition_input: ClassVar[bool] = False
+    """Whether the network wants to know how many of its input channels, the last ones, are no image: ``conditions``."""
 
     name: str = ""
     """Generator architecture."""

@@ -18,8 +18,12 @@ from colordist.extras import needs_extra
 from colordist.files.atomic import require_own, require_writable
 from colordist.files.documents import Malformed, parse_plain_json
 from colordist.files.paths import expanded
+from colordist.ranges import in_range
 from colordist.report import is_report, write
 from colordist.run.folder import RunFolder
+
+_MOST_HINTS = 1000  # per image
+HINTS_HELP = "Give the network N colours of each image, at random points: for one that was trained with task.hints."
 
 
 def main() -> None:
@@ -35,9 +39,9 @@ def carry_out(arguments: Sequence[str]) -> None:
         evaluate(*parse(arguments))
 
 
-def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, Path | None, int | None]:
-    """Parse the model, data and metrics (by default its run's own), the output file, if there is to be one, and the
-    solver's steps, if they aren't those of training.
+def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, Path | None, int | None, int]:
+    """Parse the model, data and metrics (by default its run's own), the output file, if there is to be one, the
+    solver's steps, if they aren't those of training, and the number of hints.
     """
     options, others = _parser(of_model=True).parse_known_args(arguments)
     if options.json:
@@ -49,9 +53,10 @@ def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, P
     _require_images(model, usual["data"], Given.read(others).keys)
     sections = read_sections("evaluate", "", others, usual=usual, modules=options.modules)
     data, output = sections["data"], options.output
-    if output is None and options.solver_steps is None and _are_own(data, usual["data"]):
+    in_range("--hints", options.hints, 0, _MOST_HINTS)
+    if output is None and options.solver_steps is None and not options.hints and _are_own(data, usual["data"]):
         output = model / f"evaluation-{data.source}.json"
-    return model, data, sections["evaluate"], output, options.solver_steps
+    return model, data, sections["evaluate"], output, options.solver_steps, options.hints
 
 
 def _parser(*, of_model: bool) -> ArgumentParser:
@@ -69,6 +74,7 @@ def _parser(*, of_model: bool) -> ArgumentParser:
     if of_model:
         parser.add_argument("model", metavar="MODEL", type=model, help=MODEL_HELP)
         parser.add_argument("--solver_steps", type=int, metavar="N", help=STEPS_HELP)
+        parser.add_argument("--hints", type=int, default=0, metavar="N", help=HINTS_HELP)
     parser.add_argument(
         "--answers",
         metavar="DIR",
@@ -115,7 +121,12 @@ def _are_own(data: DataConfig, usual: dict[str, Any]) -> bool:
 
 
 def evaluate(
-    model: Path, data: DataConfig, config: EvaluateConfig, output: Path | None, solver_steps: int | None = None
+    model: Path,
+    data: DataConfig,
+    config: EvaluateConfig,
+    output: Path | None,
+    solver_steps: int | None = None,
+    hints: int = 0,
 ) -> None:
     """Evaluate, then print the scores beside baselines and oracle, and write them if there is an output file."""
     from colordist.evaluation.build_evaluator import evaluate_snapshot
@@ -123,10 +134,11 @@ def evaluate(
 
     if output is not None:
         _check_output(output, "-o", "evaluation", _is_evaluation)
-    evaluation = evaluate_snapshot(model, data, config, solver_steps)
+    evaluation = evaluate_snapshot(model, data, config, solver_steps, hints)
     if evaluation is None:  # not rank 0
         return
     label = f"step {evaluation.step}" + (f", {solver_steps} solver steps" if solver_steps else "")
+    label += f", {hints} hint{'' if hints == 1 else 's'}" if hints else ""
     say(beside_references(evaluation.specs, evaluation.references, {label: evaluation.scores}))
     images = f"{evaluation.images} image{'' if evaluation.images == 1 else 's'}"
     if output is None:

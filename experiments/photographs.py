@@ -1,5 +1,7 @@
 """Photographs: does a pretrained encoder help, and a feature loss, a GAN, flow matching? Six arms at equal CPU time.
 
+Two further arms have colour hints, for as many steps as the same arms without (experiments/hints.py scores them).
+
     python experiments/photographs.py --root PHOTOS --weights DIR --out runs/photographs --json photographs.json
     python experiments/photographs.py ... --minutes 60     # and again, to continue
 
@@ -17,7 +19,7 @@ import argparse
 import itertools
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,8 @@ class Arm:
     """Replaces the section `task`."""
     weights: bool = True
     features: bool = False
+    hints_of: str | None = None
+    """The arm that this one equals but for colour hints, which it is trained with for as many steps."""
 
 
 ARMS = {
@@ -70,6 +74,8 @@ ARMS = {
     "cgan": Arm("photos_cgan.yaml", features=True),
     "flow": Arm(task={"name": "flow", "shift": 4.0}),
 }
+UNHINTED = tuple(ARMS)
+ARMS |= {f"hints-{name}": replace(ARMS[name], hints_of=name) for name in ("scratch", "cgan")}
 
 
 def main() -> None:
@@ -79,7 +85,7 @@ def main() -> None:
     parser.add_argument(
         "--weights", type=Path, required=True, metavar="DIR", help="folder of lite0's and lite1's weights"
     )
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--arms", nargs="+", default=list(UNHINTED), choices=ARMS)
     parser.add_argument("--repeat", nargs="+", default=["scratch", "weights", "cgan"], choices=ARMS, help="all seeds")
     parser.add_argument("--seconds", type=float, default=2400, help="CPU time of the steps of a run")
     parser.add_argument("--feature-weight", type=float, default=1.0, help="relative to the recipe's")
@@ -98,10 +104,11 @@ def main() -> None:
 
 def jobs(options: argparse.Namespace) -> Iterator[Job]:
     """All runs, seed by seed."""
-    steps = calibrated(options.out / "steps.json", {arm: settings(arm, options) for arm in ARMS}, options.seconds)
+    arms = {arm: settings(arm, options) for arm in UNHINTED}
+    steps = calibrated(options.out / "steps.json", arms, options.seconds)
     for seed, arm in itertools.product(options.seeds, options.arms):
         if seed == options.seeds[0] or arm in options.repeat:
-            found = settings(arm, options) | scheduled(steps[arm])
+            found = settings(arm, options) | scheduled(steps[ARMS[arm].hints_of or arm])
             yield Job(RunFolder(options.out / f"{arm}-{seed}"), arm, None, found | {"seed": seed})
 
 
@@ -123,6 +130,8 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         recipe["task"]["feature_weights"] = weights
     else:
         del recipe["task"]["feature_weight"], recipe["task"]["feature_model"]
+    if arm.hints_of:
+        recipe["task"]["hints"] = True
     other = str(options.weights / "tf_efficientnet_lite1.safetensors")
     recipe["evaluate"]["metrics"] = [{"name": "features", "model": "tf_efficientnet_lite1", "weights": other}]
     return flatten(recipe) | given(options)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from colordist.color import ColorSpace
+from colordist.data.hints import hints_of, random_squares
 from colordist.data.sampler import Sampler, SampleSlice, even_slices, share
 
 
@@ -28,6 +29,13 @@ class Batch:
     """Grey of the images in ``target``: [B, 1, H, W] in [-1, 1]; equals ``grey``, unless training is unpaired."""
     share_index: Tensor
     """Index in this process's share of the global batch, the row of the task's ``state``: int64 [B]."""
+    hints: Tensor
+    """Colour hints, see ``hints.painted``: [B, C + 1, H, W]; [B, 0, H, W] for a task without."""
+
+    @property
+    def inputs(self) -> Tensor:
+        """Input of a generator: grey, then the hints, [B, 1 + hint channels, H, W]."""
+        return torch.cat([self.grey, self.hints], dim=1) if self.hints.shape[1] else self.grey
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -74,7 +82,14 @@ class Share:
         target_grey = grey
         if self.sampler.unpaired:
             target_grey, target = images(sample_slice.target_index, sample_slice.target_crop, sample_slice.target_flip)
-        return Batch(grey, target, uniforms, noise, target_grey, share_index)
+        hints = self._hints(step, sample_slice, target)
+        return Batch(grey, target, uniforms, noise, target_grey, share_index, hints)
+
+    def _hints(self, step: int, sample_slice: SampleSlice, target: Tensor) -> Tensor:
+        if not self.sampler.hints:
+            return target[:, :0]
+        squares = random_squares(self.sampler.hint_uniforms(step, sample_slice), *target.shape[2:])
+        return hints_of(send(torch.from_numpy(squares), self.device), target)
 
     def flip_and_split(self, rgb: Tensor, flip: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
         """Flip the images marked in ``flip`` [B], and split all into grey input and target colours.

@@ -13,9 +13,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from colordist.data import hints
+
 # One random stream per use, so that another use doesn't change the others.
 _ORDER, _FLIP, _UNIFORMS, _NOISE, _HALVES, _TARGET_ORDER, _TARGET_FLIP, _VARIANT = range(8)
-_CROP, _TARGET_CROP = 9, 10  # 8 was another's
+_CROP, _TARGET_CROP, _HINTS, _TEST_HINTS = 9, 10, 11, 12  # 8 was another's
 
 CENTER = 0.5
 """Position of a central crop."""
@@ -122,6 +124,8 @@ class Sampler:
     """Whether grey input and target colours come from different images, each from one half of the split."""
     random_crops: bool = False
     """Whether crops have uniformly random positions; else they are central."""
+    hints: bool = False
+    """Whether the task takes colour hints."""
 
     def step(self, step: int, rows: slice | None = None) -> SampleSlice:
         """The samples of a step, counted from 0. rows: of the global batch; None for all."""
@@ -150,9 +154,11 @@ class Sampler:
 
         There may be as much of it as of pixels, so it is drawn apart, and for those samples alone.
         """
-        first = int(samples.batch_index[0])
-        rows = slice(first, first + len(samples))
-        return _normal(self.seed, _NOISE, step, rows, self.global_batch_size, self.noise_shape)
+        return _normal(self.seed, _NOISE, step, _rows(samples), self.global_batch_size, self.noise_shape)
+
+    def hint_uniforms(self, step: int, samples: SampleSlice) -> NDArray[np.float64]:
+        """Uniform numbers for ``hints.random_squares``, of some consecutive samples of a step: [n, 1 + POINTS, 3]."""
+        return _uniform(self.seed, _HINTS, step, _rows(samples), (1 + hints.POINTS, 3))
 
     def halves(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Halves of the split for grey input and for target colours, in unpaired training: indices."""
@@ -183,12 +189,26 @@ class Sampler:
         return np.full((rows.stop - rows.start, 2), CENTER)
 
 
+def _rows(samples: SampleSlice) -> slice:
+    """Consecutive samples as a slice of the global batch."""
+    first = int(samples.batch_index[0])
+    return slice(first, first + len(samples))
+
+
 def variant_noise(image: int, variant: int, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Noise for one variant of an image: standard normal, the same in every run.
 
     image: its number in the test split, or a digest.
     """
     return _normal(image, _VARIANT, variant, slice(0, 1), 1, shape).reshape(shape)
+
+
+def hint_positions(image: int, count: int) -> NDArray[np.float64]:
+    """Positions of random hints of an image of the test split, in [0, 1), the same in every run: [count, 2].
+
+    The first ones don't depend on ``count``.
+    """
+    return _uniform(image, _TEST_HINTS, 0, slice(0, count), (2,))
 
 
 def share(total: int, rank: int, world_size: int) -> slice:

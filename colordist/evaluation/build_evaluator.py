@@ -1,6 +1,6 @@
 """Construction of the evaluator from settings; evaluation of a snapshot."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +51,15 @@ def eval_set(task: Task, source: Source, target: Tensor) -> EvalSet:
 
 
 def evaluate_snapshot(
-    model: Path, data: DataConfig, config: EvaluateConfig, solver_steps: int | None = None
+    model: Path, data: DataConfig, config: EvaluateConfig, solver_steps: int | None = None, hints: int = 0
 ) -> Evaluation | None:
-    """Evaluate a snapshot on all ranks. Returns None except on rank 0. solver_steps: of a flow; default: as trained."""
+    """Evaluate a snapshot on all ranks. Returns None except on rank 0.
+
+    solver_steps: of a flow; default: as trained. hints: random ones of the target's colours, per image.
+    """
     trained = snapshot.read(snapshot.find(model), solver_steps)
+    if hints and not trained.task.settings.takes_hints:
+        raise UserError(f"--hints is {hints}, but this network takes none: train one with task.hints true")
     multiple = trained.task.model.size_multiple
     if data.image_size % multiple:
         fitting = data.image_size // multiple * multiple
@@ -65,7 +70,7 @@ def evaluate_snapshot(
     engine = Engine("fp32")
     check_same(engine, "has another snapshot", trained.about.get("sha256"), "give all machines the same")
     source = build_source(data, engine)
-    evaluator = build_evaluator(trained.task, source, config, engine)
+    evaluator = replace(build_evaluator(trained.task, source, config, engine), hints=hints)
     with engine.stall_exempt("loading images"):
         median = median_ab(sample(source.train, engine.device))
     references = evaluator.references(median)
@@ -75,6 +80,15 @@ def evaluate_snapshot(
     images = len(source.test)
     networks = [each.network for each in evaluator.features]
     found = Evaluation(
-        str(model), trained.step, asdict(data), images, scores, references, evaluator.specs, networks, solver_steps
+        str(model),
+        trained.step,
+        asdict(data),
+        images,
+        scores,
+        references,
+        evaluator.specs,
+        networks,
+        solver_steps,
+        hints,
     )
     return found if engine.is_main else None

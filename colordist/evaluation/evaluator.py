@@ -1,6 +1,6 @@
 """Evaluation of networks, baselines and oracle on the whole test split, and the sample grid."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from colordist.color import ColorSpace, luma, to_8_bits
 from colordist.config import Value
+from colordist.data.hints import SIDE, hints_of, squares
 from colordist.data.loader import in_batches
-from colordist.data.sampler import variant_noise
+from colordist.data.sampler import hint_positions, variant_noise
 from colordist.engine.runtime import Engine
 from colordist.evaluation.set_scores import Metrics, Scores, SetFeatures, SetScores
 from colordist.metrics.baselines import REFERENCES, Reference
@@ -20,8 +21,8 @@ from colordist.metrics.features import FeatureScores
 from colordist.metrics.metric import EvalBatch, has_color
 from colordist.metrics.specs import ScoreSpecs, score_specs
 
-Sample = Callable[[Tensor, Tensor | None], Tensor]
-"""``Task.sample`` with bound networks: from grey and noise to colours."""
+Sample = Callable[..., Tensor]
+"""``Task.sample`` with bound networks: from grey, noise and, if there are any, hints to colours."""
 
 _PIXELS = 2**16  # per batch: 64 images of 32x32
 _PIXELS_ON_CUDA = 2**21  # 32 images of 256x256, as launches take the time; by the free memory, scores' bits would vary
@@ -55,6 +56,8 @@ class Evaluation:
     """Ids of the feature networks."""
     solver_steps: int | None = None
     """Of a flow, if they aren't those of training."""
+    hints: int = 0
+    """Random colour hints per image."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class Evaluator:
     metrics: Metrics
     color_space: ColorSpace
     engine: Engine
+    hints: int = 0
+    """Random colour hints per image that a network is given."""
 
     @property
     def specs(self) -> ScoreSpecs:
@@ -138,8 +143,9 @@ class Evaluator:
     @torch.no_grad()
     def _colorize(self, sample: Sample, part: slice | list[int], variants: int = VARIANTS) -> Tensor:
         """Predictions for a part of the test split: uint8 [B, V, 3, H, W]; V = 1 for a deterministic generator."""
-        grey, _ = self.color_space.split(self.target[part], self.engine.dtype)
-        color = sample(grey, self._noise(part, variants))
+        grey, target = self.color_space.split(self.target[part], self.engine.dtype)
+        more = {"hints": self._hints(part, target)} if self.hints else {}
+        color = sample(grey, self._noise(part, variants), **more)
         answers = len(color) // len(grey)
         picture = self.color_space.join(grey.repeat_interleave(answers, dim=0), color)
         return to_8_bits(picture).view(len(grey), answers, *picture.shape[1:])
@@ -148,6 +154,16 @@ class Evaluator:
         """Noise of a part of the test split, the same in every run: [B * variants, *noise_shape]."""
         if 0 in self.noise_shape:
             return None
-        images = range(len(self.target))[part] if isinstance(part, slice) else part
+        images = self._numbers(part)
         noise = [variant_noise(image, each, self.noise_shape) for image in images for each in range(variants)]
         return torch.from_numpy(np.stack(noise)).to(self.engine.dtype).to(self.engine.device)
+
+    def _hints(self, part: slice | list[int], target: Tensor) -> Tensor:
+        """Hints of a part of the test split, the same in every run. target: its colours, [B, C, H, W]."""
+        points = np.stack([hint_positions(image, self.hints) for image in self._numbers(part)])
+        where = squares(points, np.full(points.shape[:2], SIDE), *target.shape[2:])
+        return hints_of(torch.from_numpy(where).to(target.device), target)
+
+    def _numbers(self, part: slice | list[int]) -> Sequence[int]:
+        """Numbers of a part's images in the test split."""
+        return range(len(self.target))[part] if isinstance(part, slice) else part

@@ -19,6 +19,7 @@ from colordist.errors import RunError, UserError
 from colordist.files.atomic import out_of_memory, reason
 from colordist.files.memory import require_memory
 from colordist.inference import upsampling
+from colordist.inference.hints import Hint, check_within, hint_channels
 from colordist.ranges import real, whole
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
@@ -64,39 +65,60 @@ class Colorizer:
 
     def __init__(self, trained: Snapshot, resolution: int, upsample: str = "guided", saturation: float = 1.0) -> None:
         self.device = torch.device(device_type())
-        self.networks = dict(trained.networks.to(self.device, torch.float32).items())
-        self.task = trained.task
+        self.trained, self.task = trained, trained.task
+        self.networks = trained.networks.to(self.device, torch.float32)
         self.space = self.task.color_space
         self.resolution = resolution
         self.upsample = upsample
         self.saturation = saturation
         self.multiple = self.task.model.size_multiple
         self.variants = self.task.variants
+        self.takes_hints: bool = self.task.settings.takes_hints
 
-    def __call__(self, image: Image.Image, variant: int = 0, seed: int = 0) -> Image.Image:
+    def __call__(
+        self, image: Image.Image, variant: int = 0, seed: int = 0, hints: Sequence[Hint] | None = None
+    ) -> Image.Image:
         """Colourize one image of any mode and size: see `colorize`."""
-        return self.colorize([image], variant=variant, seed=seed)[0]
+        return self.colorize([image], variant=variant, seed=seed, hints=None if hints is None else [hints])[0]
 
     def colorize(
-        self, images: Sequence[Image.Image], batch_size: int = BATCH_SIZE, variant: int = 0, seed: int = 0
+        self,
+        images: Sequence[Image.Image],
+        batch_size: int = BATCH_SIZE,
+        variant: int = 0,
+        seed: int = 0,
+        hints: Sequence[Sequence[Hint]] | None = None,
     ) -> list[Image.Image]:
         """Colourize images of any mode and size, batched by shape.
 
         variant: index of the sample, below `variants`: a deterministic network has 1, one with latent codes as many as
         codes, a flow any number (None). seed: of a flow's noise, which depends on the image's pixels besides.
+        hints: those of each image, for a network that takes some (`takes_hints`), in pixels of the upright image.
 
         Returns images of mode RGB, or RGBA for those with transparency. Raises UserError, one line with the argument's
-        name, for an unknown variant, for what is no image of PIL, and for an image without pixels, with values of
-        unknown range (modes I and F), or that can't be decoded.
+        name, for an unknown variant, for hints outside of their image, for what is no image of PIL, and for an image
+        without pixels, with values of unknown range (modes I and F), or that can't be decoded.
         """
         given, size = _checked_images(images), whole("batch_size", batch_size, 1)
-        chunks = [given[start : start + size] for start in range(0, len(given), size)]
-        return [each for chunk in chunks for each in self.paint([*map(_photo_of, chunk)], variant, seed)]
+        if hints is not None and len(hints) != len(given):
+            raise UserError(f"hints are {len(hints)} lists, but there are {len(given)} images: give a list for each")
+        chunks = [slice(start, start + size) for start in range(0, len(given), size)]
+        return [
+            each
+            for part in chunks
+            for each in self.paint([*map(_photo_of, given[part])], variant, seed, hints and hints[part])
+        ]
 
-    def paint(self, photos: Sequence[Photo], variant: int = 0, seed: int = 0) -> Iterator[Image.Image]:
+    def paint(
+        self,
+        photos: Sequence[Photo],
+        variant: int = 0,
+        seed: int = 0,
+        hints: Sequence[Sequence[Hint]] | None = None,
+    ) -> Iterator[Image.Image]:
         """Run the network on all photos, one batch per shape; then yield the results in order."""
         variant, seed = self._checked_variant(variant), whole("seed", seed, -(2**63), 2**63 - 1)
-        yield from map(self._join, photos, self._colors(photos, variant, seed))
+        yield from map(self._join, photos, self._colors(photos, variant, seed, self._checked_hints(photos, hints)))
 
     def adjusted(
         self, resolution: int | None = None, upsample: str | None = None, saturation: float | None = None
@@ -124,7 +146,9 @@ class Colorizer:
         return width, height
 
     @torch.inference_mode()
-    def _colors(self, photos: Sequence[Photo], variant: int, seed: int) -> list[Tensor]:
+    def _colors(
+        self, photos: Sequence[Photo], variant: int, seed: int, hints: Sequence[Sequence[Hint]] | None
+    ) -> list[Tensor]:
         """Per photo: a and b divided by AB_SCALE, [2, h, w], where w x h is `input_size`."""
         shapes: dict[tuple[int, int], list[int]] = {}
         for index, photo in enumerate(photos):
@@ -134,8 +158,12 @@ class Colorizer:
             self._require_memory(len(members), size)
             inputs = [_tensor(decode.scale(photos[index].visible, size)) for index in members]
             grey = torch.stack(inputs).to(self.device, torch.float32) / 127.5 - 1
+            given = None
+            if hints is not None:
+                sizes = [photos[index].grey.size for index in members]
+                given = hint_channels(self.space, [hints[index] for index in members], sizes, grey)
             with _out_of_memory():
-                color = self.task.sample(self.networks, grey, self.task.variant_noise(variant, grey, seed))
+                color = self.trained.sample(grey, self.task.variant_noise(variant, grey, seed), given)
             if self.space.name == "rgb":
                 color = srgb_to_lab(self.space.join(grey, color))[:, 1:] / AB_SCALE
             colors |= zip(members, color, strict=True)
@@ -155,6 +183,18 @@ class Colorizer:
         if self.variants is not None and number >= self.variants:
             raise UserError(f"variant is {number}, but this network has {self.variants}, counted from 0: try variant 0")
         return number
+
+    def _checked_hints(
+        self, photos: Sequence[Photo], hints: Sequence[Sequence[Hint]] | None
+    ) -> Sequence[Sequence[Hint]] | None:
+        """The hints of some photos; None where there are none. Raises UserError."""
+        if hints is None or not any(hints):
+            return None
+        if not self.takes_hints:
+            raise UserError("hints: this network takes none: train one with task.hints true, or leave them out")
+        for photo, each in zip(photos, hints, strict=True):
+            check_within(each, photo.grey.size)
+        return hints
 
     @torch.inference_mode()
     def _join(self, photo: Photo, color: Tensor) -> Image.Image:

@@ -23,23 +23,29 @@ class Exported(nn.Module):
 
     def __init__(self, trained: Snapshot) -> None:
         super().__init__()
-        self.networks = trained.networks
+        self.trained, self.networks = trained, trained.networks
         self.task = trained.task
         self.lab = trained.task.color_space.name == "lab"
 
-    def forward(self, grey: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, grey: Tensor, noise: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         """grey [B, 1, H, W] in [0, 1] -> Lab a,b [B, 2, H, W], or sRGB [B, 3, H, W] in about [0, 1].
 
-        noise: standard normal, [B, C, H, W], for a flow.
+        noise: standard normal, [B, C, H, W], for a flow. hints: for a network that takes some, [B, C + 1, H, W]:
+        colours in the network's units, then a mask, all 0 where there are none (`data/hints.py`).
         """
-        color = self.task.sample(dict(self.networks.items()), grey * 2 - 1, noise)
+        color = self.trained.sample(grey * 2 - 1, noise, hints)
         return color * AB_SCALE if self.lab else (color + 1) / 2
 
     def inputs(self, *shape: int) -> dict[str, Tensor]:
         """Random inputs by name, the same each time. shape: [B, 1, H, W] of grey."""
         grey = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        noise = self.task.variant_noise(0, grey * 2 - 1)
-        return {"grey": grey} if noise is None else {"grey": grey, "noise": noise}
+        found = {"grey": grey}
+        if (noise := self.task.variant_noise(0, grey * 2 - 1)) is not None:
+            found["noise"] = noise
+        if channels := self.task.hint_channels:
+            mask = (grey > 0.9).to(grey.dtype)
+            found["hints"] = torch.cat([grey.expand(-1, channels - 1, -1, -1) * mask, mask], dim=1)
+        return found
 
 
 def write(file: Path, trained: Snapshot) -> float:
@@ -64,7 +70,7 @@ def write(file: Path, trained: Snapshot) -> float:
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         program = torch.onnx.export(
             network,
-            tuple(examples.values()),
+            kwargs=examples,
             input_names=[*examples],
             output_names=["color"],
             dynamic_shapes={name: {0: batch, 2: height, 3: width} for name in examples},

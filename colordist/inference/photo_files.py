@@ -2,19 +2,20 @@
 
 import os
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
 from colordist.data import decode
-from colordist.errors import UserError, one_line
+from colordist.errors import UserError, one_line, printable
 from colordist.files.atomic import replacing
 from colordist.files.opening import NotRegular, require_regular
 from colordist.files.paths import output_folder
 from colordist.files.patterns import fixed_part, matches
 from colordist.inference.colorizer import Colorizer, Photo, read_photo
+from colordist.inference.hints import Hint, check_within
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}
 
@@ -27,6 +28,8 @@ class Job:
     target: Path
     variants: int | None = None
     """Number of output files, each with its number after the stem; None: one, without a number."""
+    hints: tuple[Hint, ...] = ()
+    """Colour hints, in pixels of the upright photo."""
 
     @property
     def targets(self) -> list[Path]:
@@ -58,6 +61,24 @@ def find_photos(arguments: Sequence[str], out: Path, suffix: str, variants: int 
         targets = [out / path.relative_to(root).with_name(path.stem + suffix) for path in paths]
         jobs |= dict.fromkeys(Job(path, target, variants) for path, target in zip(paths, targets, strict=True))
     return list(jobs)
+
+
+def with_hints(jobs: Sequence[Job], hints: Mapping[str, Sequence[Hint]]) -> list[Job]:
+    """Give photos their hints. hints: by the end of a photo's path, as its name; '' for the only photo.
+
+    Raises UserError for a name that isn't that of exactly one photo.
+    """
+    photos = {job.photo for job in jobs}
+    found: dict[Path, Sequence[Hint]] = {}
+    for name, given in hints.items():
+        named = [each for each in photos if not name or f"/{each.as_posix()}".endswith(f"/{name}")]
+        if len(named) != 1:
+            what = f"hints are for {printable(name)}, the name" if name else "hints name no photo, and are those"
+            raise UserError(
+                f"{what} of {len(named)} of the {len(photos)} photos: name each one, by as much of its path as it takes"
+            )
+        found[named[0]] = given
+    return [replace(job, hints=tuple(found.get(job.photo, ()))) for job in jobs]
 
 
 def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
@@ -103,7 +124,7 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, s
     """Colourize photos as one batch and save the results. Returns the failed jobs, each with the reason."""
     photos, failed = read_photos(jobs)
     for variant in range(max(len(job.targets) for job in jobs)):
-        outputs = colorizer.paint([*photos.values()], variant, seed)
+        outputs = colorizer.paint([*photos.values()], variant, seed, [job.hints for job in photos])
         for (job, photo), output in zip(photos.items(), outputs, strict=True):
             target = job.targets[variant]
             if reason := try_to_save(side_by_side_image(photo, output) if side_by_side else output, target):
@@ -119,9 +140,13 @@ def read_photos(jobs: Sequence[Job]) -> tuple[dict[Job, Photo], dict[Job, str]]:
         warnings.simplefilter("ignore")
         for job in jobs:
             try:
-                photos[job] = read_photo(job.photo)
+                photo = read_photo(job.photo)
+                check_within(job.hints, photo.grey.size)
+                photos[job] = photo
             except decode.Undecodable as error:
                 failed[job] = error.reason
+            except UserError as error:
+                failed[job] = str(error)
     return photos, failed
 
 

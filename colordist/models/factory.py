@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from torch import nn
 
@@ -20,14 +20,22 @@ _Settings = GeneratorSettings | DiscriminatorSettings
 
 
 def build_generator(
-    settings: GeneratorSettings, inputs: int = 1, outputs: int | None = None, *, time_conditioned: bool = False
+    settings: GeneratorSettings,
+    inputs: int = 1,
+    outputs: int | None = None,
+    *,
+    conditions: int = 0,
+    time_conditioned: bool = False,
 ) -> nn.Module:
     """Build a generator with random weights.
 
-    inputs, outputs: channels. Default: from grey to the color space's channels. time_conditioned: with a time input.
+    inputs, outputs: channels. Default: from grey to the color space's channels. conditions: how many of the
+    inputs, the last ones, are no image, but colours on a path or hints. time_conditioned: with a time input.
     """
     channels = ColorSpace(settings.color_space).channels if outputs is None else outputs
-    more = {"time_conditioned": True} if time_conditioned else {}  # only those with ``has_time_input`` know it
+    more: dict[str, Any] = {"time_conditioned": True} if time_conditioned else {}  # only ``has_time_input`` knows it
+    if conditions and settings.has_condition_input:
+        more["conditions"] = conditions
     network = registry.component("model", settings.name)(settings, inputs=inputs, outputs=channels, **more)
     return cast(nn.Module, network)
 
@@ -44,10 +52,18 @@ class ModelFactory:
     """Tensors in memory for each weight, so many at least; 0: no limit to the size of a network."""
 
     def generator(
-        self, offset: int = 0, inputs: int = 1, outputs: int | None = None, *, time_conditioned: bool = False
+        self,
+        offset: int = 0,
+        inputs: int = 1,
+        outputs: int | None = None,
+        *,
+        conditions: int = 0,
+        time_conditioned: bool = False,
     ) -> nn.Module:
         """Build a network of the generator's architecture. Arguments: as for ``build_generator``."""
-        build = partial(build_generator, self.model, inputs, outputs, time_conditioned=time_conditioned)
+        build = partial(
+            build_generator, self.model, inputs, outputs, conditions=conditions, time_conditioned=time_conditioned
+        )
         return self._seeded("model", self.model, offset, build)
 
     def discriminator(self, offset: int, inputs: int, *, bias: bool = True) -> nn.Module:

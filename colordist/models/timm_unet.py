@@ -25,6 +25,7 @@ class TimmUNetSettings(GeneratorSettings):
     operational: ClassVar[frozenset[str]] = frozenset({"sha256"})
     weights_keys: ClassVar[frozenset[str]] = frozenset({"weights"})
     has_time_input: ClassVar[bool] = True
+    has_condition_input: ClassVar[bool] = True
 
     encoder: str = "resnet18"
     """Encoder: a model of timm with features at several resolutions."""
@@ -69,24 +70,34 @@ class TimmUNet(CheckpointedModule):
     Height and width: multiples of the encoder's largest stride. Levels finer than the encoder's come from a few
     convolutions on the image itself, so that there is a skip connection at every level up to full resolution.
 
-    A time-conditioned network has these convolutions at all levels, for all input channels. Its encoder sees only the
-    first one, grey, so it runs once per image and not once per solver step.
+    A network with conditions, colours on a path or hints, has these convolutions at all levels, for all input channels.
+    Its encoder sees the image alone, so it runs once per image and not once per solver step.
     """
 
     Settings = TimmUNetSettings
     ENCODER = ("encoder",)
 
     def __init__(
-        self, settings: TimmUNetSettings, *, inputs: int = 1, outputs: int = 2, time_conditioned: bool = False
+        self,
+        settings: TimmUNetSettings,
+        *,
+        inputs: int = 1,
+        outputs: int = 2,
+        conditions: int = 0,
+        time_conditioned: bool = False,
     ) -> None:
-        """inputs, outputs: channels. time_conditioned: whether the network has a time input."""
+        """inputs, outputs: channels. conditions: how many of the inputs, the last ones, are no image.
+
+        time_conditioned: whether the network has a time input.
+        """
         super().__init__()
         self.settings = settings
         levels = encoder_levels(settings.encoder)
         finer = levels.strides[0].bit_length() - 1
         strides = [*(2**level for level in range(finer)), *levels.strides]
         widths = level_widths(settings.width, len(strides) - 1)
-        stems = widths if time_conditioned else widths[:finer]
+        stems = widths if conditions else widths[:finer]
+        self.image_channels, self.is_conditioned = inputs - conditions, conditions > 0
         self.encoder = TimmEncoder(settings.encoder, pretrained=settings.weights != NONE)
         self.stem = nn.ModuleList(
             ConvBlock(before, after, "group", stride=coarse // fine)
@@ -112,18 +123,18 @@ class TimmUNet(CheckpointedModule):
         return self.encoder.load_pretrained(Pretrained(settings.encoder, settings.weights, settings.sha256))
 
     def forward(self, image: Tensor, time: Tensor | None = None, features: Sequence[Tensor] | None = None) -> Tensor:
-        """image [B, inputs, H, W], about [-1, 1], the first channel grey -> [B, outputs, H, W], unbounded.
+        """image [B, inputs, H, W], about [-1, 1], conditions last -> [B, outputs, H, W], unbounded.
 
         time: [B] in [0, 1]; it modulates all levels. features: those of ``encode_grey``, if it ran before.
         """
         films = repeat(None) if self.time is None else iter(self.time(time))
         if features is None:
-            features = self.encode_grey(image if self.time is None else image[:, :1])
+            features = self.encode_grey(image[:, : self.image_channels])
         x, stem = image, []
         for layer in self.stem:
             x = self.run(_stem_level, layer, x, next(films))
             stem.append(x)
-        if self.time is not None:
+        if self.is_conditioned:
             finer = len(stem) - len(features)
             features = [torch.cat(pair, dim=1) for pair in zip(stem[finer:], features, strict=True)]
             stem = stem[:finer]

@@ -40,9 +40,10 @@ class Snapshot:
     """The content of model.json."""
     folder: Path
 
-    def sample(self, grey: Tensor, noise: Tensor | None = None) -> Tensor:
+    def sample(self, grey: Tensor, noise: Tensor | None = None, hints: Tensor | None = None) -> Tensor:
         """Colours of grey images: ``Task.sample``."""
-        return self.task.sample(dict(self.networks.items()), grey, noise)
+        more = {} if hints is None else {"hints": hints}  # a task without hints needn't know them
+        return self.task.sample(dict(self.networks.items()), grey, noise, **more)
 
     @property
     def step(self) -> int:

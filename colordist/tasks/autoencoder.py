@@ -9,11 +9,12 @@ from colordist.models.factory import ModelFactory
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.candidates import CandidateSettings, best_by_region, generate_candidates
 from colordist.tasks.feature_loss import FeatureLossSettings, feature_loss, feature_networks
+from colordist.tasks.hints import HintSettings
 from colordist.tasks.losses import pixel_distance
 
 
 @dataclass(frozen=True, kw_only=True)
-class AutoencoderSettings(CandidateSettings, FeatureLossSettings):
+class AutoencoderSettings(CandidateSettings, HintSettings, FeatureLossSettings):
     """Settings of the task ``autoencoder``."""
 
 

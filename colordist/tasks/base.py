@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from colordist.color import ColorSpace
 from colordist.config import GeneratorSettings, TaskSettings
 from colordist.data.batch import Batch
+from colordist.data.hints import channels
 from colordist.models.factory import ModelFactory
 
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -83,7 +85,13 @@ class Task:
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
         """Build only the networks that ``sample`` runs, to load a snapshot into."""
-        return {"generator": NetworkSpec(factory.generator(), ema=True)}
+        generator = factory.generator(inputs=1 + self.hint_channels, conditions=self.hint_channels)
+        return {"generator": NetworkSpec(generator, ema=True)}
+
+    @property
+    def hint_channels(self) -> int:
+        """Channels of colour hints in the generator's input; 0 for a task without."""
+        return channels(self.color_space.channels) if self.settings.takes_hints else 0
 
     def initial_state(self, samples: int, image_size: int) -> dict[str, Tensor]:
         """Initial ``state`` of training: a row for each of so many samples, the same for all."""
@@ -119,15 +127,24 @@ class Task:
 
     # Inference
 
-    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
+    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None, hints: Tensor | None = None) -> Tensor:
         """Sample colours for grey images, for evaluation, colorize, sample grids, snapshots and export.
 
         networks: those named in ``sampled``. grey: [B, 1, H, W] in [-1, 1]. noise: [B * V, *noise_shape] for V samples
-        per image, those of an image consecutive; None for a deterministic generator. Returns [B * V, C, H, W] in the
-        task's color space. Default: one forward pass of the generator.
+        per image, those of an image consecutive; None for a deterministic generator. hints: see ``hints.painted``,
+        [B, C + 1, H, W]; None for none, or for a task without. Returns [B * V, C, H, W] in the task's color space.
+        Default: one forward pass of the generator.
         """
-        generator = networks["generator"]
-        return generator(grey) if noise is None else generator(grey, noise)
+        generator, inputs = networks["generator"], self.with_hints(grey, hints)
+        return generator(inputs) if noise is None else generator(inputs, noise)
+
+    def with_hints(self, grey: Tensor, hints: Tensor | None) -> Tensor:
+        """Input of the generator: grey [B, 1, H, W], then the hints, all 0 where there are none."""
+        if not self.hint_channels:
+            return grey
+        if hints is None:
+            hints = torch.zeros_like(grey).expand(-1, self.hint_channels, -1, -1)
+        return torch.cat([grey, hints], dim=1)
 
     @property
     def variants(self) -> int | None:

@@ -47,8 +47,8 @@ def generate_candidates(generator: Callable[..., Tensor], batch: Batch) -> Tenso
     The candidates of an image are consecutive.
     """
     if batch.noise.numel() == 0:
-        return generator(batch.grey)
-    return generator(batch.grey, batch.noise.flatten(0, 1))
+        return generator(batch.inputs)
+    return generator(batch.inputs, batch.noise.flatten(0, 1))
 
 
 def first_candidate(color: Tensor, batch: Batch) -> Tensor:

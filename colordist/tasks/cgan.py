@@ -20,6 +20,7 @@ from colordist.tasks.augment import AUGMENTATIONS, augment
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
 from colordist.tasks.candidates import CandidateSettings, best_by_region, first_candidate, generate_candidates
 from colordist.tasks.feature_loss import FeatureLossSettings, feature_loss, feature_networks
+from colordist.tasks.hints import HintSettings
 from colordist.tasks.losses import (
     bce,
     discriminator_bce,
@@ -31,7 +32,7 @@ from colordist.tasks.losses import (
 
 
 @dataclass(frozen=True, kw_only=True)
-class CGANSettings(CandidateSettings, FeatureLossSettings, AdversarialSettings):
+class CGANSettings(CandidateSettings, HintSettings, FeatureLossSettings, AdversarialSettings):
     """Settings of the task ``cgan``."""
 
     pixel_weight: float = 1.0
@@ -91,7 +92,7 @@ class CGANTask(Task):
         bias = self.settings.adversarial == "bce"
         discriminator = factory.discriminator(1, inputs=1 + self.color_space.channels, bias=bias)
         return {
-            "generator": NetworkSpec(factory.generator(), ema=True),
+            **self.build_sampled(factory),
             "discriminator": NetworkSpec(discriminator, optimizer="discriminator"),
         }
 

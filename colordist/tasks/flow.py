@@ -14,17 +14,18 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from colordist.config import Config, TaskSettings
+from colordist.config import Config
 from colordist.data.batch import Batch
 from colordist.data.sampler import variant_noise
 from colordist.errors import UserError
 from colordist.models.factory import ModelFactory
 from colordist.ranges import above_zero, at_least
 from colordist.tasks.base import Calls, Loss, NetworkSpec, Task
+from colordist.tasks.hints import HintSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlowSettings(TaskSettings):
+class FlowSettings(HintSettings):
     """Settings of the task ``flow``."""
 
     time: Literal["logit_normal", "uniform"] = "logit_normal"
@@ -67,8 +68,9 @@ class FlowTask(Task):
     description = "by conditional flow matching, on straight paths from noise to colours"
 
     def build_sampled(self, factory: ModelFactory) -> dict[str, NetworkSpec]:
-        """The network: from grey, colours on a path, and the time to the velocity plus these colours."""
-        network = factory.generator(inputs=1 + self.color_space.channels, time_conditioned=True)
+        """The network: from grey, hints, colours on a path and the time to the velocity plus these colours."""
+        conditions = self.color_space.channels + self.hint_channels
+        network = factory.generator(inputs=1 + conditions, conditions=conditions, time_conditioned=True)
         return {"generator": NetworkSpec(network, ema=True)}
 
     def noise_shape(self, image_size: int) -> tuple[int, ...]:
@@ -80,7 +82,7 @@ class FlowTask(Task):
         noise, time = batch.noise[:, 0], self._times(batch.uniforms[:, 0])
         t = time.view(-1, 1, 1, 1)
         color = (1 - t) * noise + t * batch.target
-        velocity = calls["generator"](torch.cat([batch.grey, color], dim=1), time=time) - color
+        velocity = calls["generator"](torch.cat([batch.inputs, color], dim=1), time=time) - color
         loss = F.mse_loss(velocity, batch.target - noise)
         return Loss(loss, {"velocity": loss})
 
@@ -96,20 +98,21 @@ class FlowTask(Task):
         """Shift times towards 0. Noise of neighbouring pixels averages out, so more pixels need more of it."""
         return time / (time + self.settings.shift * (1 - time))
 
-    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
+    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None, hints: Tensor | None = None) -> Tensor:
         """Integrate the velocity from noise to colours."""
         assert noise is not None, "flows start from noise"
         network: Any = networks["generator"]
         # A network with ``encode_grey`` computes once per image what depends on grey alone.
         features = network.encode_grey(grey) if hasattr(network, "encode_grey") else None
+        inputs = self.with_hints(grey, hints)
         if noise.shape[0] != grey.shape[0]:
             variants = noise.shape[0] // grey.shape[0]
-            grey = grey.repeat_interleave(variants, dim=0)
+            inputs = inputs.repeat_interleave(variants, dim=0)
             features = features and [each.repeat_interleave(variants, dim=0) for each in features]
         more = {} if features is None else {"features": features}
 
         def velocity(color: Tensor, time: Tensor) -> Tensor:
-            value: Tensor = network(torch.cat([grey, color], dim=1), time=time.expand(grey.shape[0]), **more)
+            value: Tensor = network(torch.cat([inputs, color], dim=1), time=time.expand(inputs.shape[0]), **more)
             return value - color
 
         color = noise

@@ -142,6 +142,7 @@ def build_loader(config: Config, task: Task, source: Source, engine: Engine) -> 
         config.data.flip,
         noise_shape=(task.candidates, *task.noise_shape(data.image_size)),
         unpaired=task.unpaired,
+        hints=config.task.takes_hints,
         random_crops=isinstance(data, FileDataConfig) and data.crop == "random",
     )
     share = Share(

@@ -199,6 +199,7 @@ def _batches(task: Task, config: Config, batches: BatchArithmetic, device: str, 
             noise=empty(count, task.candidates, *task.noise_shape(size)),
             target_grey=torch.empty_like(grey) if task.unpaired else grey,
             share_index=torch.arange(count, device=device),
+            hints=empty(count, task.hint_channels, size, size),
         )
 
     most = -(-batches.per_process // batches.accumulation)

@@ -74,10 +74,12 @@ EXACT: dict[str, dict[str, Any]] = {
     "flow": FLOW,
     "flow-photos": FLOW
     | {
+        "task.hints": True,
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
         **{"model.name": "timm_unet", "model.encoder": "test_efficientnet", "task.solver": "heun"},
         "optimizer.generator.lr_scales": {"encoder": 0.1},
     },
+    "cgan-hints": {"task.hints": True, "model.noise": 2, "task.candidates": 3, "model.color_space": "rgb"},
     "cyclegan-rgb": CYCLEGAN | {"model.color_space": "rgb", "model.norm": "instance"},
 }
 ROUNDED: dict[str, dict[str, Any]] = {

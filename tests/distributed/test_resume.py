@@ -40,12 +40,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "autoencoder": {"task.name": "autoencoder"},
     "cgan": {"task.name": "cgan"},
     "cyclegan": {"task.name": "cyclegan", "task.image_buffer_slots": 2},
-    "flow": {"task.name": "flow", "task.solver_steps": 2},
+    "flow": {"task.name": "flow", "task.solver_steps": 2, "task.hints": True},
     "bf16": {"task.name": "cgan", "train.precision": "bf16"},
     "datasets": {"data.source": "datasets", "data.workers": 1, "data.crop": "random", "data.resize": 20},
     "photos": {
         **{"data.source": "folder", "data.image_size": 64, "data.resize": 70, "data.crop": "random"},
-        **{"data.max_memory_gb": 0, "data.workers": 1},  # streamed
+        **{"data.max_memory_gb": 0, "data.workers": 1, "task.hints": True},  # streamed
         **{"model.name": "timm_unet", "model.encoder": "test_efficientnet"},
         **{"task.feature_weight": 1.0, "task.feature_model": "test_efficientnet"},
     },

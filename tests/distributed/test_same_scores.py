@@ -19,16 +19,16 @@ pytestmark = [pytest.mark.dist, pytest.mark.slow]
 def test_scores_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:
     """150 images are three batches of at most 64: on three processes one each, on four one process has none.
 
-    A flow, which draws four predictions for each image.
+    A flow, which draws four predictions for each image, with hints.
     """
     run = tmp_path / "run"
-    settings = fitting(TINY_GAN, {"task.name": "flow", "task.solver_steps": 2})
+    settings = fitting(TINY_GAN, {"task.name": "flow", "task.solver_steps": 2, "task.hints": True})
     done = train(*arguments(settings, run__dir=run, train__precision="fp32"))
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
     save_file(timm.create_model("test_efficientnet").state_dict(), tmp_path / "weights.safetensors")
     metrics = f"[{{name: features, model: test_efficientnet, weights: {tmp_path / 'weights.safetensors'}}}]"
-    more = ("--data.test_images", "150", "--evaluate.metrics", metrics)
+    more = ("--data.test_images", "150", "--hints", "3", "--evaluate.metrics", metrics)
     found = []
     for processes in (1, 2, 3, 4):
         file = tmp_path / f"{processes}.json"

@@ -98,14 +98,14 @@ def random_batch(
     uniforms = torch.rand(count, UNIFORMS, generator=random, dtype=dtype)
     target_grey = torch.rand(count, 1, size, size, generator=random, dtype=dtype) * 2 - 1
     drawn = torch.randn(count, *noise, generator=random, dtype=dtype)
-    return Batch(grey, target, uniforms, drawn, target_grey, torch.arange(count))
+    return Batch(grey, target, uniforms, drawn, target_grey, torch.arange(count), target[:, :0])
 
 
 def batch_of(grey: torch.Tensor, target: torch.Tensor) -> Batch:
     """A batch with constant uniforms and without noise."""
     count = len(grey)
     uniforms, noise = grey.new_full((count, UNIFORMS), 0.5), grey.new_zeros(count, 0, 0)
-    return Batch(grey, target, uniforms, noise, grey, torch.arange(count))
+    return Batch(grey, target, uniforms, noise, grey, torch.arange(count), target[:, :0])
 
 
 def random_generator(settings: GeneratorSettings, std: float = 1.0) -> nn.Module:
@@ -127,11 +127,17 @@ def timm_weights(path: Path, model: str, seed: int = 1) -> Path:
     return path
 
 
-def write_snapshot(folder: Path, settings: GeneratorSettings, generator: nn.Module, **about: Any) -> None:  # noqa: ANN401
+def write_snapshot(
+    folder: Path,
+    settings: GeneratorSettings,
+    generator: nn.Module,
+    *,
+    hints: bool = False,
+    **about: Any,  # noqa: ANN401
+) -> None:
     """Write a snapshot of a generator, with the task ``autoencoder``."""
-    snapshot.write(
-        folder, AutoencoderTask(AutoencoderSettings(name="autoencoder"), settings), {"generator": generator}, about
-    )
+    task = AutoencoderTask(AutoencoderSettings(name="autoencoder", hints=hints), settings)
+    snapshot.write(folder, task, {"generator": generator}, about)
 
 
 def clean_environment() -> dict[str, str]:

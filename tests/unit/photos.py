@@ -9,23 +9,24 @@ from helpers import config_with, write_snapshot
 from numpy.typing import NDArray
 from PIL import Image
 
+from colordist.color import ColorSpace
 from colordist.models.factory import build_generator
 
 SIZE, DEPTH = 16, 2
 Space = Literal["lab", "rgb"]
 
 
-def snapshot_in(folder: Path, space: Space = "lab", name: str = "unet", noise: int = 0) -> Path:
+def snapshot_in(folder: Path, space: Space = "lab", name: str = "unet", noise: int = 0, *, hints: bool = False) -> Path:
     """A tiny network that answers a riot of colour, since its last layer isn't zero."""
     noisy = {"model.noise": noise} if noise else {}
     small = {"model.name": name, "model.color_space": space, "model.width": 4, "model.depth": DEPTH}
-    settings = config_with(small | noisy).model
+    settings, conditions = config_with(small | noisy).model, 1 + ColorSpace(space).channels if hints else 0
     torch.manual_seed(0)
-    network = build_generator(settings)
+    network = build_generator(settings, inputs=1 + conditions, conditions=conditions)
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter)
-    write_snapshot(folder, settings, network, image_size=SIZE)
+    write_snapshot(folder, settings, network, hints=hints, image_size=SIZE)
     return folder
 
 

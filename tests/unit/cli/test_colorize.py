@@ -1,5 +1,6 @@
 """Colouring files: what is found, what it is called, what is never lost, and what the exit code says."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps
 import colordist
 from colordist import cli, colorize
 from colordist.inference.colorizer import read_photo
+from colordist.inference.hints import Hint
 from colordist.inference.photo_files import find_photos, save, side_by_side_image
 
 torch.set_num_threads(1)
@@ -425,6 +427,54 @@ def test_mistaken_variants_are_one_line(
 ) -> None:
     photo("a.jpg")
     assert call(monkeypatch, run_folder, "a.jpg", "-o", "out", "--variants", count) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert told in said
+    assert not Path("out").exists()
+
+
+# --- hints
+
+
+def test_hints_colour_their_photo_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "hinted"
+    snapshot_in(run / "snapshots" / "step-000001", hints=True)
+    for name in ("in/a.jpg", "in/b.jpg"):
+        photo(name)
+    point = {"x": 4, "y": 5, "color": "red"}
+    Path("hints.json").write_text(json.dumps({"a.jpg": [point]}))
+    Path("outside.json").write_text(json.dumps({"a.jpg": [point], "b.jpg": [point | {"x": 20}]}))
+    assert call(monkeypatch, run, "in", "-o", "without") == 0
+    assert call(monkeypatch, run, "in", "-o", "with", "--hints", "hints.json") == 0
+    same = [Path("without", name).read_bytes() == Path("with", name).read_bytes() for name in ("a.png", "b.png")]
+    assert same == [False, True]
+    answer = colordist.load(run)(Image.open("in/a.jpg"), hints=[Hint(4, 5, "red")])
+    np.testing.assert_array_equal(pixels(Image.open("with/a.png")), pixels(answer))
+    capsys.readouterr()
+    assert call(monkeypatch, run, "in", "-o", "out", "--hints", "outside.json") == 1
+    assert "skipped in/b.jpg: hint: 20, 5 is outside of the photo, which has 20x12" in capsys.readouterr().err
+    assert found() == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("none.json", "--hints none.json: there is no such file"),
+        ("bad.json", "--hints bad.json: it is no JSON"),
+        ("other.json", "hints are for b.jpg, the name of 0 of the 1 photos"),
+        ("good.json", "takes no hints: train a network with task.hints true"),
+    ],
+)
+def test_mistaken_hints_are_one_line(
+    name: str, told: str, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo("a.jpg")
+    Path("bad.json").write_text("{")
+    Path("other.json").write_text('{"b.jpg": []}')
+    Path("good.json").write_text("[]")
+    assert call(monkeypatch, run_folder, "a.jpg", "-o", "out", "--hints", name) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert told in said

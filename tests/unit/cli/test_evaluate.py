@@ -69,7 +69,7 @@ def test_one_answer_is_not_scored_for_its_variety(run: Path) -> None:
 
 
 def test_other_images(run: Path) -> None:
-    folder, data, others, output, _ = parse(
+    folder, data, others, output, *_ = parse(
         [str(run), "--data.test_images", "7", "--data.seed", "1", "-o", str(run / "other.json")]
     )
     assert isinstance(data, SyntheticSettings)
@@ -169,3 +169,30 @@ def test_only_scores_of_its_own_images_are_written_into_a_run(run: Path) -> None
         assert parse([str(run), *same])[3] == own
     for other in (["--data.seed", "1"], ["--data.source", "folder"], ["--data.image_size", "64"]):
         assert parse([str(run), *other])[3] is None
+
+
+def test_random_hints_are_given_and_the_same_each_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "hints"
+    settings = {"task__hints": True, "task__name": "autoencoder", "optimizer__generator__lr": 0.05}
+    train(Command(tiny(run__dir=str(folder), **settings), Path("tiny.yaml"), False))
+    own = (folder / "metrics.jsonl").read_text()
+    found = []
+    for hints in ("0", "3", "3", "20"):
+        evaluate(*parse([str(folder), "--hints", hints, "-o", str(tmp_path / f"{hints}.json")]))
+        found.append(json.loads((tmp_path / f"{hints}.json").read_text()))
+    assert [each["hints"] for each in found] == [0, 3, 3, 20]
+    assert found[1] == found[2]
+    assert len({each["scores"]["psnr"] for each in found}) == 3
+    assert found[0]["scores"]["psnr"] == json.loads(own.splitlines()[-1])["score/psnr"]  # training scores without any
+    evaluate(*parse([str(folder), "--hints", "1"]))  # not the run's own scores: they would be taken for them
+    assert not (folder / "evaluation-synthetic.json").exists()
+    assert "step 6, 1 hint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [("-1", "--hints is -1, but must lie in"), ("2", "--hints is 2, but this network takes none: train one")],
+)
+def test_mistaken_hints_are_refused(run: Path, count: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        evaluate(*parse([str(run), "--hints", count]))

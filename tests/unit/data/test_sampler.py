@@ -110,7 +110,7 @@ def test_each_process_draws_its_slice_of_the_whole(
     """Bit for bit: order, flips, crops, uniforms, noise. So on any number of processes, in any micro-batches."""
     whole = sampler.step(step)
     assert len(whole) == sampler.global_batch_size
-    noise = sampler.noise(step, whole)
+    noise, hints = sampler.noise(step, whole), sampler.hint_uniforms(step, whole)
     for rank in range(world_size):
         own = share(len(whole), rank, world_size)
         assert_equal(sampler.step(step, own), whole[own])
@@ -120,6 +120,7 @@ def test_each_process_draws_its_slice_of_the_whole(
             rows = slice(start, start + len(part))
             assert_equal(part, whole[rows])
             assert len(part) == 0 or np.array_equal(sampler.noise(step, part), noise[rows])
+            assert len(part) == 0 or np.array_equal(sampler.hint_uniforms(step, part), hints[rows])
             start = rows.stop
         assert start == own.stop
 

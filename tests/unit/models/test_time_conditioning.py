@@ -29,7 +29,7 @@ TIMES = torch.tensor([0.2, 0.9])
 def build(name: str) -> Any:  # noqa: ANN401  a network
     """A network with random weights throughout: a new one answers grey at any time."""
     settings = registry.make_settings("model", NETWORKS[name])
-    network: Any = seeded(0, lambda: build_generator(settings, inputs=3, time_conditioned=True))
+    network: Any = seeded(0, lambda: build_generator(settings, inputs=3, conditions=2, time_conditioned=True))
     torch.manual_seed(0)
     for layer in (network.last, network.time.films):
         nn.init.normal_(layer.weight, std=0.5)

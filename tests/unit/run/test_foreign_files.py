@@ -59,6 +59,7 @@ def colorize_all(photos: Path, trained: Path, out: Path, *, overwrite: bool) -> 
         "format": "png",
         "upsample": "guided",
         "solver_steps": None,
+        "hints": None,
         "seed": 0,
     }
     colorize(

@@ -62,7 +62,9 @@ def by_hand(**settings: Any) -> tuple[CycleGANTask, Calls, Batch]:  # noqa: ANN4
     }
     pixel = torch.ones(1, 1, 1, 1)
     color = torch.full((1, 2, 1, 1), 4.0)
-    batch = Batch(pixel, color, torch.zeros(1, UNIFORMS), torch.zeros(1, 0, 0), 2 * pixel, torch.arange(1))
+    batch = Batch(
+        pixel, color, torch.zeros(1, UNIFORMS), torch.zeros(1, 0, 0), 2 * pixel, torch.arange(1), color[:, :0]
+    )
     return task, calls, batch
 
 
