@@ -10,7 +10,11 @@ import gradio as gr
 
 from colordist.errors import RunError, UserError, one_line
 from colordist.inference.colorizer import MOST_SATURATION
+from colordist.inference.hints import Hint
 from colordist.inference.upsampling import METHODS
+from colordist.serving import panel
+from colordist.serving.panel import Panel, Points, Results
+from colordist.serving.points import Row, hints_of
 from colordist.serving.service import (
     FORMATS,
     LIFETIME,
@@ -33,14 +37,6 @@ _INTRODUCTION = (
 
 
 @dataclass
-class Results:
-    """Of the last request of a visitor."""
-
-    folder: Path
-    pictures: list[Picture]
-
-
-@dataclass
 class Parts:
     """Components of the page that events refer to."""
 
@@ -55,6 +51,13 @@ class Parts:
     download: gr.DownloadButton
     download_all: gr.DownloadButton
     results: gr.State
+    panel: Panel
+    takes_hints: bool
+
+    @property
+    def shown_with_a_result(self) -> list[Any]:
+        """Components that change with the result that is shown."""
+        return [self.slider, self.divider, self.download, *self.panel.changing]
 
 
 def build(service: Service, model: str, queue: int) -> gr.Blocks:
@@ -67,7 +70,7 @@ def build(service: Service, model: str, queue: int) -> gr.Blocks:
                 settings = _settings(service)
                 start = gr.Button("Colour", variant="primary", elem_id="start")
             with gr.Column(scale=2, min_width=300):
-                parts = Parts(photos, settings, start, *_results())
+                parts = Parts(photos, settings, start, *_results(), panel.build(), service.colorizer.takes_hints)
         _connect(service, parts)
     page.queue(max_size=queue, default_concurrency_limit=1)
     return page
@@ -133,14 +136,14 @@ def _settings(service: Service) -> list[Any]:
 def _results() -> tuple[Any, ...]:
     """Components that show results, in the order of ``Parts``."""
     status = gr.HTML(_status(), elem_id="status")
-    shown = gr.Dropdown([], label="Result shown", visible=False, filterable=False, elem_id="shown")
+    shown = gr.Dropdown([], label="Result shown", visible="hidden", filterable=False, elem_id="shown")
     slider = gr.ImageSlider(
         label="Before and after", interactive=False, buttons=["fullscreen"], max_height=640, elem_id="slider"
     )
-    divider = gr.Slider(0, 100, 50, step=1, label="Divider (percent)", visible=False, elem_id="divider", buttons=[])
+    divider = gr.Slider(0, 100, 50, step=1, label="Divider (percent)", visible="hidden", elem_id="divider", buttons=[])
     with gr.Row():
-        download = gr.DownloadButton("Download", visible=False, elem_id="download")
-        download_all = gr.DownloadButton("Download all (zip)", visible=False, elem_id="download_all")
+        download = gr.DownloadButton("Download", visible="hidden", elem_id="download")
+        download_all = gr.DownloadButton("Download all (zip)", visible="hidden", elem_id="download_all")
     return status, shown, slider, divider, download, download_all, gr.State(None)
 
 
@@ -150,6 +153,9 @@ def _connect(service: Service, parts: Parts) -> None:
     def color(
         uploads: list[Upload],
         results: Results | None,
+        index: int | None,
+        points: Points,
+        rows: list[Row],
         resolution: int | None,
         upsample: str,
         saturation: float,
@@ -158,19 +164,19 @@ def _connect(service: Service, parts: Parts) -> None:
         seed: int,
     ) -> Iterator[dict[Any, Any]]:
         choices = Choices(resolution, upsample, saturation, form, variants, seed or 0)
-        yield from _color(service, parts, uploads, results, choices)
+        if results and (picture := results.picture(index)):
+            points = points | {str(picture.photo): rows}  # also what was typed a moment ago
+        yield from _color(service, parts, uploads, results, index, points, choices)
 
-    def show(index: int, results: Results | None) -> dict[Any, Any]:
-        return _shown(parts, results.pictures[index]) if results and 0 <= index < len(results.pictures) else {}
+    def show(index: int, results: Results | None, points: Points) -> dict[Any, Any]:
+        picture = results and results.picture(index)
+        return _shown(parts, picture, points) if picture else {}
 
     gr.on(
         [parts.photos.upload, parts.start.click],
         color,
-        [parts.photos, parts.results, *parts.settings],
-        [
-            *(parts.status, parts.shown, parts.slider, parts.divider),
-            *(parts.download, parts.download_all, parts.results),
-        ],
+        [parts.photos, parts.results, parts.shown, parts.panel.points, parts.panel.table, *parts.settings],
+        [parts.status, parts.shown, parts.download_all, parts.results, parts.panel.points, *parts.shown_with_a_result],
         show_progress_on=[parts.slider],
         api_visibility="private",
         concurrency_limit=1,
@@ -186,12 +192,13 @@ def _connect(service: Service, parts: Parts) -> None:
     )
     parts.shown.input(
         show,
-        [parts.shown, parts.results],
-        [parts.slider, parts.divider, parts.download],
+        [parts.shown, parts.results, parts.panel.points],
+        parts.shown_with_a_result,
         queue=False,
         show_progress="hidden",
         api_visibility="private",
     )
+    panel.connect(parts.panel, parts.shown, parts.results)
 
 
 def _color(
@@ -199,6 +206,8 @@ def _color(
     parts: Parts,
     uploads: Sequence[Upload],
     before: Results | None,
+    index: int | None,
+    points: Points,
     choices: Choices,
 ) -> Iterator[dict[Any, Any]]:
     """Colourize uploads, and update the page after each."""
@@ -208,53 +217,70 @@ def _color(
     results, total = Results(service.new_request(before.folder if before else None), []), len(uploads)
     problems: list[str] = []
     colored = 0
-    yield _emptied(parts, results, _status(f"Colouring {uploads[0].name}", progress=(0, total)))
+    yield _emptied(parts, results, _status(f"Colouring {uploads[0].name}", progress=(0, total))) | {
+        parts.panel.points: points
+    }
     try:
-        for number, outcome in enumerate(service.color(uploads, choices, results.folder), 1):
+        hints = {each.file: _hints(each, points) for each in uploads} if parts.takes_hints else {}
+        for number, outcome in enumerate(service.color(uploads, choices, results.folder, hints), 1):
             line = f"{outcome.name}: {outcome.problem}" if outcome.problem else f"{outcome.name} is coloured."
             problems += [line] if outcome.problem else []
             colored += not outcome.problem
             first = outcome.pictures and not results.pictures
             results.pictures += outcome.pictures
             update = {parts.status: _status(line, progress=(number, total))}
-            yield (update | _shown(parts, results.pictures[0])) if first else update
+            yield (update | _shown(parts, results.pictures[0], points)) if first else update
     except (UserError, RunError) as error:
         problems.append(one_line(error, 300))
     summary = f"{colored} of {total} photographs {'is' if colored == 1 else 'are'} coloured."
-    yield {parts.status: _status(*problems, summary)} | _listed(parts, results)
+    yield {parts.status: _status(*problems, summary)} | _listed(parts, results, index or 0, points)
+
+
+def _hints(upload: Upload, points: Points) -> tuple[Hint, ...]:
+    """Hints of a photo. Raises UserError, with its name, for a row of its table that is no point."""
+    try:
+        return hints_of(points.get(str(upload.file), []))
+    except UserError as error:
+        raise UserError(f"{upload.name}, {error}") from None
 
 
 def _emptied(parts: Parts, results: Results, status: str) -> dict[Any, Any]:
     """The page at the start of a request."""
     return {
         parts.status: status,
-        parts.shown: gr.Dropdown(choices=[], value=None, visible=False),
+        parts.shown: gr.Dropdown(choices=[], value=None, visible="hidden"),
         parts.slider: None,
-        parts.divider: gr.Slider(visible=False),
-        parts.download: gr.DownloadButton(value=None, visible=False),
-        parts.download_all: gr.DownloadButton(value=None, visible=False),
+        parts.divider: gr.Slider(visible="hidden"),
+        parts.download: gr.DownloadButton(value=None, visible="hidden"),
+        parts.download_all: gr.DownloadButton(value=None, visible="hidden"),
         parts.results: results,
+        parts.panel.box: gr.Column(visible="hidden"),
     }
 
 
-def _shown(parts: Parts, picture: Picture) -> dict[Any, Any]:
+def _shown(parts: Parts, picture: Picture, points: Points) -> dict[Any, Any]:
     """The page with one of the results."""
-    return {
+    hints = panel.shown(parts.panel, picture, points) if parts.takes_hints else {}
+    return hints | {
         parts.slider: (str(picture.before), str(picture.after)),
         parts.divider: gr.Slider(visible=True),
         parts.download: gr.DownloadButton(f"Download {picture.file.name}", value=str(picture.file), visible=True),
     }
 
 
-def _listed(parts: Parts, results: Results) -> dict[Any, Any]:
-    """The page at the end of a request: a list of several results, and all of them in a file."""
+def _listed(parts: Parts, results: Results, index: int, points: Points) -> dict[Any, Any]:
+    """The page at the end of a request: a list of several results, and all of them in a file.
+
+    index: of the result that was shown before.
+    """
     pictures = results.pictures
     if len(pictures) < 2:
         return {}
+    index = index if index < len(pictures) else 0
     names = [(picture.file.name, index) for index, picture in enumerate(pictures)]
     packed = pack(pictures, results.folder / "previews" / "coloured.zip")
-    return {
-        parts.shown: gr.Dropdown(choices=names, value=0, visible=True),
+    return _shown(parts, pictures[index], points) | {
+        parts.shown: gr.Dropdown(choices=names, value=index, visible=True),
         parts.download_all: gr.DownloadButton(value=str(packed), visible=True),
     }
 

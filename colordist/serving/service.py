@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from PIL import Image
 from colordist.data.decode import over_white
 from colordist.errors import RunError, UserError, printable
 from colordist.inference.colorizer import Colorizer, Photo
+from colordist.inference.hints import Hint
 from colordist.inference.photo_files import Job, collisions, read_photos, try_to_save
 from colordist.ranges import whole
 
@@ -64,6 +65,10 @@ class Picture:
     file: Path
     before: Path
     after: Path
+    photo: Path
+    size: tuple[int, int]
+    """Width and height of the photo."""
+    small_size: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -86,8 +91,16 @@ class Service:
         self._busy = threading.Lock()
         self._closed = False
 
-    def color(self, uploads: Sequence[Upload], choices: Choices, request: Path) -> Iterator[Outcome]:
+    def color(
+        self,
+        uploads: Sequence[Upload],
+        choices: Choices,
+        request: Path,
+        hints: Mapping[Path, Sequence[Hint]] | None = None,
+    ) -> Iterator[Outcome]:
         """Colourize uploads into the folder of a request, and yield the outcome of each when it is there.
+
+        hints: of files, for a network that takes some.
 
         Raises UserError for choices out of range, or for too many uploads; RunError where memory runs out.
         """
@@ -95,7 +108,7 @@ class Service:
         uploads = list(dict.fromkeys(uploads))  # one may have been chosen twice
         if len(uploads) > self.limits.files:
             raise UserError(f"{len(uploads)} photographs are more than {self.limits.files}: choose fewer at a time")
-        jobs = [_job(upload, request, choices) for upload in uploads]
+        jobs = [_job(upload, request, choices, (hints or {}).get(upload.file, ())) for upload in uploads]
         taken = {job: f"its result would be named {each[1].name}, too" for job, each in collisions(jobs).items()}
         for upload, job in zip(uploads, jobs, strict=True):
             if reason := self._too_large(upload):
@@ -155,10 +168,10 @@ class Service:
                 return Outcome(name, problem=failed[job])
             pictures: list[Picture] = []
             for variant, target in enumerate(job.targets):
-                (output,) = colorizer.paint([photos[job]], variant, seed)
+                (output,) = colorizer.paint([photos[job]], variant, seed, [job.hints])
                 if reason := try_to_save(output, target):
                     return Outcome(name, tuple(pictures), f"{target.name} can't be written: {_without(target, reason)}")
-                pictures.append(_picture(photos[job], output, target))
+                pictures.append(_picture(job.photo, photos[job], output, target))
             return Outcome(name, tuple(pictures))
 
 
@@ -177,21 +190,21 @@ def safe_name(name: str) -> str:
     return path.stem.encode()[:_LONGEST_NAME].decode(errors="ignore") + path.suffix[:20]
 
 
-def _job(upload: Upload, folder: Path, choices: Choices) -> Job:
+def _job(upload: Upload, folder: Path, choices: Choices, hints: Sequence[Hint]) -> Job:
     target = folder / f"{Path(upload.name).stem}.{choices.format}"
-    return Job(upload.file, target, choices.variants if choices.variants > 1 else None)
+    return Job(upload.file, target, choices.variants if choices.variants > 1 else None, tuple(hints))
 
 
-def _picture(photo: Photo, output: Image.Image, target: Path) -> Picture:
+def _picture(file: Path, photo: Photo, output: Image.Image, target: Path) -> Picture:
     """Save small copies of the grey photo and of the result beside it."""
     looks = target.parent / "previews"
     looks.mkdir(exist_ok=True)
     before, after = (looks / f"{target.stem}-{side}.jpg" for side in ("before", "after"))
-    for image, file in ((photo.visible, before), (over_white(output), after)):
+    for image, copied in ((photo.visible, before), (over_white(output), after)):
         small = image.copy()
         small.thumbnail((_PREVIEW, _PREVIEW), reducing_gap=3)
-        small.save(file, "JPEG", quality=90)
-    return Picture(target, before, after)
+        small.save(copied, "JPEG", quality=90)
+    return Picture(target, before, after, file, output.size, small.size)
 
 
 def _without(target: Path, reason: str) -> str:

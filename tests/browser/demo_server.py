@@ -139,4 +139,5 @@ _HEARD = """(text) => {
 _NAMES = """() => [...document.querySelectorAll("input, select, textarea, button, a[href]")]
     .filter((each) => each.checkVisibility())
     .map((each) => [each.outerHTML.slice(0, 200),
-        each.ariaLabel || [...(each.labels || [])].map((label) => label.innerText).join(" ") || each.innerText])"""
+        each.ariaLabel || [...(each.labels || [])].map((label) => label.innerText).join(" ") || each.innerText
+            || each.querySelector("img")?.alt || ""])"""

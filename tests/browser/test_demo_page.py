@@ -24,8 +24,8 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With three answers to each photo."""
-    return snapshot_in(tmp_path_factory.mktemp("model") / "tiny", noise=3)
+    """With three answers to each photo, and colour hints."""
+    return snapshot_in(tmp_path_factory.mktemp("model") / "tiny", noise=3, hints=True)
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +36,9 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
 
 
 @pytest.fixture(scope="module")
-def narrow_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with narrow limits."""
+def narrow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with narrow limits, and a model without variants and hints."""
+    model = snapshot_in(tmp_path_factory.mktemp("model") / "plain")
     options = ("--queue", "1", "--max_megabytes", "1", "--max_files", "3")
     with serving(tmp_path_factory.mktemp("narrow"), model, *options, end=signal.SIGTERM) as found:
         yield found
@@ -154,6 +155,58 @@ def test_reloading_in_the_middle(browser: Browser, server: Server, large: list[P
     visitor.view.context.close()
 
 
+# --- colour hints
+
+
+ROWS = "#hint_table [role=row][data-index]"
+
+
+def hint_rows(visitor: Visitor) -> list[list[str]]:
+    rows = visitor.view.locator(ROWS).all()
+    return [[cell.inner_text().strip() for cell in row.get_by_role("gridcell").all()] for row in rows]
+
+
+def test_hints_are_those_of_colorize(visitor: Visitor, model: Path, tmp_path: Path) -> None:
+    files, view = [photo(tmp_path / "a.png", size=(90, 60)), photo(tmp_path / "b.png", 1)], visitor.view
+    visitor.color(*files)
+    view.get_by_label("Colour of the point").wait_for()
+    view.locator("#hint_x input").fill("30.5")
+    view.locator("#hint_y input").fill("20")
+    view.get_by_role("button", name="Add point").click()
+    expect(view.locator(ROWS)).to_have_count(1)
+    image = view.locator("#hint_photo img")
+    expect(image).to_have_js_property("naturalWidth", 90)
+    box = image.bounding_box()
+    assert box is not None
+    image.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+    expect(view.locator(ROWS)).to_have_count(2)
+    x, y = map(float, hint_rows(visitor)[1][:2])
+    assert abs(x - 67.5) < 2
+    assert abs(y - 15) < 2
+    view.get_by_role("button", name="Remove the last point").click()
+    expect(view.locator(ROWS)).to_have_count(1)
+    visitor.again()
+    hints = tmp_path / "hints.json"
+    hints.write_text(json.dumps([{"x": 30.5, "y": 20, "color": "#2e6da4"}]))
+    found = visitor.download(tmp_path / "found")
+    expected = colorized(model, tmp_path / "expected", files[0], "--hints", hints)
+    assert found.read_bytes() == expected["a.png"]
+    assert expected != colorized(model, tmp_path / "without", files[0])
+    view.get_by_label("Result shown").click()
+    view.get_by_role("option", name="b.png").click()  # which has no points
+    expect(view.locator("#download")).to_have_text("Download b.png")
+    assert visitor.download(tmp_path / "found").read_bytes() == colorized(model, tmp_path / "b", files[1])["b.png"]
+
+
+def test_a_point_outside_of_the_photo_is_one_line(visitor: Visitor, tmp_path: Path) -> None:
+    visitor.color(photo(tmp_path / "a.png"))
+    visitor.view.locator("#hint_x input").fill("91")
+    visitor.view.get_by_role("button", name="Add point").click()
+    expect(visitor.view.locator(ROWS)).to_have_count(1)
+    visitor.again()
+    visitor.sees("a.png: hint: 91, 0 is outside of the photo, which has 90x60 pixels")
+
+
 # --- everybody
 
 
@@ -240,6 +293,8 @@ def test_too_much_is_one_line(browser: Browser, narrow_server: Server, tmp_path:
     expect(alert).to_contain_text('exceed the maximum allowed size of 1.0 Mb: "heavy.png"')
     visitor.upload(*[photo(tmp_path / f"{number}.png", size=(20, 20)) for number in range(4)])
     visitor.sees("4 photographs are more than 3: choose fewer at a time")
+    assert visitor.view.get_by_label("Answers per photograph").count() == 0
+    assert visitor.view.get_by_role("button", name="Add point").count() == 0
     visitor.leave()
 
 
@@ -280,13 +335,13 @@ def file_of(path: object) -> dict[str, Any]:
 
 def test_strangers_get_no_other_files_and_no_traceback(narrow_server: Server, tmp_path: Path) -> None:
     url, mine = narrow_server.url, photo(tmp_path / "private.png")
-    settings = [None, 16, "guided", 1, "png", 1, 0]
+    settings = [None, None, None, {"data": [], "headers": ["x", "y", "colour"]}, 16, "guided", 1, "png", 1, 0]
     for number, path in enumerate([mine, "/etc/passwd", "http://127.0.0.1:1/a.png", "../../../etc/passwd"]):
         said = outcome(url, f"file-{number}", [[file_of(path)], *settings])
         assert "1 of 1" not in said
         assert "is coloured" not in said
         assert '"success":false' in said
-    for number, inputs in enumerate([[], ["x"], [[], None, None, None, None, None, None, None], [[{}], *settings]]):
+    for number, inputs in enumerate([[], ["x"], [[], *[None] * 10], [[{}], *settings]]):
         assert '"success":false' in outcome(url, f"junk-{number}", inputs)
     for path in (
         f"file={mine}",
