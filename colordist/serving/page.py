@@ -62,6 +62,7 @@ class Parts:
 
 def build(service: Service, model: str, queue: int) -> gr.Blocks:
     """Build the page of a model. queue: number of requests that may wait."""
+    takes = service.colorizer.takes_hints
     with gr.Blocks(title=f"colordist: {model}", analytics_enabled=False, delete_cache=(_SWEEP, LIFETIME)) as page:
         gr.HTML(_INTRODUCTION.format(html.escape(model)))
         with gr.Row():
@@ -70,7 +71,7 @@ def build(service: Service, model: str, queue: int) -> gr.Blocks:
                 settings = _settings(service)
                 start = gr.Button("Colour", variant="primary", elem_id="start")
             with gr.Column(scale=2, min_width=300):
-                parts = Parts(photos, settings, start, *_results(), panel.build(), service.colorizer.takes_hints)
+                parts = Parts(photos, settings, start, *_results(), panel.build(takes), takes)
         _connect(service, parts)
     page.queue(max_size=queue, default_concurrency_limit=1)
     return page
@@ -79,15 +80,16 @@ def build(service: Service, model: str, queue: int) -> gr.Blocks:
 def look() -> dict[str, Any]:
     """Theme with the system's fonts, style sheet and script."""
     theme = gr.themes.Default(primary_hue="blue", font=_FONTS, font_mono=["ui-monospace", "monospace"])
-    contrasting = {f"button_primary_{part}": "*primary_600" for part in ("background_fill", "background_fill_dark")}
-    theme.set(**contrasting)
+    subdued = ("block_info_text_color", "block_title_text_color", "block_label_text_color", "body_text_color_subdued")
+    filled = ("button_primary_background_fill", "button_primary_background_fill_dark")
+    theme.set(**dict.fromkeys(subdued, "*neutral_600"), **dict.fromkeys(filled, "*primary_600"))  # for contrast
     return {"theme": theme, "css_paths": [_FILES / "page.css"], "head_paths": [_FILES / "head.html"]}
 
 
 def _photos(service: Service) -> gr.File:
     """Component for uploads, which hands them on as ``Upload``, with the names that their owner gave them."""
     limits = service.limits
-    label = f"Photographs (at most {limits.files}, each of at most {limits.megabytes} MB)"
+    label = f"Photographs (up to {limits.files} of {limits.megabytes} MB)"
     photos = gr.File(label=label, file_count="multiple", height=160, elem_id="photos")
     uploaded, cached = Path(photos.GRADIO_CACHE).resolve(), photos.async_move_resource_to_block_cache
 
@@ -254,7 +256,6 @@ def _emptied(parts: Parts, results: Results, status: str) -> dict[Any, Any]:
         parts.download: gr.DownloadButton(value=None, visible="hidden"),
         parts.download_all: gr.DownloadButton(value=None, visible="hidden"),
         parts.results: results,
-        parts.panel.box: gr.Column(visible="hidden"),
     }
 
 

@@ -10,7 +10,11 @@ import gradio as gr
 from colordist.serving.points import Row, full_size, hex_color, marked
 from colordist.serving.service import Picture
 
-_EXPLANATION = "Click on a point of the photograph, or enter its place in pixels. **Colour** applies the points."
+_EXPLANATION = (
+    "<h2>Colour hints</h2>"
+    "<p>Once a photograph is coloured, click on a point of it, or enter its place in pixels. <b>Colour</b> applies the "
+    "points.</p>"
+)
 Points = dict[str, list[Row]]
 """Rows of each photo's table, by its path."""
 
@@ -32,7 +36,6 @@ class Results:
 class Panel:
     """Components of the panel, and the points of all photos of a visitor."""
 
-    box: gr.Column
     photo: gr.Image
     color: gr.ColorPicker
     x: gr.Number
@@ -46,14 +49,13 @@ class Panel:
     @property
     def changing(self) -> list[Any]:
         """Components that change with the photo that is shown."""
-        return [self.box, self.photo, self.table]
+        return [self.photo, self.table]
 
 
-def build() -> Panel:
-    """Build the panel, hidden."""
-    with gr.Column(visible="hidden") as box:
-        gr.Markdown("## Colour hints")
-        gr.Markdown(_EXPLANATION)
+def build(used: bool) -> Panel:
+    """Build the panel. used: else it is no part of the page."""
+    with gr.Column(visible=used):
+        gr.HTML(_EXPLANATION)
         photo = gr.Image(
             label="Photograph with its points", interactive=False, buttons=[], type="filepath", elem_id="hint_photo"
         )
@@ -76,13 +78,13 @@ def build() -> Panel:
         with gr.Row():
             last = gr.Button("Remove the last point", elem_id="hint_last")
             every = gr.Button("Remove all points", elem_id="hint_all")
-    return Panel(box, photo, color, x, y, add, table, last, every, gr.State({}))
+    return Panel(photo, color, x, y, add, table, last, every, gr.State({}))
 
 
 def shown(panel: Panel, picture: Picture, points: Mapping[str, Sequence[Row]]) -> dict[Any, Any]:
     """The panel with a photo and its points."""
     rows = [list(row) for row in points.get(str(picture.photo), [])]
-    return {panel.box: gr.Column(visible=True), panel.photo: str(marked(picture, rows)), panel.table: rows}
+    return {panel.photo: str(marked(picture, rows)), panel.table: rows}
 
 
 def connect(panel: Panel, index: gr.Dropdown, results: gr.State) -> None:

@@ -259,8 +259,10 @@ def test_a_screen_reader_gets_names_and_messages(visitor: Visitor, tmp_path: Pat
     assert view.locator("html").get_attribute("lang") == "en"
     assert view.locator("h1").all_inner_texts() == ["Colour photographs"]
     view.get_by_role("button", name="More settings").click()
+    view.get_by_label("Resolution").wait_for()
+    controls = [*visitor.names()]
     visitor.color(photo(tmp_path / "a.png"), photo(tmp_path / "b.png"))
-    for control, name in visitor.names():
+    for control, name in [*controls, *visitor.names()]:
         assert name.strip(), control
         assert not name.startswith("common."), control
     assert view.locator("#status[role=status][aria-live=polite]").count() == 1
