@@ -71,7 +71,8 @@ def build(service: Service, model: str, queue: int) -> gr.Blocks:
                 settings = _settings(service)
                 start = gr.Button("Colour", variant="primary", elem_id="start")
             with gr.Column(scale=2, min_width=300):
-                parts = Parts(photos, settings, start, *_results(), panel.build(takes), takes)
+                results = _results()
+                parts = Parts(photos, settings, start, **results, panel=panel.build(takes), takes_hints=takes)
         _connect(service, parts)
     page.queue(max_size=queue, default_concurrency_limit=1)
     return page
@@ -135,18 +136,21 @@ def _settings(service: Service) -> list[Any]:
     return [resolution, upsample, saturation, form, variants, seed]
 
 
-def _results() -> tuple[Any, ...]:
-    """Components that show results, in the order of ``Parts``."""
-    status = gr.HTML(_status(), elem_id="status")
-    shown = gr.Dropdown([], label="Result shown", visible="hidden", filterable=False, elem_id="shown")
-    slider = gr.ImageSlider(
+def _results() -> dict[str, Any]:
+    """Components that show results, by their name in ``Parts``."""
+    found: dict[str, Any] = {"results": gr.State(None)}
+    found["status"] = gr.HTML(_status(), elem_id="status")
+    found["shown"] = gr.Dropdown([], label="Result shown", visible="hidden", filterable=False, elem_id="shown")
+    found["slider"] = gr.ImageSlider(
         label="Before and after", interactive=False, buttons=["fullscreen"], max_height=640, elem_id="slider"
     )
-    divider = gr.Slider(0, 100, 50, step=1, label="Divider (percent)", visible="hidden", elem_id="divider", buttons=[])
+    found["divider"] = gr.Slider(
+        0, 100, 50, step=1, label="Divider (percent)", visible="hidden", elem_id="divider", buttons=[]
+    )
     with gr.Row():
-        download = gr.DownloadButton("Download", visible="hidden", elem_id="download")
-        download_all = gr.DownloadButton("Download all (zip)", visible="hidden", elem_id="download_all")
-    return status, shown, slider, divider, download, download_all, gr.State(None)
+        found["download"] = gr.DownloadButton("Download", visible="hidden", elem_id="download")
+        found["download_all"] = gr.DownloadButton("Download all (zip)", visible="hidden", elem_id="download_all")
+    return found
 
 
 def _connect(service: Service, parts: Parts) -> None:

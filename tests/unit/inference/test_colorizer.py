@@ -309,7 +309,7 @@ def test_adjusting_is_loading_with_other_settings(tmp_path: Path) -> None:
         ({"saturation": "much"}, "saturation is 'much', but must be a number: try saturation 0.0"),
     ):
         with pytest.raises(UserError, match=words):
-            loaded.adjusted(**changes)  # type: ignore[arg-type]
+            loaded.adjusted(**changes)
 
 
 # --- several answers
