@@ -32,9 +32,9 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit -n auto --dist loadfile
 	$(BIN)/python -m pytest tests/distributed -m "dist and not slow and not long"
 
-# Slow tests, the wheel, CUDA and NCCL on a null device, failing disks, browser tests, SLURM tests, fuzzers.
+# Slow tests, the wheel, the notebook, CUDA and NCCL on a null device, failing disks, browser tests, SLURM tests, fuzzers.
 test-all: install
-	$(BIN)/python -m pytest tests/distributed tests/wheel -m "slow"
+	$(BIN)/python -m pytest tests/distributed tests/wheel tests/notebook -m "slow"
 	$(BIN)/python -m pytest tests/null -m "null"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/storage -m "storage"
 	$(BIN)/python -m pytest tests/browser -m "browser"

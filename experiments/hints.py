@@ -39,7 +39,8 @@ def main() -> None:
     for run in options.runs:
         found[run.name] = curve(run)
         for count, scores in found[run.name].items():
-            print(f"{run.name} {count:3} hints  " + "  ".join(f"{name} {scores[name]:.3f}" for name in SHOWN), flush=True)
+            shown = "  ".join(f"{name} {scores[name]:.3f}" for name in SHOWN)
+            print(f"{run.name} {count:3} hints  {shown}", flush=True)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n")
     if options.picture:
@@ -68,7 +69,8 @@ def drawn(curves: Mapping[str, Curve]) -> str:
         parts += _plot(name, title, curves, LEFT + index * (PLOT_WIDTH + LEFT + 20))
     for index, name in enumerate(curves):
         x, color = LEFT + index * 190, COLORS[index % len(COLORS)]
-        parts.append(f'<path d="M{x} 310h20" stroke="{color}" stroke-width="2"/><text x="{x + 26}" y="314">{name}</text>')
+        parts.append(f'<path d="M{x} 310h20" stroke="{color}" stroke-width="2"/>')
+        parts.append(f'<text x="{x + 26}" y="314">{name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 

@@ -45,7 +45,8 @@ def squares(points: NDArray[np.float64], sides: NDArray[np.int64], height: int, 
     size = np.array([height, width])
     start = (points * size).astype(np.int64) - sides[..., None] // 2
     ends = np.clip(np.stack([start, start + sides[..., None]], axis=-1), 0, size[:, None])
-    return ends.reshape(*points.shape[:2], 4)
+    found: NDArray[np.int64] = ends.reshape(*points.shape[:2], 4)
+    return found
 
 
 def hints_of(squares: Tensor, target: Tensor) -> Tensor:

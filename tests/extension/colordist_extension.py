@@ -76,7 +76,7 @@ class RefineTask(Task):
         loss = ((color - batch.target).square() + 1e-6).sqrt().mean()
         return Loss(loss, {"charbonnier": loss})
 
-    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
+    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None, hints: Tensor | None = None) -> Tensor:
         """Start from grey, and correct it some times."""
         color = torch.zeros_like(grey).repeat(1, self.color_space.channels, 1, 1)
         for _ in range(self.settings.iterations):

@@ -10,7 +10,7 @@ import forking
 import hypothesis
 import numpy as np
 import pytest
-from material import SEED, TINY
+from material import AUTOENCODER, SEED, TINY
 from PIL import Image
 
 hypothesis.settings.register_profile(
@@ -54,7 +54,7 @@ def _forks(tmp_path_factory: pytest.TempPathFactory) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory, _forks: None) -> Path:
     """A run that was stopped half-way, and evaluated."""
     folder = tmp_path_factory.mktemp("trained")
-    tiny = ["train", *TINY, "--task.name", "autoencoder", "--run.dir", "run"]
+    tiny = ["train", *TINY, *AUTOENCODER, "--run.dir", "run"]
     assert (done := forking.call([*tiny, "--train.steps", "4"], folder)).code == 0, done
     assert (done := forking.call(["evaluate", "run"], folder)).code == 0, done
     (folder / "run" / "wandb.json").write_text('{"id": "abcd1234", "offline": 3}\n')

@@ -18,6 +18,7 @@ TINY = [
     *["8", "--log.every", "2", "--evaluate.every", "4", "--checkpoint.every", "2", "--track.wandb", "off"],
 ]
 """Settings of a run of half a second."""
+AUTOENCODER = ["--task.name", "autoencoder", "--task.hints", "true"]
 
 
 def fresh(place: Path, *sources: Path) -> Path:

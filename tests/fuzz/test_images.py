@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_corpus import flag
 from material import TINY, cases, fresh
-from mutations import damaged
+from mutations import damaged, mutated
 
 from colordist.errors import UserError
 
@@ -48,6 +49,19 @@ def test_colorize(trained: Path, photo: Path, place: Path, image: tuple[str, byt
     require_civil(result)
     assert (place / "out" / "photo.png").is_file()  # the others aren't lost
     assert (place / image[0]).read_bytes() == image[1]
+
+
+HINTS = {"photo.png": [{"x": 3, "y": 5.5, "color": "#12ab80"}, {"x": 31, "y": 0, "color": "teal"}]}
+
+
+@pytest.mark.fuzz
+@cases(60)
+@given(content=mutated("hints.json", json.dumps(HINTS).encode()))
+def test_hints(trained: Path, photo: Path, place: Path, content: bytes) -> None:
+    fresh(place, trained, photo)
+    (place / "hints.json").write_bytes(content)
+    arguments = ["colorize", "run", "photo.png", "-o", "out", "--resolution", "16", "--hints", "hints.json"]
+    require_civil(call(arguments, place))
 
 
 @pytest.mark.fuzz

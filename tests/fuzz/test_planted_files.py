@@ -9,7 +9,7 @@ import pytest
 from forking import call, require_civil
 from hypothesis import given
 from hypothesis import strategies as st
-from material import TINY, cases, fresh
+from material import AUTOENCODER, TINY, cases, fresh
 
 OWN_NAMES = (
     *("metrics.jsonl", "metrics.json", "images", "pretrained", "init_from", "wandb.json", "report.html"),
@@ -26,7 +26,7 @@ ANYWHERE = (
     *("config.yml", "lock.txt", "000009.txt", "model.json.bak"),
 )
 FOLDERS = ("", "checkpoints", "checkpoints/step-000002", "snapshots", "snapshots/step-000004", "samples", "lock")
-CONTINUE = ["train", *TINY, "--task.name", "autoencoder", "--run.dir", "run"]
+CONTINUE = ["train", *TINY, *AUTOENCODER, "--run.dir", "run"]
 VERBS = (
     [*CONTINUE, "--train.steps", "6"],
     [*CONTINUE, "--train.steps", "4"],

@@ -7,7 +7,7 @@ import pytest
 from forking import call, require_civil
 from hypothesis import given
 from hypothesis import strategies as st
-from material import TINY, cases, fresh
+from material import AUTOENCODER, TINY, cases, fresh
 from mutations import mutated
 
 FILES = (
@@ -26,7 +26,7 @@ FILES = (
     "snapshots/step-*/model.safetensors",
     "snapshots/step-*/README.md",
 )
-CONTINUE = ["train", *TINY, "--task.name", "autoencoder", "--run.dir", "run", "--train.steps", "6"]
+CONTINUE = ["train", *TINY, *AUTOENCODER, "--run.dir", "run", "--train.steps", "6"]
 READERS: dict[str, tuple[list[list[str]], int]] = {
     "config.yaml": ([["report", "run", "-o", "r.png"], ["report", "--list", "."], ["evaluate", "run"], CONTINUE], 25),
     "metrics.jsonl": ([["report", "run"], ["report", "--list", "."], CONTINUE], 25),

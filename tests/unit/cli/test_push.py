@@ -33,7 +33,12 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def folder(hub: Hub) -> RunFolder:
     """A run with a snapshot and its sample grid."""
     run, model = RunFolder(Path("run")), tiny(task__name="autoencoder", model__name="autoencoder").model
-    about = {"step": 6, "image_size": 32, "source": "folder", "scores": {"psnr": 25.5, "mae": float("nan")}}
+    about: dict[str, Any] = {
+        "step": 6,
+        "image_size": 32,
+        "source": "folder",
+        "scores": {"psnr": 25.5, "mae": float("nan")},
+    }
     saved = run.snapshots / "step-000006"
     write_snapshot(saved, model, random_generator(model, 0.1), **about, init_from=f"you/base@{'a' * 40}")
     (saved / "README.md").write_text(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from colordist.keys import nest
 from colordist.metrics import SPECS
 from colordist.metrics.timm_features import MODELS, specs
 
-MODULES = ("training_runs", "ladder", "transfer", "upsampling", "photographs")
+MODULES = ("training_runs", "ladder", "transfer", "upsampling", "photographs", "hints")
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,11 @@ def test_a_folder_without_the_target_is_refused(scripts: dict[str, Any], photos:
 def test_arms_on_photographs_have_the_weights_that_they_name(scripts: dict[str, Any], tmp_path: Path) -> None:
     chosen = options(tmp_path, root=tmp_path, weights=tmp_path, feature_weight=2.0, set=[])
     file = str(tmp_path / "tf_efficientnet_lite0.safetensors")
-    found = {arm: scripts["photographs"].settings(arm, chosen) for arm in scripts["photographs"].ARMS}
+    arms = scripts["photographs"].ARMS
+    settings = {arm: scripts["photographs"].settings(arm, chosen) for arm in arms}
+    found = {arm: each for arm, each in settings.items() if arms[arm].hints_of is None}
+    hinted = {arm: settings[each.hints_of] for arm, each in arms.items() if each.hints_of}
+    assert {arm: settings[arm] for arm in hinted} == {arm: each | {"task.hints": True} for arm, each in hinted.items()}
     assert {arm: each["task.feature_weight"] for arm, each in found.items() if "task.feature_weight" in each} == {
         "features": 2.0,
         "cgan": 20.0,
@@ -105,3 +110,18 @@ def test_errors_count_each_image_once(scripts: dict[str, Any]) -> None:
     others = [{"all": 2.0, "near": 8.0, "elsewhere": 1.0}, {"all": 3.0, "near": nan, "elsewhere": 3.0}]
     expected = {"all": 2.5, "near": 4.0, "elsewhere": 2.0, "near_ratio": 0.5, "images_with_edges": 1.0}
     assert scripts["upsampling"].mean(rows, others) == expected
+
+
+def test_curves_of_hints_are_drawn(scripts: dict[str, Any]) -> None:
+    rising = {count: {"psnr": 20.0 + count, "ciede2000": 12.0} for count in (0, 1, 5, 10, 50)}
+    level = {0: {"psnr": 45.0, "ciede2000": 11.0}}
+    root = ElementTree.fromstring(scripts["hints"].drawn({"with": rising, "without": level}))
+    lines = [each.get("points", "").split() for each in root.iter("{http://www.w3.org/2000/svg}polyline")]
+    assert [len(each) for each in lines] == [5, 2, 5, 2]
+    heights = [float(each.split(",")[1]) for each in lines[0]]
+    assert heights == sorted(heights, reverse=True)  # downwards
+    assert heights[0] == 260
+    assert heights[-1] == 40
+    assert lines[1][0].split(",")[1] == lines[1][1].split(",")[1]
+    words = [each.text for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert {"with", "without", "hints", "50"} <= {*words}

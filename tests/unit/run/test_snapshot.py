@@ -25,7 +25,7 @@ from colordist.training.build_task import build_task
 SETTINGS = UNetSettings(name="unet", width=4, depth=1)
 
 
-def write(folder: Path, **about: object) -> None:
+def write(folder: Path, **about: Any) -> None:  # noqa: ANN401  any JSON
     write_snapshot(folder, SETTINGS, random_generator(SETTINGS), **about)
 
 

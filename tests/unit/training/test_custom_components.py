@@ -61,7 +61,7 @@ class PairTask(Task):
         loss = (color[phase] - batch.target).square().mean()
         return Loss(loss, {"mse": loss})
 
-    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
+    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None, hints: Tensor | None = None) -> Tensor:
         """The mean."""
         return (networks["first"](grey) + networks["second"](grey)) / 2
 
@@ -88,8 +88,8 @@ class NoisyTask(Task):
         loss = (color - batch.target).square().mean()
         return Loss(loss, {"mse": loss})
 
-    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:
-        """Two passes."""
+    def sample(self, networks: Calls, grey: Tensor, noise: Tensor | None) -> Tensor:  # type: ignore[override]
+        """Two passes. As tasks were written before there were hints."""
         assert noise is not None
         grey = grey.repeat_interleave(len(noise) // len(grey), dim=0)
         for _ in range(2):
