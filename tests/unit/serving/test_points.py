@@ -14,7 +14,13 @@ from colordist.serving.service import Picture
 
 
 def test_rows_become_hints() -> None:
-    rows: list[list[object]] = [[3, 4.5, "#2e6da4"], ["7", " 8 ", "red"], [None, "", "#2e6da4"], [float("nan"), "", ""], []]
+    rows: list[list[object]] = [
+        [3, 4.5, "#2e6da4"],
+        ["7", " 8 ", "red"],
+        [None, "", "#2e6da4"],
+        [float("nan"), "", ""],
+        [],
+    ]
     assert hints_of(rows) == (Hint(3.0, 4.5, "#2e6da4"), Hint(7.0, 8.0, "red"))
 
 
