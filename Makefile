@@ -12,7 +12,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 # Idle OpenMP threads stop spinning soon: tests run several processes on few cores.
 export GOMP_SPINCOUNT ?= 3000
 
-.PHONY: install train test test-all test-long test-versions test-gpu bench check clean
+.PHONY: install train test test-all test-long test-versions test-demo test-gpu bench check clean
 
 install: $(VENV)/installed
 
@@ -55,6 +55,12 @@ test-versions: install
 		OMP_NUM_THREADS=1 $(VERSIONS)/$$versions/bin/python -m pytest tests/unit -n auto --dist loadfile; \
 		$(VERSIONS)/$$versions/bin/python -m pytest tests/distributed -m "dist and not slow and not long"; \
 	done
+
+# The page of `demo`, in an environment of its own: Gradio excludes the newest Pillow.
+test-demo:
+	$(PYTHON) -m venv $(VERSIONS)/demo
+	$(VERSIONS)/demo/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	$(VERSIONS)/demo/bin/python -m pytest tests/unit/serving tests/browser/test_demo_page.py
 
 # Tests on a GPU. With benchmarks, and without an installation: benchmarks/gpu.sh.
 test-gpu: install

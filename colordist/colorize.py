@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # which import torch
 _MOST_VARIANTS = 100_000
 HINTS_HELP = "JSON file of colour hints: for each photo's name a list of points, x, y and color. See docs/colorize.md."
 UPSAMPLE_HELP = "How colours get the photo's resolution: sharpened by its luma, or bilinearly. Default: guided."
+SATURATION_HELP = "Factor of the chroma, 0 to 3. Default: 1, as the network says."
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", metavar="OUT", type=path, required=True, help="Output folder.")
     parser.add_argument("--resolution", type=int, help="Shorter side of the network's input. Default: as trained.")
     parser.add_argument("--upsample", choices=("guided", "bilinear"), default="guided", help=UPSAMPLE_HELP)
+    parser.add_argument("--saturation", type=float, default=1.0, metavar="X", help=SATURATION_HELP)
     parser.add_argument("--side_by_side", action="store_true", help="Write grey input and result next to each other.")
     parser.add_argument("--overwrite", action="store_true", help="Overwrite existing files.")
     parser.add_argument("--format", choices=("png", "jpg", "webp"), default="png", help="Output format. Default: png.")
@@ -54,7 +56,7 @@ def colorize(options: argparse.Namespace) -> None:
     jobs = find_photos(options.photos, out, f".{options.format}", options.variants)
     if options.hints is not None:
         jobs = with_hints(jobs, read_hints(options.hints))
-    colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps)
+    colorizer = load(options.model, options.resolution, options.upsample, options.solver_steps, options.saturation)
     if options.hints is not None and not colorizer.takes_hints:
         raise UserError(f"--hints: {options.model} takes no hints: train a network with task.hints true")
     most = colorizer.variants

@@ -7,7 +7,7 @@ from typing import Literal
 
 from colordist.errors import UserError, one_line
 
-Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard"]
+Extra = Literal["train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard", "demo"]
 
 
 @contextmanager

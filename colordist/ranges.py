@@ -43,6 +43,15 @@ def whole(key: str, value: object, bound: int, most: int = MOST) -> int:
     return number
 
 
+def real(key: str, value: object, low: float, high: float) -> float:
+    """A number of any real type, also NumPy's. Raises UserError for anything else, and as ``in_range``."""
+    if isinstance(value, bool) or not hasattr(value, "__float__"):
+        raise UserError(f"{key} is {printable(repr(value)[:50])}, but must be a number: try {key} {low}")
+    number = float(value)
+    in_range(key, number, low, high)
+    return number
+
+
 def divides(key: str, depth: int, size: int) -> None:
     """Raise UserError if a size can't be halved depth times, to at least 2 pixels: one can't be normalised."""
     if size % 2**depth or size < 2 ** (depth + 1):

@@ -1,5 +1,6 @@
 """Colourize photos of any size: colours from the network at its resolution, grey from the photo at full resolution."""
 
+import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +20,13 @@ from colordist.files.atomic import out_of_memory, reason
 from colordist.files.memory import require_memory
 from colordist.inference import upsampling
 from colordist.inference.hints import Hint, check_within, hint_channels
-from colordist.ranges import whole
+from colordist.ranges import real, whole
 from colordist.run import snapshot
 from colordist.run.snapshot import Snapshot
 
 BATCH_SIZE = 8
 MOST_RESOLUTION = 2**14
+MOST_SATURATION = 3.0
 _loading = threading.Lock()  # filters of warnings and levels of loggers are changed for a moment, for all threads
 _STRIP = 1 << 18  # pixels converted at once: intermediate results take about 100 bytes per pixel
 _MAX_ASPECT = 8  # of the network's input: longer photos are squeezed, to bound memory
@@ -61,13 +63,14 @@ class Colorizer:
     metadata is dropped.
     """
 
-    def __init__(self, trained: Snapshot, resolution: int, upsample: str = "guided") -> None:
+    def __init__(self, trained: Snapshot, resolution: int, upsample: str = "guided", saturation: float = 1.0) -> None:
         self.device = torch.device(device_type())
         self.trained, self.task = trained, trained.task
         self.networks = trained.networks.to(self.device, torch.float32)
         self.space = self.task.color_space
         self.resolution = resolution
         self.upsample = upsample
+        self.saturation = saturation
         self.multiple = self.task.model.size_multiple
         self.variants = self.task.variants
         self.takes_hints: bool = self.task.settings.takes_hints
@@ -116,6 +119,23 @@ class Colorizer:
         """Run the network on all photos, one batch per shape; then yield the results in order."""
         variant, seed = self._checked_variant(variant), whole("seed", seed, -(2**63), 2**63 - 1)
         yield from map(self._join, photos, self._colors(photos, variant, seed, self._checked_hints(photos, hints)))
+
+    def adjusted(
+        self, resolution: int | None = None, upsample: str | None = None, saturation: float | None = None
+    ) -> "Colorizer":
+        """The same network with other settings, without a copy of its weights. None: as it is.
+
+        Raises UserError as `load` does.
+        """
+        other = copy.copy(self)
+        if resolution is not None:
+            other.resolution = _checked_resolution(resolution, self.multiple)
+        if upsample is not None:
+            upsampling.check_method(upsample)
+            other.upsample = upsample
+        if saturation is not None:
+            other.saturation = _checked_saturation(saturation)
+        return other
 
     def input_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """Width and height of the network's input for a photo of this width and height."""
@@ -183,7 +203,8 @@ class Colorizer:
         output = Image.new("RGB", photo.grey.size)
         for box in _strips(photo.grey.size):
             grey = _tensor(photo.grey.crop(box))[None].to(self.device, torch.float32) / 255
-            rgb = ColorSpace("lab").join(grey * 2 - 1, upsample(range(box[1], box[3]))[None])
+            chroma = upsample(range(box[1], box[3]))[None] * self.saturation
+            rgb = ColorSpace("lab").join(grey * 2 - 1, chroma)
             output.paste(_image(to_8_bits(keep_luma(rgb, grey))[0].cpu()), box)
         if photo.alpha is not None:
             output.putalpha(photo.alpha)
@@ -191,10 +212,15 @@ class Colorizer:
 
 
 def load(
-    model: Path, resolution: int | None = None, upsample: str = "guided", solver_steps: int | None = None
+    model: Path,
+    resolution: int | None = None,
+    upsample: str = "guided",
+    solver_steps: int | None = None,
+    saturation: float = 1.0,
 ) -> Colorizer:
     """Load a run folder's latest snapshot, or a snapshot folder: see `colordist.load`."""
     upsampling.check_method(upsample)
+    saturation = _checked_saturation(saturation)
     if resolution is not None:
         resolution = whole("resolution", resolution, 1, MOST_RESOLUTION)
     with _loading:
@@ -203,9 +229,20 @@ def load(
         resolution = trained.about.get("image_size")
     if not isinstance(resolution, int):
         raise UserError(f"{trained.folder} doesn't record its training resolution: give a resolution, as 256")
-    if resolution < (least := 2 * trained.task.model.size_multiple):
-        raise UserError(f"resolution is {resolution}, but this network needs at least {least}: try {least}")
-    return Colorizer(trained, resolution, upsample)
+    return Colorizer(trained, _checked_resolution(resolution, trained.task.model.size_multiple), upsample, saturation)
+
+
+def _checked_resolution(resolution: int, multiple: int) -> int:
+    """A resolution that a network of this size multiple supports. Raises UserError for others."""
+    number = whole("resolution", resolution, 1, MOST_RESOLUTION)
+    if number < (least := 2 * multiple):
+        raise UserError(f"resolution is {number}, but this network needs at least {least}: try {least}")
+    return number
+
+
+def _checked_saturation(saturation: float) -> float:
+    """A factor of the chroma. Raises UserError outside of its range."""
+    return real("saturation", saturation, 0.0, MOST_SATURATION)
 
 
 @contextmanager

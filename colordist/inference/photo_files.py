@@ -84,12 +84,13 @@ def with_hints(jobs: Sequence[Job], hints: Mapping[str, Sequence[Hint]]) -> list
 def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
     """Jobs that would overwrite a file, each with the reason and the way out."""
     photos = {os.path.realpath(job.photo) for job in jobs}  # unlike resolve(), also of a link to itself
-    owners: dict[Path, Job] = {}
+    taken = collisions(jobs)
     reasons: dict[Job, str] = {}
     outputs = [(job, target) for job in jobs for target in job.targets]
     for job, target in outputs:
-        if (other := owners.setdefault(target, job)) is not job:
-            reasons[job] = f"{target} is the name for {other.photo} already: colour it with another -o"
+        if job in taken:
+            other, shared = taken[job]
+            reasons[job] = f"{shared} is the name for {other.photo} already: colour it with another -o"
         elif os.path.realpath(target) in photos:
             reasons[job] = f"{target} is itself one of the photos: colour it with another -o"
         elif os.path.lexists(target) and not overwrite:
@@ -97,6 +98,17 @@ def obstacles(jobs: Sequence[Job], overwrite: bool) -> dict[Job, str]:
         elif reason := _in_the_way(target):
             reasons[job] = reason
     return reasons
+
+
+def collisions(jobs: Sequence[Job]) -> dict[Job, tuple[Job, Path]]:
+    """Jobs with an output file of the same name as an earlier one's, each with that job and the last such name."""
+    owners: dict[Path, Job] = {}
+    found: dict[Job, tuple[Job, Path]] = {}
+    for job in jobs:
+        for target in job.targets:
+            if (other := owners.setdefault(target, job)) is not job:
+                found[job] = (other, target)
+    return found
 
 
 def _in_the_way(target: Path) -> str:
@@ -110,6 +122,18 @@ def _in_the_way(target: Path) -> str:
 
 def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, seed: int = 0) -> dict[Job, str]:
     """Colourize photos as one batch and save the results. Returns the failed jobs, each with the reason."""
+    photos, failed = read_photos(jobs)
+    for variant in range(max(len(job.targets) for job in jobs)):
+        outputs = colorizer.paint([*photos.values()], variant, seed, [job.hints for job in photos])
+        for (job, photo), output in zip(photos.items(), outputs, strict=True):
+            target = job.targets[variant]
+            if reason := try_to_save(side_by_side_image(photo, output) if side_by_side else output, target):
+                failed[job] = f"{target} can't be written: {reason}"
+    return failed
+
+
+def read_photos(jobs: Sequence[Job]) -> tuple[dict[Job, Photo], dict[Job, str]]:
+    """Read the photos of jobs. Returns them, and the jobs without a usable photo, each with the reason."""
     photos: dict[Job, Photo] = {}
     failed: dict[Job, str] = {}
     with warnings.catch_warnings():  # PIL's warnings are harmless, or followed by an error
@@ -123,15 +147,16 @@ def color_files(colorizer: Colorizer, jobs: Sequence[Job], side_by_side: bool, s
                 failed[job] = error.reason
             except UserError as error:
                 failed[job] = str(error)
-    for variant in range(max(len(job.targets) for job in jobs)):
-        outputs = colorizer.paint([*photos.values()], variant, seed, [job.hints for job in photos])
-        for (job, photo), output in zip(photos.items(), outputs, strict=True):
-            target = job.targets[variant]
-            try:
-                save(side_by_side_image(photo, output) if side_by_side else output, target)
-            except (OSError, ValueError, UserError) as error:  # a full disk, or an image too large for the format
-                failed[job] = f"{target} can't be written: {error}"
-    return failed
+    return photos, failed
+
+
+def try_to_save(output: Image.Image, target: Path) -> str:
+    """Save an image. Returns the reason where that fails: a full disk, or an image too large for the format."""
+    try:
+        save(output, target)
+    except (OSError, ValueError, UserError) as error:
+        return str(error)
+    return ""
 
 
 def save(output: Image.Image, target: Path) -> None:

@@ -1,5 +1,6 @@
 """Arguments in any order and number, and the launchers' variables."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ WORDS = {
                  "--data.root", "--data.source", "--evaluate.metrics", "[lpips]", "--import", "--hints", "3"],
     "colorize": ["run", "photos", "photo.png", "-o", "out", "--resolution", "16", "--variants", "2", "--batch",
                  "--seed", "--overwrite", "--side_by_side", "--upsample", "guided", "photos-small", "*.png", "**",
-                 "--hints", "hints.json"],
+                 "--saturation", "2", "--hints", "hints.json"],
     "export": ["run", "--onnx", "x.onnx", "--resolution", "--solver_steps", "photos-small"],
     "push": ["run", "a/b", "--dry_run", "--license", "mit", "--private", "--message"],
     "report": ["run", "run", "-o", "a.html", "a.png", "--list", "--sync", "--wandb", "."],
+    "demo": ["run", "photos-small", "--port", "0", "--host", "127.0.0.1", "::1", "--queue", "--max_megabytes", "1",
+             "--max_files", "--resolution", "16", "--upsample", "guided", "--saturation", "2", "--import"],
     "doctor": ["--quick", "--timeout", "--config"],
 }  # fmt: skip
 VARIABLES = (
@@ -43,6 +46,7 @@ def passable(text: str) -> str:
 @pytest.mark.fuzz
 @pytest.mark.parametrize("verb", VERBS)
 def test_any_arguments(verb: str, trained: Path, photo: Path, place: Path) -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
     words = st.one_of(st.sampled_from(WORDS[verb]), st.sampled_from(WORDS[verb]), TEXTS.map(passable))
 
     @cases(50)
@@ -55,11 +59,14 @@ def test_any_arguments(verb: str, trained: Path, photo: Path, place: Path) -> No
             arguments = [*arguments, *small, "--dry_run"]
         if verb == "doctor":
             arguments = [*arguments, "--quick"]
+        if verb == "demo":  # it never serves, as the port is taken
+            arguments = [*arguments, "--host", "127.0.0.1", "--port", str(listener.getsockname()[1])]
         if verb == "report":  # nothing listens there
             arguments = [each for each in arguments if each not in ("--sync", "--wandb")]
         require_civil(call([verb, *arguments], place))
 
-    check()
+    with listener:
+        check()
 
 
 @pytest.mark.fuzz

@@ -263,6 +263,16 @@ def test_upsample(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert "--upsample {guided,bilinear}" in capsys.readouterr().out
 
 
+def test_saturation(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    noise(60, 40).save("a.png")
+    assert call(monkeypatch, run_folder, "a.png", "-o", "out", "--saturation", "0.5") == 0
+    expected = colordist.load(run_folder, saturation=0.5)(noise(60, 40))
+    np.testing.assert_array_equal(pixels(Image.open("out/a.png")), pixels(expected))
+    assert call(monkeypatch, run_folder, "a.png", "-o", "more", "--saturation", "3.5") == 2
+    assert "saturation is 3.5, but must lie in [0.0, 3.0]: try saturation 3.0" in capsys.readouterr().err
+    assert not Path("more").exists()
+
+
 def test_side_by_side(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     SEE_THROUGH.save("a.png")
     assert call(monkeypatch, run_folder, "a.png", "-o", "out", "--side_by_side") == 0

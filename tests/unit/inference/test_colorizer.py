@@ -282,6 +282,36 @@ def test_load_refuses(tmp_path: Path) -> None:
     assert colordist.load(step, 16).resolution == 16
 
 
+def test_saturation_scales_the_chroma_and_keeps_the_luma() -> None:
+    image, one = noise(60, 40), colorizer()
+    chroma = [
+        np.abs(np.diff(pixels(one.adjusted(saturation=factor)(image)))).mean() for factor in (0, 0.1, 0.2, 0.4, 3)
+    ]
+    assert chroma == sorted(chroma)
+    assert chroma[0] < 0.1
+    assert chroma[2] == pytest.approx(2 * chroma[1], rel=0.1)  # well inside of the gamut
+    assert one.adjusted(saturation=1)(image).tobytes() == one(image).tobytes()
+    assert np.abs(grey(one.adjusted(saturation=3)(image)) - grey(image)).max() <= 1
+
+
+def test_adjusting_is_loading_with_other_settings(tmp_path: Path) -> None:
+    step, image = snapshot_in(tmp_path / "step"), noise(60, 40)
+    loaded, other = colordist.load(step), colordist.load(step, 24, "bilinear", saturation=0.5)
+    adjusted = loaded.adjusted(24, "bilinear", 0.5)
+    assert adjusted(image).tobytes() == other(image).tobytes()
+    assert (loaded.resolution, loaded.upsample, loaded.saturation) == (SIZE, "guided", 1.0)
+    assert adjusted.networks is loaded.networks
+    for changes, words in (
+        ({"resolution": 7}, "resolution is 7, but this network needs at least 8: try 8"),
+        ({"upsample": "nearest"}, "upsample is 'nearest'"),
+        ({"saturation": 4}, r"saturation is 4.0, but must lie in \[0.0, 3.0\]: try saturation 3.0"),
+        ({"saturation": float("nan")}, "saturation is nan"),
+        ({"saturation": "much"}, "saturation is 'much', but must be a number: try saturation 0.0"),
+    ):
+        with pytest.raises(UserError, match=words):
+            loaded.adjusted(**changes)
+
+
 # --- several answers
 
 

@@ -1,4 +1,4 @@
-"""Imports run one way only: verbs -> training, inference, reporting -> evaluation -> engine, run -> tasks -> data."""
+"""Imports run one way only: verbs -> serving -> training, inference, reporting -> evaluation -> engine, run -> data."""
 
 import ast
 from collections.abc import Iterator
@@ -22,7 +22,8 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("engine", "run", "tracking"),
     ("evaluation", "reporting"),
     ("training", "inference"),
-    ("train", "evaluate", "colorize", "export", "push", "report", "doctor", "cli", ""),
+    ("serving",),
+    ("train", "evaluate", "colorize", "export", "push", "report", "doctor", "demo", "cli", ""),
 )
 # Of the same level or a lower one, and yet not to be known.
 FORBIDDEN = {
@@ -39,6 +40,7 @@ RESERVED = {
     "wandb": {"tracking", "reporting"},
     "jsonargparse": {"cli"},
     "huggingface_hub": {"files", "models", "run"},
+    "gradio": {"serving"},
     "torchmetrics": {"metrics"},
     "torch_fidelity": {"metrics"},
 }

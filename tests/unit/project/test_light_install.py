@@ -78,6 +78,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "answers": ["evaluate", "--answers", "coloured", "--truth", "coloured", "-o", page],
         "export": ["export", "photos-small", "--onnx", "network.onnx"],
         "doctor": ["doctor", *run[1:]],
+        "demo": ["demo", "photos-small"],
         "quick doctor": ["doctor", "--quick", *run[1:]],
         "list": ["report", "--list", "."],
     }
@@ -97,9 +98,12 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_extras_were_found() -> None:
-    assert {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard"} == EXTRAS.keys()
+    extras = {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard", "demo"}
+    assert extras == EXTRAS.keys()
     assert {"accelerate", "psutil", "deepspeed", "wandb", "wandb_workspaces", "bokeh", "torch_fidelity"} <= OPTIONAL
-    assert PROJECT["optional-dependencies"]["all"] == [f"colordist[{','.join(EXTRAS)}]"]
+    assert PROJECT["optional-dependencies"]["all"] == [
+        f"colordist[{','.join(each for each in EXTRAS if each != 'demo')}]"
+    ]
     assert "colordist[all]" in PROJECT["optional-dependencies"]["dev"]
 
 
@@ -139,6 +143,7 @@ def test_the_core_checks_machines_and_lists_runs(found: dict[str, Any]) -> None:
         ("report", "a report needs the package bokeh: pip install 'colordist[report]'"),
         ("answers", "a page of answers needs the package bokeh: pip install 'colordist[report]'"),
         ("export", "export needs the package onnxruntime: pip install 'colordist[onnx]'"),
+        ("demo", "demo needs the package gradio: pip install 'colordist[demo]'"),
         ("doctor", "doctor, without --quick, needs the package psutil: pip install 'colordist[train]'"),
     ],
 )

@@ -1,0 +1,1 @@
+"""A page that colourizes photographs: ``colordist demo``."""
