@@ -38,6 +38,7 @@ test-all: install
 	$(BIN)/python -m pytest tests/null -m "null"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/storage -m "storage"
 	$(BIN)/python -m pytest tests/browser -m "browser"
+	$(MAKE) test-demo
 	$(BIN)/python -m pytest tests/slurm -m "slurm"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/fuzz -n auto --dist load
 
@@ -56,11 +57,14 @@ test-versions: install
 		$(VERSIONS)/$$versions/bin/python -m pytest tests/distributed -m "dist and not slow and not long"; \
 	done
 
-# The page of `demo`, in an environment of its own: Gradio excludes the newest Pillow.
-test-demo:
-	$(PYTHON) -m venv $(VERSIONS)/demo
-	$(VERSIONS)/demo/bin/pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
-	$(VERSIONS)/demo/bin/python -m pytest tests/unit/serving tests/browser/test_demo_page.py
+# The page of `demo`, in an environment on top of .venv: Gradio excludes the newest Pillow.
+test-demo: install
+	$(BIN)/python -m venv $(VERSIONS)/demo
+	base=$$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+		own=$$($(VERSIONS)/demo/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))"); \
+		echo "import site; site.addsitedir('$$base')" > $$own/base.pth
+	$(VERSIONS)/demo/bin/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	OMP_NUM_THREADS=1 $(VERSIONS)/demo/bin/python -m pytest tests/unit/serving tests/browser/test_demo_page.py
 
 # Tests on a GPU. With benchmarks, and without an installation: benchmarks/gpu.sh.
 test-gpu: install
