@@ -16,11 +16,12 @@ from colordist import registry
 from colordist.cli import IMPORT_HELP, legacy
 from colordist.cli.layout import new_parser
 from colordist.cli.mistakes import BASES, one_line, unknown_key, wanted
-from colordist.config import COMMON, Config, GeneratorOptimizerConfig, OptimizerConfig
+from colordist.config import COMMON, Config
 from colordist.errors import UserError
 from colordist.files.atomic import reason
 from colordist.files.documents import Malformed, as_yaml, parse_yaml
 from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular
+from colordist.optimizers import GeneratorOptimizerConfig, OptimizerConfig
 from colordist.registry import NAME_KEYS, Names
 from colordist.secrets import redacted
 

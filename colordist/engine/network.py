@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from colordist.config import OptimizerConfig, Part
 from colordist.models.parts import freeze, part_of
 from colordist.models.spectral_norm import iterate_spectral_norm
+from colordist.optimizers import OptimizerConfig, Part
 
 
 def learning_rate(config: OptimizerConfig, step: int, steps: int) -> float:

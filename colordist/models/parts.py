@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from torch import nn
 
-from colordist.config import Part
+from colordist.optimizers import Part
 
 
 def part_of(module: nn.Module, name: str) -> Part:

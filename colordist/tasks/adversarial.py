@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from colordist.config import Config, GeneratorOptimizerConfig, OptimizerConfig, TaskSettings
+from colordist.config import Config, TaskSettings
 from colordist.errors import UserError
+from colordist.optimizers import GeneratorOptimizerConfig, OptimizerConfig
 from colordist.ranges import at_least, in_range
 
 

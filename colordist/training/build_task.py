@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from colordist import registry
-from colordist.config import Config, GeneratorOptimizerConfig, Part
+from colordist.config import Config
 from colordist.engine.consistency import check_same
 from colordist.engine.environment import device_type
 from colordist.engine.network import Network
@@ -21,6 +21,7 @@ from colordist.metrics.optional import build_metrics
 from colordist.models.activation_checkpointing import enable_activation_checkpointing
 from colordist.models.factory import ModelFactory
 from colordist.models.parts import part_of
+from colordist.optimizers import GeneratorOptimizerConfig, Part
 from colordist.run import snapshot
 from colordist.tasks.base import NetworkSpec, Task
 from colordist.training.batch_arithmetic import BatchArithmetic, batch_arithmetic

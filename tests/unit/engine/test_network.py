@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from colordist.config import OptimizerConfig
 from colordist.engine.network import EMA, Network, learning_rate
 from colordist.models.discriminator import Discriminator, PatchGANSettings
+from colordist.optimizers import OptimizerConfig
 
 # --- learning rate
 

@@ -14,6 +14,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("secrets",),
     ("errors",),
     ("ranges",),
+    ("optimizers",),
     ("config",),
     ("registry", "keys", "extras", "console"),
     ("files", "color"),

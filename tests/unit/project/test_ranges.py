@@ -10,8 +10,9 @@ import pytest
 from irregular import within
 
 from colordist import registry
-from colordist.config import COMMON, OptimizerConfig
+from colordist.config import COMMON
 from colordist.errors import UserError
+from colordist.optimizers import OptimizerConfig
 from colordist.registry import OURS, component
 
 EXTREMES = (-1, 0, 10**9, 10**30, math.inf, -math.inf, math.nan)

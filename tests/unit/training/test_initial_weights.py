@@ -12,13 +12,13 @@ from runs import assert_bit_equal, everything, killed_run, learned, run
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from colordist.config import OptimizerConfig
 from colordist.engine.network import Network
 from colordist.errors import UserError
 from colordist.models.autoencoder import Autoencoder, AutoencoderSettings
 from colordist.models.factory import build_generator
 from colordist.models.parts import freeze, part_of
 from colordist.models.unet import UNet, UNetSettings
+from colordist.optimizers import OptimizerConfig
 from colordist.run.folder import RunFolder
 
 SETTINGS: dict[str, Any] = {"task__name": "autoencoder", "model__name": "autoencoder", "optimizer__generator__lr": 0.01}
