@@ -155,6 +155,15 @@ def test_reloading_in_the_middle(browser: Browser, server: Server, large: list[P
     visitor.view.context.close()
 
 
+def test_ending_in_the_middle(browser: Browser, model: Path, large: list[Path], tmp_path: Path) -> None:
+    with serving(tmp_path, model, end=signal.SIGINT) as server:
+        visitor = Visitor(browser, server.url)
+        visitor.upload(*large)
+        visitor.sees("Colouring large-0.jpg")
+    assert server.said() == ""
+    visitor.view.context.close()
+
+
 # --- colour hints
 
 
