@@ -216,16 +216,19 @@ def _color(
     points: Points,
     choices: Choices,
 ) -> Iterator[dict[Any, Any]]:
-    """Colourize uploads, and update the page after each."""
+    """Colourize uploads, and update the page after each.
+
+    Every update is complete: of several in short succession a browser may show the last alone.
+    """
     if not uploads:
         yield {parts.status: _status("Choose a photograph first.")}
         return
     results, total = Results(service.new_request(before.folder if before else None), []), len(uploads)
     problems: list[str] = []
     colored = 0
-    yield _emptied(parts, results, _status(f"Colouring {uploads[0].name}", progress=(0, total))) | {
-        parts.panel.points: points
-    }
+    page = _emptied(parts, results, _status(f"Colouring {uploads[0].name}", progress=(0, total)))
+    page[parts.panel.points] = points
+    yield page
     try:
         hints = {each.file: _hints(each, points) for each in uploads} if parts.takes_hints else {}
         for number, outcome in enumerate(service.color(uploads, choices, results.folder, hints), 1):
@@ -234,12 +237,13 @@ def _color(
             colored += not outcome.problem
             first = outcome.pictures and not results.pictures
             results.pictures += outcome.pictures
-            update = {parts.status: _status(line, progress=(number, total))}
-            yield (update | _shown(parts, results.pictures[0], points)) if first else update
+            page[parts.status] = _status(line, progress=(number, total))
+            page |= _shown(parts, results.pictures[0], points) if first else {}
+            yield page
     except (UserError, RunError) as error:
         problems.append(one_line(error, 300))
     summary = f"{colored} of {total} photographs {'is' if colored == 1 else 'are'} coloured."
-    yield {parts.status: _status(*problems, summary)} | _listed(parts, results, index or 0, points)
+    yield page | {parts.status: _status(*problems, summary)} | _listed(parts, results, index or 0, points)
 
 
 def _hints(upload: Upload, points: Points) -> tuple[Hint, ...]:

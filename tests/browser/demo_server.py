@@ -70,6 +70,7 @@ class Visitor:
         self.view.on("console", lambda message: self._console(message))
         self.view.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.view.on("request", lambda request: self.requests.append(request.url))
+        self.view.on("filechooser", lambda _: None)  # from the start: a dialog that opens earlier would be lost
         self.open()
 
     def _console(self, message: ConsoleMessage) -> None:
@@ -77,9 +78,11 @@ class Visitor:
             self.complaints.append(message.text)
 
     def open(self) -> None:
-        """Open or reload the page, and wait until it is complete: then Gradio reports its presence."""
+        """Open or reload the page, and wait until it is complete: Gradio shows its controls one after the other."""
         with self.view.expect_request(lambda request: "/heartbeat/" in request.url, timeout=DONE):
             self.view.goto(self.url)
+        self.view.get_by_role("button", name="Colour", exact=True).wait_for(timeout=DONE)
+        self.view.get_by_text("Loading...").wait_for(state="detached", timeout=DONE)
         self.view.locator("#status[role=status]").wait_for(state="attached", timeout=DONE)
         self.view.evaluate(_LISTEN)
 

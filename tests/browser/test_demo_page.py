@@ -92,10 +92,10 @@ def test_the_download_is_the_file_that_colorize_writes(visitor: Visitor, model: 
 
 def test_settings_are_those_of_colorize(visitor: Visitor, model: Path, tmp_path: Path) -> None:
     file, view = photo(tmp_path / "a.png"), visitor.view
+    view.get_by_role("button", name="More settings").click()
     visitor.color(file)
     view.get_by_label("number input for Saturation").fill("0.5")
     view.get_by_label("number input for Answers").fill("2")
-    view.get_by_role("button", name="More settings").click()
     view.get_by_label("Resolution").fill("24")
     view.get_by_role("radio", name="bilinear").check()
     view.get_by_role("radio", name="webp").check()
@@ -152,6 +152,15 @@ def test_reloading_in_the_middle(browser: Browser, server: Server, large: list[P
     visitor.open()
     expect(visitor.view.locator("#status")).to_have_text("")
     visitor.color(photo(tmp_path / "a.png"))
+    visitor.view.context.close()
+
+
+def test_ending_in_the_middle(browser: Browser, model: Path, large: list[Path], tmp_path: Path) -> None:
+    with serving(tmp_path, model, end=signal.SIGINT) as server:
+        visitor = Visitor(browser, server.url)
+        visitor.upload(*large)
+        visitor.sees("Colouring large-0.jpg")
+    assert server.said() == ""
     visitor.view.context.close()
 
 
