@@ -334,9 +334,9 @@ class TrackConfig:
             if name == "wandb":
                 raise UserError("track.to has wandb, which has a setting of its own: try track.wandb auto")
             if name not in TRACKERS:
-                nearest = difflib.get_close_matches(name, TRACKERS, n=1, cutoff=0)[0]
-                known = ", ".join(TRACKERS)
-                raise UserError(f"track.to: there is no {printable(name)!r} among {known}: did you mean {nearest}?")
+                nearest, known = difflib.get_close_matches(name, TRACKERS, n=1), ", ".join(TRACKERS)
+                way_out = f"did you mean {nearest[0]}?" if nearest else "name one, or leave it out"
+                raise UserError(f"track.to: there is no {printable(name)!r} among {known}: {way_out}")
 
     @property
     def trackers(self) -> list[str]:

@@ -50,16 +50,21 @@ def squares(points: NDArray[np.float64], sides: NDArray[np.int64], height: int, 
 
 
 def hints_of(squares: Tensor, target: Tensor) -> Tensor:
-    """Hints with an image's own colours, the mean of each square: [B, C + 1, H, W]; see ``painted``.
+    """Hints with an image's own colours, the means of the squares: [B, C + 1, H, W]; see ``painted``.
 
     squares: [B, P, 4]; target: [B, C, H, W].
     """
-    rows, columns = _inside(squares, target)
-    batch, colors, height, width = target.shape
-    lines = target.permute(0, 2, 1, 3).reshape(batch, height, colors * width)
-    sums = ((rows @ lines).view(batch, -1, colors, width) * columns.unsqueeze(2)).sum(dim=3)
+    return painted(squares, square_means(squares, target), target)
+
+
+def square_means(squares: Tensor, image: Tensor) -> Tensor:
+    """Mean of each square, 0 for an empty one: [B, P, C]. squares: [B, P, 4]; image: [B, C, H, W]."""
+    rows, columns = _inside(squares, image)
+    batch, channels, height, width = image.shape
+    lines = image.permute(0, 2, 1, 3).reshape(batch, height, channels * width)
+    sums = ((rows @ lines).view(batch, -1, channels, width) * columns.unsqueeze(2)).sum(dim=3)
     area = rows.sum(dim=2) * columns.sum(dim=2)
-    return painted(squares, sums / area.clamp(min=1).unsqueeze(2), target)
+    return sums / area.clamp(min=1).unsqueeze(2)
 
 
 def painted(squares: Tensor, color: Tensor, like: Tensor) -> Tensor:

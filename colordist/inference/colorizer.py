@@ -100,8 +100,9 @@ class Colorizer:
         without pixels, with values of unknown range (modes I and F), or that can't be decoded.
         """
         given, size = _checked_images(images), whole("batch_size", batch_size, 1)
-        if hints is not None and len(hints) != len(given):
-            raise UserError(f"hints are {len(hints)} lists, but there are {len(given)} images: give a list for each")
+        if hints is not None and (not isinstance(hints, Sequence) or len(hints) != len(given)):
+            count = f"{len(hints)} lists" if isinstance(hints, Sequence) else f"a {type(hints).__name__}"
+            raise UserError(f"hints are {count}, but there are {len(given)} images: give a list for each")
         chunks = [slice(start, start + size) for start in range(0, len(given), size)]
         return [
             each

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite
+from numbers import Real
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +14,14 @@ from PIL import ImageColor
 from torch import Tensor
 
 from colordist.color import AB_SCALE, ColorSpace, srgb_to_lab
-from colordist.data.hints import SIDE, painted, squares
-from colordist.errors import UserError
+from colordist.data.hints import SIDE, painted, square_means, squares
+from colordist.errors import UserError, shortened
 from colordist.files.atomic import content
 from colordist.files.documents import Malformed, parse_json
 
 MOST = 1000
 """Maximum number of hints of a photo."""
+MOST_PIXELS = 2**31
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,21 @@ class Hint:
     def __post_init__(self) -> None:
         """Raise UserError for values that are no point or no colour."""
         for name, value in {"x": self.x, "y": self.y}.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-                raise UserError(f"hint: {name} is {value!r}, but must be a number of pixels")
+            if isinstance(value, bool) or not isinstance(value, Real) or not -MOST_PIXELS < value < MOST_PIXELS:
+                raise UserError(f"hint: {name} is {shortened(repr(value), 60)}, but must be a number of pixels")
         _ = self.ab
 
     @cached_property
     def ab(self) -> tuple[float, float]:
         """Lab a and b divided by AB_SCALE."""
         try:
-            red, green, blue = ImageColor.getrgb(self.color)[:3]
+            channels = ImageColor.getrgb(self.color)
+            if len(channels) != 3 or not all(0 <= each <= 255 for each in channels):
+                raise ValueError
         except (ValueError, AttributeError, TypeError):
-            raise UserError(f"hint: color is {self.color!r}, but must be a colour, as '#2e6da4'") from None
-        rgb = torch.tensor([red, green, blue], dtype=torch.float64).view(3, 1, 1) / 255
+            given = shortened(repr(self.color), 60)
+            raise UserError(f"hint: color is {given}, but must be a colour, as '#2e6da4'") from None
+        rgb = torch.tensor(channels, dtype=torch.float64).view(3, 1, 1) / 255
         _, a, b = (srgb_to_lab(rgb).flatten() / AB_SCALE).tolist()
         return a, b
 
@@ -67,6 +71,8 @@ def read_hints(file: Path) -> dict[str, list[Hint]]:
 
     ``{"photo.jpg": [{"x": 310, "y": 52, "color": "#2e6da4"}, ...], ...}`` or ``[{...}, ...]``. Raises UserError.
     """
+    if file.is_dir():
+        raise UserError(f"--hints {file} is a folder: name a JSON file")
     if (text := content(file)) is None:
         raise UserError(f"--hints {file}: there is no such file")
     try:
@@ -80,8 +86,10 @@ def read_hints(file: Path) -> dict[str, list[Hint]]:
 
 
 def check_within(hints: Sequence[Hint], size: tuple[int, int]) -> None:
-    """Raise UserError for a hint outside of a photo of a width and height, or for too many."""
+    """Raise UserError for what are no hints, for one outside of a photo of a width and height, or for too many."""
     width, height = size
+    if isinstance(hints, Hint) or not all(isinstance(each, Hint) for each in hints):
+        raise UserError("hints: they must be a list of Hint for each photo, as [Hint(310, 52, '#2e6da4')]")
     if len(hints) > MOST:
         raise UserError(f"there are {len(hints)} hints, but at most {MOST} for a photo: leave some out")
     for each in hints:
@@ -98,13 +106,18 @@ def hint_channels(
     """
     most = max(map(len, hints))
     points, sides = np.zeros((len(hints), most, 2)), np.zeros((len(hints), most), np.int64)
-    color = grey.new_zeros(len(hints), most, 2)
+    ab = grey.new_zeros(len(hints), most, 2)
     for index, (each, (width, height)) in enumerate(zip(hints, sizes, strict=True)):
         for number, hint in enumerate(each):
             points[index, number], sides[index, number] = (hint.y / height, hint.x / width), SIDE
-            color[index, number] = color.new_tensor(hint.ab)
+            ab[index, number] = ab.new_tensor(hint.ab)
     where = torch.from_numpy(squares(points, sides, *grey.shape[2:])).to(grey.device)
-    ab, mask = painted(where, color, grey).split([2, 1], dim=1)
-    if space.name == "rgb":
-        return torch.cat([(ColorSpace("lab").join(grey, ab) * 2 - 1) * mask, mask], dim=1)
-    return torch.cat([ab, mask], dim=1)
+    # In training, colours are those of real pixels: within the gamut at the square's lightness, and one for all of it.
+    rgb = ColorSpace("lab").join(_as_image(square_means(where, grey)), _as_image(ab))
+    color = rgb * 2 - 1 if space.name == "rgb" else srgb_to_lab(rgb)[:, 1:] / AB_SCALE
+    return painted(where, color[..., 0].transpose(1, 2), grey)
+
+
+def _as_image(points: Tensor) -> Tensor:
+    """[B, P, C] -> [B, C, P, 1]."""
+    return points.transpose(1, 2).unsqueeze(3)

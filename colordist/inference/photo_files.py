@@ -68,15 +68,19 @@ def with_hints(jobs: Sequence[Job], hints: Mapping[str, Sequence[Hint]]) -> list
 
     Raises UserError for a name that isn't that of exactly one photo.
     """
-    photos = {job.photo for job in jobs}
+    photos = {job.photo: os.path.abspath(job.photo) for job in jobs}
     found: dict[Path, Sequence[Hint]] = {}
     for name, given in hints.items():
-        named = [each for each in photos if not name or f"/{each.as_posix()}".endswith(f"/{name}")]
+        named = [each for each, path in photos.items() if path == os.path.abspath(name)]
+        if not named:
+            named = [each for each in photos if not name or f"/{each.as_posix()}".endswith(f"/{name}")]
         if len(named) != 1:
             what = f"hints are for {printable(name)}, the name" if name else "hints name no photo, and are those"
             raise UserError(
                 f"{what} of {len(named)} of the {len(photos)} photos: name each one, by as much of its path as it takes"
             )
+        if named[0] in found:
+            raise UserError(f"hints are for {printable(str(named[0]))} under two names: leave one out")
         found[named[0]] = given
     return [replace(job, hints=tuple(found.get(job.photo, ()))) for job in jobs]
 

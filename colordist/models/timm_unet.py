@@ -86,12 +86,16 @@ class TimmUNet(CheckpointedModule):
         conditions: int = 0,
         time_conditioned: bool = False,
     ) -> None:
-        """inputs, outputs: channels. conditions: how many of the inputs, the last ones, are no image.
+        """inputs, outputs: channels.
+
+        conditions: how many of the inputs, the last ones, are no image; with a time input at least all but one.
 
         time_conditioned: whether the network has a time input.
         """
         super().__init__()
         self.settings = settings
+        if time_conditioned and not conditions:
+            conditions = inputs - 1
         levels = encoder_levels(settings.encoder)
         finer = levels.strides[0].bit_length() - 1
         strides = [*(2**level for level in range(finer)), *levels.strides]

@@ -55,11 +55,12 @@ class ModelCard:
         begin = f"the weights of `{self.hub_model}` on the Hugging Face Hub" if self.hub_model else begin
         task = registry.component("task", self.config.task.name)(self.config.task, model)
         noise = ", another sample for each noise" if task.variants != 1 else ""
+        hints = ", and colours of some of its points if there are any (`--hints`)," if task.hint_channels else ""
         source = registry.component("source", data.source)
         return f"""\
 # A network that colours grey images
 
-The generator `{model.name}` of colordist. It takes a grey image and answers with its colours{noise}.
+The generator `{model.name}` of colordist. It takes a grey image{hints} and answers with its colours{noise}.
 It was trained {task.description or f"by the task `{self.config.task.name}`"}.
 
 ## Use

@@ -24,7 +24,7 @@ from colordist.keys import flatten
 from colordist.run.folder import Record, RunFolder, numbered, read_records, step_name
 from colordist.tracking.attempts import Attempts, open_or_warn
 
-_LATER = "the rest is sent when it is resumed"
+_LATER = "the rest is sent if it is resumed"
 
 
 class Sent(msgspec.Struct):
@@ -187,14 +187,25 @@ def _tensorboard(place: Place) -> Any:  # noqa: ANN401  accelerate has no types
 _SUFFIX = ".colordist"
 
 
+def _own_folder(logs: Path) -> Path:
+    """The folder of a tracker. Raises RunError for a link."""
+    if logs.is_symlink():
+        raise RunError(f"{logs} is a link, behind which no files are removed")
+    return logs
+
+
+def _clear_dvclive(folder: Path) -> None:
+    """DVCLive removes its files by itself, also behind a link."""
+    _own_folder(folder / "dvclive")
+
+
 def _clear_tensorboard(folder: Path) -> None:
     """Remove the event files of a run, and the folders with its settings that accelerate names after the time."""
-    if (logs := folder / "tensorboard").is_symlink():
-        raise RunError(f"{logs} is a link, behind which no files are removed")
+    logs = _own_folder(folder / "tensorboard")
     for file in logs.glob(f"events.out.tfevents.*{_SUFFIX}"):
         file.unlink()
     for inner in logs.glob("*"):
-        if re.fullmatch(r"\d{9,}\.\d+", inner.name) and not inner.is_symlink():
+        if re.fullmatch(r"\d{9,}\.\d+", inner.name) and inner.is_dir() and not inner.is_symlink():
             for file in (*inner.glob("events.out.tfevents.*"), inner / "hparams.yml"):
                 file.unlink(missing_ok=True)
             with suppress(OSError):  # it holds other files
@@ -296,7 +307,7 @@ BACKENDS = {
     "clearml": Backend(
         "clearml", _clearml, id_of=lambda tracker: str(tracker.tracker.id), image=lambda grid: (grid, {})
     ),
-    "dvclive": Backend("dvclive", _dvclive, clear=lambda folder: None),  # it does that itself
+    "dvclive": Backend("dvclive", _dvclive, clear=_clear_dvclive),
     "swanlab": Backend("swanlab", _swanlab),
 }
 """The names are those of ``config.TRACKERS``."""

@@ -231,7 +231,7 @@ def test_no_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[s
     assert call(monkeypatch, Path("nowhere"), "a.jpg", "-o", "out") == 2
     assert capsys.readouterr().err == (
         "colordist: there is no folder nowhere: give the folder of a run, or of a snapshot, or a bundled model's name: "
-        "photos-small\n"
+        "photos-hints, photos-small\n"
     )
 
 

@@ -11,9 +11,10 @@ from skimage import color as skimage_color
 
 import colordist
 from colordist.inference.colorizer import read_photo
+from colordist.inference.hints import Hint
 from colordist.run import snapshot
 
-MODELS = ["photos-small"]
+MODELS = ["photos-hints", "photos-small"]
 
 
 def difference(images: list[Image.Image], true: list[NDArray[np.uint8]]) -> float:
@@ -53,3 +54,15 @@ def test_it_is_small_and_gives_credit(name: str) -> None:
     assert "Creative Commons Attribution 4.0" in card
     assert "CIEDE2000" in card
     assert f"colordist/bundled/{name}" in (Path(__file__).parents[3] / "NOTICE").read_text()
+
+
+def test_a_hint_comes_out_in_its_photograph() -> None:
+    """A blue table instead of a brown one."""
+    cup = Image.fromarray(skimage.data.coffee())
+    colorizer = colordist.load("photos-hints")
+    plain, hinted = (np.asarray(colorizer(cup, hints=hints)).astype(int) for hints in ([], [Hint(100, 300, "#3050c0")]))
+    changed = np.abs(hinted - plain).sum(-1)
+    assert changed[280:320, 80:120].mean() > 40
+    red, _, blue = hinted[280:320, 80:120].mean((0, 1))
+    assert blue > red + 20
+    assert colorizer.takes_hints

@@ -40,7 +40,7 @@ def echo(space: Space = "lab", resolution: int = SIZE) -> Colorizer:
 
 def test_colours_are_those_of_css() -> None:
     red = (srgb_to_lab(torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1)).flatten()[1:] / AB_SCALE).tolist()
-    for color in ("#ff0000", "#f00", "red", "rgb(255, 0, 0)", "hsl(0, 100%, 50%)", "#ff0000ff"):
+    for color in ("#ff0000", "#f00", "red", "rgb(255, 0, 0)", "hsl(0, 100%, 50%)"):
         assert Hint(0, 0, color).ab == pytest.approx(red, abs=1e-6)
 
 
@@ -54,6 +54,10 @@ def test_colours_are_those_of_css() -> None:
         ({"color": "#12345"}, "hint: color is '#12345', but"),
         ({"color": 5}, "hint: color is 5, but"),
         ({"color": ""}, "hint: color is '', but"),
+        ({"color": "#ff000080"}, "hint: color is '#ff000080', but"),  # transparent
+        ({"color": "rgb(300, 0, 0)"}, r"hint: color is 'rgb\(300, 0, 0\)', but"),
+        ({"color": f"rgb({'9' * 400}, 0, 0)"}, r"hint: color is 'rgb\(999.{1,70}, but"),
+        ({"x": 10**400}, "hint: x is 10+ .{1,70}, but"),
     ],
 )
 def test_what_is_no_hint_is_refused(values: dict[str, object], told: str) -> None:
@@ -69,7 +73,7 @@ def test_hints_of_a_user_are_those_of_training(space: Space) -> None:
     grey, target = ColorSpace(space).split(image, torch.float32)
     places = np.array([[[10.5 / 24, 20.5 / 32], [0, 31 / 32]]])
     expected = hints_of(torch.from_numpy(squares(places, np.full((1, 2), SIDE), 24, 32)), target)
-    given = [Hint(41, 21, "#967864"), Hint(62, 0.5, "#967864")]  # of a photo that is twice as large
+    given = [Hint(np.float32(41), 21, "#967864"), Hint(np.int64(62), 0.5, "#967864")]  # of a photo of twice the size
     found = hint_channels(ColorSpace(space), [given], [(64, 48)], grey)
     assert torch.equal(found[:, -1], expected[:, -1])
     tolerance = 1e-5 if space == "lab" else 0.02  # rgb: of the grey that is rounded to 8 bits
@@ -110,12 +114,33 @@ def test_each_photo_has_its_own_hints_upright() -> None:
     assert np.array_equal(alone, answers[0])
 
 
+@pytest.mark.parametrize("space", ["lab", "rgb"])
+def test_a_colour_beyond_the_gamut_is_what_the_lightness_allows(space: Space) -> None:
+    """Yellow on nearly black, in a square of several greys: one colour, as a mean of real pixels is."""
+    grey = torch.full((1, 1, 16, 16), -0.9)
+    grey[..., ::2] = -0.8
+    color, mask = hint_channels(ColorSpace(space), [[Hint(8, 8, "#ffff00")]], [(16, 16)], grey).split(
+        [ColorSpace(space).channels, 1], dim=1
+    )
+    inside = color[(mask == 1).expand_as(color)].view(color.shape[1], -1)
+    assert inside.shape[1] == SIDE**2
+    assert (inside - inside[:, :1]).abs().max() < 1e-6
+    picture = ColorSpace(space).join(grey[..., 8:9, 8:9], inside[:, 0].view(1, -1, 1, 1))
+    _, again = ColorSpace(space).split((picture * 255).round().to(torch.uint8), torch.float32)
+    assert (again.flatten() - inside[:, 0]).abs().max() < 0.1
+    if space == "lab":
+        assert inside.abs().max() < 1  # of #ffff00 itself 94 / 40
+
+
 @pytest.mark.parametrize(
     ("hints", "told"),
     [
         ([[Hint(30, 3, "red")]], "hint: 30, 3 is outside of the photo, which has 30x20 pixels"),
         ([[Hint(3, -0.5, "red")]], "hint: 3, -0.5 is outside of"),
         ([[Hint(1, 1, "red")] * (MOST + 1)], f"there are {MOST + 1} hints, but at most {MOST} for a photo"),
+        (["red"], r"hints: they must be a list of Hint for each photo"),
+        (Hint(1, 1, "red"), "hints are a Hint, but there are 1 images: give a list for each"),
+        ([Hint(1, 1, "red")], r"hints: they must be a list of Hint"),
         ([[], []], "hints are 2 lists, but there are 1 images: give a list for each"),
     ],
 )
@@ -167,6 +192,14 @@ def test_a_bad_file_is_one_line_that_shows_a_good_one(content: object, told: str
     assert str(refusal.value).startswith(f"--hints {file}: ")
     assert str(refusal.value).endswith('as {"photo.jpg": [{"x": 310, "y": 52, "color": "#2e6da4"}]}')
     assert "\n" not in str(refusal.value)
+
+
+def test_a_photo_is_named_once_and_exactly_if_need_be() -> None:
+    hint, jobs = Hint(1, 1, "red"), [Job(Path("a.jpg"), Path("out/a")), Job(Path("sub/a.jpg"), Path("out/b"))]
+    assert [len(job.hints) for job in with_hints(jobs, {"a.jpg": [hint]})] == [1, 0]
+    assert [len(job.hints) for job in with_hints(jobs, {str(Path("sub/a.jpg").resolve()): [hint]})] == [0, 1]
+    with pytest.raises(UserError, match=r"hints are for a\.jpg under two names: leave one out"):
+        with_hints(jobs, {"./a.jpg": [hint], "a.jpg": []})
 
 
 def test_no_file_is_one_line(tmp_path: Path) -> None:

@@ -261,9 +261,7 @@ def test_what_was_not_sent_is_sent_when_the_run_is_resumed(
     follow_steps(tmp_path / "run", 0, [1, 2, 3], "mlflow")
     assert kept.sent == pairs(1)
     (warning,) = caplog.records
-    assert warning.message == (
-        "mlflow failed (nobody is there): the run continues; the rest is sent when it is resumed"
-    )
+    assert warning.message == ("mlflow failed (nobody is there): the run continues; the rest is sent if it is resumed")
     monkeypatch.setattr(Kept, "fails_at", None)
     follow_steps(tmp_path / "run", 3, [4], "mlflow")
     assert kept.sent == pairs(1, 2, 3, 4)
