@@ -60,6 +60,7 @@ def colorize_all(photos: Path, trained: Path, out: Path, *, overwrite: bool) -> 
         "upsample": "guided",
         "solver_steps": None,
         "hints": None,
+        "saturation": 1.0,
         "seed": 0,
     }
     colorize(
