@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -37,7 +37,8 @@ class Hint:
 
     def __post_init__(self) -> None:
         """Raise UserError for values that are no point or no colour."""
-        for name, value in {"x": self.x, "y": self.y}.items():
+        given: dict[str, Any] = {"x": self.x, "y": self.y}
+        for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, Real) or not -MOST_PIXELS < value < MOST_PIXELS:
                 raise UserError(f"hint: {name} is {shortened(repr(value), 60)}, but must be a number of pixels")
         _ = self.ab

@@ -58,7 +58,7 @@ def test_it_is_small_and_gives_credit(name: str) -> None:
 
 def test_a_hint_comes_out_in_its_photograph() -> None:
     """A blue table instead of a brown one."""
-    cup = Image.fromarray(skimage.data.coffee())
+    cup = Image.fromarray(skimage.data.coffee())  # type: ignore[no-untyped-call]
     colorizer = colordist.load("photos-hints")
     plain, hinted = (np.asarray(colorizer(cup, hints=hints)).astype(int) for hints in ([], [Hint(100, 300, "#3050c0")]))
     changed = np.abs(hinted - plain).sum(-1)

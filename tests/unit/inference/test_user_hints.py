@@ -73,7 +73,8 @@ def test_hints_of_a_user_are_those_of_training(space: Space) -> None:
     grey, target = ColorSpace(space).split(image, torch.float32)
     places = np.array([[[10.5 / 24, 20.5 / 32], [0, 31 / 32]]])
     expected = hints_of(torch.from_numpy(squares(places, np.full((1, 2), SIDE), 24, 32)), target)
-    given = [Hint(np.float32(41), 21, "#967864"), Hint(np.int64(62), 0.5, "#967864")]  # of a photo of twice the size
+    x, y = np.float32(41), np.int64(62)  # of a photo of twice the size
+    given = [Hint(x, 21, "#967864"), Hint(y, 0.5, "#967864")]  # type: ignore[arg-type]
     found = hint_channels(ColorSpace(space), [given], [(64, 48)], grey)
     assert torch.equal(found[:, -1], expected[:, -1])
     tolerance = 1e-5 if space == "lab" else 0.02  # rgb: of the grey that is rounded to 8 bits
