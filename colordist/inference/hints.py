@@ -39,7 +39,7 @@ class Hint:
         """Raise UserError for values that are no point or no colour."""
         given: dict[str, Any] = {"x": self.x, "y": self.y}
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not -MOST_PIXELS < value < MOST_PIXELS:
+            if isinstance(value, bool) or not isinstance(value, Real) or not abs(value) < MOST_PIXELS:  # type: ignore[operator]
                 raise UserError(f"hint: {name} is {shortened(repr(value), 60)}, but must be a number of pixels")
         _ = self.ab
 
