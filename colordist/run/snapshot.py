@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from colordist import registry
-from colordist.config import GeneratorSettings
+from colordist.config import GeneratorSettings, TaskSettings
 from colordist.errors import UserError
 from colordist.files import hub, weights
 from colordist.files.atomic import content
@@ -95,14 +95,14 @@ def read(folder: Path, solver_steps: int | None = None) -> Snapshot:
     return Snapshot(task, networks, about, folder)
 
 
-def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings]:
-    """Read the weights of a snapshot's first network, on the CPU, and its settings. Raises as ``read``."""
+def read_weights(folder: Path) -> tuple[dict[str, Tensor], GeneratorSettings, TaskSettings]:
+    """Read the weights of a snapshot's first network, on the CPU, its settings and its task's. Raises as ``read``."""
     with weights.reading(folder, "model", "snapshot"):
         tensors, about = _read(folder)
         model: GeneratorSettings = _settings(folder, about, "model")
-        _settings(folder, about, "task")
+        task: TaskSettings = _settings(folder, about, "task")
         prefix = f"{registry.component('task', about['task']['name']).sampled[0]}."
-    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model
+    return {name.removeprefix(prefix): each for name, each in tensors.items() if name.startswith(prefix)}, model, task
 
 
 def image_size(folder: Path) -> int | None:

@@ -91,7 +91,7 @@ def check_weights(config: Config) -> None:
     train = config.train
     if train.init_from is not None:
         generator = build_networks(task, config)[task.sampled[0]]
-        load_initial_weights(generator, config.model, model_path(train.init_from), strict=train.init_strict)
+        load_initial_weights(generator, config, model_path(train.init_from), strict=train.init_strict)
     used = frozenset((*config.task.pretrained, *config.model.pretrained))
     build_metrics(config.evaluate.metrics, EvalSet(config.data.image_size, torch.device("cpu"), trained_with=used))
 
@@ -144,8 +144,6 @@ def initialize(
             return snapshot.pinned(given)
 
     source: Path = engine.from_main(engine.on_ranks(pin, here=engine.is_main))
-    digest = engine.fetch(
-        lambda: load_initial_weights(generator, config.model, source, strict=train.init_strict), label
-    )
+    digest = engine.fetch(lambda: load_initial_weights(generator, config, source, strict=train.init_strict), label)
     check_same(engine, "begins with other weights", digest, "give all machines the same snapshot")
     return InitialWeights(digest, None if snapshot.find_local(source) else str(source))

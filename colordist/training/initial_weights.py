@@ -5,10 +5,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from colordist.config import GeneratorSettings
+from colordist.config import Config, GeneratorSettings, TaskSettings
 from colordist.engine.network import Network
 from colordist.errors import UserError
 from colordist.files.opening import open_regular
@@ -32,10 +33,10 @@ class InitialWeights:
         return f"{self.digest} {self.hub_model}" if self.hub_model else self.digest
 
 
-def load_initial_weights(generator: Network, model: GeneratorSettings, source: Path, *, strict: bool) -> str:
+def load_initial_weights(generator: Network, config: Config, source: Path, *, strict: bool) -> str:
     """Load a snapshot's weights into a generator and its EMA copy. No other state of that run is loaded.
 
-    model: the generator's settings.
+    config: of the run that begins.
     source: a snapshot's folder, or a run's, for its newest snapshot.
     strict: whether all settings and tensors must match; else tensors of equal name and shape are loaded, and the
         others are logged.
@@ -43,10 +44,10 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
     Returns the SHA-256 of the snapshot's weights. Raises UserError where there is no snapshot, or it doesn't fit.
     """
     folder = snapshot.find(source)
-    found, settings = snapshot.read_weights(folder)
+    found, *settings = snapshot.read_weights(folder)
     own = generator.module.state_dict()
     others = _others(own, found)
-    if strict and (reasons := [*_differing(settings, model), *others]):
+    if strict and (reasons := [*_differing(*settings, config), *others]):
         raise UserError(
             f"train.init_from: {folder} doesn't fit ({'; '.join(reasons)}): set these as there, or load what fits with "
             "train.init_strict false"
@@ -63,10 +64,15 @@ def load_initial_weights(generator: Network, model: GeneratorSettings, source: P
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _differing(there: GeneratorSettings, here: GeneratorSettings) -> list[str]:
-    """Differing settings of two networks, as text. Where pretrained weights came from doesn't matter."""
-    theirs, own = there.portable(), here.portable()
-    return [f"model.{key} is {theirs[key]} there, {own.get(key)} here" for key in theirs if theirs[key] != own.get(key)]
+def _network_keys(model: GeneratorSettings, task: TaskSettings) -> dict[str, Any]:
+    """Settings that a network's tensors follow from, by dotted key."""
+    return {f"model.{key}": value for key, value in model.portable().items()} | {"task.hints": task.takes_hints}
+
+
+def _differing(model: GeneratorSettings, task: TaskSettings, config: Config) -> list[str]:
+    """Settings of a network that differ from a run's, as text. Where pretrained weights came from doesn't matter."""
+    theirs, own = _network_keys(model, task), _network_keys(config.model, config.task)
+    return [f"{key} is {theirs[key]} there, {own.get(key)} here" for key in theirs if theirs[key] != own.get(key)]
 
 
 def _others(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:

@@ -78,7 +78,7 @@ def test_one_of_version_01_is_read(tmp_path: Path) -> None:
     assert (found.step, found.about["image_size"], found.task.model) == (5, 32, SETTINGS)
     with torch.no_grad():
         assert torch.equal(found.sample(grey), module(grey))
-    weights, settings = snapshot.read_weights(tmp_path / "a")
+    weights, settings, _ = snapshot.read_weights(tmp_path / "a")
     assert settings == SETTINGS
     assert all(torch.equal(value, weights[name]) for name, value in module.state_dict().items())
 

@@ -131,7 +131,7 @@ def test_a_run_begins_with_the_first_of_two_sampled_networks(tmp_path: Path) -> 
     pair = run(tmp_path / "pair", task__name="test_pair", **SETTINGS)
     saved = load_file(pair.snapshots / "latest" / "model.safetensors")
     assert {name.partition(".")[0] for name in saved} == {"first", "second"}
-    found, _ = snapshot.read_weights(snapshot.latest(pair.path))
+    found, *_ = snapshot.read_weights(snapshot.latest(pair.path))
     assert found.keys() == {"last.weight", "last.bias"}
     assert torch.equal(found["last.weight"], saved["first.last.weight"])
     began = run(tmp_path / "began", task__name="autoencoder", train__init_from=str(pair.path), **SETTINGS)

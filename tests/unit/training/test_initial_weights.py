@@ -98,6 +98,10 @@ def test_a_snapshot_that_has_changed_is_another_run(before: Path, tmp_path: Path
     ("settings", "told"),
     [
         ({"model__width": 8}, "model.width is 4 there, 8 here; of another shape: encoder.0.0.weight [4, 1, 3, 3] for "),
+        (
+            {"task__hints": True},
+            "task.hints is False there, True here; of another shape: encoder.0.0.weight [4, 1, 3, 3]",
+        ),
         ({"model__depth": 2}, "model.depth is 1 there, 2 here; missing: encoder.2.0.0.weight, "),
         ({"model__norm": "none"}, "model.norm is group there, none here; unexpected: decoder.0.1.1.bias, "),
         ({"model__color_space": "rgb"}, "model.color_space is lab there, rgb here; of another shape: decoder.1.weight"),
