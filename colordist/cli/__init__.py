@@ -21,7 +21,9 @@ from colordist.files.atomic import out_of_memory
 from colordist.files.paths import impossible, model_path
 
 VERBS = ("train", "evaluate", "colorize", "export", "push", "report", "doctor", "demo")
-MODEL_HELP = "Run folder, snapshot folder, name of a bundled model (photos-small), or the Hub's user/name[@revision]."
+MODEL_HELP = (
+    "Run folder, snapshot folder, bundled model (photos-small or photos-hints), or the Hub's user/name[@revision]."
+)
 STEPS_HELP = "Steps of a flow's solver. Default: as trained."
 IMPORT_HELP = "Module that registers components. May be repeated."
 _GRACE = 15.0  # seconds

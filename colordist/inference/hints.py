@@ -33,7 +33,7 @@ class Hint:
     y: float
     """Pixels from its top edge."""
     color: str
-    """Colour as in CSS: '#2e6da4', 'rgb(46, 109, 164)' or a name."""
+    """'#2e6da4', 'rgb(46, 109, 164)', 'hsl(208, 56%, 41%)' or a name of CSS."""
 
     def __post_init__(self) -> None:
         """Raise UserError for values that are no point or no colour."""

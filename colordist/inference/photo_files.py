@@ -75,10 +75,9 @@ def with_hints(jobs: Sequence[Job], hints: Mapping[str, Sequence[Hint]]) -> list
         if not named:
             named = [each for each in photos if not name or f"/{each.as_posix()}".endswith(f"/{name}")]
         if len(named) != 1:
-            what = f"hints are for {printable(name)}, the name" if name else "hints name no photo, and are those"
-            raise UserError(
-                f"{what} of {len(named)} of the {len(photos)} photos: name each one, by as much of its path as it takes"
-            )
+            what = f"hints are for {printable(name)}, the name" if name else "hints name no photo, and may be those"
+            count = f"{len(named)} of the {len(photos)} photos" if named else "no photo"
+            raise UserError(f"{what} of {count}: name each one, by as much of its path as it takes")
         if named[0] in found:
             raise UserError(f"hints are for {printable(str(named[0]))} under two names: leave one out")
         found[named[0]] = given

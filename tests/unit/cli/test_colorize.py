@@ -463,7 +463,7 @@ def test_hints_colour_their_photo_alone(
     [
         ("none.json", "--hints none.json: there is no such file"),
         ("bad.json", "--hints bad.json: it is no JSON"),
-        ("other.json", "hints are for b.jpg, the name of 0 of the 1 photos"),
+        ("other.json", "hints are for b.jpg, the name of no photo"),
         ("good.json", "takes no hints: train a network with task.hints true"),
     ],
 )

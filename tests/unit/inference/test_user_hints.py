@@ -223,8 +223,8 @@ def test_photos_are_named_by_the_end_of_their_path() -> None:
     ("name", "told"),
     [
         ("a.jpg", "hints are for a.jpg, the name of 2 of the 3 photos: name each one"),
-        ("c.jpg", "hints are for c.jpg, the name of 0 of the 3 photos"),
-        ("", "hints name no photo, and are those of 3 of the 3 photos"),
+        ("c.jpg", "hints are for c.jpg, the name of no photo: name each"),
+        ("", "hints name no photo, and may be those of 3 of the 3 photos"),
     ],
 )
 def test_a_name_that_is_not_that_of_one_photo_is_refused(name: str, told: str) -> None:
