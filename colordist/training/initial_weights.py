@@ -44,10 +44,10 @@ def load_initial_weights(generator: Network, config: Config, source: Path, *, st
     Returns the SHA-256 of the snapshot's weights. Raises UserError where there is no snapshot, or it doesn't fit.
     """
     folder = snapshot.find(source)
-    found, *settings = snapshot.read_weights(folder)
+    found, model, task = snapshot.read_weights(folder)
     own = generator.module.state_dict()
     others = _others(own, found)
-    if strict and (reasons := [*_differing(*settings, config), *others]):
+    if strict and (reasons := [*_differing(model, task, config), *others]):
         raise UserError(
             f"train.init_from: {folder} doesn't fit ({'; '.join(reasons)}): set these as there, or load what fits with "
             "train.init_strict false"
