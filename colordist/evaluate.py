@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from colordist.cli import IMPORT_HELP, MODEL_HELP, STEPS_HELP, ArgumentParser, model, path, run
 from colordist.cli.parser import Given, read_sections
@@ -39,10 +39,22 @@ def carry_out(arguments: Sequence[str]) -> None:
         evaluate(*parse(arguments))
 
 
-def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, Path | None, int | None, int]:
-    """Parse the model, data and metrics (by default its run's own), the output file, if there is to be one, the
-    solver's steps, if they aren't those of training, and the number of hints.
-    """
+class Arguments(NamedTuple):
+    """What is evaluated, and how: the arguments of ``evaluate``."""
+
+    model: Path
+    data: DataConfig
+    """By default the run's own, as the metrics."""
+    config: EvaluateConfig
+    output: Path | None
+    """None: no file is written."""
+    solver_steps: int | None
+    """None: as trained."""
+    hints: int
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Parse the arguments that evaluate a model."""
     options, others = _parser(of_model=True).parse_known_args(arguments)
     if options.json:
         raise UserError("--json goes with --answers: the scores of a model are JSON in any case, -o FILE")
@@ -56,7 +68,7 @@ def parse(arguments: Sequence[str]) -> tuple[Path, DataConfig, EvaluateConfig, P
     in_range("--hints", options.hints, 0, _MOST_HINTS)
     if output is None and options.solver_steps is None and not options.hints and _are_own(data, usual["data"]):
         output = model / f"evaluation-{data.source}.json"
-    return model, data, sections["evaluate"], output, options.solver_steps, options.hints
+    return Arguments(model, data, sections["evaluate"], output, options.solver_steps, options.hints)
 
 
 def _parser(*, of_model: bool) -> ArgumentParser:

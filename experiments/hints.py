@@ -50,7 +50,7 @@ def main() -> None:
 
 def curve(run: Path) -> Iterator[tuple[int, Scores]]:
     """Score a run's newest snapshot on its own test images."""
-    trained, data = snapshot.read(snapshot.find(run)), parse([str(run)])[1]
+    trained, data = snapshot.read(snapshot.find(run)), parse([str(run)]).data
     engine = Engine("fp32")
     evaluator = build_evaluator(trained.task, build_source(data, engine), EvaluateConfig(), engine)
     trained.networks.to(engine.device, engine.dtype)

@@ -1,8 +1,8 @@
 """Colour hints: points of an image whose colours a network is given, as further channels of its input.
 
 Zhang et al. 2017 (arXiv 1705.02999), section 3.2: a hint is a small square, with the mean colour of its pixels. Unlike
-there, half of the training images have no hints, so that a network stays as good without them, and the squares are
-uniformly distributed.
+there, half of the training images have no hints, so that a network stays nearly as good without them, and the squares
+are uniformly distributed.
 """
 
 import numpy as np
@@ -17,11 +17,6 @@ SIDE = 5
 _MOST_SIDE = 9
 _WITHOUT = 0.5  # share of training images without hints
 _CONTINUE = 7 / 8  # probability of each further hint: eight on average
-
-
-def channels(colors: int) -> int:
-    """Number of channels of hints. colors: of the color space."""
-    return colors + 1
 
 
 def random_squares(uniforms: NDArray[np.float64], height: int, width: int) -> NDArray[np.int64]:

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from colordist.color import ColorSpace
 from colordist.config import GeneratorSettings, TaskSettings
 from colordist.data.batch import Batch
-from colordist.data.hints import channels
 from colordist.models.factory import ModelFactory
 
 Calls = Mapping[str, Callable[..., Tensor]]
@@ -90,8 +89,8 @@ class Task:
 
     @property
     def hint_channels(self) -> int:
-        """Channels of colour hints in the generator's input; 0 for a task without."""
-        return channels(self.color_space.channels) if self.settings.takes_hints else 0
+        """Channels of colour hints in the generator's input, colours and a mask; 0 for a task without."""
+        return self.color_space.channels + 1 if self.settings.takes_hints else 0
 
     def initial_state(self, samples: int, image_size: int) -> dict[str, Tensor]:
         """Initial ``state`` of training: a row for each of so many samples, the same for all."""

@@ -8,6 +8,14 @@ from photos import snapshot_in
 from verbs import call_main
 
 
+def assert_one_line(code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """That a user's mistake ended in one line on stderr."""
+    error = capsys.readouterr().err
+    assert code == 2
+    assert told in error
+    assert error.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -28,10 +36,7 @@ def test_mistakes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert call_main(monkeypatch, "demo", str(tmp_path), *arguments) == 2
-    error = capsys.readouterr().err
-    assert told in error
-    assert error.count("\n") == 1
+    assert_one_line(call_main(monkeypatch, "demo", str(tmp_path), *arguments), told, capsys)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +59,4 @@ def test_mistakes_that_the_model_and_the_machine_tell(
     model = snapshot_in(tmp_path / "model")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         given = [each.format(taken=taken.getsockname()[1]) for each in arguments]
-        assert call_main(monkeypatch, "demo", str(model), *given) == 2
-    error = capsys.readouterr().err
-    assert told in error
-    assert error.count("\n") == 1
+        assert_one_line(call_main(monkeypatch, "demo", str(model), *given), told, capsys)
