@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from helpers import clean_environment
-from playwright.sync_api import Browser, ConsoleMessage, Page
+from playwright.sync_api import Browser, ConsoleMessage, Page, expect
 
 DONE = 120_000  # milliseconds that a request may take on a busy machine
+expect.set_options(timeout=DONE)
 
 
 @dataclass
@@ -63,6 +64,7 @@ class Visitor:
         self, browser: Browser, url: str, width: int = 1280, scheme: Literal["light", "dark"] = "light"
     ) -> None:
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        context.set_default_timeout(DONE)
         self.view: Page = context.new_page()
         self.url = url
         self.complaints: list[str] = []
