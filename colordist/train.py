@@ -1,5 +1,7 @@
 """Train a network: ``accelerate launch -m colordist.train --config configs/cgan.yaml``."""
 
+import gc
+
 from colordist.cli import run, streams
 from colordist.cli.parser import Command, parse
 from colordist.console import say
@@ -15,7 +17,17 @@ def main() -> None:
     """Parse, build, run, close."""
     requests = StopRequests()
     requests.listen()  # before heavy imports, so that no signal during them is lost
-    run(lambda: train(parse(), requests))
+    run(lambda: train(_parse(), requests))
+
+
+def _parse() -> Command:
+    """Parse, which imports torch, without garbage collection: it would look at all of these modules several times."""
+    gc.disable()
+    try:
+        return parse()
+    finally:
+        gc.freeze()  # later collections don't look at them, either
+        gc.enable()
 
 
 def train(command: Command, requests: StopRequests | None = None) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.nn.parallel import DistributedDataParallel
 
+from colordist.engine.eager import ddp_without_compiler, run_eagerly
 from colordist.engine.network import Network
 
 if TYPE_CHECKING:
@@ -49,9 +50,10 @@ class DDPStrategy:
     def __init__(self, network: Network, accelerator: "Accelerator") -> None:
         self.network = network
         self.accelerator = accelerator
-        with warnings.catch_warnings():  # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet
-            warnings.simplefilter("ignore", FutureWarning)
-            self.trainable: nn.Module = accelerator.prepare(network.module)
+        with ddp_without_compiler(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames broadcast_buffers, accelerate 1.15 doesn't
+            # Already on its device; without this argument Accelerate imports DTensor to ask about sharding.
+            self.trainable: nn.Module = accelerator.prepare(network.module, device_placement=[False])
         self.frozen: Callable[..., Tensor] = network.module  # with autocast too: prepare patches its forward
         # A loss scaler for each network: an overflow in one says nothing about another.
         half = accelerator.mixed_precision == "fp16"
@@ -61,6 +63,7 @@ class DDPStrategy:
         self.skips_on_device = reads_found_inf(type(network.optimizer), accelerator.device)  # type: ignore[arg-type]
         self._side_stream = torch.cuda.Stream(accelerator.device) if accelerator.device.type == "cuda" else None
         if isinstance(self.trainable, DistributedDataParallel):
+            run_eagerly(self.trainable)
             self.trainable.register_comm_hook(None, self._average)
 
     def _average(self, _: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:  # type: ignore[name-defined]

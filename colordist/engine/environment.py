@@ -102,7 +102,8 @@ def set_numerics(*, deterministic: bool, tf32: bool) -> None:
     """Set determinism and TF32 explicitly, whatever the libraries' defaults."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    torch.use_deterministic_algorithms(deterministic)
+    # `use_deterministic_algorithms` would import the compiler, which takes longer than all else before the first step.
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 

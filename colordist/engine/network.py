@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from colordist.engine.eager import Adam
+from colordist.engine.environment import zero_stage
 from colordist.models.parts import freeze, part_of
 from colordist.models.spectral_norm import iterate_spectral_norm
 from colordist.optimizers import OptimizerConfig, Part
@@ -88,7 +90,9 @@ class Network:
         self.trainable_parameters = [parameter for group in groups.values() for parameter in group]
         # Fused: one kernel for all weights, which can skip the update by a flag on the device.
         betas, each = (config.beta1, config.beta2), [{"params": group} for group in groups.values()]
-        self.optimizer = torch.optim.Adam(each, lr=config.lr, betas=betas, fused=True)
+        # DeepSpeed asks for PyTorch's own class.
+        kind = Adam if zero_stage() is None else torch.optim.Adam
+        self.optimizer = kind(each, lr=config.lr, betas=betas, fused=True)
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of a step."""

@@ -104,6 +104,7 @@ class Engine:
         self.is_main = self.rank == 0
         self.compiled = compiled
         if compiled != "off":
+            torch.use_deterministic_algorithms(deterministic)  # the compiler's setting, too
             # Per class, and cyclegan has two networks of each, trainable or frozen.
             torch._dynamo.config.recompile_limit = 64
         self.tensor_cores = tf32 or self.precision in ("bf16", "fp16")
@@ -167,7 +168,8 @@ class Engine:
             self.strategies[name] = select_strategy(name, network, self.accelerator)
         for name, module in task.frozen.items():
             self._move(module)
-            self.frozen[name] = self.accelerator.prepare_model(module, evaluation_mode=True)  # autocast, without DDP
+            # Autocast, without DDP; placement as in DDPStrategy.
+            self.frozen[name] = self.accelerator.prepare_model(module, device_placement=False, evaluation_mode=True)
         task.state = {name: rows.to(self.device, self.dtype) for name, rows in task.state.items()}
 
     def _move(self, *modules: nn.Module) -> None:

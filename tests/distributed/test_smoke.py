@@ -19,15 +19,17 @@ pytestmark = pytest.mark.dist
 def test_two_processes_are_equal_to_one(tmp_path: Path) -> None:
     """Same losses, scores and weights in fp64: two processes with accumulation, one without.
 
-    From a folder of images: rank 0 decodes them, and the other reads its cache.
+    From a folder of images: rank 0 decodes them, and the other reads its cache. Nothing imports PyTorch's compiler.
     """
     root = image_folder(tmp_path / "images")
     settings = fitting(TINY_GAN, {"data.source": "folder", "data.root": root})
     for processes, micro in ((1, 12), (2, 4)):
         cache = tmp_path / f"cache-{processes}"
         more = arguments(settings, run__dir=tmp_path / str(processes), train__micro_batch_size=micro)
-        done = train(*more, processes=processes, XDG_CACHE_HOME=str(cache))
+        done = train(*more, processes=processes, XDG_CACHE_HOME=str(cache), PYTHONPROFILEIMPORTTIME="1")
         assert done.returncode == 0, done.stderr
+        assert " torch\n" in done.stderr
+        assert " torch._dynamo\n" not in done.stderr
         assert any(cache.rglob("*"))
 
     alone, both = records(tmp_path / "1"), records(tmp_path / "2")
