@@ -51,7 +51,8 @@ class DDPStrategy:
         self.network = network
         self.accelerator = accelerator
         with ddp_without_compiler(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch 2.15 renames broadcast_buffers, accelerate 1.15 doesn't
+            # torch 2.15 renames broadcast_buffers, accelerate 1.15 can't yet.
+            warnings.simplefilter("ignore", FutureWarning)
             # Already on its device; without this argument Accelerate imports DTensor to ask about sharding.
             self.trainable: nn.Module = accelerator.prepare(network.module, device_placement=[False])
         self.frozen: Callable[..., Tensor] = network.module  # with autocast too: prepare patches its forward
