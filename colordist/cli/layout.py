@@ -5,8 +5,10 @@ from typing import Any
 _USAGE = "%(prog)s [--config FILE] [--section.key VALUE ...] [--import MODULE] [--help]"
 
 
-def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | None = None) -> Any:  # noqa: ANN401
-    """Build an argument parser for a verb."""
+def new_parser(
+    verb: str, description: str, usage: str = _USAGE, epilog: str | None = None, *, documented: bool = True
+) -> Any:  # noqa: ANN401
+    """Build an argument parser for a verb. documented: whether to read the settings' docstrings, for help."""
     from argparse import RawDescriptionHelpFormatter
 
     from jsonargparse import ArgumentParser, set_parsing_settings
@@ -26,7 +28,7 @@ def new_parser(verb: str, description: str, usage: str = _USAGE, epilog: str | N
                     del cfg[name]
             return str(super().dump(cfg, *arguments, **options))
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_parsing_settings(docstring_parse_attribute_docstrings=documented)
     parser = Parser(
         prog=f"colordist {verb}",
         description=description,

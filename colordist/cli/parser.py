@@ -75,7 +75,7 @@ def read_config(
     selected = _selected(given.names)
     kinds = registry.sections(selected)
     optimizers = registry.optimizers(selected)
-    parser = new_parser(verb, description)
+    parser = new_parser(verb, description, documented=given.shows_docstrings)
     add_options(parser)
     added = {action.dest for action in parser._actions} - {"help", "config", "import"}
     _add_sections(parser, kinds, optimizers)
@@ -139,6 +139,11 @@ class Given:
                 keys.append(key)
         wants_help = any(each in ("-h", "--help") for each in arguments)
         return cls(list(arguments), wants_help, modules, names, keys, files)
+
+    @property
+    def shows_docstrings(self) -> bool:
+        """Whether docstrings of settings are shown: to find them in the sources takes longer than all other parsing."""
+        return self.help or any(each.startswith("--print_config") for each in self.arguments)
 
     def compatible_arguments(self, selected: Names) -> list[str]:
         """The arguments, with the content of files in place of their names: files are read once, and as UTF-8.
@@ -305,7 +310,7 @@ def read_sections(
     selected = _selected({"data": {**usual.get("data", {}), **given.names.get("data", {})}})
     kinds = {**COMMON, "data": registry.component("source", selected.source).Settings}
     kinds = {section: kinds[section] for section in wanted}
-    parser = new_parser(verb, description)
+    parser = new_parser(verb, description, documented=given.shows_docstrings)
     parser.add_argument("--import", action="append", metavar="MODULE", help=IMPORT_HELP)
     add_options(parser)
     for section, kind in kinds.items():

@@ -38,10 +38,10 @@ def color_table() -> NDArray[np.uint8]:
         around = torch.cartesian_prod(steps, steps, steps).T[:, None]  # [3, 1, 125]
         candidates = (near + around).clamp(0, 255).to(torch.uint8).flatten(1)[..., None]
         error = (srgb_to_lab(candidates.double() / 255)[1:] - torch.tensor([a, b])[:, None, None]).square().sum(0)[:, 0]
-        greys = luma(candidates).flatten()
-        for grey in GREYS:
-            best = error.masked_fill(greys != grey, torch.inf).argmin()
-            table[which, grey] = candidates[:, best, 0].numpy()
+        nearest_first = error.argsort(stable=True).numpy()
+        greys, first = np.unique(luma(candidates).flatten().numpy()[nearest_first], return_index=True)
+        table[which, greys] = candidates[:, nearest_first[first], 0].T.numpy()
+    table[:, [grey for grey in range(256) if grey not in GREYS]] = 0
     return table
 
 
