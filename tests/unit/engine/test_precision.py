@@ -15,6 +15,7 @@ from torch import Tensor
 from colordist.data.batch import Batch
 from colordist.data.sampler import even_slices
 from colordist.engine.ddp import DDPStrategy, reads_found_inf
+from colordist.engine.eager import Adam
 from colordist.tasks.base import Calls, Generated, Loss
 
 NETWORKS = ("generator", "discriminator")
@@ -329,10 +330,10 @@ def test_a_gradient_whose_length_overflows_is_skipped(scale: float | None, clip:
 # --- devices whose fused Adam ignores the flag that skips an update
 
 
-def heedless() -> type[torch.optim.Adam]:
+def heedless() -> type[Adam]:
     """Adam that ignores ``found_inf``, as on MPS with PyTorch 2.11 and 2.12."""
 
-    class Heedless(torch.optim.Adam):
+    class Heedless(Adam):
         def step(self, closure: Any = None) -> Any:  # noqa: ANN401  as in the base class
             self.found_inf = None
             return super().step(closure)
@@ -341,7 +342,7 @@ def heedless() -> type[torch.optim.Adam]:
 
 
 def test_a_fused_adam_that_ignores_the_flag_is_found() -> None:
-    found = [reads_found_inf(kind, torch.device("cpu")) for kind in (torch.optim.Adam, heedless())]
+    found = [reads_found_inf(kind, torch.device("cpu")) for kind in (Adam, heedless())]
     assert found == [True, False]
 
 
@@ -349,7 +350,7 @@ def test_a_fused_adam_that_ignores_the_flag_is_found() -> None:
 def test_with_such_an_adam_a_skipped_update_still_changes_nothing(
     scale: float | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.optim, "Adam", heedless())
+    monkeypatch.setattr("colordist.engine.network.Adam", heedless())
     test_a_skipped_update_changes_nothing(scale, torch.nan, "generator", clip=None)
     assert [record.message for record in caplog.records] == [
         f"fused Heedless ignores found_inf on cpu with PyTorch {torch.__version__}: each update waits for the device"
