@@ -242,8 +242,11 @@ class Monitor:
             self._report(why)
         self._own.all_stop = True
         self._wakeup.put(None)
-        # Let the others read it, as the store may end with this process; let the fallback reporter report.
-        self._closed.wait(2.5 * self.timeouts.interval if reports else GRACE)
+        if reports:
+            self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
+        elif not (self._launchers_store and self._store_failed and self.rank == 0):
+            self._closed.wait(GRACE)  # let the fallback reporter report, before the launcher ends it
+        # Else the launcher has ended, and the same command, begun again, waits for the lock that this process holds.
         return True
 
     def _store_lost(self, since_exchange: float) -> str | None:

@@ -347,6 +347,16 @@ def test_when_the_store_is_gone_the_heir_speaks(fault: str, launchers_store: boo
         assert told[0][1].startswith(f"{who} on node0 {how}")
 
 
+def test_the_first_process_does_not_outlive_its_launcher_for_the_heirs_sake() -> None:
+    """It holds the lock of the run folder, for which the same command, begun again, waits."""
+    with desk(3, launchers_store=True) as (made, _), pytest.MonkeyPatch.context() as patch:
+        made.exchange()
+        patch.setattr(monitor, "GRACE", 1000.0)
+        made.watches[0]._store_failed = True
+        assert made.watches[0]._must_end("the launcher is gone")
+        assert made.said == []
+
+
 def test_when_the_first_process_is_frozen_the_heir_speaks() -> None:
     with desk(3) as (made, wires):
         made.exchange()
