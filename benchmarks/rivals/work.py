@@ -32,7 +32,9 @@ _ID_BITS = 9
 def options() -> argparse.Namespace:
     """Options of a rival."""
     parser = argparse.ArgumentParser(formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--images", type=Path, default=Path("league/images"), help="folder of images, written if absent")
+    parser.add_argument(
+        "--images", type=Path, default=Path("league/images"), help="folder of images, written if absent"
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints; the same command continues")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--save-every", type=int, default=20, help="steps between checkpoints")
