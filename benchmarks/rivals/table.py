@@ -31,14 +31,16 @@ class Row:
 
     def text(self, rounds: Rounds) -> str:
         """Median and range."""
-        if any("failed" in each for each in rounds):
+        worked = [each for each in rounds if "failed" not in each]
+        if not worked:
             return "failed"
         values = [self.scale * each for each in self.values(rounds)]
         if not values:
-            return self.note(rounds[0]) or "-"
+            return self.note(worked[0]).removeprefix(", ") or "-"
         middle = self.number(statistics.median(values))
         spread = f" ({self.number(min(values))} to {self.number(max(values))})" if len(values) > 1 else ""
-        return f"{middle}{spread}{self.note(rounds[0])}"
+        failed = len(rounds) - len(worked)
+        return f"{middle}{spread}{self.note(worked[0])}" + (f", {failed} failed" if failed else "")
 
     def number(self, value: float) -> str:
         """A value as text; tiny differences in powers of ten."""
