@@ -73,7 +73,7 @@ class League:
     def kills(self, name: str) -> Results:
         """Ten kills against none."""
         survives = RIVALS[name].survives
-        steps = STEPS * (10 if survives else 1)  # else one process alone is through before the other is back
+        steps = STEPS * (6 if survives else 1)  # else one process alone is through before the other is back
         whole, job = self.unbroken(name), self.job(name, steps)
         started = [job.resume() - job.started]
         next_step = {"all": [], "one": []}  # type: dict[str, list[float]]

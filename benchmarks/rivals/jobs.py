@@ -77,8 +77,8 @@ RIVALS = {
     "Accelerate, StatefulDataLoader": Rival(
         "accelerate_stateful.py", accelerate("accelerate_stateful.py"), "checkpoints/checkpoint_*", "torchdata"
     ),
-    "Lightning": Rival("lightning_manual.py", lightning, "checkpoints/*.ckpt", "lightning"),
-    "torchft": Rival("torchft_ddp.py", torchft, "checkpoints/*", "torchft", survives=True),
+    "Lightning": Rival("lightning_manual.py", lightning, "*.ckpt", "lightning"),
+    "torchft": Rival("torchft_ddp.py", torchft, "checkpoint.pt", "torchft", survives=True),
 }
 
 
