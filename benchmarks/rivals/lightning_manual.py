@@ -3,8 +3,8 @@
     python benchmarks/rivals/lightning_manual.py --processes 2 --out league/lightning
 
 Two optimizers, toggled (https://lightning.ai/docs/pytorch/stable/model/manual_optimization.html); the Trainer counts
-both, so it counts two steps a batch. ``ddp_find_unused_parameters_true`` for two processes, since a backward pass
-reaches the parameters of one network alone (https://lightning.ai/docs/pytorch/stable/advanced/ddp_optimizations.html).
+both, so it counts two steps a batch. ``ddp_find_unused_parameters_true`` for two processes, as the error of plain
+``ddp`` advises, since a backward pass reaches the parameters of one network alone.
 Checkpoints by ``ModelCheckpoint`` (https://lightning.ai/docs/pytorch/stable/common/checkpointing_intermediate.html),
 continued by ``ckpt_path="last"`` (https://lightning.ai/docs/pytorch/stable/common/trainer.html). Data by torchdata's
 stateful loader (https://meta-pytorch.org/data/0.11/torchdata.stateful_dataloader.html), whose state Lightning saves

@@ -11,7 +11,9 @@ https://docs.pytorch.org/torchft/data.html); model, optimizers and manager are s
 takes part, since they are the same in all. ``init_sync=False``, for the initial weights are equal
 (https://docs.pytorch.org/torchft/manager.html). torchft's ``Optimizer`` agrees on a quorum and a commit for each
 optimizer that it wraps, so it wraps both as one (https://github.com/pytorch/torchtitan/pull/834): both networks step
-after both backward passes.
+after both backward passes. With ``ProcessGroupGloo`` alone, torchft 0.2's DDP fails in the groups that survive another
+(an assertion in its communication hook), so errors are kept from it and reported to the manager
+(https://docs.pytorch.org/torchft/process_group.html).
 """
 
 import os
@@ -21,6 +23,7 @@ import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 from torchdata.stateful_dataloader import StatefulDataLoader
 from torchft import DistributedDataParallel, DistributedSampler, Manager, Optimizer, ProcessGroupGloo
+from torchft.process_group import ErrorSwallowingProcessGroupWrapper
 from work import BATCH, SEED, Images, Recorder, discriminator_loss, generator_loss, networks, options
 
 GROUP, GROUPS = int(os.environ["REPLICA_GROUP_ID"]), int(os.environ["NUM_REPLICA_GROUPS"])
@@ -70,8 +73,9 @@ def main():
         d.load_state_dict(state["d"])
         optimizer.load_state_dict(state["optimizer"])
 
+    pg = ErrorSwallowingProcessGroupWrapper(ProcessGroupGloo(timeout=timedelta(seconds=5)))
     manager = Manager(
-        pg=ProcessGroupGloo(timeout=timedelta(seconds=5)),
+        pg=pg,
         min_replica_size=1,
         load_state_dict=load_state_dict,
         state_dict=state_dict,
@@ -104,6 +108,8 @@ def main():
             d.requires_grad_(False)
             generator_loss(fake, target, d(grey, fake)).backward()
             d.requires_grad_(True)
+            if pg.error():
+                manager.report_error(pg.error())
             before = manager.current_step()
             optimizer.step()
             step = manager.current_step()
