@@ -25,12 +25,14 @@ All rivals run in turns, part by part. Only CPUs are used.
 import argparse
 import json
 import os
+import re
 import shutil
 import signal
 import statistics
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +155,16 @@ class League:
         job = self.job(name, steps=10**6, save_every=10**6)
         job.resume()
         job.wait_step(10)
+        printed = len(job.log())
         pid, sent = job.send(number, 1), time.monotonic()
-        try:
-            ended: float | None = job.wait_ended(LIMIT) - sent
-        except TimedOut:
-            ended = None
-        later = [record.time - sent for record in job.records() if record.time > sent + 1]
-        found = {"seconds": ended, "named": job.names(1, pid), "goes_on": bool(later)}
-        if later and job.rival.survives:
-            found["next_step"] = later[0]
+        found: Results = {}
+        with suppress(TimedOut):
+            if job.rival.survives:
+                job.wait(lambda: job.records()[-1].time > sent + 1, LIMIT)
+                found["next_step"] = next(record.time for record in job.records() if record.time > sent + 1) - sent
+            else:
+                found["seconds"] = job.wait_ended(LIMIT) - sent
+        found["named"] = names(job.log()[printed:], 1, pid)
         job.kill()
         return found
 
@@ -211,6 +214,11 @@ class League:
     def lines(self, name: str) -> Results:
         """Of the rival's file."""
         return {"lines": lines(HERE / RIVALS[name].file)}
+
+
+def names(text: str, rank: int, pid: int) -> bool:
+    """Whether a text names a rank, or its process."""
+    return bool(re.search(rf"(rank|process)\W{{0,4}}{rank}\b|\b{pid}\b", text, re.IGNORECASE))
 
 
 def is_back(job: Job) -> bool:

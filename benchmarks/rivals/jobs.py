@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import random
-import re
 import shutil
 import signal
 import subprocess
@@ -224,10 +223,6 @@ class Job:
     def log(self) -> str:
         """What the last attempt has printed."""
         return (self.out / f"log-{self.attempt}.txt").read_text(errors="replace")
-
-    def names(self, rank: int, pid: int) -> bool:
-        """Whether what it has printed names a rank."""
-        return bool(re.search(rf"(rank|process)\W{{0,4}}{rank}\b|\b{pid}\b", self.log(), re.IGNORECASE))
 
 
 def _command_line(pid: int) -> str:

@@ -50,13 +50,13 @@ class Row:
 def _silence(kind: str) -> Row:
     def note(found: dict[str, Any]) -> str:
         silent = found[kind]
-        if silent.get("next_step") is not None:
+        if "next_step" in silent:
             return f"goes on, next step after {silent['next_step']:.1f}"
         named = ", named" if silent["named"] else ", not named"
-        return named if silent["seconds"] is not None else f"not within 180{named}"
+        return named if "seconds" in silent else f"not within 180{named}"
 
     label = f"a rank is {kind}: seconds until all have ended"
-    return Row(label, "silence", lambda found: found[kind]["seconds"], digits=1, note=note)
+    return Row(label, "silence", lambda found: found[kind].get("seconds"), digits=1, note=note)
 
 
 def _stall(size: str) -> Row:

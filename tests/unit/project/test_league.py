@@ -65,11 +65,11 @@ def test_a_stall_is_found_wherever_it_falls(modules: dict[str, Any], slow: int) 
     assert modules["tally"].stalls(found, 10) == pytest.approx([2.0] * 4)
 
 
-def test_lines_are_counted_without_comments_docstrings_and_recorders(
-    modules: dict[str, Any], tmp_path: Path
-) -> None:
+def test_lines_are_counted_without_comments_docstrings_and_recorders(modules: dict[str, Any], tmp_path: Path) -> None:
     script, settings = tmp_path / "script.py", tmp_path / "settings.yaml"
-    script.write_text('"""Doc\nstring."""\n\nimport a  # why\nrecorder = Recorder()\nx = f(\n    """text\n    more""",\n)\n')
+    script.write_text(
+        '"""Doc\nstring."""\n\nimport a  # why\nrecorder = Recorder()\nx = f(\n    """text\n    more""",\n)\n'
+    )
     settings.write_text("# comment\ntask:\n  name: cgan # why\n\n")
     assert modules["tally"].lines(script) == 5
     assert modules["tally"].lines(settings) == 2
