@@ -40,7 +40,7 @@ import torch
 from harness import Results, hardware, summary
 from rivals.jobs import HERE, RIVALS, Job, TimedOut, installed, namespace, schedule
 from rivals.table import plot, table
-from rivals.tally import lasting, lines, repeated_and_lost, stalls, step_seconds, wire_bytes
+from rivals.tally import after_gap, lasting, lines, repeated_and_lost, stalls, step_seconds, wire_bytes
 from rivals.work import BATCH, IMAGES, write_images
 
 KILLS, STEPS, SAVE_EVERY = 10, 320, 20
@@ -121,7 +121,8 @@ class League:
             return job.resume()
         job.send(signal.SIGKILL, job.processes - 1)
         if job.rival.survives:
-            return job.wait(lambda: job.records()[-1].time > killed, limit)
+            job.wait(lambda: job.records()[-1].time > killed + 1, limit)
+            return after_gap(job.records(), killed)
         try:
             job.wait_ended(limit)
         except TimedOut:
@@ -161,7 +162,7 @@ class League:
         with suppress(TimedOut):
             if job.rival.survives:
                 job.wait(lambda: job.records()[-1].time > sent + 1, LIMIT)
-                found["next_step"] = next(record.time for record in job.records() if record.time > sent + 1) - sent
+                found["next_step"] = after_gap(job.records(), sent) - sent
             else:
                 found["seconds"] = job.wait_ended(LIMIT) - sent
         found["named"] = names(job.log()[printed:], 1, pid)

@@ -5,6 +5,7 @@ import statistics
 import tokenize
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from rivals.jobs import Record
@@ -41,6 +42,15 @@ def repeated_and_lost(steps: dict[int, list[Record]], images: int, window: int) 
         repeated += sum(max(0, counts[image] - expected) for image in range(images))
         lost += sum(max(0, expected - counts[image]) for image in range(images))
     return repeated, lost
+
+
+def after_gap(records: Sequence[Record], killed: float) -> float:
+    """When a training that goes on took its next step: the end of the longest gap after a moment.
+
+    The step that was under way may still have been finished.
+    """
+    times = [killed, *sorted(record.time for record in records if record.time > killed)]
+    return max(pairwise(times), key=lambda pair: pair[1] - pair[0])[1]
 
 
 def step_seconds(records: Sequence[Record], warm_up: int = 5) -> list[float]:

@@ -55,6 +55,12 @@ def test_a_process_that_survives_keeps_its_steps(modules: dict[str, Any]) -> Non
     assert {step: len(each) for step, each in tally.lasting(found, survives=True).items()} == {1: 2, 2: 1, 3: 2}
 
 
+def test_the_step_under_way_is_not_the_next_one(modules: dict[str, Any]) -> None:
+    record = modules["jobs"].Record
+    found = [record(step, time, 1, 0, 0, (), 0) for step, time in enumerate((9.9, 10.1, 15.0, 15.2))]
+    assert modules["tally"].after_gap(found, killed=10.0) == 15.0
+
+
 @pytest.mark.parametrize("slow", [0, 1, 2])
 def test_a_stall_is_found_wherever_it_falls(modules: dict[str, Any], slow: int) -> None:
     """Steps of one second, a checkpoint every 10; one of the steps from it on takes three."""
