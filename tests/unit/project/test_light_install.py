@@ -98,11 +98,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_the_extras_were_found() -> None:
-    extras = {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard", "demo"}
+    extras = {"train", "deepspeed", "wandb", "report", "onnx", "metrics", "datasets", "tensorboard", "demo", "league"}
     assert extras == EXTRAS.keys()
     assert {"accelerate", "psutil", "deepspeed", "wandb", "wandb_workspaces", "bokeh", "torch_fidelity"} <= OPTIONAL
     assert PROJECT["optional-dependencies"]["all"] == [
-        f"colordist[{','.join(each for each in EXTRAS if each != 'demo')}]"
+        f"colordist[{','.join(each for each in EXTRAS if each not in ('demo', 'league'))}]"
     ]
     assert "colordist[all]" in PROJECT["optional-dependencies"]["dev"]
 
