@@ -51,9 +51,9 @@ def check_replicas(engine: Engine, step: int) -> None:
         for part, tensors in parts.items():
             values = list(tensors)
             names.append(f"the {network}'s {_PARTS[part]}")
-            prints.append(tensor_hash(values, engine.device))
-            finite.append(_is_finite(values) if part != "optimizer" else torch.ones_like(prints[-1]))
-    found = torch.stack([torch.stack(prints), torch.stack(finite).to(prints[0])]).tolist()
+            prints.append(tensor_hash(values if engine.world_size > 1 else [], engine.device))
+            finite.append(part == "optimizer" or _is_finite(values))
+    found = torch.stack(prints).tolist(), finite
     hosts, copies = zip(*engine.gather((socket.gethostname(), found)), strict=True)
     for index, name in enumerate(names):
         for rank, (_, are_finite) in enumerate(copies):
@@ -102,5 +102,10 @@ def _factors(device: torch.device) -> Tensor:
     return ((numbers ^ (numbers >> 31)) * _FACTOR) | 1
 
 
-def _is_finite(tensors: Iterable[Tensor]) -> Tensor:
-    return torch.stack([tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]).all()
+def _is_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no tensor holds Inf or NaN. Waits for the device."""
+    values = [tensor for tensor in tensors if tensor.is_floating_point()]
+    # A norm takes one fast pass. It is Inf or NaN if a value is, and may overflow where none is.
+    if torch.stack(torch._foreach_norm(values)).isfinite().all():
+        return True
+    return all(tensor.isfinite().all() for tensor in values)

@@ -6,21 +6,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from colordist.threads import single_thread
+
 _AT_ONCE = 2**26
 """Bytes that are put together on the device, where they are held twice for that time."""
 
 
-def to_host(state: Any) -> Any:  # noqa: ANN401  nested dicts and lists of tensors and plain values
-    """Copy nested dicts and lists of tensors to the CPU, so that training can't change them any more.
+def to_host(state: Any, kept: dict[int, Tensor] | None = None) -> Any:  # noqa: ANN401  nested dicts and lists
+    """Copy nested dicts and lists of tensors and plain values to the CPU, so that training can't change them any more.
 
     Each transfer from a device waits for it, so tensors of a dtype are put together first. Their copies share memory.
+
+    kept: copies of an earlier state that nobody reads any more. Those of the CPU's tensors are overwritten where they
+    fit, as the kernel clears each page of fresh memory; the new ones are added.
     """
     tensors: list[Tensor] = []
     _map(state, tensors.append)
     copies: list[Tensor] = [torch.empty(0)] * len(tensors)
-    for group in _groups(tensors):
-        for index, copy in zip(group, _copied([tensors[index].detach() for index in group]), strict=True):
-            copies[index] = copy
+    kept = {} if kept is None else kept
+    # Threads would wait for each other in every tensor: long, where other work has one of the cores.
+    with single_thread():
+        for index, tensor in enumerate(tensors):
+            if tensor.device.type == "cpu":
+                copies[index] = kept[index] = _overwritten(kept.get(index), tensor.detach())
+        for group in _groups(tensors):
+            for index, copy in zip(group, _copied([tensors[index].detach() for index in group]), strict=True):
+                copies[index] = copy
     remaining = iter(copies)
     return _map(state, lambda _: next(remaining))
 
@@ -37,12 +48,10 @@ def _map(state: Any, function: Callable[[Tensor], Any]) -> Any:  # noqa: ANN401
 
 
 def _groups(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
-    """Indices of tensors to be copied together: of one device and dtype, those of the CPU each alone."""
+    """Indices of tensors to be copied together: of one device, not the CPU, and of one dtype."""
     kinds: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(tensors):
-        if tensor.device.type == "cpu":
-            yield [index]
-        else:
+        if tensor.device.type != "cpu":
             kinds.setdefault((tensor.device, tensor.dtype), []).append(index)
     for indices in kinds.values():
         group: list[int] = []
@@ -54,6 +63,17 @@ def _groups(tensors: Sequence[Tensor]) -> Iterator[list[int]]:
             group.append(index)
             size += tensors[index].nbytes
         yield group
+
+
+def _overwritten(memory: Tensor | None, tensor: Tensor) -> Tensor:
+    """A copy of a tensor of the CPU, in memory if that has its dtype, shape and format."""
+    if memory is None or _layout(memory) != _layout(tensor):
+        return tensor.to("cpu", copy=True)
+    return memory.copy_(tensor)
+
+
+def _layout(tensor: Tensor) -> tuple[torch.dtype, torch.Size, tuple[int, ...]]:
+    return tensor.dtype, tensor.shape, tensor.stride()
 
 
 def _copied(tensors: Sequence[Tensor]) -> list[Tensor]:

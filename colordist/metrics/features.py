@@ -1,15 +1,14 @@
 """Scores of a whole set of predictions, by the features that a network computes of each image."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from colordist.metrics.frechet import frechet
 from colordist.metrics.kernel import kernel_distance, kernel_interval
 from colordist.metrics.specs import MetricSpec
+from colordist.threads import single_thread
 
 
 @dataclass(frozen=True)
@@ -34,23 +33,12 @@ class FeatureScores:
 
 def distances(prediction: Tensor, target: Tensor) -> tuple[float, float]:
     """Fréchet and kernel distance, the latter times 1000 as is usual. [N, D] each, float64, on the CPU."""
-    with single_thread():
+    with single_thread():  # the last bit depends on their number
         return frechet(prediction, target), 1000 * kernel_distance(prediction, target)
 
 
 def distances_and_interval(prediction: Tensor, target: Tensor) -> tuple[float, float, float, float]:
     """The same, and both ends of the kernel distance's 95 % interval, times 1000."""
-    with single_thread():
+    with single_thread():  # the last bit depends on their number
         kernel, low, high = kernel_interval(prediction, target)
         return frechet(prediction, target), 1000 * kernel, 1000 * low, 1000 * high
-
-
-@contextmanager
-def single_thread() -> Iterator[None]:
-    """Compute on one thread: the last bit depends on the number of threads."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from colordist.errors import UserError
-from colordist.metrics.features import FeatureScores, distances_and_interval, single_thread
+from colordist.metrics.features import FeatureScores, distances_and_interval
 from colordist.metrics.metric import EvalSet
 from colordist.metrics.specs import MetricSpec
 from colordist.models.feature_network import FeatureNetwork
 from colordist.models.pretrained import PRETRAINED, Pretrained, architecture
+from colordist.threads import single_thread
 
 MODELS = ("tf_efficientnet_lite1", "resnet18")
 """The default, and another one where training used that."""
@@ -66,7 +67,7 @@ class TimmFeaturesMetric:
 
         @torch.no_grad()
         def features(rgb: Tensor) -> Tensor:
-            with single_thread():
+            with single_thread():  # the last bit depends on their number
                 found: Tensor = network(scaled(rgb, network.input_size))
             return found
 

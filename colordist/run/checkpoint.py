@@ -21,6 +21,7 @@ from typing import Annotated, Any
 
 import msgspec
 import torch
+from torch import Tensor
 
 from colordist.config import CheckpointConfig
 from colordist.errors import RunError, UserError
@@ -289,6 +290,7 @@ class Writer:
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writing: Future[None] | None = None
         self._failure: RunError | None = None  # of the latest write
+        self._kept: dict[int, Tensor] = {}  # the latest copy, free once it is written
 
     def submit(self, step: int, state: dict[str, Any]) -> None:
         """Copy a state to the CPU, and start writing it. Waits for the previous write."""
@@ -296,7 +298,7 @@ class Writer:
         self._failure = None
         with self._noting_failure():
             with writing(self.folder / step_name(step)):
-                copy = to_host(state)
+                copy = to_host(state, self._kept)
             self._writing = self._thread.submit(self._write, step, copy)
 
     def _write(self, step: int, state: dict[str, Any]) -> None:

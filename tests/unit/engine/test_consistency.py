@@ -168,6 +168,7 @@ def copies(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         told.append(value)
         return told
 
+    monkeypatch.setattr(engine, "world_size", 3)
     with monkeypatch.context() as patch:
         patch.setattr(engine, "gather", gather)
         check_replicas(engine, 0)
@@ -218,7 +219,7 @@ def test_before_the_first_step_there_are_no_optimizer_states(monkeypatch: pytest
         check_replicas(made, 0)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize(("part", "tensor"), [PARTS[0], PARTS[2]])
 def test_weights_that_are_no_numbers_are_refused_on_one_process_too(
     part: str,
@@ -231,3 +232,15 @@ def test_weights_that_are_no_numbers_are_refused_on_one_process_too(
     tensor(engine.networks["generator"]).view(-1)[-1] = value
     with pytest.raises(RunError, match=rf"^the generator's {part} on process 0 on .* are not finite at step 500: try"):
         check_replicas(engine, 500)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_inf_and_nan_are_found_in_every_place_and_large_numbers_are_none(dtype: torch.dtype) -> None:
+    for count in (1, 7, 64, 40_001):
+        most = torch.finfo(dtype).max
+        assert agreement._is_finite([torch.full((count,), most, dtype=dtype), torch.tensor(3)])
+        for value in (float("nan"), float("inf"), -float("inf")):
+            for place in {0, count // 2, count - 1}:
+                values = torch.full((count,), -most, dtype=dtype)
+                values[place] = value
+                assert not agreement._is_finite([torch.ones(3), values])

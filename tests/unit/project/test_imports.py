@@ -16,7 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ranges",),
     ("optimizers",),
     ("config",),
-    ("registry", "keys", "extras", "console"),
+    ("registry", "keys", "extras", "console", "threads"),
     ("files", "color"),
     ("models", "data", "metrics"),
     ("tasks",),

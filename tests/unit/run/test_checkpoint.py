@@ -437,7 +437,7 @@ def test_a_fault_while_a_checkpoint_is_written_that_is_there_already(code: int, 
 
 
 def test_memory_that_runs_out_while_a_state_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def to_host(_: object) -> None:
+    def to_host(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr(checkpoint, "to_host", to_host)
@@ -554,6 +554,35 @@ def test_the_host_copy_keeps_how_tensors_lie_in_memory() -> None:
             assert torch.equal(copy, tensor)
             assert copy.stride() == torch.empty_like(tensor).stride()
             assert copy.data_ptr() != tensor.data_ptr() or not tensor.numel()
+
+
+def test_the_host_copy_overwrites_an_earlier_one_where_it_fits() -> None:
+    kept: dict[int, torch.Tensor] = {}
+    weights = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    first = to_host([weights, torch.ones(3), torch.ones(2, 2)], kept)
+    rows = torch.arange(8.0).view(2, 4)
+    tensors = [weights * 2, torch.zeros(3, dtype=torch.int32), rows[:, :2], rows.T]
+    second = to_host(tensors, kept)
+    assert second[0] is first[0]
+    assert not any(second[index] is first[index] for index in (1, 2))
+    for copy, tensor in zip(second, tensors, strict=True):
+        assert copy.dtype == tensor.dtype
+        assert torch.equal(copy, tensor)
+        assert copy.stride() == torch.empty_like(tensor).stride()
+
+
+def test_a_checkpoint_does_not_change_when_its_memory_is_used_again(tmp_path: Path) -> None:
+    writer, live = Writer(tmp_path, owner(), CheckpointConfig(keep=3)), state(5)
+    weight = live["networks"]["generator"]["weight"]
+    weights = {}
+    for step in (5, 10, 15):
+        writer.submit(step, live)
+        weights[step] = weight.clone()
+        weight.add_(step)
+    writer.wait()
+    for step, expected in weights.items():
+        found = checkpoint.load(tmp_path / f"step-{step:06d}")
+        assert torch.equal(found["networks"]["generator"]["weight"], expected)
 
 
 def test_what_a_checkpoint_counts_on_is_on_the_disk_first(tmp_path: Path) -> None:
