@@ -260,7 +260,7 @@ def at_once(league: League, names: list[str], part: str) -> dict[str, list[Resul
     return dict(zip(names, results, strict=True))
 
 
-PARTS = ("lines", "speed", "stall", "kills", "elastic", "wire", "goodput", "silence")
+PARTS = ("lines", "speed", "stall", "goodput", "kills", "elastic", "wire", "silence")
 REPEATED = ("speed", "stall")
 
 
