@@ -11,6 +11,8 @@ losses (work.py). What each step sees is recorded from its input. Parts:
 - *kills*: a training on two processes is killed ten times at given steps, in turns all of its processes and the last
   one alone, and started again by the same command. Images repeated and lost, the largest difference of the weights
   from an unbroken training's, seconds from kill to next step, and how often a person had to help;
+- *save*: killed five times in the middle of writing a checkpoint of 136 MB: how often a person had to help, and seconds
+  to the next step;
 - *elastic*: killed once, and continued on one process;
 - *silence*: the last rank is killed, or stopped: seconds until all have ended, and whether the log names it;
 - *goodput*: useful steps, with one kill every 60 s, relative to as many seconds without;
@@ -130,6 +132,19 @@ class League:
         job.kill()
         return job.resume()
 
+    def save(self, name: str) -> Results:
+        """Killed as soon as a checkpoint begins to be written."""
+        job, seconds = self.job(name, steps=10**6, save_every=10, width=SIZES["136 MB"], processes=1), []
+        job.resume()
+        for _ in range(5):
+            job.wait_step(job.records()[-1].step + 12)  # at least one is whole
+            before = job.files()
+            job.wait(lambda before=before: bool(job.files() - before), 60)  # type: ignore[misc]
+            killed = time.monotonic()
+            seconds.append(self.kill(job, everything=True) - killed)
+        job.kill()
+        return {"by_hand": job.by_hand, "kill_to_next_step": summary(seconds)}
+
     def elastic(self, name: str) -> Results:
         """Two processes, killed, then one: the weights' difference from unbroken runs on two and on one."""
         job = self.job(name, steps=160)
@@ -182,9 +197,8 @@ class League:
         job.kill()
         images = sum(len(r.images) for step in lasting(records, survives=job.rival.survives).values() for r in step)
         for second in range(0, 121, 2):
-            done = lasting([r for r in records if r.time <= begin + second], survives=job.rival.survives)
-            latest = [r for r in records if r.time <= begin + second]
-            curve.append((second, latest[-1].step if latest and done else 0))
+            steps = [record.step for record in records if record.time <= begin + second]
+            curve.append((second, steps[-1] if steps else 0))
         return {"useful_images": images, "seconds": wall, "images_per_second": images / wall, "curve": curve}
 
     def stall(self, name: str) -> Results:
@@ -260,7 +274,7 @@ def at_once(league: League, names: list[str], part: str) -> dict[str, list[Resul
     return dict(zip(names, results, strict=True))
 
 
-PARTS = ("lines", "speed", "stall", "goodput", "kills", "elastic", "wire", "silence")
+PARTS = ("lines", "speed", "stall", "goodput", "kills", "save", "elastic", "wire", "silence")
 REPEATED = ("speed", "stall")
 
 
@@ -270,7 +284,9 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART")
     parser.add_argument("--rounds", type=int, default=2, help=f"of {', '.join(REPEATED)}")
     parser.add_argument("--out", type=Path, help="folder for all trainings; default: a temporary one")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results, after each part")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="results, after each part; the same command continues"
+    )
     parser.add_argument("--table", type=Path, metavar="FILE", help="print the table of results, and run nothing")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw useful steps over time (SVG), with --table")
     options = parser.parse_args()
@@ -290,8 +306,10 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     names = [name for name in options.rivals if name == "colordist" or installed([RIVALS[name].package])]
     found: Results = {"hardware": hardware(), "load": os.getloadavg()[0], "rounds": options.rounds}
     found |= {"versions": installed(PACKAGES), "missing": sorted(set(options.rivals) - set(names)), "parts": {}}
+    if options.json and options.json.exists():
+        found["parts"] = json.loads(options.json.read_text())["parts"]
     league = League(folder, options)
-    for part in options.parts:
+    for part in [part for part in options.parts if part not in found["parts"]]:
         rounds = options.rounds if part in REPEATED else 1
         results = at_once(league, names, part) if part == "silence" else repeat(league, names, part, rounds)
         found["parts"][part] = results

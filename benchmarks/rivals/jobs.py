@@ -220,6 +220,10 @@ class Job:
                 shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
         raise SystemExit(f"{self.out} can't be continued: see its log")
 
+    def files(self) -> set[Path]:
+        """All that it has written, but for records and logs."""
+        return {path for path in self.out.rglob("*") if "seen" not in path.parts and path.suffix != ".txt"}
+
     def log(self) -> str:
         """What the last attempt has printed."""
         return (self.out / f"log-{self.attempt}.txt").read_text(errors="replace")

@@ -89,6 +89,7 @@ ROWS = (
     Row("the same, continued on one process", "elastic", lambda found: found["difference"], digits=6),
     Row("images repeated or lost by that", "elastic", lambda found: found["repeated"] + found["lost"]),
     Row("times that a person had to help in 10 kills", "kills", lambda found: found["by_hand"]),
+    Row("the same in 5 kills while a checkpoint is written", "save", lambda found: found["by_hand"]),
     _silence("killed"),
     _silence("stopped"),
     Row("start to first step, seconds", "kills", lambda found: found["start_seconds"]["median"], digits=1),
