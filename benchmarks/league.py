@@ -11,11 +11,11 @@ losses (work.py). What each step sees is recorded from its input. Parts:
 - *kills*: a training on two processes is killed ten times at given steps, in turns all of its processes and the last
   one alone, and started again by the same command. Images repeated and lost, the largest difference of the weights
   from an unbroken training's, seconds from kill to next step, and how often a person had to help;
-- *save*: killed five times in the middle of writing a checkpoint of 136 MB: how often a person had to help, and seconds
-  to the next step;
+- *save*: killed ten times at random moments within 0.4 s after the step that a checkpoint of 136 MB follows: how often
+  a person had to help, and how often the checkpoint was being written;
 - *elastic*: killed once, and continued on one process;
 - *silence*: the last rank is killed, or stopped: seconds until all have ended, and whether the log names it;
-- *goodput*: useful steps, with one kill every 60 s, relative to as many seconds without;
+- *goodput*: useful images a second, with one kill every 60 s;
 - *stall*: what a checkpoint takes from the training, in steps; small, and with 136 MB;
 - *wire*: bytes that a process sends in a step, counted on the network interface of a namespace (root alone);
 - *speed*: images a second, one process and two;
@@ -27,27 +27,27 @@ All rivals run in turns, part by part. Only CPUs are used.
 import argparse
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import statistics
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import Results, hardware, summary
-from rivals.jobs import HERE, RIVALS, Job, TimedOut, installed, namespace, schedule
+from rivals.jobs import HERE, RIVALS, Job, Stuck, TimedOut, installed, namespace, schedule
 from rivals.table import plot, table
 from rivals.tally import after_gap, lasting, lines, repeated_and_lost, stalls, step_seconds, wire_bytes
 from rivals.work import BATCH, IMAGES, write_images
 
 KILLS, STEPS, SAVE_EVERY = 10, 320, 20
 EPOCH = IMAGES // BATCH
-LIMIT = 180.0  # seconds to wait for the end after a signal
+LIMIT = 120.0  # seconds to wait for the end after a signal
 PACKAGES = ("torch", "accelerate", "torchdata", "lightning", "torchft")
 SIZES = {"small": 16, "136 MB": 64}  # widths of the networks
 
@@ -56,21 +56,22 @@ class League:
     """The parts, for one rival at a time."""
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self.folder, self.options, self.count = folder, options, 0
+        self.folder, self.options = folder, options
+        self.jobs: list[Job] = []
         self.images = folder / "images"
         write_images(self.images)
 
     def job(self, name: str, steps: int = STEPS, save_every: int = SAVE_EVERY, **more: Any) -> Job:  # noqa: ANN401
         """A new training."""
-        self.count += 1
-        return Job(RIVALS[name], self.folder / f"job-{self.count}", self.images, steps, save_every, **more)
+        job = Job(RIVALS[name], self.folder / f"job-{len(self.jobs)}", self.images, steps, save_every, **more)
+        self.jobs.append(job)
+        return job
 
     def unbroken(self, name: str, **more: Any) -> Job:  # noqa: ANN401
         """A training that is finished."""
         job = self.job(name, **more)
         job.start()
-        job.wait_step(job.steps, seconds=600)
-        job.wait_ended(120)
+        job.wait_ended(600, interval=0.5)  # seldom: to look for it takes time of the cores that train
         job.kill()
         return job
 
@@ -94,9 +95,11 @@ class League:
         job.wait_step(steps, seconds=300)
         job.wait_ended(120)
         job.kill()
-        started += [self.start_seconds(name) for _ in range(self.options.rounds - 1)]
+        started += [self.start_seconds(name) for _ in range(2)]
         final = lasting(job.records(), survives=survives)
-        repeated, lost = repeated_and_lost(final, IMAGES, steps if survives else EPOCH)
+        repeated, lost = (None, None) if survives else repeated_and_lost(final, IMAGES, EPOCH)
+        if survives:  # its sampler has no epochs that all processes share
+            lost = BATCH * steps - sum(len(record.images) for step in final.values() for record in step)
         return {
             "repeated": repeated,
             "lost": lost,
@@ -133,17 +136,19 @@ class League:
         return job.resume()
 
     def save(self, name: str) -> Results:
-        """Killed as soon as a checkpoint begins to be written."""
-        job, seconds = self.job(name, steps=10**6, save_every=10, width=SIZES["136 MB"], processes=1), []
+        """Killed ten times soon after the step that a checkpoint of 136 MB follows."""
+        job, seconds, writing = self.job(name, steps=10**6, save_every=10, width=SIZES["136 MB"], processes=1), [], 0
+        draw = random.Random(0)
         job.resume()
-        for _ in range(5):
-            job.wait_step(job.records()[-1].step + 12)  # at least one is whole
-            before = job.files()
-            job.wait(lambda before=before: bool(job.files() - before), 60)  # type: ignore[misc]
+        for _ in range(KILLS):
+            now = job.records()[-1].step
+            job.wait_step(now + 20 - now % 10)  # the one before is whole
+            time.sleep(draw.uniform(0, 0.4))
+            writing += job.writes()
             killed = time.monotonic()
             seconds.append(self.kill(job, everything=True) - killed)
         job.kill()
-        return {"by_hand": job.by_hand, "kill_to_next_step": summary(seconds)}
+        return {"by_hand": job.by_hand, "while_writing": writing, "kill_to_next_step": summary(seconds)}
 
     def elastic(self, name: str) -> Results:
         """Two processes, killed, then one: the weights' difference from unbroken runs on two and on one."""
@@ -157,7 +162,7 @@ class League:
         job.wait_ended(120)
         job.kill()
         steps = lasting(job.records(), survives=job.rival.survives)
-        repeated, lost = repeated_and_lost(steps, IMAGES, EPOCH)
+        repeated, lost = (None, None) if job.rival.survives else repeated_and_lost(steps, IMAGES, EPOCH)
         two, one = (self.unbroken(name, steps=160, processes=count) for count in (2, 1))
         found = {"difference": difference(two, job), "repeated": repeated, "lost": lost, "by_hand": job.by_hand}
         return found | {"unbroken_one_and_two": difference(two, one)}
@@ -256,8 +261,11 @@ def repeat(league: League, names: list[str], part: str, rounds: int) -> dict[str
             begin = time.monotonic()
             try:
                 found[name].append(getattr(league, part)(name))
-            except (TimedOut, OSError, RuntimeError, ValueError, KeyError, StopIteration) as error:
+            except (TimedOut, Stuck, OSError, RuntimeError, ValueError, LookupError, StopIteration) as error:
                 found[name].append({"failed": f"{type(error).__name__}: {error}"})
+            finally:
+                for job in league.jobs:
+                    job.kill()
             print(f"{part:8} {name:32} {time.monotonic() - begin:5.0f} s {short(found[name][-1])}", flush=True)
     return found
 
@@ -265,13 +273,6 @@ def repeat(league: League, names: list[str], part: str, rounds: int) -> dict[str
 def short(result: Results) -> str:
     """A result as a line, without curves."""
     return json.dumps({key: value for key, value in result.items() if key != "curve"})[:200]
-
-
-def at_once(league: League, names: list[str], part: str) -> dict[str, list[Results]]:
-    """A part in which nothing but waiting takes time, by all rivals at the same time."""
-    with ThreadPoolExecutor(len(names)) as pool:
-        results = list(pool.map(lambda name: repeat(league, [name], part, 1)[name], names))
-    return dict(zip(names, results, strict=True))
 
 
 PARTS = ("lines", "speed", "stall", "goodput", "kills", "save", "elastic", "wire", "silence")
@@ -291,6 +292,8 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw useful steps over time (SVG), with --table")
     options = parser.parse_args()
     if options.table:
+        if not options.table.exists():
+            parser.error(f"--table {options.table}: there is no such file")
         found = json.loads(options.table.read_text())
         print(table(found))
         if options.plot:
@@ -305,14 +308,16 @@ def run(options: argparse.Namespace, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in options.rivals if name == "colordist" or installed([RIVALS[name].package])]
     found: Results = {"hardware": hardware(), "load": os.getloadavg()[0], "rounds": options.rounds}
-    found |= {"versions": installed(PACKAGES), "missing": sorted(set(options.rivals) - set(names)), "parts": {}}
+    found |= {"versions": installed(PACKAGES), "names": names, "parts": {}}
     if options.json and options.json.exists():
-        found["parts"] = json.loads(options.json.read_text())["parts"]
+        before = json.loads(options.json.read_text())
+        if any(before[key] != found[key] for key in ("hardware", "rounds", "versions")) or before["names"] != names:
+            raise SystemExit(f"{options.json} is of other rivals, versions or hardware: name another file")
+        found["parts"] = before["parts"]
     league = League(folder, options)
     for part in [part for part in options.parts if part not in found["parts"]]:
         rounds = options.rounds if part in REPEATED else 1
-        results = at_once(league, names, part) if part == "silence" else repeat(league, names, part, rounds)
-        found["parts"][part] = results
+        found["parts"][part] = repeat(league, names, part, rounds)
         if options.json:
             options.json.write_text(json.dumps(found, indent=1) + "\n")
     print(table(found))

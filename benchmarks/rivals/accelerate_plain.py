@@ -5,7 +5,8 @@
 Checkpoints by ``save_state`` with automatic names, data by ``skip_first_batches``
 (https://huggingface.co/docs/accelerate/usage_guides/checkpoint), a seedable sampler, which makes the order
 reproducible (https://huggingface.co/docs/accelerate/package_reference/utilities, DataLoaderConfiguration), and
-``split_batches``, so that the batch doesn't depend on the number of processes.
+``split_batches``, so that the batch doesn't depend on the number of processes. The discriminator is frozen while the
+generator learns, as pix2pix does, and called without DistributedDataParallel, which would wait for its gradients.
 """
 
 from accelerate import Accelerator, skip_first_batches
@@ -53,7 +54,9 @@ def train_step(grey, target):
     accelerator.backward(discriminator_loss(d(grey, target), d(grey, fake.detach())))
     optimizer_d.step()
     optimizer_g.zero_grad()
-    accelerator.backward(generator_loss(fake, target, d(grey, fake)))
+    d.requires_grad_(False)
+    accelerator.backward(generator_loss(fake, target, accelerator.unwrap_model(d)(grey, fake)))
+    d.requires_grad_(True)
     optimizer_g.step()
 
 

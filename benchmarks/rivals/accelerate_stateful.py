@@ -54,7 +54,9 @@ def train_step(grey, target):
     accelerator.backward(discriminator_loss(d(grey, target), d(grey, fake.detach())))
     optimizer_d.step()
     optimizer_g.zero_grad()
-    accelerator.backward(generator_loss(fake, target, d(grey, fake)))
+    d.requires_grad_(False)
+    accelerator.backward(generator_loss(fake, target, accelerator.unwrap_model(d)(grey, fake)))
+    d.requires_grad_(True)
     optimizer_g.step()
 
 

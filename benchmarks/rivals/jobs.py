@@ -94,20 +94,37 @@ class Record:
     bytes: int
 
 
-def read_records(out: Path) -> list[Record]:
-    """All records of a training, by time. Lines that a kill has cut are left out."""
-    found = []
-    for file in (out / "seen").glob("*.jsonl"):
-        attempt = int(file.name.partition("-")[0])
-        for line in file.read_text().splitlines():
-            with contextlib.suppress(json.JSONDecodeError):
+class Records:
+    """The records of a training, read as they are written."""
+
+    def __init__(self, out: Path) -> None:
+        self._folder = out / "seen"
+        self._offsets: dict[Path, int] = {}
+        self._all: list[Record] = []
+
+    def read(self) -> list[Record]:
+        """All records so far, by time. Lines that aren't whole are left for later; a kill may have cut them."""
+        new: list[Record] = []
+        for file in self._folder.glob("*.jsonl"):
+            attempt = int(file.name.partition("-")[0])
+            with file.open("rb") as opened:
+                opened.seek(self._offsets.get(file, 0))
+                whole, newline, _ = opened.read().rpartition(b"\n")
+            self._offsets[file] = self._offsets.get(file, 0) + len(whole + newline)
+            for line in whole.splitlines():
                 values = json.loads(line)
-                found.append(Record(attempt=attempt, images=tuple(values.pop("images")), **values))
-    return sorted(found, key=lambda record: record.time)
+                new.append(Record(attempt=attempt, images=tuple(values.pop("images")), **values))
+        if new:
+            self._all = sorted([*self._all, *new], key=lambda record: record.time)
+        return self._all
 
 
 class TimedOut(Exception):
     """Something didn't happen in time."""
+
+
+class Stuck(Exception):
+    """A training can't be continued, not even with help."""
 
 
 @dataclass
@@ -129,16 +146,20 @@ class Job:
     started: float = 0.0
     _running: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._records = Records(self.out)
+
     def start(self) -> None:
         """Start, or start again by the same command."""
         self.attempt += 1
-        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "temporary").mkdir(parents=True, exist_ok=True)
         arguments = [f"--images={self.images}", f"--out={self.out}", f"--steps={self.steps}"]
         arguments += [f"--save-every={self.save_every}", f"--width={self.width}"]
         within = ["ip", "netns", "exec", self.namespace] if self.namespace else []
         cores = len(os.sched_getaffinity(0))
         shared = {"OMP_NUM_THREADS": str(max(1, cores // self.processes)), "LEAGUE_ATTEMPT": str(self.attempt)}
         shared |= {"LEAGUE_JOB": str(self.out), "PYTHONPATH": str(HERE.parents[1])}
+        shared |= {"TMPDIR": str(self.out / "temporary")}
         self.started = time.monotonic()
         for command, own in self.rival.commands(arguments, self.processes):
             with (self.out / f"log-{self.attempt}.txt").open("ab") as log:
@@ -158,21 +179,21 @@ class Job:
         return found
 
     def records(self) -> list[Record]:
-        """What it has recorded so far."""
-        return read_records(self.out)
+        """What it has recorded so far, by time."""
+        return self._records.read()
 
-    def wait(self, done: Callable[[], bool], seconds: float) -> float:
+    def wait(self, done: Callable[[], bool], seconds: float, interval: float = 0.02) -> float:
         """Wait until something is the case, and return the time. Raises TimedOut."""
         deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() > deadline:
                 raise TimedOut
-            time.sleep(0.02)
+            time.sleep(interval)
         return time.monotonic()
 
-    def wait_ended(self, seconds: float) -> float:
+    def wait_ended(self, seconds: float, interval: float = 0.1) -> float:
         """Wait until all its processes have ended, but for a lighthouse, which never does."""
-        return self.wait(lambda: not self.training(), seconds)
+        return self.wait(lambda: not self.training(), seconds, interval)
 
     def training(self) -> list[int]:
         """Its processes, without a lighthouse."""
@@ -180,14 +201,16 @@ class Job:
 
     def wait_step(self, step: int, seconds: float = 120) -> Record:
         """Wait for the record of a step, or a later one, in this attempt. Raises TimedOut, also where it has ended."""
-        deadline = time.monotonic() + seconds
+        deadline, looked = time.monotonic() + seconds, self.started
         while True:
-            for record in self.records():
-                if record.attempt == self.attempt and record.step >= step:
-                    return record
+            records = self.records()
+            if records and records[-1].attempt == self.attempt and records[-1].step >= step:
+                return records[-1]
             now = time.monotonic()
-            if now > deadline or (now > self.started + 1 and not self.training()):
-                raise TimedOut
+            if now > looked + 1:
+                looked = now
+                if now > deadline or not self.training():
+                    raise TimedOut
             time.sleep(0.02)
 
     def send(self, signal_number: int, rank: int) -> int:
@@ -208,21 +231,32 @@ class Job:
         self._running.clear()
 
     def resume(self) -> float:
-        """Start again until it trains, with as much help as that takes. Returns the time of its first step."""
+        """Start again until it trains, with as much help as that takes. Returns the time of its first step.
+
+        Raises Stuck.
+        """
         for _ in range(5):
             self.start()
             with contextlib.suppress(TimedOut):
-                return self.wait_step(0).time
+                self.wait_step(0)
+                return next(record.time for record in self.records() if record.attempt == self.attempt)
             self.kill()
             self.by_hand += 1
             newest = max(self.out.glob(self.rival.checkpoints), key=lambda path: path.stat().st_mtime, default=None)
             if newest is not None:
                 shutil.rmtree(newest) if newest.is_dir() else newest.unlink()
-        raise SystemExit(f"{self.out} can't be continued: see its log")
+        raise Stuck(f"{self.out} can't be continued: see its log")
 
-    def files(self) -> set[Path]:
-        """All that it has written, but for records and logs."""
-        return {path for path in self.out.rglob("*") if "seen" not in path.parts and path.suffix != ".txt"}
+    def writes(self, within: float = 0.05) -> bool:
+        """Whether a large file of it has changed within so many seconds: it may be a part of a checkpoint."""
+        now = time.time()
+        for folder, _, names in os.walk(self.out):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    status = os.stat(os.path.join(folder, name))
+                    if status.st_size > 2**20 and now - status.st_mtime < within:
+                        return True
+        return False
 
     def log(self) -> str:
         """What the last attempt has printed."""

@@ -48,13 +48,13 @@ class GAN(L.LightningModule):
             self.manual_backward(generator_loss(fake, target, self.d(grey, fake)))
             optimizer_g.step()
 
-    def on_train_start(self):
+    def on_train_start(self):  # for the recorder
         self.recorder = Recorder(args.out, self.global_rank)
 
-    def on_train_batch_end(self, outputs, batch, batch_idx):
+    def on_train_batch_end(self, outputs, batch, batch_idx):  # for the recorder
         self.recorder.step(self.global_step // 2, batch[0])
 
-    def on_train_end(self):
+    def on_train_end(self):  # for the recorder
         self.recorder.finish(self.g)
 
 
@@ -66,8 +66,7 @@ trainer = L.Trainer(
     strategy="auto" if args.processes == 1 else "ddp_find_unused_parameters_true",
     max_epochs=-1,
     max_steps=2 * args.steps,
-    callbacks=ModelCheckpoint(args.out, every_n_train_steps=2 * args.save_every, save_last=True),
-    deterministic=True,
+    callbacks=ModelCheckpoint(args.out, every_n_train_steps=2 * args.save_every, save_last="link"),
     logger=False,
     enable_progress_bar=False,
     enable_model_summary=False,

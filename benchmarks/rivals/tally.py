@@ -33,11 +33,11 @@ def repeated_and_lost(steps: dict[int, list[Record]], images: int, window: int) 
 
     images: how many there are. window: steps in which each should be seen equally often, as an epoch's.
     """
+    batch = sum(len(record.images) for record in steps[max(steps)])
     repeated = lost = 0
     for first in range(1, max(steps) + 2 - window, window):
         batches = [record.images for step in range(first, first + window) for record in steps.get(step, [])]
         counts = Counter(image for batch in batches for image in batch)
-        batch = sum(len(record.images) for record in steps[max(steps)])
         expected = window * batch // images
         repeated += sum(max(0, counts[image] - expected) for image in range(images))
         lost += sum(max(0, expected - counts[image]) for image in range(images))
@@ -68,7 +68,7 @@ def stalls(records: Sequence[Record], every: int) -> list[float]:
     times = {record.step: record.time for record in records if record.rank == 0}
     seconds = {step: times[step] - times[step - 1] for step in times if step - 1 in times}
     usual = statistics.median(value for step, value in seconds.items() if every / 2 <= step % every < every)
-    saves = range(2 * every, max(times) - every, every)  # not the first one, whose memory is fresh
+    saves = range(every, max(times) - every, every)
     return [sum(seconds[step] - usual for step in range(save, save + every)) / usual for save in saves]
 
 

@@ -6,7 +6,6 @@ All train the conditional GAN of colordist.yaml: the same initial weights, the s
 import argparse
 import json
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -16,16 +15,16 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-sys.path.append(str(Path(__file__).parents[1]))
-from harness import config_of
-
 from colordist.color import ColorSpace
+from colordist.models.discriminator import Discriminator, PatchGANSettings
+from colordist.models.seeding import seeded
+from colordist.models.unet import UNet, UNetSettings
 from colordist.tasks.losses import bce, pixel_distance
-from colordist.training.build_task import build_networks, build_task
 
 CONFIG = Path(__file__).with_name("colordist.yaml")
 SEED, SIZE, IMAGES, BATCH = 0, 32, 512, 16
 PIXEL_WEIGHT = 10.0
+LEARNING_RATE, BETAS = 5e-4, (0.5, 0.99)
 _ID_BITS = 9
 
 
@@ -89,13 +88,16 @@ class Images(Dataset[tuple[Tensor, Tensor]]):
 
 
 def networks(width: int) -> tuple[nn.Module, nn.Module, torch.optim.Optimizer, torch.optim.Optimizer]:
-    """Generator, discriminator and their optimizers, as colordist builds them."""
-    config = config_of(CONFIG, {"model.width": width, "discriminator.width": width, "data.root": "unused"})
-    built = build_networks(build_task(config), config)
-    g, d = built["generator"], built["discriminator"]
-    for network in (g, d):
-        network.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return g.module, d.module, g.optimizer, d.optimizer
+    """Generator, discriminator and their optimizers; with the initial weights that colordist.yaml gives."""
+    unet = UNetSettings(width=width, color_space="lab")
+    patchgan = PatchGANSettings(width=width, spectral_norm=False)
+    built: list[nn.Module] = [
+        seeded(SEED, lambda: UNet(unet, inputs=1, outputs=2)),
+        seeded(SEED + 1, lambda: Discriminator(patchgan, inputs=3)),
+    ]
+    g, d = (network.to(memory_format=torch.channels_last) for network in built)  # type: ignore[call-overload]
+    optimizers = [torch.optim.Adam(each.parameters(), LEARNING_RATE, BETAS, fused=True) for each in (g, d)]
+    return g, d, optimizers[0], optimizers[1]
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -112,7 +114,7 @@ def generator_loss(color: Tensor, target: Tensor, logits: Tensor) -> Tensor:
 
 
 class Recorder:
-    """Writes a line of JSON after each step of a process. Lines with a recorder aren't counted as the user's."""
+    """Writes a line of JSON after each step of a process. Lines with the word aren't counted as the user's."""
 
     def __init__(self, out: Path, rank: int) -> None:
         folder = out / "seen"

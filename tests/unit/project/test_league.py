@@ -68,7 +68,7 @@ def test_a_stall_is_found_wherever_it_falls(modules: dict[str, Any], slow: int) 
     for step in range(1, 62):
         time += 3.0 if step % 10 == slow else 1.0
         found.append(record(step, time, 1, 0, 0, (), 0))
-    assert modules["tally"].stalls(found, 10) == pytest.approx([2.0] * 4)
+    assert modules["tally"].stalls(found, 10) == pytest.approx([2.0] * 5)
 
 
 def test_lines_are_counted_without_comments_docstrings_and_recorders(modules: dict[str, Any], tmp_path: Path) -> None:
