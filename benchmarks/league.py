@@ -14,7 +14,7 @@ losses (work.py). What each step sees is recorded from its input. Parts:
 - *save*: killed ten times at random moments within 0.4 s after the step that a checkpoint of 136 MB follows: how often
   a person had to help, and how often the checkpoint was being written;
 - *elastic*: killed once, and continued on one process;
-- *silence*: the last rank is killed, or stopped: seconds until all have ended, and whether the log names it;
+- *lost*: the last rank is killed, or stopped: seconds until all have ended, and whether the log names it;
 - *goodput*: useful images a second, with one kill every 60 s;
 - *stall*: what a checkpoint takes from the training, in steps; small, and with 136 MB;
 - *wire*: bytes that a process sends in a step, counted on the network interface of a namespace (root alone);
@@ -167,7 +167,7 @@ class League:
         found = {"difference": difference(two, job), "repeated": repeated, "lost": lost, "by_hand": job.by_hand}
         return found | {"unbroken_one_and_two": difference(two, one)}
 
-    def silence(self, name: str) -> Results:
+    def lost(self, name: str) -> Results:
         """The last rank is killed, or stopped."""
         return {kind: self.signalled(name, number) for kind, number in (("killed", 9), ("stopped", signal.SIGSTOP))}
 
@@ -275,7 +275,7 @@ def short(result: Results) -> str:
     return json.dumps({key: value for key, value in result.items() if key != "curve"})[:200]
 
 
-PARTS = ("lines", "speed", "stall", "goodput", "kills", "save", "elastic", "wire", "silence")
+PARTS = ("lines", "speed", "stall", "goodput", "kills", "save", "elastic", "wire", "lost")
 REPEATED = ("speed", "stall")
 
 

@@ -47,7 +47,7 @@ class Row:
         return f"{value:.0e}" if 0 < abs(value) < 10**-self.digits / 2 else f"{value:,.{self.digits}f}"
 
 
-def _silence(kind: str) -> Row:
+def _lost(kind: str) -> Row:
     def note(found: dict[str, Any]) -> str:
         silent = found[kind]
         if "next_step" in silent:
@@ -56,7 +56,7 @@ def _silence(kind: str) -> Row:
         return named if "seconds" in silent else f"not within 120{named}"
 
     label = f"a rank is {kind}: seconds until all have ended"
-    return Row(label, "silence", lambda found: found[kind].get("seconds"), digits=1, note=note)
+    return Row(label, "lost", lambda found: found[kind].get("seconds"), digits=1, note=note)
 
 
 def _stall(size: str) -> Row:
@@ -103,8 +103,8 @@ ROWS = (
     Row("times that a person had to help in 10 kills", "kills", lambda found: found["by_hand"]),
     _save(),
     Row("steps done again", "kills", lambda found: found["steps_done_again"]),
-    _silence("killed"),
-    _silence("stopped"),
+    _lost("killed"),
+    _lost("stopped"),
     _start(),
     _kill("all", "all killed"),
     _kill("one", "one killed"),
@@ -141,19 +141,27 @@ def _best(row: Row, rounds: Rounds) -> float | None:
     return (1 if row.more_is_better else -1) * statistics.median(values) if values else None
 
 
+def _is_better(one: float, other: float) -> bool:
+    """Whether a value is better by more than a hundredth. Both: as ``_best`` has them."""
+    return one - other > 0.01 * abs(other)
+
+
 def _is_behind(row: Row, part: dict[str, Rounds]) -> bool:
     ours = _best(row, part["colordist"]) if "colordist" in part else None
     others = [_best(row, rounds) for name, rounds in part.items() if name != "colordist"]
-    return ours is not None and any(each is not None and each > ours for each in others)
+    return ours is not None and any(each is not None and _is_better(each, ours) for each in others)
 
 
 def _cells(row: Row, part: dict[str, Rounds], names: list[str]) -> list[str]:
-    best = max((value for value in (_best(row, part[name]) for name in names) if value is not None), default=None)
-    texts = [row.text(part[name]) for name in names]
-    return [
-        f"**{text}**" if best is not None and _best(row, part[name]) == best else text
-        for name, text in zip(names, texts, strict=True)
-    ]
+    values = {name: _best(row, part[name]) for name in names}
+    best = max((value for value in values.values() if value is not None), default=None)
+
+    def cell(name: str, value: float | None) -> str:
+        text = row.text(part[name])
+        is_best = best is not None and value is not None and not _is_better(best, value)
+        return f"**{text}**" if is_best else text
+
+    return [cell(name, value) for name, value in values.items()]
 
 
 def plot(found: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 Parts of PyTorch import it although nothing is compiled: ``torch.optim`` decorates methods so that the compiler, should
 it meet them, divides its graph there, and DistributedDataParallel asks for one of its settings. Optimizers aren't
-compiled here, not even with ``train.compile``. This relies on details of PyTorch 2.11 to 2.15: where one has changed,
-the compiler is imported.
+compiled here, not even with ``train.compile``. This relies on details of PyTorch, tried with 2.11 and 2.14: where one
+has changed, the compiler is imported.
 """
 
 import importlib
@@ -35,7 +35,7 @@ for _name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict", "
         setattr(Adam, _name, torch.no_grad()(_method) if _name == "step" else _method)  # as `step`'s decorator does
 
 
-class _StandIn:
+class _Placeholder:
     """Knows a few attributes of a module, and imports it for any other."""
 
     def __init__(self, module: str, **known: object) -> None:
@@ -53,12 +53,12 @@ def ddp_without_compiler() -> Iterator[None]:
         yield
         return
     # Any mode but "python_reducer" is the same to the constructor.
-    utils = _StandIn("torch._dynamo.utils", get_optimize_ddp_mode=lambda: "no_optimization")
-    stand_in = vars(torch)["_dynamo"] = _StandIn("torch._dynamo", utils=utils)
+    utils = _Placeholder("torch._dynamo.utils", get_optimize_ddp_mode=lambda: "no_optimization")
+    placeholder = vars(torch)["_dynamo"] = _Placeholder("torch._dynamo", utils=utils)
     try:
         yield
     finally:
-        if vars(torch).get("_dynamo") is stand_in:  # an import replaces it
+        if vars(torch).get("_dynamo") is placeholder:  # an import replaces it
             del vars(torch)["_dynamo"]
 
 

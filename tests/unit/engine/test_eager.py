@@ -48,7 +48,7 @@ print(torch.compile(lambda x: x + 1, backend="eager")(torch.ones(1)).item(), "to
     assert (run / "finished").exists()
 
 
-def test_the_stand_in_answers_ddp_and_imports_the_compiler_for_others() -> None:
+def test_the_placeholder_answers_ddp_and_imports_the_compiler_for_others() -> None:
     program = """
 import sys
 import torch
