@@ -23,9 +23,14 @@ def modules() -> Iterator[dict[str, Any]]:
         del sys.modules[name]
 
 
-def records(modules: dict[str, Any], attempts: dict[int, list[tuple[int, int, tuple[int, ...]]]]) -> list[Any]:
-    """Records by attempt: (step, rank, images)."""
-    record, found = modules["jobs"].Record, []
+Steps = list[tuple[int, int, tuple[int, ...]]]
+"""Step, rank and images of each."""
+
+
+def records(modules: dict[str, Any], attempts: dict[int, Steps]) -> list[Any]:
+    """Records by attempt."""
+    record = modules["jobs"].Record
+    found: list[Any] = []
     for attempt, steps in attempts.items():
         for step, rank, images in steps:
             found.append(record(step, float(len(found)), 1, rank, attempt, images, 0))
@@ -35,8 +40,8 @@ def records(modules: dict[str, Any], attempts: dict[int, list[tuple[int, int, tu
 def test_steps_done_again_count_once(modules: dict[str, Any]) -> None:
     """Steps 1 to 3 with two processes, then again from 3 with one; of four images, an epoch is two steps."""
     tally = modules["tally"]
-    first = [(1, 0, (0,)), (1, 1, (1,)), (2, 0, (2,)), (2, 1, (3,)), (3, 0, (1,)), (3, 1, (2,))]
-    second = [(3, 0, (1, 2)), (4, 0, (0, 3))]
+    first: Steps = [(1, 0, (0,)), (1, 1, (1,)), (2, 0, (2,)), (2, 1, (3,)), (3, 0, (1,)), (3, 1, (2,))]
+    second: Steps = [(3, 0, (1, 2)), (4, 0, (0, 3))]
     steps = tally.lasting(records(modules, {0: first, 1: second}), survives=False)
     assert [len(steps[step]) for step in (1, 2, 3, 4)] == [2, 2, 1, 1]
     assert tally.repeated_and_lost(steps, images=4, window=2) == (0, 0)
