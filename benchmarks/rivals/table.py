@@ -170,7 +170,7 @@ def plot(found: dict[str, Any]) -> str:
     highest = max(step for curve in curves.values() for _, step in curve)
 
     def point(second: float, step: float) -> str:
-        x = LEFT + second / 120 * (WIDTH - LEFT - 20)
+        x = LEFT + second / 120 * (WIDTH - LEFT - 35)
         return f"{x:.0f},{HEIGHT - BOTTOM - step / highest * (HEIGHT - BOTTOM - 20):.0f}"
 
     svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {} {}" font-family="sans-serif" font-size="13">'
