@@ -56,6 +56,28 @@ def save(state, path):
     path.with_suffix(".draft").rename(path)
 
 
+def backward(g, d, grey, target):
+    fake = g(grey)
+    discriminator_loss(d(grey, target), d(grey, fake.detach())).backward()
+    d.requires_grad_(False)
+    generator_loss(fake, target, d(grey, fake)).backward()
+    d.requires_grad_(True)
+
+
+def restore(out, loader, load_state_dict, manager):
+    """Load the last checkpoint and this group's position in the data. Returns the epoch."""
+    checkpoint, position = out / "checkpoint.pt", out / f"loader-{GROUP}.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=False)
+        load_state_dict(state["user"])
+        manager.load_state_dict(state["manager"])
+    if not position.exists():
+        return 0
+    state = torch.load(position, weights_only=False)
+    loader.load_state_dict(state["loader"])
+    return state["epoch"]
+
+
 @record
 def main():
     args = options()
@@ -86,16 +108,7 @@ def main():
     g, d = DistributedDataParallel(manager, g), DistributedDataParallel(manager, d)
     optimizer = Optimizer(manager, Optimizers(*optimizers))
 
-    checkpoint, position = args.out / "checkpoint.pt", args.out / f"loader-{GROUP}.pt"
-    epoch = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=False)
-        load_state_dict(state["user"])
-        manager.load_state_dict(state["manager"])
-    if position.exists():
-        state = torch.load(position, weights_only=False)
-        epoch = state["epoch"]
-        loader.load_state_dict(state["loader"])
+    epoch = restore(args.out, loader, load_state_dict, manager)
     args.out.mkdir(parents=True, exist_ok=True)
     recorder = Recorder(args.out, GROUP)
 
@@ -103,23 +116,19 @@ def main():
         sampler.set_epoch(epoch)
         for grey, target in loader:
             optimizer.zero_grad()
-            fake = g(grey)
-            discriminator_loss(d(grey, target), d(grey, fake.detach())).backward()
-            d.requires_grad_(False)
-            generator_loss(fake, target, d(grey, fake)).backward()
-            d.requires_grad_(True)
+            backward(g, d, grey, target)
             if pg.error():
                 manager.report_error(pg.error())
             before = manager.current_step()
             optimizer.step()
             step = manager.current_step()
-            save({"epoch": epoch, "loader": loader.state_dict()}, position)
+            save({"epoch": epoch, "loader": loader.state_dict()}, args.out / f"loader-{GROUP}.pt")
             if step == before:  # not committed: some group failed
                 continue
             if manager.is_participating():  # a batch that the recorder may count
                 recorder.step(step, grey)
             if manager.participating_rank() == 0 and step % args.save_every == 0:
-                save({"user": state_dict(), "manager": manager.state_dict()}, checkpoint)
+                save({"user": state_dict(), "manager": manager.state_dict()}, args.out / "checkpoint.pt")
             if step >= args.steps:
                 break
         epoch += 1
