@@ -98,12 +98,14 @@ def keep_freed_memory() -> None:
         library.mallopt(_M_TRIM_THRESHOLD, -1)  # never
 
 
-def set_numerics(*, deterministic: bool, tf32: bool) -> None:
-    """Set determinism and TF32 explicitly, whatever the libraries' defaults."""
+def set_numerics(*, deterministic: bool, tf32: bool, compiled: bool = False) -> None:
+    """Set determinism and TF32 explicitly, whatever the libraries' defaults. compiled: for the compiler, too."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    # `use_deterministic_algorithms` would import the compiler, which takes longer than all else before the first step.
-    torch.set_deterministic_debug_mode("error" if deterministic else "default")
+    if compiled:
+        torch.use_deterministic_algorithms(deterministic)  # imports it, which takes longer than all else at the start
+    else:
+        torch.set_deterministic_debug_mode("error" if deterministic else "default")
     torch.backends.cuda.matmul.allow_tf32 = tf32
     torch.backends.cudnn.allow_tf32 = tf32
 

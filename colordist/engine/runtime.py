@@ -92,7 +92,7 @@ class Engine:
         check_compilation(compiled, kind)
         if kind == "cpu":
             keep_freed_memory()
-        set_numerics(deterministic=deterministic, tf32=tf32)
+        set_numerics(deterministic=deterministic, tf32=tf32, compiled=compiled != "off")
         self._local_rank = launch.local_rank
         use_own_gpu(kind)
         nccl.disable_error_handling()
@@ -104,7 +104,6 @@ class Engine:
         self.is_main = self.rank == 0
         self.compiled = compiled
         if compiled != "off":
-            torch.use_deterministic_algorithms(deterministic)  # the compiler's setting, too
             # Per class, and cyclegan has two networks of each, trainable or frozen.
             torch._dynamo.config.recompile_limit = 64
         self.tensor_cores = tf32 or self.precision in ("bf16", "fp16")
