@@ -11,7 +11,7 @@ losses (work.py). What each step sees is recorded from its input. Parts:
 - *kills*: a training on two processes is killed ten times at given steps, in turns all of its processes and the last
   one alone, and started again by the same command. Images repeated and lost, the largest difference of the weights
   from an unbroken training's, seconds from kill to next step, and how often a person had to help;
-- *save*: killed ten times at random moments within 0.4 s after the step that a checkpoint of 136 MB follows: how often
+- *save*: killed ten times at random moments within 0.2 s after the step that a checkpoint of 136 MB follows: how often
   a person had to help, and how often the checkpoint was being written;
 - *elastic*: killed once, and continued on one process;
 - *lost*: the last rank is killed, or stopped: seconds until all have ended, and whether the log names it;
@@ -47,7 +47,7 @@ from rivals.work import BATCH, IMAGES, write_images
 
 KILLS, STEPS, SAVE_EVERY = 10, 320, 20
 EPOCH = IMAGES // BATCH
-LIMIT = 120.0  # seconds to wait for the end after a signal
+LIMIT = 90.0  # seconds to wait for the end after a signal
 PACKAGES = ("torch", "accelerate", "torchdata", "lightning", "torchft")
 SIZES = {"small": 16, "136 MB": 64}  # widths of the networks
 
@@ -85,8 +85,7 @@ class League:
         again = 0
         for step, delay, everything in schedule(KILLS, STEPS):
             job.wait_step(step)
-            if survives:
-                job.wait(lambda: is_back(job), 120)
+            wait_for_all(job)
             time.sleep(delay)
             last, killed = job.records()[-1].step, time.monotonic()
             trains = self.kill(job, everything=everything)
@@ -143,7 +142,7 @@ class League:
         for _ in range(KILLS):
             now = job.records()[-1].step
             job.wait_step(now + 20 - now % 10)  # the one before is whole
-            time.sleep(draw.uniform(0, 0.4))
+            time.sleep(draw.uniform(0, 0.2))
             writing += job.writes()
             killed = time.monotonic()
             seconds.append(self.kill(job, everything=True) - killed)
@@ -176,6 +175,7 @@ class League:
         job = self.job(name, steps=10**6, save_every=10**6)
         job.resume()
         job.wait_step(10)
+        wait_for_all(job)
         printed = len(job.log())
         pid, sent = job.send(number, 1), time.monotonic()
         found: Results = {}
@@ -241,10 +241,10 @@ def names(text: str, rank: int, pid: int) -> bool:
     return bool(re.search(rf"(rank|process)\W{{0,4}}{rank}\b|\b{pid}\b", text, re.IGNORECASE))
 
 
-def is_back(job: Job) -> bool:
-    """Whether the last process takes part in the newest steps."""
-    latest = job.records()[-20:]
-    return len({record.rank for record in latest}) == job.processes
+def wait_for_all(job: Job) -> None:
+    """Wait until all processes take part in the newest steps. Where they survive each other, each begins on its own."""
+    if job.rival.survives:
+        job.wait(lambda: len({record.rank for record in job.records()[-20:]}) == job.processes, 120)
 
 
 def difference(one: Job, other: Job) -> float:

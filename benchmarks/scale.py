@@ -32,6 +32,7 @@ from colordist.data.batch import Share
 from colordist.data.sampler import Sampler
 from colordist.engine.failure_detector import FailureDetector, Heartbeat, Timeouts
 from colordist.engine.joint_stop import JointStop
+from colordist.processes import Process
 from colordist.run import checkpoint
 from colordist.tasks.image_buffer import empty_buffer
 
@@ -100,7 +101,7 @@ class World:
 
     def _detect(self, peers: int) -> Arm:
         detector, stop = FailureDetector(Timeouts()), JointStop()
-        received = [pickle.dumps(Heartbeat(f"node{rank // 8}", count=1)) for rank in range(peers)]
+        received = [pickle.dumps(Heartbeat(Process(f"node{rank // 8}"), count=1)) for rank in range(peers)]
 
         def judge() -> None:
             heartbeats = dict(enumerate(map(pickle.loads, received)))

@@ -53,7 +53,7 @@ def _lost(kind: str) -> Row:
         if "next_step" in silent:
             return f"goes on, next step after {silent['next_step']:.1f}"
         named = ", named" if silent["named"] else ", not named"
-        return named if "seconds" in silent else f"not within 120{named}"
+        return named if "seconds" in silent else f"not within 90{named}"
 
     label = f"a rank is {kind}: seconds until all have ended"
     return Row(label, "lost", lambda found: found[kind].get("seconds"), digits=1, note=note)

@@ -1,10 +1,11 @@
 """Failure detection from the heartbeats of all ranks: pure logic, without threads, clock or network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from colordist.engine.joint_stop import Vote
+from colordist.processes import Process
 
 ALL_STOP = "all stop; the same command continues"
 _CONTINUES = "The same command continues; a longer --run.stall_timeout waits longer"
@@ -31,7 +32,7 @@ class Timeouts:
 class Heartbeat:
     """A rank's heartbeat, with its state."""
 
-    host: str
+    process: Process
     count: int = 0
     state: Literal["working", "lost", "failed", "closed"] = "working"
     """`lost`: a collective failed on it. `failed`: it raised an error itself. `closed`: it has finished."""
@@ -54,6 +55,7 @@ class _Peer:
     silent: float = 0.0
     idle: float = 0.0
     same_state: float = 0.0
+    ended: bool = False
 
     def observe(self, new: Heartbeat, elapsed: float) -> None:
         last, self.heartbeat = self.heartbeat, new
@@ -70,14 +72,16 @@ class FailureDetector:
         self.timeouts = timeouts
         self.peers: dict[int, _Peer] = {}
 
-    def observe(self, heartbeats: Mapping[int, Heartbeat], elapsed: float) -> None:
+    def observe(self, heartbeats: Mapping[int, Heartbeat], elapsed: float, ended: Collection[int] = ()) -> None:
         """Record the latest heartbeats, by rank in ascending order.
 
         elapsed: seconds since the previous ones, without those of a suspension: so a job that is suspended and resumed
-        as a whole isn't taken for dead.
+        as a whole isn't taken for dead. ended: ranks whose processes had ended before the heartbeats were read.
         """
         for rank, heartbeat in heartbeats.items():
-            self.peers.setdefault(rank, _Peer(heartbeat)).observe(heartbeat, elapsed)
+            peer = self.peers.setdefault(rank, _Peer(heartbeat))
+            peer.observe(heartbeat, elapsed)
+            peer.ended = rank in ended
 
     def verdict(self) -> str | None:
         """Why all ranks must stop, or None. On rank 0, which receives all heartbeats."""
@@ -90,10 +94,12 @@ class FailureDetector:
         return f"{self._have(ranks)} failed ({self.peers[ranks[0]].heartbeat.reason}): all stop" if ranks else None
 
     def dead(self) -> str | None:
-        """Find ranks without a heartbeat. After a broken connection a shorter timeout is enough."""
+        """Find ranks that have ended, or send no heartbeat. After a broken connection a shorter timeout is enough."""
         timeout = self.timeouts.heartbeat_timeout
         bound = min(GRACE, timeout) if self._in("lost") else timeout
         peers = self._in("working", "lost")
+        if ended := [rank for rank, peer in peers.items() if peer.ended]:
+            return f"{self._have(ended)} ended {self._were(ended)}: {ALL_STOP}"
         if not any(peer.silent > bound for peer in peers.values()):
             return None
         # Ranks of a machine that dies reach the timeout one after the other: half of it is enough to name them, too.
@@ -123,7 +129,7 @@ class FailureDetector:
         return {rank: peer for rank, peer in self.peers.items() if peer.heartbeat.state in states}
 
     def _have(self, ranks: Sequence[int]) -> str:
-        host, others = self.peers[ranks[0]].heartbeat.host, len(ranks) - 1
+        host, others = self.peers[ranks[0]].heartbeat.process.host, len(ranks) - 1
         also = f" and {others} other{'s' * (others > 1)}" if others else ""
         return f"process {ranks[0]} on {host}{also} {'have' if others else 'has'}"
 

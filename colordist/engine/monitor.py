@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from colordist.engine.failure_detector import ALL_STOP, GRACE, FailureDetector, Heartbeat, Timeouts, fallback_reporter
 from colordist.engine.joint_stop import JointStop
 from colordist.errors import one_line
+from colordist.processes import UNKNOWN, Process
 from colordist.secrets import redacted
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _FALLBACK_REPORTER = "colordist/fallback-reporter"
 _LENGTH = 300  # characters of a reason
-_STOP_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on
+_URGENT_INTERVAL = 0.05  # seconds between two exchanges while a stop is being agreed on, or a connection is lost
 
 
 def _report(line: str) -> None:
@@ -52,7 +53,7 @@ class Monitor:
         store: "Store | None" = None,
         rank: int = 0,
         world_size: int = 1,
-        host: str = "",
+        process: Process = UNKNOWN,
         timeouts: Timeouts | None = None,
         *,
         launchers_store: bool = False,
@@ -62,18 +63,20 @@ class Monitor:
     ) -> None:
         """store: a connection of its own; within one process any store, or None for no monitoring.
 
+        process: this one, by which others on its machine know that it has ended.
         launchers_store: whether the store's server is in rank 0's launcher rather than in rank 0.
         connection_error: the error that the process group found in the background, empty for none: an asynchronous
         backend tells the main thread late, or never.
         report, terminate: print why the process ends, and end it.
         """
         self.rank, self.timeouts = rank, timeouts or Timeouts()
-        self._is_alone = world_size == 1
+        self._is_alone, self._others = world_size == 1, world_size - 1
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
         self._connection_error = connection_error
-        self._own = Heartbeat(host)  # each field is written by one thread; of progress an update may be lost
+        self._own = Heartbeat(process)  # each field is written by one thread; of progress an update may be lost
         self._peers = [_key(peer) for peer in range(world_size if rank == 0 else 1)]
         self._received: dict[int, Heartbeat] = {}  # since the watchdog last looked
+        self._ended: set[int] = set()  # ranks whose processes had ended before their heartbeats were received
         self._exempt_work, self._store_failed = "", False
         self._detector = FailureDetector(self.timeouts)
         self._stop = JointStop()
@@ -97,7 +100,8 @@ class Monitor:
         received = self._receive(self._store)
         self._detector.observe(received, 0.0)
         if self.rank == 0:
-            self._store.set(_FALLBACK_REPORTER, str(fallback_reporter([each.host for each in received.values()])))
+            hosts = [each.process.host for each in received.values()]
+            self._store.set(_FALLBACK_REPORTER, str(fallback_reporter(hosts)))
         self._fallback_reporter = int(self._store.get(_FALLBACK_REPORTER))
         _running.append(self)
         atexit.register(self.fail, "it ended early")  # no thread may use the store while the interpreter shuts down
@@ -174,17 +178,21 @@ class Monitor:
 
     def _exchange_heartbeats(self) -> None:
         assert self._store is not None
+        received: dict[int, Heartbeat] = {}
         try:
             while not self._closed.is_set():
                 self._send(self._store)
-                received = self._receive(self._store)
+                ended = {rank for rank, each in received.items() if each.process.has_ended()}
+                received = self._receive(self._store)  # after that: also what they sent last, as why they failed
                 if self.rank == 0:
                     self._stop.lead([heartbeat.vote for heartbeat in received.values()])
                 else:
                     self._stop.receive(received[0].vote.proposal)
                 self._received = received
+                self._ended = ended
+                urgent = self._stop.pending() or self._own.state == "lost"
                 with suppress(queue.Empty):
-                    self._wakeup.get(timeout=_STOP_INTERVAL if self._stop.pending() else self.timeouts.interval)
+                    self._wakeup.get(timeout=_URGENT_INTERVAL if urgent else self.timeouts.interval)
             self._send(self._store)
         except Exception:  # the store's server has ended
             self._store_failed = True
@@ -206,13 +214,14 @@ class Monitor:
 
     def _watch(self) -> None:
         interval, since_exchange, last = self.timeouts.interval, 0.0, time.monotonic()
-        while not self._closed.wait(interval):
+        while not self._closed.wait(interval / 4):
             now = time.monotonic()
             since_exchange += min(now - last, 2 * interval)  # bounded: this process may have been suspended
             last = now
+            ended = self._ended  # first: not later than what is received
             received, self._received = self._received, {}
             if received:
-                self._detector.observe(received, min(since_exchange, 2 * interval))
+                self._detector.observe(received, min(since_exchange, 2 * interval), ended)
                 since_exchange = 0.0
             must_end = self._is_stalled() if self._is_alone else self._must_end(self._store_lost(since_exchange))
             if must_end and not self._closed.is_set():
@@ -243,7 +252,8 @@ class Monitor:
         self._own.all_stop = True
         self._wakeup.put(None)
         if reports:
-            self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
+            if sum(peer.ended for peer in self._detector.peers.values()) < self._others:
+                self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
         elif not (self._launchers_store and self._store_failed and self.rank == 0):
             self._closed.wait(GRACE)  # let the fallback reporter report, before the launcher ends it
         # Else the launcher has ended, and the same command, begun again, waits for the lock that this process holds.
@@ -258,7 +268,7 @@ class Monitor:
         else:
             return None
         rank_0 = self._detector.peers[0].heartbeat
-        who = f"{'the launcher of ' * self._launchers_store}process 0 on {rank_0.host}"
+        who = f"{'the launcher of ' * self._launchers_store}process 0 on {rank_0.process.host}"
         return f"{who} {how} (it was at step {rank_0.step}): {ALL_STOP}"
 
 

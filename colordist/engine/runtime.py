@@ -7,7 +7,6 @@ all-reduced.
 
 import functools
 import re
-import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -43,6 +42,7 @@ from colordist.engine.rendezvous import join, launchers_store, lift_timeout
 from colordist.engine.select import select_strategy
 from colordist.engine.strategy import Strategy
 from colordist.errors import RunError, UserError
+from colordist.processes import Process
 from colordist.tasks.base import Calls, Generated, Task
 
 _P = ParamSpec("_P")
@@ -121,7 +121,7 @@ class Engine:
         elif timeouts is not None:
             self.monitor = Monitor(dist.HashStore(), timeouts=timeouts)  # type: ignore[attr-defined]
             self.monitor.start()
-        host, cores = socket.gethostname(), own_cores()
+        host, cores = Process.current().host, own_cores()
         share_cores(kind, cores, [theirs for where, theirs in self.gather((host, cores)) if where == host])
 
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
@@ -130,7 +130,7 @@ class Engine:
             store,
             self.rank,
             self.world_size,
-            socket.gethostname(),
+            Process.current(),
             timeouts,
             launchers_store=launchers_store(),
             connection_error=functools.partial(nccl.group_error, self.device) if self.backend == "nccl" else str,

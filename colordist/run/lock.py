@@ -5,9 +5,9 @@ owns the folder; the number is the fencing token, which every checkpoint carries
 dead (suspended, disconnected, orphaned by a killed launcher) finds a higher number later, and writes no more.
 """
 
+import dataclasses
 import json
 import os
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
-import psutil
 
 from colordist.errors import RunError, UserError
 from colordist.files.atomic import ABSENT, reading, sweep, temporary, writing_to
 from colordist.files.documents import Malformed, parse_json
 from colordist.files.opening import MOST_BYTES, NotRegular, TooLarge, read_regular
 from colordist.files.paths import make_folder, remove_empty
+from colordist.processes import UNKNOWN, Process
 
 HEARTBEAT = 2.0
 """Seconds between two heartbeats."""
@@ -40,32 +40,17 @@ class Holder:
     """The holder that a lock file names; defaults for one that can't be read."""
 
     fence: int
-    host: str = "?"
-    machine: str = "?"
-    """Identifies the boot of a kernel and a PID namespace: within one, PIDs can be compared."""
-    pid: int = 0
-    started: float = 0.0
-    """Start of the process, in seconds since boot."""
+    process: Process = UNKNOWN
     heartbeat: int = 0
     released: bool = False
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
+        return f"process {self.process.pid} on {self.process.host}"
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to have ended. False for a process on another machine, unless it released the lock."""
-        if self.released:
-            return True
-        if self.machine != _machine():
-            return False
-        try:
-            process = psutil.Process(self.pid)
-            return abs(_started(process) - self.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
-        except (psutil.Error, ValueError):  # another user's process, or an invalid PID
-            return False
+        """Whether it released the lock, or is known to have ended."""
+        return self.released or self.process.has_ended()
 
 
 class _Content(msgspec.Struct):
@@ -182,12 +167,10 @@ class Lock:
     def _heartbeat(self) -> None:
         """Write a heartbeat."""
         self._heartbeats += 1
-        me = psutil.Process()
-        about = {"host": socket.gethostname(), "machine": _machine(), "pid": me.pid, "started": _started(me)}
+        about = dataclasses.asdict(Process.current())
+        about |= {"heartbeat": self._heartbeats, "released": self._released.is_set()}
         draft = temporary(self._file)
-        draft.write_text(
-            json.dumps(about | {"heartbeat": self._heartbeats, "released": self._released.is_set()}) + "\n", "utf-8"
-        )
+        draft.write_text(json.dumps(about) + "\n", "utf-8")
         os.replace(draft, self._file)
 
 
@@ -210,7 +193,8 @@ def _holder(folder: Path) -> Holder | None:
         about = parse_json(read_regular(folder / f"{fence:06d}.json", MOST_BYTES), _Content)
     except (OSError, Malformed, NotRegular, TooLarge):  # being created, or damaged
         return Holder(fence)
-    return Holder(fence, **msgspec.structs.asdict(about))
+    process = Process(about.host, about.machine, about.pid, about.started)
+    return Holder(fence, process, about.heartbeat, about.released)
 
 
 def _wait_for_end(folder: Path, holder: Holder, heartbeat_timeout: float) -> None:
@@ -227,21 +211,3 @@ def _wait_for_end(folder: Path, holder: Holder, heartbeat_timeout: float) -> Non
             deadline = time.monotonic() + heartbeat_timeout
         if heartbeats == _ALIVE_AFTER:
             raise UserError(f"{holder} is writing into {folder.parent}: end it first, or name another --run.dir")
-
-
-def _started(process: psutil.Process) -> float:
-    """Start of a process in seconds since boot, which setting the clock doesn't change."""
-    since = psutil.boot_time()  # first: psutil before 7 caches it for create_time
-    return process.create_time() - since
-
-
-def _machine() -> str:
-    """An id that is equal for processes of one boot and PID namespace."""
-    try:
-        boot, processes = (
-            Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip(),
-            os.readlink("/proc/self/ns/pid"),
-        )
-    except OSError:  # not Linux
-        boot, processes = f"{psutil.boot_time():.0f}", ""
-    return f"{socket.gethostname()} {boot} {processes}".strip()

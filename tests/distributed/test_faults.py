@@ -111,7 +111,7 @@ def test_the_others_of_a_killed_process_stop(tmp_path: Path) -> None:
     with running(tmp_path, "killed", rank=1, processes=3) as run:
         assert run.codes(0, 1, 2) == [1, -9, 1]
         (message,) = run.messages(0)
-        assert message.startswith(f"colordist: process 1 on {HOST} {UNRESPONSIVE} (it was at step")
+        assert message.startswith(f"colordist: process 1 on {HOST} has ended (it was at step")
         assert message.endswith("): all stop; the same command continues")
         assert run.messages(2) == []
         refute_tracebacks(run, 0, 2)

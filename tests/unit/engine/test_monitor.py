@@ -1,4 +1,4 @@
-"""Who is found missing, by whom, after how long; who tells it; and what is no reason to stop."""
+"""Watches in threads: who tells that one is missing, who is ended, and that all stop after the same step."""
 
 import os
 import pickle
@@ -17,117 +17,9 @@ from torch.distributed import DistNetworkError, HashStore, Store, TCPStore  # ty
 
 from colordist.engine import failure_detector as detector
 from colordist.engine import monitor
-from colordist.engine.failure_detector import FailureDetector, Heartbeat, Timeouts, fallback_reporter
+from colordist.engine.failure_detector import Heartbeat, Timeouts
 from colordist.engine.monitor import Monitor
-
-# --- the judge
-
-
-class Room:
-    """Some processes, as a judge hears them: one second at a time."""
-
-    def __init__(self, hosts: str = "aabb", heartbeat_timeout: float = 10, stall_timeout: float = 100) -> None:
-        self.detector = FailureDetector(Timeouts(heartbeat_timeout, stall_timeout))
-        self.heartbeats = {rank: Heartbeat(host, step=41) for rank, host in enumerate(hosts)}
-        self.detector.observe(self.heartbeats, 0)
-
-    def change(self, *ranks: int, **values: object) -> None:
-        for rank in ranks:
-            self.heartbeats[rank] = replace(self.heartbeats[rank], **values)  # type: ignore[arg-type]
-
-    def listen(self, seconds: int, living: str = "0123", moving: str = "0123") -> str | None:
-        """Let these give signs of life, and those get on. Returns the first verdict."""
-        for _ in range(seconds):
-            for rank, heartbeat in self.heartbeats.items():
-                lives, moves = str(rank) in living, str(rank) in moving
-                self.heartbeats[rank] = replace(
-                    heartbeat, count=heartbeat.count + lives, progress=heartbeat.progress + moves
-                )
-            self.detector.observe(self.heartbeats, 1)
-            if verdict := self.detector.verdict():
-                return verdict
-        return None
-
-
-def test_a_silent_process_is_named() -> None:
-    room = Room()
-    assert room.listen(50) is None
-    assert room.listen(10, living="013") is None
-    assert room.listen(1, living="013") == (
-        "process 2 on b has not responded for 10 s (it was at step 41): all stop; the same command continues"
-    )
-
-
-def test_a_silent_machine_is_named_whole() -> None:
-    room = Room("abbb")
-    room.listen(1, living="023")
-    told = room.listen(99, living="0")
-    assert told
-    assert told.startswith("process 1 on b and 2 others have not responded for 10 s (they were at step 41): all")
-
-
-def test_a_broken_connection_shortens_the_wait() -> None:
-    room = Room(heartbeat_timeout=30)
-    room.change(0, state="lost")
-    assert room.listen(5, living="012") is None
-    assert (room.listen(1, living="012") or "").startswith("process 3 on b has not responded for 5 s")
-
-
-def test_a_broken_connection_among_living_processes_is_told_too() -> None:
-    room = Room(heartbeat_timeout=30)
-    room.change(1, state="lost", reason="reset by peer")
-    assert room.listen(31) is None
-    assert (room.listen(1) or "").startswith("process 1 on a has lost a connection (reset by peer): all stop")
-
-
-def test_who_is_behind_and_does_not_get_on_is_named() -> None:
-    room = Room()
-    room.change(0, 1, 3, collectives=8)  # waiting for process 2
-    assert room.listen(100, moving="") is None
-    assert room.listen(1, moving="") == (
-        "process 2 on b has made no progress for 100 s (it was at step 41): all stop; the same command continues"
-    )
-
-
-def test_nobody_is_stuck_as_long_as_the_one_behind_gets_on() -> None:
-    room = Room()
-    room.change(0, 1, 3, collectives=8)
-    assert room.listen(300, moving="2") is None
-
-
-def test_all_hang_in_the_same_place() -> None:
-    told = Room().listen(101, moving="")
-    assert told
-    assert told.startswith("no process has made any progress for 100 s (they were at step 41): all stop")
-
-
-def test_a_failure_is_told_after_the_time_in_which_it_may_be_everybodys() -> None:
-    room = Room()
-    room.change(1, state="failed", reason="KeyError('x')")
-    assert room.listen(5, living="023") is None
-    assert room.listen(20, living="023") == "process 1 on a has failed (KeyError('x')): all stop"
-
-
-def test_after_a_failure_a_broken_connection_is_no_riddle() -> None:
-    room = Room()
-    room.change(1, state="failed", reason="KeyError('x')")
-    room.change(0, state="lost")
-    assert room.listen(1, living="023") == "process 1 on a has failed (KeyError('x')): all stop"
-
-
-def test_whoever_is_done_is_not_missed() -> None:
-    room = Room()
-    room.change(1, 2, state="closed")
-    room.change(0, 3, collectives=8)
-    assert room.listen(1000, living="03") is None
-
-
-@pytest.mark.parametrize(("hosts", "rank"), [("aabb", 2), ("abab", 1), ("aaaa", 1), ("ab", 1)])
-def test_the_fallback_reporter_is_on_another_machine_if_there_is_one(hosts: str, rank: int) -> None:
-    assert fallback_reporter(hosts) == rank
-
-
-# --- watches
+from colordist.processes import Process
 
 FAST = Timeouts(heartbeat_timeout=0.6, stall_timeout=0.9)  # ten signs of life a second
 GRACE = 0.5
@@ -136,7 +28,15 @@ GRACE = 0.5
 class Desk:
     """Watches of some processes, in threads of this one, and what became of them."""
 
-    def __init__(self, stores: list[Store], timeouts: Timeouts = FAST, *, launchers_store: bool = False) -> None:
+    def __init__(
+        self,
+        stores: list[Store],
+        timeouts: Timeouts = FAST,
+        *,
+        launchers_store: bool = False,
+        processes: list[Process] | None = None,
+    ) -> None:
+        processes = processes or [Process(f"node{rank}") for rank in range(len(stores))]
         self.said: list[tuple[int, str]] = []
         self.ended = [threading.Event() for _ in stores]
         self.watches = [
@@ -144,7 +44,7 @@ class Desk:
                 store,
                 rank,
                 len(stores),
-                f"node{rank}",
+                processes[rank],
                 timeouts,
                 launchers_store=launchers_store,
                 report=partial(self._report, rank),
@@ -275,7 +175,7 @@ def test_a_report_that_nobody_can_read_is_no_error() -> None:
 def test_an_error_of_the_backend_is_passed_on() -> None:
     """The main thread may be waiting for the device, and not know of it."""
     store, errors = HashStore(), [""]
-    watch = Monitor(store, 0, 2, "node0", FAST, connection_error=lambda: errors[0])
+    watch = Monitor(store, 0, 2, Process("node0"), FAST, connection_error=lambda: errors[0])
     assert sent(watch, store).state == "working"
     errors[0] = "NCCL: remote error"
     heartbeat = sent(watch, store)
@@ -284,7 +184,7 @@ def test_an_error_of_the_backend_is_passed_on() -> None:
 
 def test_work_that_is_exempt_from_the_stall_timeout_counts_as_progress() -> None:
     store = HashStore()
-    watch = Monitor(store, 0, 2, "node0", FAST)
+    watch = Monitor(store, 0, 2, Process("node0"), FAST)
     with watch.stall_exempt("decoding images"):
         before, busy = sent(watch, store), sent(watch, store)
     after, later = sent(watch, store), sent(watch, store)
@@ -294,7 +194,7 @@ def test_work_that_is_exempt_from_the_stall_timeout_counts_as_progress() -> None
 
 def test_the_first_request_of_a_stop_is_sent_with_its_reason() -> None:
     store = HashStore()
-    watch = Monitor(store, 0, 2, "node0", FAST)
+    watch = Monitor(store, 0, 2, Process("node0"), FAST)
     watch.request_stop("SIGUSR1")
     watch.request_stop("SIGTERM")
     assert sent(watch, store).vote.requested == "SIGUSR1"
@@ -311,6 +211,20 @@ def test_processes_that_get_on_are_left_alone_and_close_in_any_order() -> None:
             time.sleep(1.2 * FAST.heartbeat_timeout)
         assert made.said == []
         assert not any(ended.is_set() for ended in made.ended)
+
+
+def test_one_that_has_ended_on_this_machine_is_not_waited_for() -> None:
+    me, store = Process.current(), HashStore()
+    ended = replace(me, pid=2**22 + 1)  # more than Linux has
+    made = Desk([store, store], Timeouts(heartbeat_timeout=1000), processes=[me, ended], launchers_store=True)
+    made.watches[0].lost("[gloo/pair.cc:1] Connection closed by peer", seconds=20)
+    assert made.all_end(0)
+    assert made.said[0] == (
+        0,
+        f"process 1 on {me.host} has ended (it was at step 0): all stop; the same command continues",
+    )
+    for each in made.watches:
+        each.close()
 
 
 def test_a_frozen_process_ends_the_others_and_one_of_them_speaks() -> None:

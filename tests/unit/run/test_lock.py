@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from colordist.errors import RunError, UserError
+from colordist.processes import Process
 from colordist.run import lock as module
 from colordist.run.lock import Lock
 
@@ -120,9 +121,8 @@ def test_a_zombie_is_dead(tmp_path: Path, processes: list[subprocess.Popen[str]]
 
 
 def test_another_process_by_the_same_number_is_not_the_holder(tmp_path: Path) -> None:
-    me = psutil.Process()
-    started = module._started(me)
-    write(tmp_path, 4, machine=module._machine(), pid=me.pid, started=started - 60)
+    me = Process.current()
+    write(tmp_path, 4, machine=me.machine, pid=me.pid, started=me.started - 60)
     told: list[str] = []
     assert Lock.acquire(tmp_path, 30, told.append).fence == 5
     assert told == []
@@ -206,7 +206,7 @@ def test_a_damaged_file_is_that_of_a_silent_holder(text: bytes, tmp_path: Path) 
 
 @pytest.mark.parametrize("pid", [-5, 0, 2**40])
 def test_a_number_that_no_process_has(pid: int, tmp_path: Path) -> None:
-    write(tmp_path, 3, machine=module._machine(), pid=pid)
+    write(tmp_path, 3, machine=Process.current().machine, pid=pid)
     assert Lock.acquire(tmp_path, heartbeat_timeout=0.1).fence == 4
 
 
