@@ -22,6 +22,7 @@ class Row:
     digits: int = 0
     scale: float = 1.0
     more_is_better: bool = False
+    is_ranked: bool = True
     note: Callable[[dict[str, Any]], str] = lambda round_: ""
 
     def values(self, rounds: Rounds) -> list[float]:
@@ -44,6 +45,8 @@ class Row:
 
     def number(self, value: float) -> str:
         """A value as text; tiny differences in powers of ten."""
+        if value == 0:
+            return "0"
         return f"{value:.0e}" if 0 < abs(value) < 10**-self.digits / 2 else f"{value:,.{self.digits}f}"
 
 
@@ -95,9 +98,10 @@ def _save() -> Row:
 ROWS = (
     Row("images repeated after 10 kills", "kills", lambda found: found["repeated"]),
     Row("images lost after 10 kills", "kills", lambda found: found["lost"]),
-    Row("difference of weights from the unbroken run", "kills", lambda found: found["difference"], digits=6),
-    Row("the same, continued on one process", "elastic", lambda found: found["difference"], digits=6),
-    Row("unbroken on one process and on two", "elastic", lambda found: found["unbroken_one_and_two"], digits=6),
+    Row("difference of weights from the unbroken run", "kills", lambda found: found["difference"], digits=3),
+    # Rounding alone, which grows with each step: a smaller one is luck.
+    Row("the same, continued on one process", "elastic", lambda f: f["difference"], digits=3, is_ranked=False),
+    Row("of unbroken runs on one and two", "elastic", lambda f: f["unbroken_one_and_two"], digits=3, is_ranked=False),
     Row("images repeated by that", "elastic", lambda found: found["repeated"]),
     Row("images lost by that", "elastic", lambda found: found["lost"]),
     Row("times that a person had to help in 10 kills", "kills", lambda found: found["by_hand"]),
@@ -137,6 +141,9 @@ def table(found: dict[str, Any]) -> str:
 
 
 def _best(row: Row, rounds: Rounds) -> float | None:
+    """Its median, the more the better; None where it wasn't measured, or isn't ranked."""
+    if not row.is_ranked:
+        return None
     values = row.values(rounds)
     return (1 if row.more_is_better else -1) * statistics.median(values) if values else None
 

@@ -93,12 +93,18 @@ def test_the_table_begins_with_what_another_does_better(modules: dict[str, Any])
             "colordist": [{"1": 100.0, "2": 150.0}, {"1": 120.0, "2": 150.0}],
             "other": [{"1": 130.0, "2": 140.0}, {"failed": "out of memory"}],
         },
+        "elastic": {
+            "colordist": [{"difference": 0.2, "unbroken_one_and_two": 0.3, "repeated": 0, "lost": 0}],
+            "other": [{"difference": 0.1, "unbroken_one_and_two": 0.3, "repeated": 8, "lost": 8}],
+        },
     }
     found = {"parts": parts, "versions": {"torch": "2.14"}, "hardware": "a CPU", "load": 0.5}
     lines = modules["table"].table(found).splitlines()
     assert lines[2].startswith("| **Another is better**")
     assert lines[3] == "| images a second, 1 process | 110 (100 to 120) | **130, 1 failed** |"
     assert lines[4].startswith("| **None is better**")
+    assert "| the same, continued on one process | 0.200 | 0.100 |" in lines[5:]  # by rounding: nobody is better
+    assert "| images lost by that | **0** | 8 |" in lines[5:]
     assert lines[-3] == "| lines that the user writes | **20** | 50 |"
 
 
