@@ -101,12 +101,15 @@ class World:
 
     def _detect(self, peers: int) -> Arm:
         detector, stop = FailureDetector(Timeouts()), JointStop()
-        received = [pickle.dumps(Heartbeat(Process(f"node{rank // 8}"), count=1)) for rank in range(peers)]
+        here = Process.current()
+        processes = [here if rank < 8 else Process(f"node{rank // 8}") for rank in range(peers)]
+        received = [pickle.dumps(Heartbeat(each, count=1)) for each in processes]
 
         def judge() -> None:
             heartbeats = dict(enumerate(map(pickle.loads, received)))
             stop.lead([heartbeat.vote for heartbeat in heartbeats.values()])
-            detector.observe(heartbeats, 0.0)
+            ended = {rank for rank, each in heartbeats.items() if each.process.has_ended()}
+            detector.observe(heartbeats, 0.0, ended)
             detector.verdict()
 
         return lambda: per_call(judge, CALLS)

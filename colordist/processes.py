@@ -1,5 +1,6 @@
 """Identity of a process, by which others on its machine know that it has ended."""
 
+import functools
 import os
 import socket
 from dataclasses import dataclass
@@ -48,6 +49,7 @@ def _started(process: psutil.Process) -> float:
     return process.create_time() - since
 
 
+@functools.cache
 def _machine() -> str:
     """An id that is equal for processes of one boot and PID namespace."""
     try:
