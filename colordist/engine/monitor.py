@@ -70,7 +70,7 @@ class Monitor:
         report, terminate: print why the process ends, and end it.
         """
         self.rank, self.timeouts = rank, timeouts or Timeouts()
-        self._is_alone, self._others = world_size == 1, world_size - 1
+        self._is_alone, self._others, self._parent = world_size == 1, world_size - 1, os.getppid()
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
         self._connection_error = connection_error
         self._own = Heartbeat(process)  # each field is written by one thread; of progress an update may be lost
@@ -251,17 +251,21 @@ class Monitor:
             self._report(why)
         self._own.all_stop = True
         self._wakeup.put(None)
+        if self._launcher_ended() or sum(peer.ended for peer in self._detector.peers.values()) == self._others:
+            return True  # at once: the same command, begun again, waits for the lock that this process may hold
         if reports:
-            if sum(peer.ended for peer in self._detector.peers.values()) < self._others:
-                self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
-        elif not (self._launchers_store and self._store_failed and self.rank == 0):
+            self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
+        else:
             self._closed.wait(GRACE)  # let the fallback reporter report, before the launcher ends it
-        # Else the launcher has ended, and the same command, begun again, waits for the lock that this process holds.
         return True
+
+    def _launcher_ended(self) -> bool:
+        """Whether the launcher that has the store is known to have ended: nobody reads from it, or ends the others."""
+        return self._launchers_store and self._store_failed and (self.rank == 0 or os.getppid() != self._parent)
 
     def _store_lost(self, since_exchange: float) -> str | None:
         """Why the store counts as lost, or None. since_exchange: seconds since the last exchange."""
-        if self._store_failed and (self._own.state == "lost" or since_exchange > GRACE):
+        if self._store_failed and (self._own.state == "lost" or self._launcher_ended() or since_exchange > GRACE):
             how = "is gone"
         elif since_exchange > self.timeouts.heartbeat_timeout:
             how = f"has not responded for {self.timeouts.heartbeat_timeout:.0f} s"

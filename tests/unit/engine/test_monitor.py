@@ -261,13 +261,20 @@ def test_when_the_store_is_gone_the_heir_speaks(fault: str, launchers_store: boo
         assert told[0][1].startswith(f"{who} on node0 {how}")
 
 
-def test_the_first_process_does_not_outlive_its_launcher_for_the_heirs_sake() -> None:
-    """It holds the lock of the run folder, for which the same command, begun again, waits."""
+@pytest.mark.parametrize("rank", [0, 2])
+def test_none_outlives_its_launcher_for_the_heirs_sake(rank: int) -> None:
+    """The first one holds the lock of the run folder, for which the same command, begun again, waits."""
     with desk(3, launchers_store=True) as (made, _), pytest.MonkeyPatch.context() as patch:
         made.exchange()
         patch.setattr(monitor, "GRACE", 1000.0)
-        made.watches[0]._store_failed = True
-        assert made.watches[0]._must_end("the launcher is gone")
+        watch = made.watches[rank]
+        watch._store_failed = True
+        if rank:
+            assert watch._store_lost(since_exchange=0) is None  # it may be the network
+            patch.setattr(os, "getppid", lambda: 1)
+        lost = watch._store_lost(since_exchange=0)
+        assert lost == f"the launcher of process 0 on node0 is gone (it was at step 0): {detector.ALL_STOP}"
+        assert watch._must_end(lost)
         assert made.said == []
 
 
