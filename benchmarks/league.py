@@ -40,14 +40,13 @@ from typing import Any
 
 import torch
 from harness import Results, hardware, summary
-from rivals.jobs import HERE, RIVALS, Job, Stuck, TimedOut, installed, namespace, schedule
+from rivals.jobs import HERE, LIMIT, RIVALS, Job, Stuck, TimedOut, installed, namespace, schedule
 from rivals.table import plot, table
 from rivals.tally import after_gap, lasting, lines, repeated_and_lost, stalls, step_seconds, wire_bytes
 from rivals.work import BATCH, IMAGES, write_images
 
 KILLS, STEPS, SAVE_EVERY = 10, 320, 20
 EPOCH = IMAGES // BATCH
-LIMIT = 90.0  # seconds to wait for the end after a signal
 PACKAGES = ("torch", "accelerate", "torchdata", "lightning", "torchft")
 SIZES = {"small": 16, "136 MB": 64}  # widths of the networks
 

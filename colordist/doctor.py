@@ -17,7 +17,6 @@ from colordist.engine.preflight.facts import Facts, collect
 from colordist.engine.preflight.findings import Finding, assess, failed, table
 from colordist.engine.rendezvous import connect
 from colordist.errors import RunError, UserError
-from colordist.extras import needs_extra
 from colordist.run.folder import folder_for
 
 
@@ -46,8 +45,7 @@ def examine() -> None:
     facts = collect(config, run, launch.rank, unavailable_weights(config))
     findings, passed = gather_findings(launch, facts, run)
     if passed and not options["quick"]:
-        with needs_extra("train", "doctor, without --quick,"):
-            from colordist.training.build import check_devices
+        from colordist.training.build import check_devices
 
         found = check_devices(config)
         findings += [Finding(name, "ok", value) for name, value in found.items()] if launch.rank == 0 else []

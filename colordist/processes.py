@@ -6,8 +6,6 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 
 @dataclass(frozen=True)
 class Process:
@@ -22,20 +20,27 @@ class Process:
 
     @classmethod
     def current(cls) -> "Process":
-        """This process."""
-        me = psutil.Process()
-        return cls(socket.gethostname(), _machine(), me.pid, _started(me))
+        """This process; of which only the host is known where the system doesn't tell more."""
+        import psutil
+
+        host = socket.gethostname()
+        try:
+            return cls(host, _machine(), os.getpid(), _started(os.getpid()))
+        except (psutil.Error, OSError, RuntimeError):
+            return cls(host)
 
     def has_ended(self) -> bool:
         """Whether it is known to have ended. False for a process on another machine."""
-        if self.machine != _machine():
+        import psutil
+
+        if not self.machine or self.machine != _machine():
             return False
         try:
-            process = psutil.Process(self.pid)
-            return abs(_started(process) - self.started) > 1 or process.status() == psutil.STATUS_ZOMBIE
+            is_another = abs(_started(self.pid) - self.started) > 1
+            return is_another or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return True
-        except (psutil.Error, ValueError):  # another user's process, or an invalid PID
+        except (psutil.Error, OSError, RuntimeError, ValueError):  # another user's, no file descriptor, an invalid PID
             return False
 
 
@@ -43,10 +48,12 @@ UNKNOWN = Process("?")
 """A process of which nothing is known."""
 
 
-def _started(process: psutil.Process) -> float:
+def _started(pid: int) -> float:
     """Start of a process in seconds since boot, which setting the clock doesn't change."""
-    since = psutil.boot_time()  # first: psutil before 7 caches it for create_time
-    return process.create_time() - since
+    import psutil
+
+    since = psutil.boot_time()  # first: until psutil 7.0, a Process caches what this has found last
+    return psutil.Process(pid).create_time() - since
 
 
 @functools.cache
@@ -58,5 +65,7 @@ def _machine() -> str:
             os.readlink("/proc/self/ns/pid"),
         )
     except OSError:  # not Linux
+        import psutil
+
         boot, processes = f"{psutil.boot_time():.0f}", ""
     return f"{socket.gethostname()} {boot} {processes}".strip()

@@ -7,7 +7,6 @@ from colordist.cli.parser import Command, parse
 from colordist.console import say
 from colordist.engine import monitor
 from colordist.engine.launch import Launch
-from colordist.extras import needs_extra
 from colordist.run.folder import RunFolder, folder_for
 from colordist.training.batch_arithmetic import batch_arithmetic
 from colordist.training.stop_requests import StopRequests
@@ -56,9 +55,7 @@ def train(command: Command, requests: StopRequests | None = None) -> None:
         say(f"{command.name}: {batches}; run folder {folder.path}")
 
     from colordist.run.records import score_table
-
-    with needs_extra("train", "training"):
-        from colordist.training.build import build_trainer
+    from colordist.training.build import build_trainer
 
     streams.output_is_optional()  # a run goes on without a terminal
     try:

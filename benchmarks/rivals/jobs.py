@@ -18,6 +18,8 @@ from harness import free_port
 
 HERE = Path(__file__).parent
 PYTHON = sys.executable
+LIMIT = 90.0
+"""Seconds to wait for the end after a signal to one process."""
 Command = tuple[list[str], dict[str, str]]
 """Arguments, and variables of the environment."""
 

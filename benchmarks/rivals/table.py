@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from rivals.jobs import LIMIT
+
 Rounds = list[dict[str, Any]]
 """Results of a part, one per round."""
 WIDTH, HEIGHT, LEFT, BOTTOM = 760, 380, 60, 50
@@ -56,7 +58,7 @@ def _lost(kind: str) -> Row:
         if "next_step" in silent:
             return f"goes on, next step after {silent['next_step']:.1f}"
         named = ", named" if silent["named"] else ", not named"
-        return named if "seconds" in silent else f"not within 90{named}"
+        return named if "seconds" in silent else f"not within {LIMIT:.0f}{named}"
 
     label = f"a rank is {kind}: seconds until all have ended"
     return Row(label, "lost", lambda found: found[kind].get("seconds"), digits=1, note=note)
@@ -101,7 +103,13 @@ ROWS = (
     Row("difference of weights from the unbroken run", "kills", lambda found: found["difference"], digits=3),
     # Rounding alone, which grows with each step: a smaller one is luck.
     Row("the same, continued on one process", "elastic", lambda f: f["difference"], digits=3, is_ranked=False),
-    Row("of unbroken runs on one and two", "elastic", lambda f: f["unbroken_one_and_two"], digits=3, is_ranked=False),
+    Row(
+        "unbroken, on one process and on two",
+        "elastic",
+        lambda f: f["unbroken_one_and_two"],
+        digits=3,
+        is_ranked=False,
+    ),
     Row("images repeated by that", "elastic", lambda found: found["repeated"]),
     Row("images lost by that", "elastic", lambda found: found["lost"]),
     Row("times that a person had to help in 10 kills", "kills", lambda found: found["by_hand"]),

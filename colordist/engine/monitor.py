@@ -3,7 +3,8 @@
 A single process is monitored, too, if it trains: it may hang in a write to a disk that doesn't respond.
 
 Each rank sends a heartbeat every second, through the store of the rendezvous. Rank 0 reads those of all ranks and
-decides; the others read rank 0's. Each rank has two threads: one for the store, where it may block (a store's timeout
+decides; the others read rank 0's. Of a process on its own machine a rank knows that it has ended without waiting for
+its heartbeats. Each rank has two threads: one for the store, where it may block (a store's timeout
 doesn't end a call to a frozen server), and a watchdog, which ends the process, as the main thread may be blocked in a
 collective.
 
@@ -70,7 +71,7 @@ class Monitor:
         report, terminate: print why the process ends, and end it.
         """
         self.rank, self.timeouts = rank, timeouts or Timeouts()
-        self._is_alone, self._others, self._parent = world_size == 1, world_size - 1, os.getppid()
+        self._is_alone, self._other_count, self._parent = world_size == 1, world_size - 1, os.getppid()
         self._store, self._launchers_store, self._report, self._terminate = store, launchers_store, report, terminate
         self._connection_error = connection_error
         self._own = Heartbeat(process)  # each field is written by one thread; of progress an update may be lost
@@ -179,18 +180,20 @@ class Monitor:
     def _exchange_heartbeats(self) -> None:
         assert self._store is not None
         received: dict[int, Heartbeat] = {}
+        before: set[int] = set()
         try:
             while not self._closed.is_set():
                 self._send(self._store)
                 ended = {rank for rank, each in received.items() if each.process.has_ended()}
-                received = self._receive(self._store)  # after that: also what they sent last, as why they failed
+                received = self._receive(self._store)
                 if self.rank == 0:
                     self._stop.lead([heartbeat.vote for heartbeat in received.values()])
                 else:
                     self._stop.receive(received[0].vote.proposal)
                 self._received = received
-                self._ended = ended
-                urgent = self._stop.pending() or self._own.state == "lost"
+                # Twice: what a process sent last, as why it failed, is received after it has ended.
+                self._ended, before = ended & before, ended
+                urgent = self._stop.pending() or (self.rank == 0 and self._own.state == "lost")
                 with suppress(queue.Empty):
                     self._wakeup.get(timeout=_URGENT_INTERVAL if urgent else self.timeouts.interval)
             self._send(self._store)
@@ -251,8 +254,8 @@ class Monitor:
             self._report(why)
         self._own.all_stop = True
         self._wakeup.put(None)
-        if self._launcher_ended() or sum(peer.ended for peer in self._detector.peers.values()) == self._others:
-            return True  # at once: the same command, begun again, waits for the lock that this process may hold
+        if self._launcher_ended() or sum(peer.ended for peer in self._detector.peers.values()) == self._other_count:
+            return True  # nobody is left to read it, and the same command waits for the lock that this one may hold
         if reports:
             self._closed.wait(2.5 * self.timeouts.interval)  # let the others read it: the store may end with it
         else:

@@ -7,6 +7,7 @@ all-reduced.
 
 import functools
 import re
+import socket
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
@@ -121,13 +122,12 @@ class Engine:
         elif timeouts is not None:
             self.monitor = Monitor(dist.HashStore(), timeouts=timeouts)  # type: ignore[attr-defined]
             self.monitor.start()
-        host, cores = Process.current().host, own_cores()
+        host, cores = socket.gethostname(), own_cores()
         share_cores(kind, cores, [theirs for where, theirs in self.gather((host, cores)) if where == host])
 
     def _start_monitor(self, timeouts: Timeouts | None) -> None:
-        store = dist.distributed_c10d._get_default_store().clone()
         monitor = Monitor(
-            store,
+            dist.distributed_c10d._get_default_store().clone(),
             self.rank,
             self.world_size,
             Process.current(),

@@ -16,7 +16,7 @@ LEVELS: tuple[tuple[str, ...], ...] = (
     ("ranges",),
     ("optimizers",),
     ("config",),
-    ("registry", "keys", "extras", "console", "threads"),
+    ("registry", "keys", "extras", "console", "threads", "processes"),
     ("files", "color"),
     ("models", "data", "metrics"),
     ("tasks",),

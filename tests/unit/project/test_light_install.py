@@ -138,13 +138,13 @@ def test_the_core_checks_machines_and_lists_runs(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("command", "line"),
     [
-        ("train", "training needs the package psutil: pip install 'colordist[train]'"),
+        ("train", "this command needs the package accelerate: pip install 'colordist[train]'"),
         ("evaluate", "this command needs the package accelerate: pip install 'colordist[train]'"),
         ("report", "a report needs the package bokeh: pip install 'colordist[report]'"),
         ("answers", "a page of answers needs the package bokeh: pip install 'colordist[report]'"),
         ("export", "export needs the package onnxruntime: pip install 'colordist[onnx]'"),
         ("demo", "demo needs the package gradio: pip install 'colordist[demo]'"),
-        ("doctor", "doctor, without --quick, needs the package psutil: pip install 'colordist[train]'"),
+        ("doctor", "this command needs the package accelerate: pip install 'colordist[train]'"),
     ],
 )
 def test_a_missing_extra_is_one_line(command: str, line: str, found: dict[str, Any]) -> None:

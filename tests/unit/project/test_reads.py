@@ -22,7 +22,7 @@ ALLOWED = {
     ("models/pretrained.py", "load_file"): "maps a file that was opened before",
     ("data/sources/folder_cache.py", "np.memmap"): "of a file that is open already",
     ("run/provenance.py", "read_bytes"): "colordist's own modules",
-    ("run/lock.py", "read_text"): "files of the kernel, and of the lock",
+    ("processes.py", "read_text"): "files of the kernel",
     ("cli/streams.py", "os.open"): "the null device",
     ("inference/onnx_file.py", "read_bytes"): "the file that was written a moment ago",
 }
