@@ -62,7 +62,8 @@ class League:
 
     def job(self, name: str, steps: int = STEPS, save_every: int = SAVE_EVERY, **more: Any) -> Job:  # noqa: ANN401
         """A new training."""
-        job = Job(RIVALS[name], self.folder / f"job-{len(self.jobs)}", self.images, steps, save_every, **more)
+        out = Path(tempfile.mkdtemp(prefix="job-", dir=self.folder))  # an earlier run's would be continued
+        job = Job(RIVALS[name], out, self.images, steps, save_every, **more)
         self.jobs.append(job)
         return job
 

@@ -31,10 +31,10 @@ class Process:
 
     def has_ended(self) -> bool:
         """Whether it is known to have ended. False for a process on another machine."""
-        import psutil
-
         if not self.machine or self.machine != _machine():
             return False
+        import psutil
+
         try:
             is_another = abs(_started(self.pid) - self.started) > 1
             return is_another or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE
