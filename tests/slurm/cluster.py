@@ -20,7 +20,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 HERE = Path(__file__).parent
-NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "ip")
+NEEDED = ("slurmctld", "slurmd", "munged", "sbatch", "unshare", "nsenter", "ip", "pkill")
 NETWORK = "10.77.0"
 RATE = "8mbit"  # of a node's link: so slow that a training lasts long enough to be disturbed, on any machine
 GPUS = 4  # a node's; not real ones
@@ -140,6 +140,11 @@ class Cluster:
         else:
             self._link(name, "up")
             self.run_on(name, "bash", "-c", "kill -CONT -1")
+
+    def reconnect(self, name: str) -> None:
+        """Give back what ``cut_off`` took, but leave slurmd stopped: it would kill the job that now runs elsewhere."""
+        self._link(name, "up")
+        self.run_on(name, "pkill", "--signal", "CONT", "--inverse", "--exact", "slurmd")
 
     def all_idle(self, seconds: float = 60) -> None:
         """Heal what is down, end all jobs, and wait until the cluster is as new."""
@@ -298,7 +303,7 @@ class Cluster:
 def why_not() -> str | None:
     """What keeps a cluster from being started here; None if nothing does."""
     missing = [program for program in NEEDED if shutil.which(program, path=_PATH) is None]
-    return f"{', '.join(missing)} not installed (Debian: slurm-wlm munge iproute2)" if missing else None
+    return f"{', '.join(missing)} not installed (Debian: slurm-wlm munge iproute2 procps)" if missing else None
 
 
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"  # where daemons are

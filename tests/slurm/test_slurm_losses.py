@@ -33,11 +33,12 @@ def test_a_node_that_comes_back_spoils_nothing(machines: Cluster, checkout: Chec
     (second,) = job.nodes
     assert second != first
     until(lambda: fence(run) > 1, "second writer", lambda: job.log)
+    machines.reconnect(first)
+    for line in ("has taken over the run", "start 0 is over: the job began again without it"):  # the first's last words
+        until(lambda line=line: line in job.log, line, lambda: job.log)  # type: ignore[misc]
     machines.heal(first)
     assert job.wait() == "COMPLETED", job.log
     assert job.restarts == 1
-    for line in ("has taken over the run", "start 0 is over: the job began again without it"):  # the first's last words
-        until(lambda line=line: line in job.log, line, lambda: job.log)  # type: ignore[misc]
     assert run.step == steps
     assert run.fence == 2
     assert not [name for name in run.checkpoints if "tmp" in name or "damaged" in name]
