@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -152,8 +153,12 @@ def test_metrics_on_a_full_disk_are_one_line(
         finally:
             full = False
 
+    def fault(name: str) -> None:
+        if full and threading.current_thread() is threading.main_thread():  # not a checkpoint's
+            refusing_kind("write")(name)
+
     folder, told = RunFolder(tmp_path / "run"), r"metrics\.jsonl can't be written \(No space left on device\)"
-    with monkeypatch.context() as patch, watched(lambda name: refusing_kind("write")(name) if full else None):
+    with monkeypatch.context() as patch, watched(fault):
         patch.setattr(JsonLines, "log", log)
         with pytest.raises(RunError, match=told):
             run(folder.path, **FOUR)
