@@ -59,7 +59,12 @@ def save(folder: Path, step: int, state: dict[str, Any], owner: Owner, config: C
     """Write a checkpoint, then prune old ones. Raises RunError where it can't be written."""
     final = folder / step_name(step)
     with writing(final):
-        _publish(_write(folder, step, state, owner), final, owner)
+        unfinished = _write(folder, step, state, owner)
+        try:
+            _publish(unfinished, final, owner)
+        except LockLost:
+            _remove(unfinished)  # if the run has been finished in the meantime, nobody sweeps any more
+            raise
     _prune(folder, step, owner, config)
 
 

@@ -642,6 +642,7 @@ def test_whoever_is_fenced_off_writes_no_more(on_error: str, tmp_path: Path) -> 
     with pytest.raises(RunError, match="has taken over"):
         writer.wait()
     assert newest_step(tmp_path) == 5
+    assert names(tmp_path) == ["step-000005"]
     other = failing(tmp_path / "file", on_error, fenced_off)  # a failure of any kind may come from that
     other.submit(10, state(10))
     with pytest.raises(RunError, match="has taken over"):
