@@ -1,7 +1,7 @@
 """The league: the same conditional GAN by colordist and by what people would use instead, under kills.
 
     pip install '.[league]'
-    python benchmarks/league.py --json league.json                       # all of it: most of an hour on two cores
+    python benchmarks/league.py --json league.json                       # all of it: 40 minutes on two cores
     python benchmarks/league.py --parts kills lines --rivals colordist Accelerate
     python benchmarks/league.py --table league.json --plot league.svg    # from results
 
